@@ -1,0 +1,25 @@
+"""What the user got wrong, in one sentence: the value, the limit, and the nearest thing that would have worked."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class InputError(ValueError):
+    """A mistake in what was asked for. The command line prints it as one line and exits with 2."""
+
+
+def check_choice(name: str, value: str, choices: Iterable[str]) -> str:
+    """Return `value` when it is one of `choices`; raise InputError with the nearest one otherwise."""
+    known = list(choices)
+    if value in known:
+        return value
+    near = get_close_matches(str(value), known, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    raise InputError(f"{name} must be one of {', '.join(known)}; got {value!r}{hint}")
+
+
+def check_range(name: str, value: float, low: float, high: float = float("inf")) -> None:
+    """Raise InputError unless low <= value <= high (NaN never passes)."""
+    if not low <= value <= high:
+        limit = f"in {low}..{high}" if high < float("inf") else f"at least {low}"
+        raise InputError(f"{name} must be {limit}, got {value}")
