@@ -1,0 +1,113 @@
+"""Pictures in .npy and .npz files: which array, which axis holds the channels, which range the values have."""
+
+import zipfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from bytepixels.data.pictures import Pictures, Source, array_pictures, file_key, only_split
+from bytepixels.errors import InputError
+
+IMAGE_KEYS = ("images", "image", "x", "data", "arr_0", "imgs")
+LABEL_KEYS = ("labels", "label", "y", "targets", "target", "classes", "arr_1")
+TOLERANCE = 1e-3  # floats that were resized or rounded on their way may leave their range by this much
+
+
+def open_arrays(path: Path, split: str) -> Source:
+    """A .npy file of pictures, or a .npz file of pictures and perhaps labels; nothing pickled is ever loaded."""
+    return Source(str(path), file_key(path), lambda: _read(path, split))
+
+
+def _read(path: Path, split: str) -> Pictures:
+    try:
+        loaded = np.load(path, mmap_mode="r", allow_pickle=False)
+        arrays = {"images": loaded} if isinstance(loaded, np.ndarray) else dict(loaded)
+    except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+        raise InputError(f"{path} is no readable array file: {error}") from error
+    images_key, labels_key, notes = _keys(arrays, split, str(path))
+    images, image_notes = standard_images(arrays[images_key], f"{path}[{images_key}]")
+    labels, classes, label_notes = standard_labels(arrays[labels_key] if labels_key else None, len(images))
+    return array_pictures(images, labels=labels, classes=classes, notes=(*notes, *image_notes, *label_notes))
+
+
+def _keys(arrays: dict[str, np.ndarray], split: str, source: str) -> tuple[str, str | None, list[str]]:
+    """The keys of the pictures and of their labels, those of the split where the file has splits."""
+    lower = {key.lower(): key for key in arrays}
+    named = {f"{kind}_{split}": None for kind in IMAGE_KEYS} | {f"{split}_{kind}": None for kind in IMAGE_KEYS}
+    for key in named:
+        if key in lower:
+            labels = (lower.get(name) for kind in LABEL_KEYS for name in (f"{kind}_{split}", f"{split}_{kind}"))
+            return lower[key], next(filter(None, labels), None), [f"Packed {lower[key]}, the {split} split."]
+    only_split(source, split)
+    images = next((lower[key] for key in IMAGE_KEYS if key in lower), None)
+    candidates = [key for key, array in arrays.items() if array.ndim in (3, 4)]
+    if images is None and len(candidates) == 1:
+        images = candidates[0]
+    if images is None:
+        raise InputError(f"{source} holds no array named {', '.join(IMAGE_KEYS)}; it has {', '.join(arrays) or 'none'}")
+    return images, next((lower[key] for key in LABEL_KEYS if key in lower and lower[key] != images), None), []
+
+
+def standard_images(images: np.ndarray, name: str) -> tuple[np.ndarray, list[str]]:
+    """-> uint8 [N, H, W] or [N, H, W, C] (uint16 [N, H, W] is left for the decoder), and what is worth saying."""
+    if images.ndim not in (3, 4) or 0 in images.shape:
+        raise InputError(f"{name} must be [N, H, W], [N, H, W, C] or [N, C, H, W], got shape {list(images.shape)}")
+    if images.ndim == 4:
+        images = _channels_last(images, name)
+    if images.dtype == np.uint8 or (images.dtype == np.uint16 and images.ndim == 3 and images.max() > 255):
+        return images, []
+    if images.dtype.kind not in "buif":
+        raise InputError(f"{name} must hold numbers, got {images.dtype}")
+    low, high = float(images.min()), float(images.max())
+    start, end = _range(low, high, images, name)
+    scaled = np.empty(images.shape, np.uint8)
+    for index, image in enumerate(images):  # one at a time: the floats of the whole set may not fit in memory
+        scaled[index] = np.round((np.clip(image.astype(np.float64), start, end) - start) * (255 / (end - start)))
+    return scaled, [f"Values of {name} were read as {start:g}..{end:g} (they lie in {low:g}..{high:g})."]
+
+
+def _channels_last(images: np.ndarray, name: str) -> np.ndarray:
+    _, a, b, c = images.shape
+    last, first = c <= 4, a <= 4
+    if not last and not first:
+        raise InputError(f"{name} must have 1 to 4 channels, second or last; got shape {list(images.shape)}")
+    if last and (not first or a * b >= b * c):  # where both could be channels, the larger pictures were meant
+        channels_last = images
+    else:
+        channels_last = np.moveaxis(images, 1, -1)
+    return channels_last[..., 0] if channels_last.shape[-1] == 1 else channels_last
+
+
+def _range(low: float, high: float, images: np.ndarray, name: str) -> tuple[float, float]:
+    """The range that the values plainly have: 0..1, -1..1, 0..255 or 0..65535."""
+    if images.dtype.kind == "b":
+        return 0, 1
+    floating = images.dtype.kind == "f"
+    if floating and low >= -TOLERANCE and high <= 1 + TOLERANCE:
+        return 0, 1
+    if floating and low >= -1 - TOLERANCE and high <= 1 + TOLERANCE:
+        return -1, 1
+    whole = not floating or all(bool((image == np.round(image)).all()) for image in images)
+    if whole and low >= 0 and high <= 255:
+        return 0, 255
+    if images.dtype == np.uint16:
+        return 0, 65535
+    raise InputError(f"{name} must lie in 0..1, -1..1 or (whole numbers) 0..255, got values from {low:g} to {high:g}")
+
+
+def standard_labels(labels: np.ndarray | None, count: int) -> tuple[np.ndarray | None, tuple[str, ...], list[str]]:
+    """-> (int64 [N] in 0..K-1, the K names, notes); (None, (), why) where they are no class labels."""
+    if labels is None:
+        return None, (), []
+    if labels.ndim == 2 and labels.shape[1] == 1:
+        labels = labels[:, 0]
+    if labels.shape != (count,) or labels.dtype.kind not in "buiUS":
+        return (
+            None,
+            (),
+            [f"Labels of shape {list(labels.shape)} and type {labels.dtype} were ignored: not one per picture."],
+        )
+    values, positions = np.unique(labels, return_inverse=True)
+    names = (value.decode(errors="replace") if isinstance(value, bytes) else str(value) for value in values.tolist())
+    return positions.reshape(-1).astype(np.int64), tuple(names), []

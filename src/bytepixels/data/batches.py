@@ -1,0 +1,72 @@
+"""Which pictures a training step sees: a function of (seed, step) alone, so that nothing needs to be remembered."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..randomness import FLIP, ORDER, seeded
+
+RESIDENT = 0.25  # share of the device's free memory that the pictures may take to be kept there
+
+
+class Batches:
+    """Pictures [B, C, H, W] uint8 and labels [B] of any step: every epoch in a new order, batches run across epochs.
+
+    images: uint8 [N, C, H, W], possibly memory-mapped; copied once to the device when they fit there.
+    """
+
+    def __init__(
+        self,
+        images: np.ndarray,
+        labels: np.ndarray | None,
+        batch: int,
+        seed: int = 0,
+        flip: bool = False,
+        device: torch.device | str = "cpu",
+    ):
+        self.images, self.batch, self.seed, self.flip, self.device = images, batch, seed, flip, torch.device(device)
+        self.labels = None if labels is None else torch.as_tensor(np.array(labels), device=self.device)
+        fits = images.nbytes <= RESIDENT * _free_memory(self.device)
+        self.resident = torch.from_numpy(np.array(images)).to(self.device) if fits else None
+        self._orders: dict[int, np.ndarray] = {}
+
+    def indices(self, step: int) -> np.ndarray:
+        """Which pictures step `step` sees, [B]."""
+        positions = np.arange(step * self.batch, (step + 1) * self.batch)
+        epochs, places = np.divmod(positions, len(self.images))
+        return np.concatenate([self._order(e)[places[epochs == e]] for e in np.unique(epochs).tolist()])
+
+    def __call__(self, step: int) -> tuple[Tensor, Tensor | None]:
+        """(images uint8 [B, C, H, W], labels int64 [B] or None) of step `step`, on the device."""
+        chosen = self.indices(step)
+        index = torch.from_numpy(chosen).to(self.device)
+        if self.resident is None:
+            images = torch.from_numpy(self.images[chosen]).to(self.device)
+        else:
+            images = self.resident[index]
+        if self.flip:
+            images = self._mirrored(images, step)
+        return images, None if self.labels is None else self.labels[index]
+
+    def _mirrored(self, images: Tensor, step: int) -> Tensor:
+        """Half of the pictures, chosen by (seed, step), left to right."""
+        coin = torch.rand(len(images), generator=seeded(self.seed, FLIP, step)).to(self.device) < 0.5
+        return torch.where(coin[:, None, None, None], images.flip(-1), images)
+
+    def _order(self, epoch: int) -> np.ndarray:
+        """A permutation of all pictures for one epoch; the last two are kept."""
+        if epoch not in self._orders:
+            self._orders = {e: order for e, order in self._orders.items() if e == epoch - 1}
+            self._orders[epoch] = torch.randperm(len(self.images), generator=seeded(self.seed, ORDER, epoch)).numpy()
+        return self._orders[epoch]
+
+
+def _free_memory(device: torch.device) -> float:
+    """Bytes free on the device; on the host, what the system reports as available, or enough where it does not."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    try:
+        with open("/proc/meminfo", encoding="ascii") as file:
+            return next(1024.0 * int(line.split()[1]) for line in file if line.startswith("MemAvailable"))
+    except (OSError, StopIteration):
+        return 8e9

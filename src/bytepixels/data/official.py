@@ -1,0 +1,92 @@
+"""The official file formats of CIFAR-10 (pickles in a tar) and MNIST (idx), read without trusting them."""
+
+import gzip
+import io
+import pickle
+import tarfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from bytepixels.data.pictures import Pictures, array_pictures
+from bytepixels.errors import InputError
+
+CIFAR_BATCHES = {"train": [f"data_batch_{i}" for i in range(1, 6)], "test": ["test_batch"]}
+TWO_SPLITS = ("train", "test", "all")
+CIFAR_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+# All that an array of numbers needs; numpy moved its module in 2.0, and both names stand in files.
+_ALLOWED = {
+    ("numpy", "ndarray"),
+    ("numpy", "dtype"),
+    ("numpy.core.multiarray", "_reconstruct"),
+    ("numpy._core.multiarray", "_reconstruct"),
+    ("_codecs", "encode"),
+}
+
+
+class _ArrayUnpickler(pickle.Unpickler):
+    """Unpickles dicts, lists, numbers, strings and numpy arrays; anything that could run code is refused."""
+
+    def find_class(self, module: str, name: str):
+        if (module, name) not in _ALLOWED:
+            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which no array needs")
+        if name == "_reconstruct":
+            return _reconstruct
+        return super().find_class(module, name)
+
+
+def _reconstruct(kind: type, shape: tuple[int, ...], code: bytes | str) -> np.ndarray:
+    """What numpy's own function of this name does, for plain arrays only."""
+    if kind is not np.ndarray:
+        raise pickle.UnpicklingError(f"it asks for an array of type {kind!r}")
+    return np.ndarray(shape, "b")
+
+
+def read_cifar(path: Path, split: str) -> Pictures:
+    """CIFAR-10's python version, a .tar.gz or the folder it unpacks to: 32 x 32 RGB, 10 classes."""
+    wanted = [batch for name, batches in CIFAR_BATCHES.items() if split in (name, "all") for batch in batches]
+    try:
+        batches = {
+            name: _ArrayUnpickler(io.BytesIO(raw), encoding="latin1").load() for name, raw in _batches(path, wanted)
+        }
+        found = [batches[name] for name in wanted if name in batches]
+        images = np.concatenate([np.asarray(batch["data"], np.uint8).reshape(-1, 3, 32, 32) for batch in found])
+        labels = np.concatenate([np.asarray(batch["labels"], np.int64).reshape(-1) for batch in found])
+        if len(images) != len(labels) or not 0 <= labels.min() <= labels.max() < len(CIFAR_CLASSES):
+            raise ValueError(f"{len(images)} pictures with {len(labels)} labels in {labels.min()}..{labels.max()}")
+    except (tarfile.TarError, OSError, EOFError, zlib.error, pickle.UnpicklingError) as error:
+        raise InputError(f"{path} is no readable CIFAR-10 archive: {error}") from error
+    except (ValueError, TypeError, KeyError, AttributeError, IndexError) as error:
+        raise InputError(f"{path} is no CIFAR-10 archive, its batches do not hold data and labels: {error}") from error
+    note = f"Packed {', '.join(wanted)}."
+    return array_pictures(images.transpose(0, 2, 3, 1), labels=labels, classes=CIFAR_CLASSES, notes=(note,))
+
+
+def _batches(path: Path, wanted: list[str]):
+    """(name, content) of the wanted batches, wherever they lie in the archive."""
+    if path.is_dir():
+        yield from ((name, (path / name).read_bytes()) for name in wanted if (path / name).is_file())
+        return
+    with tarfile.open(path, "r|*") as archive:
+        for member in archive:
+            name = member.name.rsplit("/", 1)[-1]
+            if name in wanted and (file := archive.extractfile(member)):
+                yield name, file.read()
+
+
+def read_idx(path: Path, dimensions: int) -> np.ndarray:
+    """An idx file of bytes, gzipped or not: uint8 with the given number of axes."""
+    try:
+        raw = path.read_bytes()
+        raw = gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw
+    except (OSError, EOFError, zlib.error) as error:
+        raise InputError(f"{path} is damaged or cut short: {error}") from error
+    head = np.frombuffer(raw[: 4 + 4 * dimensions], ">u4") if len(raw) >= 4 + 4 * dimensions else np.zeros(1)
+    if head[0] != 0x0800 + dimensions:  # 0x08: unsigned bytes; then the number of axes, then their lengths
+        raise InputError(f"{path} is no idx file of bytes with {dimensions} axes")
+    shape = [int(length) for length in head[1:]]
+    values = np.frombuffer(raw, np.uint8, offset=4 + 4 * dimensions)
+    if values.size != np.prod(shape) or not values.size:
+        raise InputError(f"{path} is damaged or cut short: {values.size:,} values for shape {shape}")
+    return values.reshape(shape)

@@ -1,0 +1,83 @@
+"""The two shapes that every source takes: a `Source` that exists, and the `Pictures` it turns out to hold."""
+
+import hashlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from bytepixels.errors import InputError
+
+MAX_FILE_BYTES = 1 << 30
+
+
+class Item(NamedTuple):
+    """One picture on its way: `open` may be called in any thread, returns it undecoded, or raises."""
+
+    position: int
+    open: Callable[[], Image.Image]
+    held_bytes: int = 0  # memory that is taken until then
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """N pictures in their final order; `stream()` yields them in whatever order the source is read fastest."""
+
+    names: list[str]
+    stream: Callable[[], Iterator[Item]]
+    labels: np.ndarray | None = None  # int64 [N], positions in `classes`
+    classes: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Source:
+    """A source that exists: `key` changes whenever its content may have, and `read` lists its pictures."""
+
+    name: str
+    key: str
+    read: Callable[[], Pictures]
+
+
+def file_key(*paths: Path) -> str:
+    """sha256 of the contents of the files, in hexadecimal."""
+    digests = []
+    for path in paths:
+        with path.open("rb") as file:
+            digests.append(hashlib.file_digest(file, "sha256").hexdigest())
+    return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
+
+
+def check_file_size(size: int) -> None:
+    """Refuse a file too large to be a picture before it is read into memory."""
+    if size > MAX_FILE_BYTES:
+        raise ValueError(f"{size >> 20:,} MiB is too large for a picture file")
+
+
+def only_split(name: str, split: str) -> None:
+    """Refuse a split that a source without splits does not have."""
+    if split not in ("train", "all"):
+        raise InputError(f"{name} has no {split} split: it is not divided into splits")
+
+
+def array_pictures(
+    images: np.ndarray,
+    labels: np.ndarray | None = None,
+    classes: tuple[str, ...] = (),
+    notes: tuple[str, ...] = (),
+) -> Pictures:
+    """Pictures of an array: [N, H, W] or [N, H, W, C], uint8 (or uint16 [N, H, W])."""
+
+    def stream() -> Iterator[Item]:
+        for index in range(len(images)):
+            yield Item(index, partial(_from_array, images, index))
+
+    return Pictures([f"picture {index}" for index in range(len(images))], stream, labels, classes, notes)
+
+
+def _from_array(images: np.ndarray, index: int) -> Image.Image:
+    return Image.fromarray(np.ascontiguousarray(images[index]))

@@ -1,0 +1,47 @@
+"""What a user may name as SOURCE: a data set known by name, a folder, an archive, an array file, a picture."""
+
+import os
+from difflib import get_close_matches
+from pathlib import Path
+
+from bytepixels.data.archives import open_archive
+from bytepixels.data.arrange import is_picture
+from bytepixels.data.arrays import open_arrays
+from bytepixels.data.folders import open_folder, read_files
+from bytepixels.data.named import NAMED, open_named, open_official
+from bytepixels.data.pictures import Source, file_key, only_split
+from bytepixels.errors import InputError
+
+
+def open_source(source: str | Path, split: str, cache: Path) -> Source:
+    """Find out what `source` is and that it exists; its pictures are listed only when `read()` is called.
+
+    Downloads of named sets go below `cache`. Raises InputError in one sentence where there is no such thing.
+    """
+    if isinstance(source, str) and source in NAMED:  # a folder of that name is meant by ./digits
+        return open_named(source, split, cache)
+    path = Path(source).expanduser()
+    try:
+        if not os.fspath(source) or not path.exists():
+            raise InputError(f"{os.fspath(source)!r} is no file, no folder and no known data set{_nearest(path)}")
+        return open_official(path, split) or (open_folder if path.is_dir() else _open_file)(path, split)
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
+
+
+def _open_file(path: Path, split: str) -> Source:
+    if path.suffix.lower() in (".npy", ".npz"):
+        return open_arrays(path, split)
+    if is_picture(path.name):
+        only_split(str(path), split)
+        return Source(str(path), file_key(path), lambda: read_files(path.parent, [path.name], "all", str(path)))
+    return open_archive(path, split)
+
+
+def _nearest(path: Path) -> str:
+    """The known name, or the neighbour in the same folder, that may have been meant."""
+    known = {name: name for name in NAMED} if len(path.parts) == 1 else {}
+    if path.parent.is_dir():
+        known |= {entry.name.lower(): str(entry) for entry in path.parent.iterdir()}
+    near = get_close_matches(path.name.lower(), known, n=1)
+    return f"; did you mean {known[near[0]]!r}?" if near else f" (known: {', '.join(NAMED)})"

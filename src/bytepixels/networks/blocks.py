@@ -1,0 +1,102 @@
+"""The four pieces of the U-Net: residual block, attention, and the two changes of resolution."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+NORM_EPS = 1e-6
+
+
+def zero_(layer: nn.Conv2d | nn.Linear) -> nn.Conv2d | nn.Linear:
+    """Set a layer's weights and biases to zero and return it: what it closes begins as the identity."""
+    for parameter in layer.parameters():
+        nn.init.zeros_(parameter)
+    return layer
+
+
+def group_count(width: int) -> int:
+    """The groups of every norm in a network whose layers have multiples of `width` channels.
+
+    Ho et al.'s 32, or fewer so that each group holds at least 4 channels, as in Karras et al. 2022's code. (In groups
+    of one channel the norm would subtract the timestep again, which is one number per channel.)
+    """
+    return max(g for g in range(1, min(32, max(width // 4, 1)) + 1) if width % g == 0)
+
+
+def group_norm(groups: int, channels: int) -> nn.GroupNorm:
+    """GroupNorm with DDPM's epsilon."""
+    return nn.GroupNorm(groups, channels, eps=NORM_EPS)
+
+
+class ResidualBlock(nn.Module):
+    """x + conv(dropout(silu(norm(conv(silu(norm(x))) + time)))), then attention where `heads` is given.
+
+    forward(x, time): x [B, C_in, H, W], time [B, D] (already through its SiLU) -> [B, C_out, H, W].
+    A 1 x 1 convolution carries x across when C_in != C_out. Source: Ho et al. 2020, appendix B.
+    """
+
+    def __init__(
+        self, c_in: int, c_out: int, time_dim: int, groups: int, dropout: float = 0.0, heads: int | None = None
+    ):
+        super().__init__()
+        self.norm1 = group_norm(groups, c_in)
+        self.conv1 = nn.Conv2d(c_in, c_out, 3, padding=1)
+        self.time = nn.Linear(time_dim, c_out)
+        self.norm2 = group_norm(groups, c_out)
+        self.dropout = nn.Dropout(dropout)
+        self.conv2 = zero_(nn.Conv2d(c_out, c_out, 3, padding=1))
+        self.shortcut = nn.Conv2d(c_in, c_out, 1) if c_in != c_out else nn.Identity()
+        self.attention = nn.Identity() if heads is None else Attention(c_out, groups, heads)
+
+    def forward(self, x: Tensor, time: Tensor) -> Tensor:
+        h = self.conv1(F.silu(self.norm1(x)))
+        h = h + self.time(time)[:, :, None, None]  # [B, C] -> [B, C, 1, 1]
+        h = self.conv2(self.dropout(F.silu(self.norm2(h))))
+        return self.attention(self.shortcut(x) + h)
+
+
+class Attention(nn.Module):
+    """Every pixel looks at every other: x + project(softmax(q k^T / sqrt(C / heads)) v).
+
+    forward(x): [B, C, H, W] -> [B, C, H, W]. The channels must divide by `heads`. The rows of `qkv` are
+    [q | k | v], and inside each the heads lie one after another. Source: Vaswani et al. 2017, section 3.2.
+    """
+
+    def __init__(self, channels: int, groups: int, heads: int = 1):
+        super().__init__()
+        self.heads = heads
+        self.norm = group_norm(groups, channels)
+        self.qkv = nn.Linear(channels, 3 * channels)
+        self.project = zero_(nn.Linear(channels, channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.norm(x).flatten(2).transpose(1, 2)  # [B, C, H, W] -> [B, HW, C]: a view in channels_last
+        qkv = self.qkv(h).unflatten(2, (3, self.heads, -1))  # [B, HW, 3C] -> [B, HW, 3, heads, C / heads]
+        q, k, v = qkv.transpose(1, 3).unbind(2)  # each [B, heads, HW, C / heads]
+        h = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)  # [B, HW, C]
+        return x + self.project(h).transpose(1, 2).unflatten(2, x.shape[2:])  # -> [B, C, H, W]
+
+
+class Downsample(nn.Module):
+    """Half the resolution: [B, C, H, W] -> [B, C, H // 2, W // 2], by a 3 x 3 convolution of stride 2.
+
+    Zeros are added on the right and at the bottom only, as in Ho et al. 2020's code.
+    """
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, stride=2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(F.pad(x, (0, 1, 0, 1)))
+
+
+class Upsample(nn.Module):
+    """Twice the resolution, or one more where the way down met an odd side: [B, C, h, w] -> [B, C, *size]."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+
+    def forward(self, x: Tensor, size: torch.Size) -> Tensor:
+        return self.conv(F.interpolate(x, size=size, mode="nearest"))

@@ -1,0 +1,46 @@
+"""A timestep as a vector of cosines and sines: how a network is told which noise level it looks at."""
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from bytepixels.errors import check_range
+
+MAX_PERIOD = 10000  # the slowest wave's period is about this many timesteps (times 2 pi)
+
+
+def timestep_embedding(t: Tensor, dim: int) -> Tensor:
+    """The article's embedding: freqs = exp(-log(10000) * arange(half) / half), then cos before sin.
+
+    t: [B], integer or floating, of any range (0..T-1 for a discrete process). dim: at least 2, half = dim // 2.
+    Returns [B, dim] in -1..1, float32 (float64 when t is float64); an odd dim ends in a column of zeros.
+    Raises InputError when dim < 2. The waves are those of Vaswani et al. 2017, section 3.5.
+    """
+    check_range("dim", dim, 2)
+    args = _angles(t, dim // 2, divisor=dim // 2)
+    return _pad(torch.cat([args.cos(), args.sin()], dim=1), dim)
+
+
+def ddpm_timestep_embedding(t: Tensor, dim: int) -> Tensor:
+    """The embedding in Ho et al. 2020's code: frequencies over half - 1, so that the last is 1/10000; sin before cos.
+
+    Same shapes and types as `timestep_embedding`. Raises InputError when dim < 4 (half - 1 would be zero).
+    """
+    check_range("dim", dim, 4)
+    args = _angles(t, dim // 2, divisor=dim // 2 - 1)
+    return _pad(torch.cat([args.sin(), args.cos()], dim=1), dim)
+
+
+EMBEDDINGS = {"article": timestep_embedding, "ddpm": ddpm_timestep_embedding}
+
+
+def _angles(t: Tensor, half: int, divisor: int) -> Tensor:
+    t = t if t.dtype == torch.float64 else t.float()
+    freqs = torch.exp(-math.log(MAX_PERIOD) * torch.arange(half, dtype=t.dtype, device=t.device) / divisor)
+    return t[:, None] * freqs  # [B] -> [B, half]
+
+
+def _pad(embedding: Tensor, dim: int) -> Tensor:
+    return F.pad(embedding, (0, dim - embedding.shape[1]))

@@ -1,0 +1,150 @@
+"""The article's network: a U-Net with skip connections, told the timestep. With no arguments, DDPM's for CIFAR-10."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from bytepixels.errors import InputError, check_choice, check_range
+from bytepixels.networks.blocks import Downsample, ResidualBlock, Upsample, group_count, group_norm, zero_
+from bytepixels.networks.embedding import EMBEDDINGS
+
+
+class UNet(nn.Module):
+    """Ho et al. 2020, appendix B: residual blocks going down and up, with a skip connection from every layer.
+
+    channels: of the pictures. width: channels at full resolution; level i has width * multipliers[i] and
+        1 / 2**i of the resolution. blocks: residual blocks per level (one more on the way up).
+    attention: the levels that attend (0 = full resolution; the middle always does), each with `heads` heads.
+    dropout: in [0, 1), inside the residual blocks. embedding: "article" or "ddpm" (see `embedding.py`).
+    num_classes: K for a class-conditional network; labels are 0..K-1 and K (`null_label`) means "no label".
+    out_channels: of the output, when it is not `channels` (a learned variance doubles it).
+
+    The last layer starts at zero, so a fresh network returns zeros, and so do the residual and attention branches.
+    Raises InputError when these do not fit together.
+    """
+
+    def __init__(
+        self,
+        channels: int = 3,
+        width: int = 128,
+        multipliers: Sequence[int] = (1, 2, 2, 2),
+        blocks: int = 2,
+        attention: Sequence[int] = (1,),
+        heads: int = 1,
+        dropout: float = 0.1,
+        num_classes: int | None = None,
+        embedding: str = "article",
+        out_channels: int | None = None,
+    ):
+        super().__init__()
+        _check_sizes(channels=channels, blocks=blocks, heads=heads, num_classes=num_classes, out_channels=out_channels)
+        check_range("width", width, 4)
+        check_choice("embedding", embedding, EMBEDDINGS)
+        if not 0 <= dropout < 1:
+            raise InputError(f"dropout must be at least 0 and below 1, got {dropout}")
+        _check_levels(width, multipliers, attention, heads)
+        self.channels, self.width = channels, width
+        self.min_side = 2 ** (len(multipliers) - 1)
+        self.null_label = num_classes
+        self.groups = group_count(width)
+        self.embed = EMBEDDINGS[embedding]
+        time_dim = 4 * width
+        self.time = nn.Sequential(nn.Linear(width, time_dim), nn.SiLU(), nn.Linear(time_dim, time_dim))
+        self.label = None if num_classes is None else nn.Embedding(num_classes + 1, time_dim)
+
+        def block(c_in: int, c_out: int, attends: bool) -> ResidualBlock:
+            return ResidualBlock(c_in, c_out, time_dim, self.groups, dropout, heads if attends else None)
+
+        self.first = nn.Conv2d(channels, width, 3, padding=1)
+        self.down, self.up = nn.ModuleList(), nn.ModuleList()
+        skips, c = [width], width  # the channels of each skip connection, and of the layer built last
+        for level, multiplier in enumerate(multipliers):
+            if level > 0:
+                self.down.append(Downsample(c))
+                skips.append(c)
+            for _ in range(blocks):
+                self.down.append(block(c, width * multiplier, level in attention))
+                c = width * multiplier
+                skips.append(c)
+        self.middle = nn.ModuleList([block(c, c, True), block(c, c, False)])
+        for level, multiplier in reversed(list(enumerate(multipliers))):
+            for _ in range(blocks + 1):
+                self.up.append(block(c + skips.pop(), width * multiplier, level in attention))
+                c = width * multiplier
+            if level > 0:
+                self.up.append(Upsample(c))
+        self.norm = group_norm(self.groups, c)
+        self.last = zero_(nn.Conv2d(c, out_channels or channels, 3, padding=1))
+
+    def forward(self, x: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
+        """The prediction for a noisy batch.
+
+        x: [B, C, H, W], each side at least 2**(levels - 1), even or odd. t: [B], float or integer.
+        label: [B] int64 in 0..K, or None for no label. Returns [B, out_channels, H, W] of x's type.
+        Raises InputError for shapes that do not fit, labels on a network without classes, and labels out of
+        range when they are on the CPU (on an accelerator the check would stall it: check them before).
+        """
+        self._check_input(x, t, label)
+        time = self._condition(t, label)
+        h = self.first(x)
+        skips = [h]
+        for layer in self.down:
+            h = layer(h) if isinstance(layer, Downsample) else layer(h, time)
+            skips.append(h)
+        for layer in self.middle:
+            h = layer(h, time)
+        for layer in self.up:
+            if isinstance(layer, Upsample):
+                h = layer(h, skips[-1].shape[2:])
+            else:
+                h = layer(torch.cat([h, skips.pop()], dim=1), time)
+        return self.last(F.silu(self.norm(h))).to(x.dtype)
+
+    def _condition(self, t: Tensor, label: Tensor | None) -> Tensor:
+        """[B] and [B] -> [B, 4 * width], through the SiLU that every residual block would otherwise repeat."""
+        time = self.time(self.embed(t, self.width).to(self.first.weight.dtype))
+        if self.label is not None:
+            time = time + (self.label.weight[-1] if label is None else self.label(label))
+        return F.silu(time)
+
+    def _check_input(self, x: Tensor, t: Tensor, label: Tensor | None) -> None:
+        if x.ndim != 4 or x.shape[1] != self.channels:
+            raise InputError(f"x must be [B, {self.channels}, H, W], got {list(x.shape)}")
+        height, width = x.shape[2:]
+        if min(height, width) < self.min_side:
+            limit = f"{self.min_side.bit_length()} levels: each side must be at least {self.min_side}"
+            raise InputError(f"{height} x {width} pictures are too small for {limit}")
+        if t.shape != x.shape[:1]:
+            raise InputError(f"t must be [{len(x)}], one time per picture, got {list(t.shape)}")
+        if label is not None:
+            self._check_label(label, len(x))
+
+    def _check_label(self, label: Tensor, batch: int) -> None:
+        if self.null_label is None:
+            raise InputError("this network has no classes (num_classes=None): label must be None")
+        if label.shape != (batch,) or label.is_floating_point():
+            raise InputError(f"label must be [{batch}] of integers, got {list(label.shape)} {label.dtype}")
+        if label.device.type == "cpu" and label.numel() > 0 and not torch.compiler.is_compiling():
+            for value in (int(label.min()), int(label.max())):
+                check_range("label", value, 0, self.null_label)
+
+
+def _check_sizes(**sizes: int | None) -> None:
+    for name, value in sizes.items():
+        if value is not None:
+            check_range(name, value, 1)
+
+
+def _check_levels(width: int, multipliers: Sequence[int], attention: Sequence[int], heads: int) -> None:
+    if len(multipliers) == 0:
+        raise InputError("multipliers must name at least one level, got none")
+    for multiplier in multipliers:
+        check_range("multipliers", multiplier, 1)
+    for level in attention:
+        check_range("attention (a level)", level, 0, len(multipliers) - 1)
+    for level in {*attention, len(multipliers) - 1}:
+        channels = width * multipliers[level]
+        if channels % heads:
+            raise InputError(f"heads must divide the {channels} channels of level {level}, got {heads}")

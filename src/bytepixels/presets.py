@@ -1,0 +1,62 @@
+"""Presets: functions that return a whole Config. Each docstring says the command, the time it takes and the result."""
+
+from collections.abc import Callable
+
+from .runs.config import Config, DataConfig, NetworkConfig, ProcessConfig, SampleConfig, TrainConfig
+
+
+def digits() -> Config:
+    """Handwritten digits, 8 x 8: the demo.
+
+    bytepixels train digits --preset digits
+    """
+    return Config(
+        preset="digits",
+        data=DataConfig(flip="no"),
+        process=ProcessConfig(schedule="cosine", prediction="v"),
+        network=NetworkConfig(width=32, multipliers=(1, 2), blocks=1, attention=(1,), dropout=0.0),
+        train=TrainConfig(
+            images=120_000,
+            batch=64,
+            lr=2e-3,
+            warmup=5_000,
+            lr_decay="cosine",
+            ema_half_life=10_000,
+            checkpoint_minutes=1,
+            previews=5,
+            log_seconds=1,
+        ),
+        sample=SampleConfig(sampler="ddim", steps=50),
+    )
+
+
+def small() -> Config:
+    """A good default for a folder of pictures on a laptop CPU: 32 x 32 colour pictures, a few hours at most.
+
+    bytepixels train PICTURES
+    """
+    return Config(
+        preset="small",
+        data=DataConfig(size=(32, 32)),
+        process=ProcessConfig(schedule="cosine", prediction="v"),
+        network=NetworkConfig(width=32, multipliers=(1, 2, 4), blocks=2, attention=(2,), heads=4, dropout=0.0),
+        train=TrainConfig(images=400_000, batch=64, lr=1e-3, warmup=10_000, lr_decay="cosine", ema_half_life=20_000),
+        sample=SampleConfig(sampler="ddim", steps=50),
+    )
+
+
+def cifar10() -> Config:
+    """DDPM's own CIFAR-10 settings (Ho et al. 2020, appendix B): 35.7M parameters, 800,000 steps of 128. For a GPU.
+
+    bytepixels train cifar10 --preset cifar10
+    """
+    return Config(
+        preset="cifar10",
+        data=DataConfig(size=(32, 32), channels=3, flip="yes"),
+        network=NetworkConfig(labels=False),  # DDPM's is unconditional
+        train=TrainConfig(images=102_400_000, batch=128, lr=2e-4, warmup=640_000, ema_half_life=887_000),
+        sample=SampleConfig(sampler="ddim", steps=100, spacing="quadratic"),
+    )
+
+
+PRESETS: dict[str, Callable[[], Config]] = {"small": small, "digits": digits, "cifar10": cifar10}

@@ -1,0 +1,78 @@
+"""Progress with rate and ETA: a live line on a terminal, plain lines now and then elsewhere."""
+
+import sys
+import time
+from collections import deque
+from types import TracebackType
+from typing import TYPE_CHECKING, TextIO
+
+if TYPE_CHECKING:
+    from rich.live import Live
+
+PLAIN_SECONDS = 10.0  # between lines when the output is not a terminal
+WINDOW = 60.0  # seconds over which the rate is measured
+
+
+class Progress:
+    """with Progress("train", total, "images") as progress: progress.update(done, "loss 0.03")"""
+
+    def __init__(self, what: str, total: int, unit: str = "images", start: int = 0, stream: TextIO | None = None):
+        self.what, self.total, self.unit = what, total, unit
+        self.stream = stream or sys.stderr
+        self.recent = deque([(time.monotonic(), start)])
+        self.live: Live | None = None
+        self.printed = time.monotonic()
+
+    def __enter__(self) -> "Progress":
+        if self.stream.isatty():
+            from rich.console import Console
+            from rich.live import Live as RichLive
+
+            self.live = RichLive(console=Console(file=self.stream), refresh_per_second=5, transient=True)
+            self.live.start()
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self.live is not None:
+            self.live.stop()
+
+    def update(self, done: int, note: str = "") -> None:
+        """Show that `done` of the total is done. Plain lines come every 10 seconds and at the end."""
+        now = time.monotonic()
+        self.recent.append((now, done))
+        while now - self.recent[0][0] > WINDOW and len(self.recent) > 2:
+            self.recent.popleft()
+        if self.live is not None:
+            self.live.update(self.line(done, note))
+        elif done >= self.total or now - self.printed >= PLAIN_SECONDS:
+            self.printed = now
+            self.say(self.line(done, note))
+
+    def say(self, text: str) -> None:
+        """Print a line for good, above the live one."""
+        if self.live is not None:
+            self.live.console.print(text, markup=False, highlight=False)
+        else:
+            print(text, file=self.stream, flush=True)
+
+    @property
+    def rate(self) -> float:
+        """Units per second over the last minute."""
+        (t0, done0), (t1, done1) = self.recent[0], self.recent[-1]
+        return (done1 - done0) / (t1 - t0) if t1 > t0 else 0.0
+
+    def pause(self) -> None:
+        """Forget the rate so far: what comes next (a grid, a checkpoint) is not the work that is being measured."""
+        self.recent = deque([(time.monotonic(), self.recent[-1][1])])
+
+    def line(self, done: int, note: str = "") -> str:
+        rate = f"{self.rate:,.1f} {self.unit}/s" if self.rate else ""
+        eta = f"ETA {duration((self.total - done) / self.rate)}" if self.rate and done < self.total else ""
+        counted = f"{done:,}/{self.total:,} {self.unit} {100 * done // max(self.total, 1)}%"
+        return "  ".join(part for part in (f"{self.what}  {counted}", rate, eta, note) if part)
+
+
+def duration(seconds: float) -> str:
+    """Seconds as h:mm:ss."""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}"

@@ -1,0 +1,86 @@
+"""Checkpoints: a directory of safetensors files and state.json, complete or absent, with a checksum for every file.
+
+checkpoints/step-00001200/{model,ema,optimizer}.safetensors, state.json
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from ..errors import InputError
+from .directory import write_json
+
+FORMAT = 1
+Tensors = Mapping[str, Mapping[str, Tensor]]  # file stem -> name -> tensor
+
+
+def save_checkpoint(folder: Path, step: int, images: int, tensors: Tensors, keep: int) -> Path:
+    """Write checkpoint `step` under a temporary name, rename it, and remove all but the last `keep`."""
+    final = folder / f"step-{step:08d}"
+    temporary = folder / f".tmp-{final.name}-{os.getpid()}"
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    for stem, named in tensors.items():
+        save_file({name: t.detach().cpu().contiguous() for name, t in named.items()}, temporary / f"{stem}.safetensors")
+    checksums = {f.name: _sha256(f) for f in sorted(temporary.iterdir())}
+    write_json(temporary / "state.json", {"format": FORMAT, "step": step, "images": images, "sha256": checksums})
+    for path in [*temporary.iterdir(), temporary]:
+        _flush(path)
+    if final.exists():  # a damaged one of the same step, or the same one again
+        shutil.rmtree(final)
+    os.replace(temporary, final)
+    _flush(folder)
+    for old in list_checkpoints(folder)[:-keep]:
+        shutil.rmtree(old)
+    return final
+
+
+def list_checkpoints(folder: Path) -> list[Path]:
+    """Checkpoints in a run's folder, oldest first."""
+    return sorted(p for p in folder.glob("step-*") if p.is_dir())
+
+
+def read_state(checkpoint: Path) -> dict[str, Any]:
+    """state.json of one checkpoint, with every file's checksum verified. InputError when anything is wrong with it."""
+    try:
+        state = json.loads((checkpoint / "state.json").read_text(encoding="utf-8"))
+        if state["format"] != FORMAT:
+            raise InputError(f"{checkpoint} has checkpoint format {state['format']}, this version reads {FORMAT}")
+        for name, expected in state["sha256"].items():
+            if _sha256(checkpoint / name) != expected:
+                raise InputError(f"{checkpoint / name} is damaged: its checksum differs from the one in state.json")
+        return state
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{checkpoint} is incomplete or damaged: {error!r}") from error
+
+
+def read_tensors(checkpoint: Path, stem: str) -> dict[str, Tensor]:
+    """One file of a checkpoint: "model", "ema" or "optimizer"."""
+    try:
+        return load_file(checkpoint / f"{stem}.safetensors")
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"{checkpoint / stem}.safetensors cannot be read: {error}") from error
+
+
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _flush(path: Path) -> None:
+    """Make sure that a file, or the list of a folder's files, is on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,224 @@
+"""One config for a run: frozen dataclasses, checked when they are made. The command line's flags are these fields.
+
+Sizes in pixels (height, width); budgets, warm-up and half-lives in images (training pictures seen), not steps.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from typing import Any, Literal, get_type_hints
+
+from ..errors import InputError, check_choice, check_range
+
+Precision = Literal["auto", "float32", "bf16"]
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    size: tuple[int, int] | None = None
+    """Height and width to train at. Default: the data's own size, or its median short side, squared."""
+    channels: int | None = None
+    """1 grey, 2 grey + alpha, 3 RGB, 4 RGBA. Default: 1 when every picture is grey, else 3."""
+    fit: Literal["crop", "pad", "squash"] = "crop"
+    """How a picture of another shape is made to fit: cut its sides, add margins, or distort it."""
+    background: str = "white"
+    """The colour under transparent pictures and round padded ones."""
+    flip: Literal["auto", "yes", "no"] = "auto"
+    """Mirror half of the pictures, left to right. auto: yes, except for digits and mnist."""
+    split: str = "train"
+    """Which split to take where the source has train and test."""
+    strict: bool = False
+    """Refuse a source with unreadable pictures instead of leaving them out."""
+
+    def __post_init__(self) -> None:
+        check_choice("--flip", self.flip, ("auto", "yes", "no"))
+        check_choice("--fit", self.fit, ("crop", "pad", "squash"))
+        if self.size is not None:
+            for name, side in zip(("height", "width"), self.size, strict=True):
+                check_range(f"--size {name}", side, 1, 4096)
+        if self.channels is not None:
+            check_range("--channels", self.channels, 1, 4)
+
+
+@dataclass(frozen=True)
+class ProcessConfig:
+    timesteps: int = 1000
+    """T, the number of noise levels."""
+    schedule: str = "linear"
+    """linear, cosine, scaled_linear or sigmoid."""
+    zero_terminal_snr: bool = False
+    """Rescale the schedule so that its last level is pure noise (needs --prediction v or x0)."""
+    prediction: Literal["eps", "x0", "v"] = "eps"
+    """What the network predicts: the noise, the picture, or v."""
+
+    def __post_init__(self) -> None:
+        check_range("--timesteps", self.timesteps, 1, 100_000)
+        check_choice("--schedule", self.schedule, ("linear", "cosine", "scaled_linear", "sigmoid"))
+        check_choice("--prediction", self.prediction, ("eps", "x0", "v"))
+        if self.zero_terminal_snr and self.prediction == "eps":
+            raise InputError("--zero-terminal-snr needs --prediction v or x0, got eps: pure noise tells it nothing")
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    width: int = 128
+    """Channels at full resolution."""
+    multipliers: tuple[int, ...] = (1, 2, 2, 2)
+    """Channels of each level, in widths; every level after the first halves the resolution."""
+    blocks: int = 2
+    """Residual blocks per level."""
+    attention: tuple[int, ...] = (1,)
+    """Levels that attend, 0 being full resolution; the middle always does."""
+    heads: int = 1
+    """Attention heads."""
+    dropout: float = 0.1
+    """Dropout in the residual blocks."""
+    embedding: Literal["article", "ddpm"] = "article"
+    """How the timestep's frequencies are ordered and spaced."""
+    labels: bool = True
+    """Learn the class labels, when the data has them."""
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    images: int = 1_000_000
+    """The budget: training pictures to see in all, repeats counted."""
+    batch: int = 128
+    """Pictures per optimiser step."""
+    micro_batch: int = 0
+    """Pictures per forward pass, for less memory; gradients are averaged over the batch. 0: the whole batch."""
+    lr: float = 2e-4
+    """Peak learning rate of Adam."""
+    warmup: int = 640_000
+    """Images over which the learning rate rises to its peak."""
+    lr_decay: Literal["none", "cosine", "linear"] = "none"
+    """How the learning rate falls to zero at the end of the budget."""
+    weight_decay: float = 0.0
+    """Decoupled weight decay (AdamW)."""
+    clip_norm: float = 1.0
+    """Largest norm of the gradient; 0 leaves it as it is."""
+    ema_half_life: int = 887_000
+    """Half-life of the weights' moving average; at most 5% of the images seen so far, so that it starts warm."""
+    label_dropout: float = 0.1
+    """Share of the pictures trained without their label, for guidance."""
+    precision: Precision = "auto"
+    """Arithmetic of the network. auto: bf16 where the hardware multiplies it, else float32."""
+    device: str = "auto"
+    """cpu, cuda, cuda:1, mps; auto takes the best there is."""
+    seed: int = 0
+    """Of the weights, the order of the data, the times and the noise."""
+    checkpoint_minutes: float = 10.0
+    """Time between checkpoints; one more is written at the end and when the run is interrupted."""
+    keep: int = 3
+    """Checkpoints kept; older ones are removed."""
+    previews: int = 10
+    """Sample grids drawn along the way, evenly over the budget; 0 draws none."""
+    preview_pictures: int = 16
+    """Pictures in each of those grids."""
+    log_seconds: float = 5.0
+    """Time between lines of log.jsonl (and between reads of the loss from the device)."""
+    tensorboard: bool = False
+    """Write TensorBoard files to the run as well (needs the tensorboard extra)."""
+
+    def __post_init__(self) -> None:
+        for name in ("images", "batch", "keep", "preview_pictures"):
+            check_range(f"--{name.replace('_', '-')}", getattr(self, name), 1)
+        for name in ("warmup", "weight_decay", "clip_norm", "ema_half_life", "checkpoint_minutes", "previews", "seed"):
+            check_range(f"--{name.replace('_', '-')}", getattr(self, name), 0)
+        check_range("--micro-batch", self.micro_batch, 0, self.batch)
+        check_range("--label-dropout", self.label_dropout, 0, 1)
+        check_range("--log-seconds", self.log_seconds, 0)
+        if not 0 < self.lr < 1:
+            raise InputError(f"--lr must be between 0 and 1, got {self.lr}")
+        check_choice("--lr-decay", self.lr_decay, ("none", "cosine", "linear"))
+        check_choice("--precision", self.precision, ("auto", "float32", "bf16"))
+
+
+@dataclass(frozen=True)
+class SampleConfig:
+    sampler: str = "ddim"
+    """ddpm (the article's, many steps), ddim, heun or dpmpp_2m (few)."""
+    steps: int = 50
+    """Steps from noise to picture, 1 to --timesteps. heun evaluates the network twice a step, the others once."""
+    spacing: str = "trailing"
+    """Where the steps lie: trailing, leading, linspace, quadratic, log_snr or karras."""
+    eta: float = 0.0
+    """Fresh noise in ddim, 0 (none) to 1 (as much as ddpm)."""
+    guidance: float = 1.0
+    """How strongly the label pulls; 1 is no guidance."""
+    clip: bool = True
+    """Keep each estimate of the picture within the range of pixels."""
+
+    def __post_init__(self) -> None:
+        check_choice("--sampler", self.sampler, ("ddpm", "ddim", "heun", "dpmpp_2m"))
+        check_choice("--spacing", self.spacing, ("trailing", "leading", "linspace", "quadratic", "log_snr", "karras"))
+        check_range("--steps", self.steps, 1)
+        check_range("--eta", self.eta, 0, 1)
+        check_range("--guidance", self.guidance, 0)
+        if self.eta > 0 and self.sampler != "ddim":
+            raise InputError(f"--eta belongs to --sampler ddim, got --sampler {self.sampler} --eta {self.eta}")
+
+
+@dataclass(frozen=True)
+class Config:
+    preset: str = "small"
+    data: DataConfig = field(default_factory=DataConfig)
+    process: ProcessConfig = field(default_factory=ProcessConfig)
+    network: NetworkConfig = field(default_factory=NetworkConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    sample: SampleConfig = field(default_factory=SampleConfig)
+
+    def __post_init__(self) -> None:
+        check_range("--steps", self.sample.steps, 1, self.process.timesteps)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Nested plain dictionaries and lists, as config.json holds them."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "Config":
+        """The inverse of to_dict. Unknown keys raise InputError with the nearest known one."""
+        return _from_dict(cls, values, "config")
+
+
+# What may change when a run goes on: its budget and how it is watched, nothing that its weights depend on.
+WATCHING = {"checkpoint_minutes", "keep", "previews", "preview_pictures", "log_seconds", "tensorboard"}
+MUTABLE = {"images", "device"} | WATCHING
+
+
+def changed_settings(old: Config, new: Config) -> list[str]:
+    """The flags in which two configs of one run differ though a run cannot change them, as "--lr 0.0002 -> 0.001"."""
+    before, after = _flat(old.to_dict()), _flat(new.to_dict())
+    return [
+        f"--{name.replace('_', '-')} {_plain(before[name])} -> {_plain(after[name])}"
+        for name in before
+        if before[name] != after[name] and name not in MUTABLE and not name.startswith("sample.")
+    ]
+
+
+def _flat(nested: Mapping[str, Any]) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in nested.items():
+        if isinstance(value, Mapping):
+            prefix = "sample." if key == "sample" else ""
+            flat |= {prefix + name: inner for name, inner in value.items()}
+        else:
+            flat[key] = value
+    return flat
+
+
+def _plain(value: Any) -> str:
+    return " ".join(map(str, value)) if isinstance(value, (tuple, list)) else str(value)
+
+
+def _from_dict(cls: Any, values: Mapping[str, Any], where: str) -> Any:
+    types = get_type_hints(cls)
+    known = [f.name for f in fields(cls)]
+    made = {}
+    for key, value in values.items():
+        check_choice(f"a key of {where}", key, known)
+        if is_dataclass(types[key]):
+            value = _from_dict(types[key], value, key)
+        elif isinstance(value, list):
+            value = tuple(value)
+        made[key] = value
+    return cls(**made)

@@ -1,0 +1,185 @@
+"""sample RUN: new pictures from a trained run, by its own settings unless told otherwise."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from ..build import best_device, build_denoiser, build_network, build_process, build_sampler
+from ..codec import PixelCodec
+from ..errors import InputError, check_choice, check_range
+from ..images import grid, save_gif, save_png, save_pngs
+from ..progress import Progress
+from ..randomness import SeededNoise
+from ..runs.checkpoint import list_checkpoints, read_state, read_tensors
+from ..runs.config import SampleConfig
+from ..runs.directory import Run, open_run, provenance, write_json
+from ..samplers import trajectory
+from ..training import evaluating, pure_noise
+
+GIF_FRAMES = 60
+
+
+@dataclass(frozen=True)
+class SampleRequest:
+    """What to draw: everything that is not a setting of the sampler."""
+
+    n: int = 16
+    seed: int = 0
+    label: str | None = None
+    out: Path | None = None
+    batch: int = 64
+    gif: bool = False
+    weights: Literal["ema", "model"] = "ema"
+    checkpoint: str | None = None
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        check_range("-n", self.n, 1)
+        check_range("--seed", self.seed, 0, 2**63)
+        check_range("--batch", self.batch, 1)
+
+
+def sample_run(path: Path, overrides: Mapping[str, Any], request: SampleRequest) -> Path:
+    """Draw request.n pictures into a folder and return it: seed-K.png each, grid.png, manifest.json.
+
+    overrides: fields of SampleConfig that replace the run's own.
+    """
+    run = open_run(path)
+    settings = chosen_settings(run, overrides)
+    device = best_device(request.device)
+    checkpoint = find_checkpoint(run, request.checkpoint)
+    label = find_label(run, request.label)
+    network = load_network(run, checkpoint, request.weights, device)
+    name = f"{settings.sampler}-{settings.steps}" + (f"-{request.label}" if request.label else "")
+    out = request.out or run.samples / f"{name}-seed-{request.seed}"
+    seeds = list(range(request.seed, request.seed + request.n))
+    images, frames = _draw_all(network, run, settings, seeds, label, request, device)
+    out.mkdir(parents=True, exist_ok=True)
+    save_pngs(images, [out / f"seed-{seed}.png" for seed in seeds])
+    save_png(grid(images), out / "grid.png")
+    if request.gif:
+        save_gif(frames, out / "denoising.gif")
+    labels = labels_of(run, seeds, label)
+    manifest = {
+        "run": str(run.path),
+        "checkpoint": checkpoint.name,
+        "weights": request.weights,
+        "settings": asdict(settings),
+        "pictures": [
+            {"file": f"seed-{seed}.png", "seed": seed} | ({"label": run.classes[labels[k]]} if labels else {})
+            for k, seed in enumerate(seeds)
+        ],
+        "made_by": provenance(),
+    }
+    write_json(out / "manifest.json", manifest)
+    return out
+
+
+def chosen_settings(run: Run, overrides: Mapping[str, Any]) -> SampleConfig:
+    """The run's own sampler settings with what was asked for instead. Another sampler drops the run's eta."""
+    if "sampler" in overrides and overrides["sampler"] != run.config.sample.sampler:
+        overrides = {"eta": 0.0, **overrides}
+    settings = replace(run.config.sample, **overrides)
+    check_range("--steps", settings.steps, 1, run.config.process.timesteps)
+    return settings
+
+
+def draw_pictures(
+    network: nn.Module,
+    run: Run,
+    settings: SampleConfig,
+    seeds: Sequence[int],
+    device: torch.device,
+    label: int | None = None,
+    watch: Callable[[int, Tensor], None] = lambda step, x: None,
+) -> Tensor:
+    """uint8 [B, C, H, W], picture k a function of seeds[k] alone. watch(step, x_t) sees every state on the way."""
+    process = build_process(run.config)
+    levels = process.levels(settings.steps, settings.spacing)
+    labels = (
+        torch.tensor([label if label is not None else s % len(run.classes) for s in seeds]) if run.classes else None
+    )
+    labels = None if labels is None else labels.to(device)
+    denoise = build_denoiser(network, run.config, settings, process, labels)
+    noise = SeededNoise(seeds)
+    x = pure_noise(torch.empty(len(seeds), *run.shape, device=device), levels[0], noise, process.sigma_data)
+    with evaluating(network):
+        watch(0, x)
+        for step, state in enumerate(trajectory(x, levels, denoise, build_sampler(settings, process.T), noise), 1):
+            x = state
+            watch(step, x)
+    return PixelCodec().to_images(x).cpu()
+
+
+def _draw_all(
+    network: nn.Module,
+    run: Run,
+    settings: SampleConfig,
+    seeds: list[int],
+    label: int | None,
+    request: SampleRequest,
+    device: torch.device,
+) -> tuple[Tensor, list[Tensor]]:
+    """All pictures, batch by batch, and the frames of the first batch's denoising."""
+    images: list[Tensor] = []
+    frames: list[Tensor] = []
+    every = max(1, settings.steps // GIF_FRAMES)
+    with Progress("sample", len(seeds) * settings.steps, "steps") as progress:
+        for start in range(0, len(seeds), request.batch):
+            part = seeds[start : start + request.batch]
+
+            def watch(step: int, x: Tensor, start: int = start, size: int = len(part)) -> None:
+                if request.gif and start == 0 and (step % every == 0 or step == settings.steps):
+                    frames.append(grid(PixelCodec().to_images(x).cpu()))
+                if step:
+                    progress.update(start * settings.steps + step * size, f"{start:,}/{len(seeds):,} pictures done")
+
+            images.append(draw_pictures(network, run, settings, part, device, label, watch))
+    return torch.cat(images), frames
+
+
+def find_checkpoint(run: Run, name: str | None) -> Path:
+    """The named checkpoint, or the newest one that is whole."""
+    known = list_checkpoints(run.checkpoints)
+    if not known:
+        raise InputError(f"{run.path} has no checkpoint yet: let it train for longer")
+    if name is not None:
+        path = run.checkpoints / check_choice("--checkpoint", name, [p.name for p in known])
+        read_state(path)
+        return path
+    for path in reversed(known):
+        try:
+            read_state(path)
+            return path
+        except InputError as error:
+            problem = error
+    raise problem
+
+
+def load_network(run: Run, checkpoint: Path, weights: str, device: torch.device) -> nn.Module:
+    """The run's network with the "ema" or "model" weights of a checkpoint."""
+    network = build_network(run.config, run.shape[0], len(run.classes), device)
+    network.load_state_dict(read_tensors(checkpoint, weights))
+    return network.eval().requires_grad_(False)
+
+
+def find_label(run: Run, label: str | None) -> int | None:
+    """A class by name, or by number where no name is like it."""
+    if label is None:
+        return None
+    if not run.classes:
+        raise InputError(f"--label {label}: {run.path} was trained without labels")
+    if label not in run.classes and label.isdigit() and int(label) < len(run.classes):
+        return int(label)
+    return run.classes.index(check_choice("--label", label, run.classes))
+
+
+def labels_of(run: Run, seeds: Sequence[int], label: int | None) -> list[int] | None:
+    """The class of each picture: `label`, or the classes in turn (seed modulo their number); None without classes."""
+    if not run.classes:
+        return None
+    return [seed % len(run.classes) if label is None else label for seed in seeds]

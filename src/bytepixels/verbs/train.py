@@ -1,0 +1,87 @@
+"""train SOURCE: from pictures to a run; the same line again goes on where it stopped."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from ..build import best_device, best_precision
+from ..data import Packed, pack
+from ..errors import InputError
+from ..progress import Progress
+from ..runs.config import Config, DataConfig, changed_settings
+from ..runs.directory import Run, is_run, open_run
+from ..train.loop import total_steps
+from .trainer import Trainer, stop_on_signals
+
+SYMBOLS = ("digits", "mnist")  # mirrored, these would be other symbols
+FEW = 500  # pictures: below this a model is likely to copy its training set (see the field's memorisation reports)
+
+
+def train(source: str, config: Config, path: Path) -> int:
+    """Train, or go on with the run at `path`. Returns the exit code: 0 done, 130 or 143 interrupted after saving."""
+    device = best_device(config.train.device)
+    packed = pack_with_progress(source, config.data)
+    if len(packed) < FEW:
+        print(f"note: {len(packed)} pictures are few; the model may learn to copy them")
+    run = prepare_run(packed, source, config, path, device)
+    with stop_on_signals() as stop:
+        trainer = Trainer(run, packed, device)
+        if trainer.state.step < total_steps(run.config.train):
+            return trainer.fit(stop)
+    print(f"{path} is finished: {run.config.train.images:,} images seen. Go on with a larger --images.")
+    print(f"Draw pictures with: bytepixels sample {path}")
+    return 0
+
+
+def pack_with_progress(source: str, data: DataConfig) -> Packed:
+    """The source as packed pictures, with a live line while it works, and what there is to say about them."""
+    with Progress("pack", 0, "pictures") as progress:
+
+        def show(done: int, total: int) -> None:
+            progress.total = total
+            progress.update(done)
+
+        packed = pack(
+            source,
+            size=data.size,
+            channels=data.channels,
+            fit=data.fit,
+            background=data.background,
+            strict=data.strict,
+            split=data.split,
+            progress=show,
+        )
+    for note in packed.notes:
+        print(note)
+    return packed
+
+
+def prepare_run(packed: Packed, source: str, config: Config, path: Path, device: torch.device) -> Run:
+    """Make the run directory, or check that the one that is there is of the same pictures and settings."""
+    config = resolved(config, source, packed, device)
+    data = {"source": source, "count": len(packed), "classes": list(packed.classes), "sha256": packed.meta["sha256"]}
+    if is_run(path):
+        old = open_run(path)
+        if old.data["sha256"] != data["sha256"]:
+            raise InputError(f"{path} is of other pictures ({old.data['source']}) than {source}; choose another --run")
+        if changed := changed_settings(old.config, config):
+            raise InputError(f"{path} was begun with other settings ({', '.join(changed)}); choose another --run")
+    elif path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise InputError(f"{path} exists and is not a run; choose another --run")
+    run = Run(path, config, data)
+    run.save()
+    return run
+
+
+def resolved(config: Config, source: str, packed: Packed, device: torch.device) -> Config:
+    """The config with what the data and the machine decide filled in, so that a run goes on just as it began."""
+    _, channels, height, width = packed.images.shape
+    flip = config.data.flip
+    if flip == "auto":
+        flip = "no" if source in SYMBOLS else "yes"
+    return replace(
+        config,
+        data=replace(config.data, size=(height, width), channels=channels, flip=flip),
+        train=replace(config.train, precision=best_precision(config.train.precision, device)),
+    )

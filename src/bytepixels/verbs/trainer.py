@@ -1,0 +1,184 @@
+"""One process training one run: the steps, and what happens between them (the log, checkpoints, grids of samples)."""
+
+import math
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+import torch
+
+from ..build import build_draw, build_loss, build_network, build_process
+from ..codec import PixelCodec
+from ..data import Packed
+from ..data.batches import Batches
+from ..errors import InputError
+from ..images import beside, grid, save_png
+from ..progress import Progress, duration
+from ..runs.checkpoint import list_checkpoints, read_state, read_tensors, save_checkpoint
+from ..runs.directory import Run
+from ..train.loop import StepResult, TrainState, total_steps, train_steps
+from .sample import draw_pictures
+
+
+class TrainingError(RuntimeError):
+    """Training cannot go on; the run is intact up to its last checkpoint."""
+
+
+class Stop:
+    """Remembers that the user pressed Ctrl-C or the system asked the process to end. A second time ends it at once."""
+
+    signal: int | None = None
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        if self.signal is not None:
+            raise KeyboardInterrupt
+        self.signal = number
+
+
+@contextmanager
+def stop_on_signals() -> Iterator[Stop]:
+    """SIGINT and SIGTERM are remembered instead of ending the process."""
+    stop = Stop()
+    previous = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+class Trainer:
+    """The state of one run and the work around each of its steps."""
+
+    def __init__(self, run: Run, packed: Packed, device: torch.device):
+        self.run, self.config, self.device = run, run.config.train, device
+        flip = run.config.data.flip == "yes"
+        self.batches = Batches(packed.images, packed.labels, self.config.batch, self.config.seed, flip, device)
+        process, classes = build_process(run.config), len(run.classes)
+        self.draw = build_draw(run.config, process, self.batches, classes)
+        self.loss = build_loss(run.config, process, PixelCodec(), device)
+        self.state = TrainState.fresh(build_network(run.config, run.shape[0], classes, device), self.config)
+        self.saved_step = load_latest(run, self.state)
+        self.unread: list[StepResult] = []
+        self.note = ""
+        self.board = _tensorboard(run) if self.config.tensorboard else None
+
+    @property
+    def images(self) -> int:
+        """Pictures seen so far."""
+        return self.state.step * self.config.batch
+
+    def fit(self, stop: Stop) -> int:
+        """Train to the end of the budget or until asked to stop, save, and return the exit code."""
+        began, steps = time.monotonic(), total_steps(self.config)
+        self._greet()
+        with Progress("train", steps * self.config.batch, "images", self.images) as progress:
+            logged = saved = began
+            for result in train_steps(self.state, self.draw, self.loss, self.config):
+                self.unread.append(result)
+                now, last = time.monotonic(), result.step == steps or stop.signal is not None
+                if last or now - logged >= self.config.log_seconds:
+                    self.read(progress)
+                    logged = now
+                progress.update(self.images, self.note)
+                if last or now - saved >= 60 * self.config.checkpoint_minutes:
+                    self.save(progress)
+                    saved = time.monotonic()
+                if stop.signal is not None:
+                    break
+                if self.preview_due(result.step):
+                    self.preview(progress)
+        if stop.signal is not None:
+            print(f"stopped at {self.images:,} images; saved. The same command goes on from there.", file=sys.stderr)
+            return 128 + stop.signal
+        print(f"done in {duration(time.monotonic() - began)}: {self.run.path}")
+        print(f"draw pictures with: bytepixels sample {self.run.path}")
+        return 0
+
+    def read(self, progress: Progress) -> None:
+        """Fetch the figures of the steps since the last time: one read from the device, one line of log.jsonl."""
+        results, self.unread = self.unread, []
+        if not results:
+            return
+        figures = torch.stack([torch.stack([r.losses.mean(), r.grad_norm]) for r in results]).cpu()  # [steps, 2]
+        for result, finite in zip(results, figures.isfinite().all(dim=1).tolist(), strict=True):
+            if not finite:
+                self.fail(result)
+        loss, grad_norm = figures.double().mean(dim=0).tolist()
+        record = {"step": results[-1].step, "images": self.images, "loss": loss, "grad_norm": grad_norm}
+        record |= {"lr": results[-1].lr, "images_per_second": round(progress.rate, 2)}
+        self.run.log(record | {"time": round(time.time(), 2)})
+        if self.board is not None:
+            for name in ("loss", "grad_norm", "lr", "images_per_second"):
+                self.board.add_scalar(name, record[name], self.images)
+        self.note = f"loss {loss:.4f}  grad {grad_norm:.3f}"
+
+    def fail(self, result: StepResult) -> None:
+        """Stop at a loss or gradient that is not finite, and leave what it takes to repeat that step."""
+        step, losses = result.step - 1, result.losses.tolist()
+        _, _, t, _ = self.draw(step)
+        pictures, times = self.batches.indices(step).tolist(), [] if t is None else t.tolist()
+        where: dict[str, Any] = {"step": step, "seed": self.config.seed, "grad_norm": str(result.grad_norm.item())}
+        each = [{"picture": p, "t": t, "loss": str(v)} for p, t, v in zip(pictures, times, losses, strict=True)]
+        self.run.log({"nonfinite": where | {"batch": each}})
+        bad = next((one for one in each if not math.isfinite(float(one["loss"]))), each[0])
+        raise TrainingError(
+            f"the loss or its gradient is not finite at step {step} with seed {self.config.seed} (picture "
+            f"{bad['picture']}, t {bad['t']}, loss {bad['loss']}, gradient {where['grad_norm']}); the batch is in "
+            f"{self.run.path / 'log.jsonl'}, the last checkpoint is intact. Try a smaller --lr or --precision float32"
+        )
+
+    def save(self, progress: Progress) -> None:
+        """Write a checkpoint, after making sure that the steps it would hold were finite."""
+        self.read(progress)
+        if self.state.step != self.saved_step:
+            save_checkpoint(self.run.checkpoints, self.state.step, self.images, self.state.tensors(), self.config.keep)
+            self.saved_step = self.state.step
+            progress.pause()
+
+    def preview_due(self, step: int) -> bool:
+        """Whether this step completes one of the budget's equal parts."""
+        share = self.config.previews / total_steps(self.config)
+        return math.floor(step * share) > math.floor((step - 1) * share)
+
+    def preview(self, progress: Progress) -> None:
+        """A grid of samples: raw weights on the left, their average on the right, from the same noise."""
+        seeds, settings = range(self.config.preview_pictures), self.run.config.sample
+        raw = grid(draw_pictures(self.state.model, self.run, settings, seeds, self.device))
+        average = grid(draw_pictures(self.state.ema, self.run, settings, seeds, self.device))
+        path = self.run.samples / f"images-{self.images:09d}.png"
+        save_png(beside(raw, average), path)
+        progress.say(f"samples at {self.images:,} images (raw weights left, their average right): {path}")
+        progress.pause()
+
+    def _greet(self) -> None:
+        size = sum(p.numel() for p in self.state.model.parameters())
+        pictures, budget = self.run.data["count"], total_steps(self.config) * self.config.batch
+        print(f"{self.run.path}: {size:,} weights, {self.config.precision} on {self.device}", end="; ")
+        print(f"{pictures:,} pictures, {budget:,} images to see ({budget / pictures:.1f} epochs)")
+        if self.state.step:
+            print(f"going on from {self.images:,} images")
+
+
+def load_latest(run: Run, state: TrainState) -> int | None:
+    """Take over the newest checkpoint that is whole, saying when a newer one is not. Returns its step."""
+    for checkpoint in reversed(list_checkpoints(run.checkpoints)):
+        try:
+            step = read_state(checkpoint)["step"]
+            state.load(step, {stem: read_tensors(checkpoint, stem) for stem in ("model", "ema", "optimizer")})
+            return step
+        except InputError as error:
+            print(f"warning: {error}; taking the checkpoint before it", file=sys.stderr)
+    return None
+
+
+def _tensorboard(run: Run) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise InputError("--tensorboard needs a package: pip install 'bytepixels[tensorboard]'") from error
+    return SummaryWriter(str(run.path / "tensorboard"))
