@@ -39,8 +39,8 @@ def small() -> Config:
         preset="small",
         data=DataConfig(size=(32, 32)),
         process=ProcessConfig(schedule="cosine", prediction="v"),
-        network=NetworkConfig(width=32, multipliers=(1, 2, 4), blocks=2, attention=(2,), heads=4, dropout=0.0),
-        train=TrainConfig(images=400_000, batch=64, lr=1e-3, warmup=10_000, lr_decay="cosine", ema_half_life=20_000),
+        network=NetworkConfig(width=32, multipliers=(1, 2, 4), blocks=1, attention=(2,), heads=4, dropout=0.0),
+        train=TrainConfig(images=400_000, batch=32, lr=1e-3, warmup=5_000, lr_decay="cosine", ema_half_life=20_000),
         sample=SampleConfig(sampler="ddim", steps=50),
     )
 

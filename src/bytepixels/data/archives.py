@@ -12,11 +12,11 @@ from pathlib import Path
 
 from PIL import Image
 
-from bytepixels.data.arrange import arrange, clean_name
-from bytepixels.data.decode import open_picture
-from bytepixels.data.official import CIFAR_BATCHES, TWO_SPLITS, read_cifar
-from bytepixels.data.pictures import MAX_FILE_BYTES, Item, Pictures, Source, check_file_size, file_key
-from bytepixels.errors import InputError, check_choice
+from ..errors import InputError, check_choice
+from .arrange import arrange, clean_name
+from .decode import open_picture
+from .official import CIFAR_BATCHES, TWO_SPLITS, read_cifar
+from .pictures import MAX_FILE_BYTES, Item, Pictures, Source, check_file_size, file_key
 
 _DAMAGE = (tarfile.TarError, zipfile.BadZipFile, lzma.LZMAError, zlib.error, EOFError, OSError, NotImplementedError)
 

@@ -7,8 +7,8 @@ from pathlib import PurePosixPath
 
 import numpy as np
 
-from bytepixels.data.decode import picture_suffixes
-from bytepixels.errors import InputError, check_choice
+from ..errors import InputError, check_choice
+from .decode import picture_suffixes
 
 SPLITS = ("train", "val", "test", "all")
 _FOLDER_SPLITS = {

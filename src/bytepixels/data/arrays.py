@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from bytepixels.data.pictures import Pictures, Source, array_pictures, file_key, only_split
-from bytepixels.errors import InputError
+from ..errors import InputError
+from .pictures import Pictures, Source, array_pictures, file_key, only_split
 
 IMAGE_KEYS = ("images", "image", "x", "data", "arr_0", "imgs")
 LABEL_KEYS = ("labels", "label", "y", "targets", "target", "classes", "arr_1")

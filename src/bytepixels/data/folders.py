@@ -8,9 +8,9 @@ from pathlib import Path
 
 from PIL import Image
 
-from bytepixels.data.arrange import arrange
-from bytepixels.data.decode import open_picture
-from bytepixels.data.pictures import Item, Pictures, Source, check_file_size
+from .arrange import arrange
+from .decode import open_picture
+from .pictures import Item, Pictures, Source, check_file_size
 
 
 def open_folder(root: Path, split: str) -> Source:

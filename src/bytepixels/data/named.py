@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from bytepixels.data.official import CIFAR_BATCHES, TWO_SPLITS, read_cifar, read_idx
-from bytepixels.data.pictures import Pictures, Source, array_pictures, file_key, only_split
-from bytepixels.errors import InputError, check_choice
+from ..errors import InputError, check_choice
+from .official import CIFAR_BATCHES, TWO_SPLITS, read_cifar, read_idx
+from .pictures import Pictures, Source, array_pictures, file_key, only_split
 
 NAMED = ("digits", "cifar10", "mnist", "fashion-mnist")
 _CIFAR_URL = "https://www.cs.toronto.edu/~kriz/"

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from bytepixels.data.pictures import Pictures, array_pictures
-from bytepixels.errors import InputError
+from ..errors import InputError
+from .pictures import Pictures, array_pictures
 
 CIFAR_BATCHES = {"train": [f"data_batch_{i}" for i in range(1, 6)], "test": ["test_batch"]}
 TWO_SPLITS = ("train", "test", "all")

@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageColor
 
-from bytepixels.data.arrange import SPLITS, printable
-from bytepixels.data.decode import MODES, Decoded, Header, Layout, read_header, to_pixels
-from bytepixels.data.packed import FORMAT, Packed, default_cache, open_packed, publish
-from bytepixels.data.parallel import in_parallel
-from bytepixels.data.pictures import Pictures, Source, file_key
-from bytepixels.data.sources import open_source
-from bytepixels.errors import InputError, check_choice, check_range
+from ..errors import InputError, check_choice, check_range
+from .arrange import SPLITS, printable
+from .decode import MODES, Decoded, Header, Layout, read_header, to_pixels
+from .packed import FORMAT, Packed, default_cache, open_packed, publish
+from .parallel import in_parallel
+from .pictures import Pictures, Source, file_key
+from .sources import open_source
 
 FITS = ("crop", "pad", "squash")
 MAX_SIDE = 8192

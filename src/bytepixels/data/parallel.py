@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from PIL import Image, UnidentifiedImageError
 
-from bytepixels.data.pictures import Item, Pictures
+from .pictures import Item, Pictures
 
 Result = TypeVar("Result")
 CHUNK = 16  # pictures per task: handing over single thumbnails costs as much as decoding them

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from bytepixels.errors import InputError
+from ..errors import InputError
 
 MAX_FILE_BYTES = 1 << 30
 

@@ -4,13 +4,13 @@ import os
 from difflib import get_close_matches
 from pathlib import Path
 
-from bytepixels.data.archives import open_archive
-from bytepixels.data.arrange import is_picture
-from bytepixels.data.arrays import open_arrays
-from bytepixels.data.folders import open_folder, read_files
-from bytepixels.data.named import NAMED, open_named, open_official
-from bytepixels.data.pictures import Source, file_key, only_split
-from bytepixels.errors import InputError
+from ..errors import InputError
+from .archives import open_archive
+from .arrange import is_picture
+from .arrays import open_arrays
+from .folders import open_folder, read_files
+from .named import NAMED, open_named, open_official
+from .pictures import Source, file_key, only_split
 
 
 def open_source(source: str | Path, split: str, cache: Path) -> Source:

@@ -1,0 +1,446 @@
+"""Folders, archives, arrays and named sets: what is found, in which order, with which labels, and what is refused."""
+
+import gzip
+import io
+import os
+import pickle
+import shutil
+import zipfile
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from bytepixels.data import SOURCES, pack
+from bytepixels.errors import InputError
+
+from .fixtures import (
+    TAR_MODES,
+    as_tar,
+    as_zip,
+    cifar,
+    colours,
+    idx,
+    python2_pickle,
+    python3_pickle,
+    stacked,
+    tar_of,
+    unpack,
+    write,
+    write_all,
+)
+
+CLASSES = ["cat/2.png", "cat/10.png", "dog/1.png", "dog/b.png"]  # in natural order
+
+
+@pytest.fixture
+def packed(tmp_path):
+    return lambda source, **options: pack(source, cache=tmp_path / "cache", **options)
+
+
+@pytest.fixture
+def refused(packed):
+    def check(match, source, **options):
+        with pytest.raises(InputError, match=match) as caught:
+            packed(source, **options)
+        assert "\n" not in str(caught.value)
+
+    return check
+
+
+# folders
+
+
+def test_flat_folder_in_natural_order_without_labels(tmp_path, packed):
+    names = ["1.png", "2.png", "10.png", "a.png"]
+    pictures = write_all(tmp_path / "in", names)
+    result = packed(str(tmp_path / "in"))
+    assert np.array_equal(result.images, stacked(pictures, names))
+    assert result.labels is None
+    assert result.classes == ()
+
+
+def test_subfolders_are_classes(tmp_path, packed):
+    pictures = write_all(tmp_path / "in", CLASSES)
+    result = packed(tmp_path / "in")
+    assert np.array_equal(result.images, stacked(pictures, CLASSES))
+    assert result.labels.tolist() == [0, 0, 1, 1]
+    assert result.labels.dtype == np.int64
+    assert result.classes == ("cat", "dog")
+    assert "2 classes from the subfolders: cat, dog." in result.notes
+
+
+def test_class_folders_with_numbers_sort_as_numbers(tmp_path, packed):
+    write_all(tmp_path / "in", ["10/a.png", "9/a.png"])
+    assert packed(tmp_path / "in").classes == ("9", "10")
+
+
+def test_folders_that_wrap_everything_are_looked_through(tmp_path, packed):
+    flat = write_all(tmp_path / "flat", ["png/128/a.png", "png/128/b.png"])
+    result = packed(tmp_path / "flat")
+    assert np.array_equal(result.images, stacked(flat, flat))
+    assert result.labels is None
+    write_all(tmp_path / "classes", [f"data/images/{name}" for name in CLASSES])
+    assert packed(tmp_path / "classes").classes == ("cat", "dog")
+
+
+def test_deeper_folders_belong_to_the_class_above(tmp_path, packed):
+    write_all(tmp_path / "in", ["cat/a/1.png", "cat/b/c/2.png", "dog/3.png"])
+    result = packed(tmp_path / "in")
+    assert result.classes == ("cat", "dog")
+    assert result.labels.tolist() == [0, 0, 1]
+
+
+def test_pictures_beside_subfolders_have_no_labels_and_say_so(tmp_path, packed):
+    write_all(tmp_path / "in", ["top.png", "cat/1.png"])
+    result = packed(tmp_path / "in")
+    assert len(result) == 2
+    assert result.labels is None
+    assert any("without class labels" in note for note in result.notes)
+
+
+@pytest.mark.parametrize("names", [("train", "test"), ("Training", "validation", "test")])
+def test_splits(tmp_path, packed, refused, names):
+    files = [f"{split}/{name}" for split in names for name in CLASSES]
+    pictures = write_all(tmp_path / "in", files)
+    train = packed(tmp_path / "in")
+    assert np.array_equal(train.images, stacked(pictures, files[:4]))
+    assert train.classes == ("cat", "dog")
+    assert any(note.startswith("Splits found: train (4), ") and "packed train" in note for note in train.notes)
+    test = packed(tmp_path / "in", split="test")
+    assert np.array_equal(test.images, stacked(pictures, files[-4:]))
+    everything = packed(tmp_path / "in", split="all")
+    assert len(everything) == len(files)
+    assert np.bincount(everything.labels).tolist() == [len(files) // 2] * 2
+    if len(names) == 2:
+        refused("split must be one of train, test, all; got 'val'", tmp_path / "in", split="val")
+    else:
+        assert np.array_equal(packed(tmp_path / "in", split="val").images, stacked(pictures, files[4:8]))
+
+
+def test_a_class_named_train_is_a_class(tmp_path, packed):
+    write_all(tmp_path / "in", ["train/1.png", "plane/1.png"])
+    assert packed(tmp_path / "in").classes == ("plane", "train")
+
+
+def test_a_split_that_is_not_there_is_refused(tmp_path, refused):
+    write_all(tmp_path / "in", CLASSES)
+    refused("has no test split", tmp_path / "in", split="test")
+    refused("digits has no test split", "digits", split="test")
+
+
+def test_hidden_files_and_other_files_are_ignored(tmp_path, packed):
+    pictures = write_all(tmp_path / "in", ["a.png", "b.png"])
+    write_all(tmp_path / "in", [".hidden.png", "._a.png", "__MACOSX/._a.png", ".git/x.png"], seed=1)
+    (tmp_path / "in/metadata.csv").write_text("a.png,a cat")
+    (tmp_path / "in/notes.txt").write_text("")
+    result = packed(tmp_path / "in")
+    assert np.array_equal(result.images, stacked(pictures, ["a.png", "b.png"]))
+    assert any("Ignored 2 other files (.csv, .txt)" in note for note in result.notes)
+    archived = packed(as_zip(tmp_path / "in", tmp_path / "in.zip"))
+    assert np.array_equal(archived.images, result.images)
+
+
+def test_links_are_followed_but_not_in_circles(tmp_path, packed):
+    write_all(tmp_path / "elsewhere", ["1.png", "2.png"])
+    write_all(tmp_path / "in", ["dog/1.png"])
+    os.symlink(tmp_path / "elsewhere", tmp_path / "in/cat")
+    os.symlink(tmp_path / "in", tmp_path / "in/dog/loop")
+    os.symlink(tmp_path / "nowhere.png", tmp_path / "in/dog/dangling.png")
+    result = packed(tmp_path / "in")
+    assert result.classes == ("cat", "dog")
+    assert result.labels.tolist() == [0, 0, 1]
+
+
+def test_one_picture_is_enough(tmp_path, packed):
+    pictures = write_all(tmp_path / "in", ["only.png"])
+    for source in (tmp_path / "in", tmp_path / "in/only.png"):
+        assert np.array_equal(packed(source).images, stacked(pictures, pictures))
+
+
+# archives
+
+
+@pytest.mark.parametrize("suffix", [".zip", *TAR_MODES])
+@pytest.mark.parametrize("prefix", ["", "./", "wrapped/"])
+def test_archives_equal_the_folder(tmp_path, packed, suffix, prefix):
+    pictures = write_all(tmp_path / "in", CLASSES)
+    (tmp_path / "in/readme.txt").write_text("")
+    make = as_zip if suffix == ".zip" else as_tar
+    result = packed(make(tmp_path / "in", tmp_path / f"archive{suffix}", prefix))
+    assert np.array_equal(result.images, stacked(pictures, CLASSES))
+    assert result.labels.tolist() == [0, 0, 1, 1]
+    assert result.classes == ("cat", "dog")
+
+
+def png(pixels):
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    return file.getvalue()
+
+
+def test_names_that_lead_outside_are_just_names(tmp_path, packed):
+    pixels = colours(3)
+    contents = {name: png(image) for name, image in zip(["../1.png", "/etc/2.png", "a\\3.png"], pixels, strict=True)}
+    before = sorted(tmp_path.rglob("*.png"))
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
+        for name, content in contents.items():
+            archive.writestr(name, content)
+    for path in (tmp_path / "x.zip", tar_of(tmp_path / "x.tar.gz", contents)):
+        result = packed(path)
+        assert sorted(map(bytes, result.images)) == sorted(bytes(image.transpose(2, 0, 1).copy()) for image in pixels)
+        assert result.labels is None  # 1.png lies at the top
+    assert sorted(tmp_path.rglob("*.png")) == before
+
+
+def test_damaged_archives_are_refused(tmp_path, refused):
+    write_all(tmp_path / "in", CLASSES)
+    for make, name in ((as_zip, "x.zip"), (as_tar, "x.tar.xz"), (as_tar, "x.tar.gz"), (as_tar, "x.tar")):
+        path = make(tmp_path / "in", tmp_path / name)
+        path.write_bytes(path.read_bytes()[:-500] if name != "x.tar" else path.read_bytes()[:3000])
+        refused("damaged", path)
+    (tmp_path / "x.zip").write_bytes(b"no archive")
+    refused(r"x.zip is no picture, .npz, .npy, .zip or .tar archive, or it is damaged", tmp_path / "x.zip")
+
+
+def test_one_damaged_member_of_a_zip_is_skipped(tmp_path, packed):
+    pictures = write_all(tmp_path / "in", CLASSES)
+    path = as_zip(tmp_path / "in", tmp_path / "x.zip")
+    content = path.read_bytes()
+    with zipfile.ZipFile(path) as archive:
+        offset = archive.getinfo("cat/10.png").header_offset + 70
+    path.write_bytes(content[:offset] + bytes([content[offset] ^ 255]) + content[offset + 1 :])
+    result = packed(path)
+    assert np.array_equal(result.images, stacked(pictures, [name for name in CLASSES if name != "cat/10.png"]))
+    assert result.labels.tolist() == [0, 1, 1]
+    assert result.meta["skipped"][0][0] == "cat/10.png"
+
+
+# arrays
+
+
+@pytest.mark.parametrize("key", ["images", "x", "arr_0", "x_train", "train_images", "something"])
+def test_npz_with_labels(tmp_path, packed, key):
+    images, split = colours(4), "train" in key
+    label_key = {"x": "y", "arr_0": "arr_1", "x_train": "y_train", "train_images": "train_labels"}.get(key, "labels")
+    other = {"x_test": images[:1], "y_test": [7]} if key == "x_train" else {}
+    np.savez(tmp_path / "a.npz", **{label_key: np.array([3, 5, 3, 5]), key: images, **other})
+    result = packed(tmp_path / "a.npz")
+    assert np.array_equal(result.images, images.transpose(0, 3, 1, 2))
+    assert result.labels.tolist() == [0, 1, 0, 1]
+    assert result.classes == ("3", "5")
+    assert any("split" in note for note in result.notes) == split
+    if other:
+        assert packed(tmp_path / "a.npz", split="test").classes == ("7",)
+
+
+def test_array_layouts(tmp_path, packed):
+    rgb = colours(3, 5, 7)
+    grey = rgb[..., 0]
+    layouts = {
+        "hwc": (rgb, rgb.transpose(0, 3, 1, 2)),
+        "chw": (rgb.transpose(0, 3, 1, 2), rgb.transpose(0, 3, 1, 2)),
+        "hw": (grey, grey[:, None]),
+        "hw1": (grey[..., None], grey[:, None]),
+        "1hw": (grey[:, None], grey[:, None]),
+        "tiny": (grey[:, None, :4, :4], grey[:, None, :4, :4]),
+    }
+    for name, (array, expected) in layouts.items():
+        np.save(tmp_path / f"{name}.npy", array)
+        assert np.array_equal(packed(tmp_path / f"{name}.npy").images, expected), name
+
+
+def test_array_values(tmp_path, packed):
+    whole = colours(3)[..., 0].astype(np.uint8)
+    whole[0, 0, :2] = 0, 255
+    ranges = {
+        "unit": whole / 255,
+        "signed": (whole / 127.5 - 1).astype(np.float32),
+        "float255": whole.astype(np.float32),
+        "int64": whole.astype(np.int64),
+        "uint16": whole.astype(np.uint16) * 257,
+    }
+    for name, array in ranges.items():
+        np.save(tmp_path / f"{name}.npy", array)
+        assert np.array_equal(packed(tmp_path / f"{name}.npy").images[:, 0], whole), name
+    np.save(tmp_path / "bool.npy", whole > 99)
+    assert np.array_equal(packed(tmp_path / "bool.npy").images[:, 0], (whole > 99) * 255)
+
+
+def test_array_refusals(tmp_path, refused):
+    def saved(array):
+        np.save(tmp_path / "a.npy", array, allow_pickle=True)
+        return tmp_path / "a.npy"
+
+    refused("must lie in 0..1, -1..1 or .*0..255, got values from -3 to 2", saved(np.array([[[-3.0, 2.0]]])))
+    refused("got values from 0 to 9.5", saved(np.array([[[0, 9.5]]])))
+    refused("must lie in", saved(np.array([[[0, np.nan]]])))
+    refused(r"got shape \[5, 5\]", saved(np.zeros((5, 5))))
+    refused(r"1 to 4 channels.*got shape \[2, 6, 6, 6\]", saved(np.zeros((2, 6, 6, 6))))
+    refused("no readable array file", saved(np.array([[[{}]]], dtype=object)))
+    np.savez(tmp_path / "a.npz", weights=np.zeros(3))
+    refused("holds no array named images, .*; it has weights", tmp_path / "a.npz")
+    (tmp_path / "b.npz").write_bytes(b"PK\x03\x04 cut short")
+    refused("no readable array file", tmp_path / "b.npz")
+
+
+def test_labels_that_are_none_are_ignored_in_words(tmp_path, packed):
+    np.savez(tmp_path / "a.npz", images=colours(3), labels=np.zeros(2, int))
+    result = packed(tmp_path / "a.npz")
+    assert result.labels is None
+    assert any("Labels of shape [2]" in note for note in result.notes)
+    np.savez(tmp_path / "b.npz", images=colours(3), labels=np.array(["tea", "bun", "tea"]))
+    result = packed(tmp_path / "b.npz")
+    assert (result.labels.tolist(), result.classes) == ([1, 0, 1], ("bun", "tea"))
+
+
+# named sets and their official files
+
+
+def test_digits(packed):
+    from sklearn.datasets import load_digits
+
+    result, digits = packed("digits"), load_digits()
+    assert result.images.shape == (1797, 1, 8, 8)
+    assert np.abs(result.images[:, 0] / 255 - digits.images / 16).max() <= 0.5 / 255 + 1e-9
+    assert np.array_equal(result.labels, digits.target)
+    assert result.classes == tuple("0123456789")
+
+
+@pytest.mark.parametrize("dump", [python2_pickle, python3_pickle])
+@pytest.mark.parametrize("unpacked", [False, True])
+def test_cifar_by_path(tmp_path, packed, dump, unpacked):
+    images, labels = colours(12, 32, 32), np.arange(12) % 10
+    path = cifar(tmp_path / "cifar-10-python.tar.gz", images, labels, dump)
+    if unpacked:
+        path = unpack(path, tmp_path) / "cifar-10-batches-py"
+    train, test = packed(path), packed(path, split="test")
+    assert np.array_equal(train.images, images[:10].transpose(0, 3, 1, 2))
+    assert np.array_equal(train.labels, labels[:10])
+    assert train.classes[0] == "airplane"
+    assert len(train.classes) == 10
+    assert np.array_equal(test.images, images[10:].transpose(0, 3, 1, 2))
+    assert len(packed(path, split="all")) == 12
+
+
+class Hostile:
+    def __reduce__(self):
+        return os.mkdir, (str(self.folder),)
+
+
+def test_a_pickle_that_would_run_code_is_refused(tmp_path, refused):
+    Hostile.folder = tmp_path / "ran"
+    for payload in (Hostile(), {"data": Hostile(), "labels": [1]}):
+        content = {f"cifar-10-batches-py/{name}": pickle.dumps(payload) for name in ("data_batch_1", "test_batch")}
+        refused(
+            "no readable CIFAR-10 archive: it asks for .*mkdir", tar_of(tmp_path / "cifar-10-python.tar.gz", content)
+        )
+    assert not Hostile.folder.exists()
+
+
+def test_cifar_batches_that_hold_something_else(tmp_path, refused):
+    for payload in ([1], {"data": np.zeros((2, 7), np.uint8), "labels": [1, 2]}, {"labels": [1]}):
+        content = {f"x/{name}": pickle.dumps(payload) for name in ("data_batch_1", "test_batch")}
+        refused("is no CIFAR-10 archive", tar_of(tmp_path / "cifar-10-python.tar.gz", content))
+    flat = np.zeros((2, 3072), np.uint8)
+    content = {f"x/{name}": python3_pickle(flat, [1, 12]) for name in ("data_batch_1", "test_batch")}
+    refused(r"labels in 1\.\.12", tar_of(tmp_path / "cifar-10-python.tar.gz", content))
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+def test_mnist_by_path(tmp_path, packed, suffix):
+    images, labels = colours(7)[..., 0], np.array([0, 1, 2, 3, 4, 9, 8])
+    root = tmp_path / "in"
+    root.mkdir()
+    for name, part in (("train", slice(0, 5)), ("t10k", slice(5, 7))):
+        idx(root / f"{name}-images-idx3-ubyte{suffix}", images[part])
+        idx(root / f"{name}-labels-idx1-ubyte{suffix}", labels[part])
+    train, test = packed(root), packed(root, split="test")
+    assert np.array_equal(train.images[:, 0], images[:5])
+    assert train.labels.tolist() == [0, 1, 2, 3, 4]
+    assert np.array_equal(test.images[:, 0], images[5:])
+    assert test.labels.tolist() == [9, 8]
+    assert np.array_equal(packed(root, split="all").images[:, 0], images)
+    one = packed(root / f"t10k-images-idx3-ubyte{suffix}")
+    assert np.array_equal(one.images, test.images)
+    assert one.labels.tolist() == [9, 8]
+
+
+def test_mnist_refusals(tmp_path, packed, refused):
+    path = idx(tmp_path / "train-images-idx3-ubyte", colours(5)[..., 0])
+    assert packed(path).labels is None  # no labels beside it
+    refused("no idx file of the test split", tmp_path, split="test")
+    idx(tmp_path / "train-labels-idx1-ubyte", np.zeros(4))
+    refused("4 labels for 5 pictures", path)
+    path.write_bytes(path.read_bytes()[:-1])
+    refused("damaged or cut short: 179 values", path)
+    path.write_bytes(b"nothing")
+    refused("no idx file", path)
+    shutil.move(path, path.with_suffix(".gz"))
+    path.with_suffix(".gz").write_bytes(gzip.compress(b"x" * 99)[:-9])
+    refused("damaged or cut short", path.with_suffix(".gz"))
+
+
+@pytest.mark.parametrize("name", [name for name in SOURCES if name != "digits"])
+def test_a_failed_download_says_where_to_put_the_file(tmp_path, refused, monkeypatch, name):
+    import pooch
+
+    def offline(*_, **__):
+        raise ConnectionError("no route")
+
+    monkeypatch.setattr(pooch, "retrieve", offline)
+    folder = tmp_path / "cache" / "downloads" / name
+    refused(f"{name} could not be downloaded from http.*put .*gz into {folder} by hand", name)
+
+
+@pytest.mark.parametrize("name", [name for name in SOURCES if name != "digits"])
+def test_a_file_put_there_by_hand_is_used(tmp_path, packed, monkeypatch, name):
+    from bytepixels.data import named
+
+    folder = tmp_path / "cache" / "downloads" / name
+    folder.mkdir(parents=True)
+    images = colours(12, 32, 32)
+    if name == "cifar10":
+        made = [cifar(folder / "cifar-10-python.tar.gz", images, np.arange(12) % 10)]
+    else:
+        made = [
+            idx(folder / "train-images-idx3-ubyte.gz", images[:10, ..., 0]),
+            idx(folder / "train-labels-idx1-ubyte.gz", np.arange(10)),
+        ]
+    sums = {file.name: named.hashlib.md5(file.read_bytes()).hexdigest() for file in made}
+    monkeypatch.setattr(named, "_CIFAR_FILE", ("cifar-10-python.tar.gz", sums.get("cifar-10-python.tar.gz")))
+    monkeypatch.setitem(named._IDX_FILES, name, sums)
+    monkeypatch.setattr(named, "_FASHION_LABELS", set(sums.values()) if name == "fashion-mnist" else set())
+    result = packed(name)
+    assert np.array_equal(result.images[:, 0], images[:10, ..., 0])
+    assert result.labels.tolist() == list(range(10))
+    assert result.classes[9] == {"cifar10": "truck", "mnist": "9", "fashion-mnist": "Ankle boot"}[name]
+
+
+# what cannot be a source
+
+
+def test_refusals_name_what_was_meant(tmp_path, refused, monkeypatch):
+    write_all(tmp_path / "flowers", ["a.png"])
+    refused(r"'digit' is no file, no folder and no known data set; did you mean 'digits'", "digit")
+    refused(rf"did you mean '{tmp_path / 'flowers'}'", tmp_path / "flower")
+    refused("known: digits, cifar10, mnist, fashion-mnist", "zzz")
+    refused("no known data set", "")
+    monkeypatch.chdir(tmp_path)
+    refused("did you mean 'flowers'", "Flowers")
+
+
+def test_empty_and_pictureless_folders(tmp_path, refused):
+    (tmp_path / "empty").mkdir()
+    refused("empty holds no picture: it is empty", tmp_path / "empty")
+    (tmp_path / "words").mkdir()
+    (tmp_path / "words/a.heic").write_text("")
+    refused(r"words holds no picture that Pillow can open: it has 1 other file \(.heic\)", tmp_path / "words")
+    (tmp_path / "words/a.png").write_text("no picture at all")
+    refused(r"holds no readable picture: a.png \(not a picture that Pillow can read\)", tmp_path / "words")
+
+
+def test_a_home_folder_is_understood(tmp_path, packed, monkeypatch):
+    write(tmp_path / "in/a.png", colours(1)[0])
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert len(packed("~/in")) == 1
