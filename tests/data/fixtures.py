@@ -100,7 +100,7 @@ def python2_pickle(data, labels):
 
 
 def python3_pickle(data, labels):
-    return pickle.dumps({"data": data, "labels": list(labels)}, protocol=2)
+    return pickle.dumps({"data": data, "labels": labels.tolist() if hasattr(labels, "tolist") else labels}, protocol=2)
 
 
 def cifar(path, images, labels, dump=python2_pickle):

@@ -171,7 +171,7 @@ def test_32_bit_integers_and_floats():
 
 @pytest.mark.parametrize("values", [[-0.5, 0.5], [0, 300.0], [0, np.nan]])
 def test_floats_of_no_known_range_are_unreadable(values):
-    with pytest.raises(ValueError, match="outside 0..255"):
+    with pytest.raises(ValueError, match=r"outside 0\.\.255"):
         decode(Image.fromarray(np.array([values], np.float32)), file_format="TIFF")
 
 

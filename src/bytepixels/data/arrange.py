@@ -95,9 +95,10 @@ def _one_split(
         if split in ("val", "test"):
             raise InputError(f"{source} has no {split} split: its top folders are not named train, val or test")
         return paths, []
-    check_choice("split", split, [*counts, "all"])
+    present = [name for name in SPLITS if name in counts]
+    check_choice("split", split, [*present, "all"])
     kept = {i: path[1:] for i, path in paths.items() if split in ("all", _FOLDER_SPLITS[path[0].lower()])}
-    listed = ", ".join(f"{name} ({count:,})" for name, count in counts.items())
+    listed = ", ".join(f"{name} ({counts[name]:,})" for name in present)
     note = f"Splits found: {listed}; packed {split}, {_count(len(kept), 'picture')}."
     return _unwrapped(kept), [note]
 

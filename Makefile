@@ -1,0 +1,47 @@
+# Every target does all the set-up it needs: a virtual environment in .venv with the pinned versions of constraints.txt.
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.PHONY: demo test test-slow lint bench clean
+
+demo: .venv/ready  ## train on handwritten digits, then draw new ones (about three minutes on two cores)
+	$(BIN)/bytepixels train digits --preset digits --run demo/run
+	$(BIN)/bytepixels sample demo/run -n 100 --gif --out demo/samples
+	$(BIN)/bytepixels show digits --out demo/forward
+	@echo
+	@echo "New digits, one column per class:   demo/samples/grid.png"
+	@echo "How they came out of the noise:     demo/samples/denoising.gif"
+	@echo "Along the way, raw beside average:  demo/run/samples/"
+	@echo "The forward process:                demo/forward/"
+	@echo "The trained model:                  demo/run/   (bytepixels sample demo/run --label 7 --seed 1000)"
+
+test: .venv/test  ## the tests, a few minutes
+	$(BIN)/python -m pytest
+
+test-slow: .venv/test  ## the tests that train for minutes
+	$(BIN)/python -m pytest -m slow
+
+lint: .venv/test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: .venv/bench  ## training and sampling steps, ours beside the peers', in one process
+	$(BIN)/python -m bench.steps
+
+clean:
+	rm -rf .venv demo build dist .pytest_cache .mypy_cache .ruff_cache src/*.egg-info
+
+.venv/ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(INSTALL) --editable .
+	touch $@
+
+.venv/test: .venv/ready
+	$(INSTALL) --editable ".[test]"
+	touch $@
+
+.venv/bench: .venv/test
+	$(INSTALL) --requirement bench/requirements.txt
+	touch $@

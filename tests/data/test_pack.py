@@ -1,0 +1,380 @@
+"""Packing: settings, skipped files, the cache, damage, interruption, and two processes at once."""
+
+import hashlib
+import json
+import multiprocessing
+import os
+import sys
+import time
+import warnings
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from bytepixels.data import Packed, open_packed, pack
+from bytepixels.data import pack as _pack_function
+from bytepixels.data.packed import default_cache
+from bytepixels.errors import InputError
+
+from .fixtures import as_tar, colours, stacked, write, write_all
+
+pack_module = sys.modules[_pack_function.__module__]
+NAMES = ["a.png", "b.png", "c.png"]
+
+
+@pytest.fixture
+def packed(tmp_path):
+    return lambda source, **options: pack(source, cache=tmp_path / "cache", **options)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    write_all(tmp_path / "in", NAMES)
+    return tmp_path / "in"
+
+
+@pytest.fixture
+def decodes(monkeypatch):
+    """Counts the pictures that are decoded."""
+    counted = []
+    original = pack_module.to_pixels
+    monkeypatch.setattr(pack_module, "to_pixels", lambda *args: counted.append(1) or original(*args))
+    return counted
+
+
+def packs(tmp_path):
+    return sorted(path.name for path in (tmp_path / "cache" / "packs").iterdir())
+
+
+# what a pack holds
+
+
+def test_what_a_pack_holds(tmp_path, packed):
+    pictures = write_all(tmp_path / "in", ["x/1.png", "y/1.png"], height=4, width=9)
+    result = packed(tmp_path / "in")
+    assert isinstance(result, Packed)
+    assert isinstance(result.images, np.memmap)
+    assert not result.images.flags.writeable
+    assert result.images.dtype == np.uint8
+    assert len(result) == 2
+    assert np.array_equal(np.load(result.path / "images.npy"), stacked(pictures, pictures))
+    assert np.load(result.path / "labels.npy").tolist() == [0, 1]
+    meta = json.loads((result.path / "meta.json").read_text())
+    assert meta == result.meta
+    assert (meta["count"], meta["size"], meta["channels"], meta["classes"]) == (2, [4, 9], 3, ["x", "y"])
+    assert meta["settings"]["background"] == [255, 255, 255]
+    for name in ("images", "labels"):
+        assert meta["sha256"][name] == hashlib.sha256((result.path / f"{name}.npy").read_bytes()).hexdigest()
+
+
+def test_size_and_channels_come_from_the_data(tmp_path, packed):
+    for index, (height, width) in enumerate([(10, 30), (14, 12), (40, 20)]):
+        write(tmp_path / f"in/{index}.png", colours(1, height, width)[0, ..., 0])
+    result = packed(tmp_path / "in")
+    assert result.images.shape == (3, 1, 12, 12)  # all grey; median of 10, 12, 20
+    assert any("12 x 12, the median short side" in note for note in result.notes)
+    assert any("3 of 3 pictures have another aspect ratio than 12 x 12: cropped" in note for note in result.notes)
+    write(tmp_path / "in/colour.png", colours(1, 12, 12)[0])
+    assert packed(tmp_path / "in").images.shape == (4, 3, 12, 12)
+    assert packed(tmp_path / "in", channels=1).images.shape == (4, 1, 12, 12)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+def test_size_is_height_then_width(folder, packed, channels):
+    assert packed(folder, size=(8, 16), channels=channels).images.shape == (3, channels, 8, 16)
+
+
+def test_settings_reach_the_pixels(tmp_path, packed):
+    write(tmp_path / "in/a.png", np.full((4, 8, 4), [10, 20, 30, 255], np.uint8))
+    write(tmp_path / "in/b.png", np.zeros((8, 8, 4), np.uint8))
+    result = packed(tmp_path / "in", size=(8, 8), fit="pad", background="#ff8000")
+    assert result.images[0, :, 0, 0].tolist() == [255, 128, 0]
+    assert result.images[0, :, 4, 4].tolist() == [10, 20, 30]
+    assert (result.images[1] == np.array([255, 128, 0])[:, None, None]).all()
+    assert "1 of 2 pictures have transparent parts: composed on #ff8000." in result.notes
+    assert any("1 of 2 pictures have another aspect ratio than 8 x 8: padded." in note for note in result.notes)
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        ({"size": (0, 8)}, "height must be in 1..8192, got 0"),
+        ({"size": (8, 9000)}, "width must be in 1..8192, got 9000"),
+        ({"size": 8}, r"size must be \(height, width\) in pixels, got 8"),
+        ({"channels": 5}, "channels must be 1, 2, 3 or 4, got 5"),
+        ({"fit": "corp"}, "fit must be one of crop, pad, squash; got 'corp'; did you mean 'crop'"),
+        ({"split": "trian"}, "split must be one of train, val, test, all; got 'trian'; did you mean 'train'"),
+        ({"background": "whit"}, "background must be a CSS colour such as white or #80c0ff, got 'whit'"),
+        ({"background": "#ffffff00"}, "background must be an opaque colour"),
+    ],
+)
+def test_settings_out_of_range(folder, packed, options, match):
+    with pytest.raises(InputError, match=match):
+        packed(folder, **options)
+
+
+def test_too_large_for_the_disk(folder, packed):
+    for index in range(300):
+        os.link(folder / "a.png", folder / f"link{index}.png")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pack_module.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 10_000}))
+        with pytest.raises(InputError, match=r"303 pictures of 6 x 6 need 0.0 GB in .* ask for a smaller size"):
+            packed(folder)
+
+
+# files that cannot be read
+
+
+@pytest.fixture
+def damaged(folder):
+    """a, b and c are fine; three others are not."""
+    (folder / "aa.png").write_text("this is text")
+    content = (folder / "a.png").read_bytes()
+    (folder / "bb.png").write_bytes(content[: len(content) // 2])
+    Image.new("1", (20_000, 10_000)).save(folder / "cc.png")  # 200 megapixels in 25 kB
+    return folder
+
+
+def test_unreadable_files_are_counted_named_and_skipped(damaged, packed):
+    expected = np.stack([np.asarray(Image.open(damaged / name)) for name in NAMES]).transpose(0, 3, 1, 2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        result = packed(damaged)
+    assert np.array_equal(result.images, expected)
+    assert [name for name, _ in result.meta["skipped"]] == ["aa.png", "bb.png", "cc.png"]
+    note = next(note for note in result.notes if note.startswith("Skipped 3 of 6 files: "))
+    assert "aa.png (not a picture that Pillow can read)" in note
+    assert "bb.png (" in note
+    assert "200000000 pixels" in note
+
+
+def test_labels_follow_the_pictures_that_are_kept(tmp_path, packed):
+    write_all(tmp_path / "in", ["x/1.png", "x/3.png", "y/1.png"])
+    (tmp_path / "in/x/2.png").write_text("no picture")
+    result = packed(tmp_path / "in")
+    assert result.labels.tolist() == [0, 0, 1]
+    assert len(result) == 3
+
+
+def test_strict_refuses_them_before_and_after_a_pack(tmp_path, damaged, packed):
+    with pytest.raises(InputError, match=r"aa.png cannot be read \(not a picture"):
+        packed(damaged, strict=True)
+    assert packs(tmp_path) == []
+    packed(damaged)
+    with pytest.raises(InputError, match=r"aa.png cannot be read \(not a picture"):
+        packed(damaged, strict=True)
+    for name in ("aa.png", "bb.png", "cc.png"):
+        (damaged / name).unlink()
+    assert len(packed(damaged, strict=True)) == 3
+
+
+# the cache
+
+
+def test_the_second_time_nothing_is_decoded(folder, packed, decodes):
+    first = packed(folder)
+    assert len(decodes) == 3
+    second = packed(folder)
+    assert len(decodes) == 3
+    assert second.path == first.path
+    assert np.array_equal(second.images, first.images)
+    assert (second.notes, second.meta) == (first.notes, first.meta)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"size": (5, 5)}, {"channels": 1}, {"fit": "pad"}, {"background": "black"}, {"split": "all"}],
+    ids=lambda options: next(iter(options)),
+)
+def test_other_settings_are_another_pack(folder, packed, decodes, options):
+    first = packed(folder)
+    second = packed(folder, **options)
+    assert len(decodes) == 6
+    assert second.path != first.path
+    assert open_packed(first.path) is not None
+    assert second.meta["settings"] != first.meta["settings"]
+
+
+def test_a_changed_folder_is_packed_again(folder, packed, decodes):
+    packed(folder)
+    fresh = colours(1, seed=9)[0]
+    write(folder / "b.png", fresh)
+    assert np.array_equal(packed(folder).images[1], fresh.transpose(2, 0, 1))
+    write(folder / "d.png", fresh)
+    assert len(packed(folder)) == 4
+    (folder / "a.png").unlink()
+    assert len(packed(folder)) == 3
+    # the same size, only the time of change tells
+    raw = (folder / "b.png").read_bytes()
+    (folder / "b.png").write_bytes(raw)
+    os.utime(folder / "b.png", (1, 1))
+    before = len(decodes)
+    packed(folder)
+    assert len(decodes) > before
+
+
+def test_two_folders_that_look_the_same_are_two_packs(tmp_path, packed):
+    for name, seed in (("one", 1), ("two", 2)):
+        Image.fromarray(colours(1, seed=seed)[0]).save(write_bmp := tmp_path / f"{name}.bmp")
+        (tmp_path / name / "same").mkdir(parents=True)
+        write_bmp.rename(tmp_path / name / "same/a.bmp")
+        os.utime(tmp_path / name / "same/a.bmp", (5, 5))
+    one, two = packed(tmp_path / "one/same"), packed(tmp_path / "two/same")
+    assert not np.array_equal(one.images, two.images)
+
+
+def test_an_archive_is_known_by_its_content(tmp_path, folder, packed, decodes):
+    path = as_tar(folder, tmp_path / "x.tar.gz")
+    packed(path)
+    os.utime(path, (1, 1))
+    packed(path)
+    assert len(decodes) == 3
+    write(folder / "b.png", colours(1, seed=9)[0])
+    stat = path.stat()
+    as_tar(folder, path)
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    packed(path)
+    assert len(decodes) == 6
+
+
+def truncate(path):
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+def lengthen(path):
+    path.write_bytes(path.read_bytes() + b"x")
+
+
+def other_array(path):
+    np.save(path, np.zeros((3, 3, 6, 6), np.int16))
+
+
+@pytest.mark.parametrize(
+    ("name", "harm"),
+    [
+        ("images.npy", truncate),
+        ("images.npy", lengthen),
+        ("images.npy", other_array),
+        ("images.npy", os.unlink),
+        ("labels.npy", truncate),
+        ("labels.npy", os.unlink),
+        ("meta.json", truncate),
+        ("meta.json", os.unlink),
+        ("meta.json", lambda path: path.write_text(path.read_text().replace('"format": 1', '"format": 0'))),
+    ],
+)
+def test_a_damaged_pack_is_made_again(tmp_path, packed, name, harm):
+    pictures = write_all(tmp_path / "in", ["x/1.png", "y/1.png", "y/2.png"])
+    path = packed(tmp_path / "in").path
+    harm(path / name)
+    assert open_packed(path) is None
+    again = packed(tmp_path / "in")
+    assert again.path == path
+    assert np.array_equal(again.images, stacked(pictures, pictures))
+    assert again.labels.tolist() == [0, 1, 1]
+    assert packs(tmp_path) == [path.name]
+
+
+def test_progress_and_interruption(tmp_path, folder, packed):
+    steps = []
+
+    def interrupt(done, total):
+        steps.append((done, total))
+        if done == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        packed(folder, progress=interrupt)
+    assert packs(tmp_path) == []
+    steps.clear()
+    assert len(packed(folder, progress=lambda *step: steps.append(step))) == 3
+    assert steps == [(1, 3), (2, 3), (3, 3)]
+
+
+def test_leftovers_of_killed_processes(tmp_path, folder, packed):
+    old, young = (tmp_path / "cache/packs" / name for name in (".packing-old", ".packing-young"))
+    for path in (old, young):
+        path.mkdir(parents=True)
+        (path / "images.npy").write_bytes(b"half")
+    os.utime(old, (time.time() - 30 * 86400,) * 2)
+    assert len(packed(folder)) == 3
+    assert young.exists()  # it may belong to a process at work
+    assert not old.exists()
+
+
+def test_the_loser_of_a_race_uses_what_the_winner_made(tmp_path, folder, packed):
+    winner = []
+
+    def other_process(done, total):
+        if done == 2 and not winner:
+            winner.append(None)
+            winner[0] = packed(folder)
+
+    result = packed(folder, progress=other_process)
+    assert result.path == winner[0].path
+    assert np.array_equal(result.images, winner[0].images)
+    assert packs(tmp_path) == [result.path.name]
+
+
+def pack_and_wait(source, cache, barrier, results):
+    """Pack, but at the first picture wait until the other process has come as far."""
+    result = pack(source, cache=cache, progress=lambda done, _: barrier.wait(30) if done == 1 else None)
+    results.put((len(result), str(result.path), result.images.tobytes()))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="a fresh process would import torch for seconds")
+def test_two_processes_at_once(tmp_path, folder):
+    context = multiprocessing.get_context("fork")
+    barrier, results = context.Barrier(2), context.Queue()
+    arguments = (folder, tmp_path / "cache", barrier, results)
+    both = [context.Process(target=pack_and_wait, args=arguments) for _ in range(2)]
+    for process in both:
+        process.start()
+    one, two = (results.get(timeout=30) for _ in both)
+    for process in both:
+        process.join()
+    assert one == two
+    assert one[0] == 3
+    assert packs(tmp_path) == [os.path.basename(one[1])]
+
+
+def test_order_and_memory_with_many_pictures(tmp_path, packed):
+    """Far more pictures than are under way at a time, each known by its value."""
+    values = np.arange(700)
+    for value in values:
+        write(tmp_path / f"in/{value}.png", np.full((2, 2), value % 256, np.uint8))
+    for source in (tmp_path / "in", as_tar(tmp_path / "in", tmp_path / "x.tar")):
+        assert np.array_equal(packed(source).images[:, 0, 0, 0], values % 256)
+
+
+def test_only_a_few_pictures_are_under_way(monkeypatch):
+    from bytepixels.data.parallel import CHUNK, in_parallel
+    from bytepixels.data.pictures import Item, Pictures
+
+    def held(size):
+        begun, most, seen = 0, 0, 0
+
+        def stream():
+            nonlocal begun
+            for index in range(2000):
+                begun += 1
+                yield Item(index, lambda: Image.new("L", (2, 2)), size)
+
+        for seen, (index, _) in enumerate(in_parallel(lambda image: image.size, Pictures([], stream)), 1):
+            assert index == seen - 1
+            most = max(most, begun - seen)
+        assert seen == 2000
+        return most
+
+    threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    assert held(0) <= (2 * threads + 1) * CHUNK
+    assert held(5 << 20) <= 2 * threads + 1  # large files are handed over one by one
+
+
+def test_the_cache_folder(monkeypatch, tmp_path, folder):
+    monkeypatch.setenv("BYTEPIXELS_CACHE", str(tmp_path / "mine"))
+    assert default_cache() == tmp_path / "mine"
+    assert pack(folder).path.parent == tmp_path / "mine" / "packs"
+    monkeypatch.delenv("BYTEPIXELS_CACHE")
+    assert default_cache().name == "bytepixels"
