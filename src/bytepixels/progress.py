@@ -43,7 +43,9 @@ class Progress:
         while now - self.recent[0][0] > WINDOW and len(self.recent) > 2:
             self.recent.popleft()
         if self.live is not None:
-            self.live.update(self.line(done, note))
+            from rich.text import Text
+
+            self.live.update(Text(self.line(done, note)))
         elif done >= self.total or now - self.printed >= PLAIN_SECONDS:
             self.printed = now
             self.say(self.line(done, note))

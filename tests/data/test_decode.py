@@ -205,6 +205,16 @@ def test_damaged_exif_leaves_the_picture_readable():
     assert np.array_equal(decode(Image.fromarray(rgb), exif=b"Exif\x00\x00nonsense"), rgb)
 
 
+def test_damage_beside_the_orientation_does_not_stop_the_rotation():
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    exif[0x8769] = {0x9286: b"hello"}
+    damaged = exif.tobytes().replace(b"\x92\x86\x00\x07", b"\x92\x86\x00\x01")  # a comment that says it is numbers
+    assert damaged != exif.tobytes()
+    upright = noise(4, 6, 3)
+    assert np.array_equal(decode(Image.fromarray(TURNED[6](upright).copy()), exif=damaged), upright)
+
+
 def test_crop_keeps_the_centre_pixel_for_pixel():
     wide, tall = noise(6, 11, 3), noise(13, 6, 3)
     assert np.array_equal(decode(Image.fromarray(wide), (6, 6)), wide[:, 2:8])

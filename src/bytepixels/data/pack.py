@@ -68,7 +68,7 @@ def pack(
     Raises InputError, in one sentence, when there is nothing to pack or an argument is out of range.
     """
     settings = _settings(size, channels, fit, background, split)
-    root = default_cache() if cache is None else Path(cache)
+    root = default_cache() if cache is None else Path(cache).expanduser()
     found = open_source(source, split, root)
     path = root / "packs" / _folder_name(found, settings)
     packed = open_packed(path)
@@ -193,20 +193,22 @@ def _decode_all(
                 progress(count, total)
     if len(skipped) == total:
         raise InputError(f"{source.name} holds no readable picture: {_named(skipped, pictures.names)}")
+    del images  # closes the file: Windows renames nothing that is open
     if skipped:
-        _drop(path, images, skipped)
-    del images  # closes the file: Windows cannot rename the folder of an open one
+        _drop(path, skipped)
     return skipped, _notes(done, skipped, pictures.names, layout)
 
 
-def _drop(path: Path, images: np.ndarray, skipped: dict[int, str]) -> None:
+def _drop(path: Path, skipped: dict[int, str]) -> None:
     """Rewrite images.npy without the skipped rows, row by row."""
-    shorter = path.with_suffix(".part")
-    kept = [index for index in range(len(images)) if index not in skipped]
-    out = np.lib.format.open_memmap(shorter, "w+", np.uint8, (len(kept), *images.shape[1:]))
-    for row, index in enumerate(kept):
-        out[row] = images[index]
-    del out
+    images, shorter = np.load(path, mmap_mode="r"), path.with_suffix(".part")
+    shape = (len(images) - len(skipped), *images.shape[1:])
+    with shorter.open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
+        for index, image in enumerate(images):
+            if index not in skipped:
+                file.write(image.tobytes())
+    del images
     os.replace(shorter, path)
 
 

@@ -13,6 +13,8 @@ from uuid import uuid4
 
 import numpy as np
 
+from ..errors import InputError
+
 FORMAT = 1
 _TEMPORARY = ".packing-"
 _STALE_SECONDS = 7 * 24 * 3600
@@ -67,10 +69,12 @@ def publish(path: Path, write: Callable[[Path], None]) -> Packed:
 
     When another process was faster, its result is used and ours dropped.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _remove_stale(path.parent)
     folder = _temporary(path.parent)
-    folder.mkdir()
+    try:
+        folder.mkdir(parents=True)
+    except OSError as error:
+        raise InputError(f"the cache {path.parent} cannot be written ({error.strerror}); choose another") from error
+    _remove_stale(path.parent)
     try:
         write(folder)
         _move(folder, path)

@@ -20,7 +20,8 @@ from ..runs.directory import Run, open_run, provenance, write_json
 from ..samplers import trajectory
 from ..training import evaluating, pure_noise
 
-GIF_FRAMES = 60
+GIF_FRAMES, GIF_PICTURES = 60, 25
+GRID_MOST = 400  # pictures in grid.png; the rest are in their own files
 
 
 @dataclass(frozen=True)
@@ -46,37 +47,66 @@ class SampleRequest:
 def sample_run(path: Path, overrides: Mapping[str, Any], request: SampleRequest) -> Path:
     """Draw request.n pictures into a folder and return it: seed-K.png each, grid.png, manifest.json.
 
-    overrides: fields of SampleConfig that replace the run's own.
+    overrides: fields of SampleConfig that replace the run's own. Pictures are written batch by batch; an interruption
+    leaves those that are done, with their grid and manifest.
     """
     run = open_run(path)
-    settings = chosen_settings(run, overrides)
-    device = best_device(request.device)
-    checkpoint = find_checkpoint(run, request.checkpoint)
-    label = find_label(run, request.label)
+    settings, label = chosen_settings(run, overrides), find_label(run, request.label)
+    device, checkpoint = best_device(request.device), find_checkpoint(run, request.checkpoint)
     network = load_network(run, checkpoint, request.weights, device)
     name = f"{settings.sampler}-{settings.steps}" + (f"-{request.label}" if request.label else "")
     out = request.out or run.samples / f"{name}-seed-{request.seed}"
-    seeds = list(range(request.seed, request.seed + request.n))
-    images, frames = _draw_all(network, run, settings, seeds, label, request, device)
     out.mkdir(parents=True, exist_ok=True)
-    save_pngs(images, [out / f"seed-{seed}.png" for seed in seeds])
-    save_png(grid(images), out / "grid.png")
-    if request.gif:
-        save_gif(frames, out / "denoising.gif")
+    seeds = range(request.seed, request.seed + request.n)
+    first: list[Tensor] = []  # what the grid shows
+    frames: list[Tensor] = []
+    done = 0
+    try:
+        with Progress("sample", request.n * settings.steps, "steps") as progress:
+            for start in range(0, request.n, request.batch):
+                part = seeds[start : start + request.batch]
+                watch = _watcher(progress, start, len(part), settings.steps, frames if request.gif else None)
+                images = draw_pictures(network, run, settings, part, device, label, watch)
+                save_pngs(images, [out / f"seed-{seed}.png" for seed in part])
+                first += images[: max(0, GRID_MOST - done)]
+                done += len(part)
+    finally:
+        if done:
+            save_png(grid(torch.stack(first)), out / "grid.png")
+            if frames:
+                save_gif(frames, out / "denoising.gif")
+            write_json(out / "manifest.json", _manifest(run, checkpoint, settings, request, seeds[:done], label))
+    return out
+
+
+def _watcher(
+    progress: Progress, start: int, size: int, steps: int, frames: list[Tensor] | None
+) -> Callable[[int, Tensor], None]:
+    """Called with every state of one batch: moves the progress on, and keeps frames of the first batch."""
+    every = max(1, steps // GIF_FRAMES)
+
+    def watch(step: int, x: Tensor) -> None:
+        if frames is not None and start == 0 and (step % every == 0 or step == steps):
+            frames.append(grid(PixelCodec().to_images(x[:GIF_PICTURES]).cpu()))
+        progress.update(start * steps + step * size, f"{start:,} pictures done")
+
+    return watch
+
+
+def _manifest(
+    run: Run, checkpoint: Path, settings: SampleConfig, request: SampleRequest, seeds: Sequence[int], label: int | None
+) -> dict[str, Any]:
+    """How each picture was made."""
     labels = labels_of(run, seeds, label)
-    manifest = {
+    pictures = [{"file": f"seed-{seed}.png", "seed": seed} for seed in seeds]
+    return {
         "run": str(run.path),
         "checkpoint": checkpoint.name,
         "weights": request.weights,
         "settings": asdict(settings),
-        "pictures": [
-            {"file": f"seed-{seed}.png", "seed": seed} | ({"label": run.classes[labels[k]]} if labels else {})
-            for k, seed in enumerate(seeds)
-        ],
+        "pictures": [p | ({"label": run.classes[labels[k]]} if labels else {}) for k, p in enumerate(pictures)],
         "made_by": provenance(),
     }
-    write_json(out / "manifest.json", manifest)
-    return out
 
 
 def chosen_settings(run: Run, overrides: Mapping[str, Any]) -> SampleConfig:
@@ -100,11 +130,9 @@ def draw_pictures(
     """uint8 [B, C, H, W], picture k a function of seeds[k] alone. watch(step, x_t) sees every state on the way."""
     process = build_process(run.config)
     levels = process.levels(settings.steps, settings.spacing)
-    labels = (
-        torch.tensor([label if label is not None else s % len(run.classes) for s in seeds]) if run.classes else None
-    )
-    labels = None if labels is None else labels.to(device)
-    denoise = build_denoiser(network, run.config, settings, process, labels)
+    labels = labels_of(run, seeds, label)
+    given = None if labels is None else torch.tensor(labels, device=device)
+    denoise = build_denoiser(network, run.config, settings, process, given)
     noise = SeededNoise(seeds)
     x = pure_noise(torch.empty(len(seeds), *run.shape, device=device), levels[0], noise, process.sigma_data)
     with evaluating(network):
@@ -113,33 +141,6 @@ def draw_pictures(
             x = state
             watch(step, x)
     return PixelCodec().to_images(x).cpu()
-
-
-def _draw_all(
-    network: nn.Module,
-    run: Run,
-    settings: SampleConfig,
-    seeds: list[int],
-    label: int | None,
-    request: SampleRequest,
-    device: torch.device,
-) -> tuple[Tensor, list[Tensor]]:
-    """All pictures, batch by batch, and the frames of the first batch's denoising."""
-    images: list[Tensor] = []
-    frames: list[Tensor] = []
-    every = max(1, settings.steps // GIF_FRAMES)
-    with Progress("sample", len(seeds) * settings.steps, "steps") as progress:
-        for start in range(0, len(seeds), request.batch):
-            part = seeds[start : start + request.batch]
-
-            def watch(step: int, x: Tensor, start: int = start, size: int = len(part)) -> None:
-                if request.gif and start == 0 and (step % every == 0 or step == settings.steps):
-                    frames.append(grid(PixelCodec().to_images(x).cpu()))
-                if step:
-                    progress.update(start * settings.steps + step * size, f"{start:,}/{len(seeds):,} pictures done")
-
-            images.append(draw_pictures(network, run, settings, part, device, label, watch))
-    return torch.cat(images), frames
 
 
 def find_checkpoint(run: Run, name: str | None) -> Path:

@@ -1,0 +1,61 @@
+"""The progress line, on a stream that is no terminal and on one that is."""
+
+import io
+
+from bytepixels import progress as module
+from bytepixels.progress import Progress, duration
+
+
+def test_durations_read_as_clocks():
+    assert [duration(s) for s in (0, 59.6, 61, 3725)] == ["0:00:00", "0:01:00", "0:01:01", "1:02:05"]
+
+
+def test_plain_lines_come_now_and_then_and_at_the_end(monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr(module.time, "monotonic", lambda: clock[0])
+    stream = io.StringIO()
+    with Progress("train", 100, "images", stream=stream) as progress:
+        for second in range(1, 26):
+            clock[0] = float(second)
+            progress.update(4 * second, "loss 0.5")
+    lines = stream.getvalue().splitlines()
+    assert len(lines) == 3  # at 10 and 20 seconds, and when it was done
+    assert lines[0] == "train  40/100 images 40%  4.0 images/s  ETA 0:00:15  loss 0.5"
+    assert lines[-1] == "train  100/100 images 100%  4.0 images/s  loss 0.5"
+
+
+def test_a_pause_does_not_count_into_the_rate(monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr(module.time, "monotonic", lambda: clock[0])
+    with Progress("train", 100, stream=io.StringIO()) as progress:
+        clock[0] = 1.0
+        progress.update(10)
+        clock[0] = 50.0  # something else took 49 seconds
+        progress.pause()
+        clock[0] = 51.0
+        progress.update(20)
+        assert progress.rate == 10
+
+
+def test_a_resumed_job_measures_its_own_rate(monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr(module.time, "monotonic", lambda: clock[0])
+    with Progress("train", 100, start=50, stream=io.StringIO()) as progress:
+        clock[0] = 10.0
+        progress.update(60)
+        assert progress.rate == 1.0
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def test_on_a_terminal_the_line_is_live_and_what_is_said_stays(monkeypatch):
+    monkeypatch.setenv("TERM", "xterm")
+    stream = Terminal()
+    with Progress("train", 100, stream=stream) as progress:
+        progress.update(50, "loss 0.25")
+        progress.say("a grid was written")
+    assert "50/100 images 50%" in stream.getvalue()
+    assert "a grid was written" in stream.getvalue()
