@@ -16,7 +16,7 @@ def digits() -> Config:
         process=ProcessConfig(schedule="cosine", prediction="v"),
         network=NetworkConfig(width=32, multipliers=(1, 2), blocks=1, attention=(1,), dropout=0.0),
         train=TrainConfig(
-            images=120_000,
+            images=60_000,
             batch=64,
             lr=2e-3,
             warmup=5_000,

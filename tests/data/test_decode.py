@@ -208,8 +208,8 @@ def test_damaged_exif_leaves_the_picture_readable():
 def test_damage_beside_the_orientation_does_not_stop_the_rotation():
     exif = Image.Exif()
     exif[0x0112] = 6
-    exif[0x8769] = {0x9286: b"hello"}
-    damaged = exif.tobytes().replace(b"\x92\x86\x00\x07", b"\x92\x86\x00\x01")  # a comment that says it is numbers
+    exif[0x011A] = 72.0
+    damaged = exif.tobytes().replace(b"\x01\x1a\x00\x05", b"\x01\x17\x00\x05")  # a fraction of a byte count
     assert damaged != exif.tobytes()
     upright = noise(4, 6, 3)
     assert np.array_equal(decode(Image.fromarray(TURNED[6](upright).copy()), exif=damaged), upright)

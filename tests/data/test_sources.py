@@ -118,6 +118,14 @@ def test_splits(tmp_path, packed, refused, names):
         assert np.array_equal(packed(tmp_path / "in", split="val").images, stacked(pictures, files[4:8]))
 
 
+def test_folders_that_wrap_a_split_are_looked_through(tmp_path, packed):
+    files = [f"set/{split}/images/{name}" for split in ("train", "test") for name in CLASSES]
+    pictures = write_all(tmp_path / "in", files)
+    result = packed(tmp_path / "in", split="test")
+    assert np.array_equal(result.images, stacked(pictures, files[4:]))
+    assert result.classes == ("cat", "dog")
+
+
 def test_a_class_named_train_is_a_class(tmp_path, packed):
     write_all(tmp_path / "in", ["train/1.png", "plane/1.png"])
     assert packed(tmp_path / "in").classes == ("plane", "train")
@@ -335,6 +343,17 @@ def test_a_pickle_that_would_run_code_is_refused(tmp_path, refused):
         refused(
             "no readable CIFAR-10 archive: it asks for .*mkdir", tar_of(tmp_path / "cifar-10-python.tar.gz", content)
         )
+    assert not Hostile.folder.exists()
+
+
+def test_a_pickle_inside_an_array_file_is_refused(tmp_path, refused):
+    Hostile.folder = tmp_path / "ran"
+    hostile = np.empty((1, 1, 1), object)
+    hostile[0, 0, 0] = Hostile()
+    np.savez(tmp_path / "a.npz", images=hostile)
+    np.save(tmp_path / "a.npy", hostile, allow_pickle=True)
+    refused("no readable array file: Object arrays", tmp_path / "a.npz")
+    refused("no readable array file", tmp_path / "a.npy")
     assert not Hostile.folder.exists()
 
 

@@ -91,7 +91,7 @@ def _one_split(
 ) -> tuple[dict[int, tuple[str, ...]], list[str]]:
     tops = [path[0].lower() if len(path) > 1 else "" for path in paths.values()]
     counts = Counter(_FOLDER_SPLITS.get(top, "") for top in tops)
-    if "" in counts or len(counts) < 2:
+    if "" in counts:
         if split in ("val", "test"):
             raise InputError(f"{source} has no {split} split: its top folders are not named train, val or test")
         return paths, []

@@ -105,7 +105,7 @@ def _orientation(image: Image.Image) -> int:
 def _upright(image: Image.Image) -> Image.Image:
     image.load()  # before asking: Pillow turns a TIFF while it loads
     if _orientation(image) != 1:
-        with suppress(Exception):  # as above: read the orientation or leave the picture as it lies
+        with suppress(Exception):  # it may raise over other, damaged tags, once the pixels are turned
             ImageOps.exif_transpose(image, in_place=True)
     return image
 

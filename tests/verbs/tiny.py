@@ -1,0 +1,80 @@
+"""What the tests of the command line share: a network that trains in a blink, and ways to look at what it leaves."""
+
+import hashlib
+import json
+import re
+
+import numpy as np
+from PIL import Image
+from safetensors.torch import load_file
+
+from bytepixels.cli import main
+
+STEP = 32  # images
+NETWORK = "--preset digits --width 8 --multipliers 1 --attention 0 --blocks 1".split()
+TINY = [*NETWORK, *f"--batch {STEP} --previews 0 --steps 3 --precision float32 --device cpu --log-seconds 0".split()]
+FILES = ("ema", "model", "optimizer")
+
+
+def cli(*words):
+    """The exit code of one command line, in this process."""
+    try:
+        return main([str(word) for word in words])
+    except SystemExit as stop:
+        return stop.code
+
+
+def train(run, *flags, steps=2, source="digits"):
+    return cli("train", source, *TINY, "--images", steps * STEP, *flags, "--run", run)
+
+
+def plain(text):
+    """What was said, as one line without the frames that tyro draws."""
+    return " ".join(re.sub("[╭╮╰╯│─]", " ", text).split())
+
+
+def snapshot(folder):
+    """{relative path: sha256} of every file below a folder."""
+    return {
+        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def read_json(path):
+    return json.loads(path.read_text())
+
+
+def log_of(run):
+    return [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+
+
+def checkpoints(run):
+    return sorted((run / "checkpoints").iterdir())
+
+
+def tensors(checkpoint):
+    """{"model/first.weight": tensor, ...} of the three files."""
+    return {
+        f"{stem}/{name}": value.clone()  # not a map of the file, which a test may go on to damage
+        for stem in FILES
+        for name, value in load_file(checkpoint / f"{stem}.safetensors").items()
+    }
+
+
+def same_bits(one, other):
+    """Names of the tensors in which two checkpoints differ: [] when they are bitwise the same."""
+    one, other = tensors(one), tensors(other)
+    assert one.keys() == other.keys()
+    return [
+        name
+        for name in one
+        if one[name].dtype != other[name].dtype or one[name].numpy().tobytes() != other[name].numpy().tobytes()
+    ]
+
+
+def picture(path):
+    """uint8 [H, W] or [H, W, C]."""
+    with Image.open(path) as image:
+        return np.asarray(image)
