@@ -7,7 +7,9 @@ like for like is said in `note`.
 import importlib
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from functools import partial
 from types import ModuleType
 from unittest.mock import MagicMock
 
@@ -21,11 +23,7 @@ from bytepixels.presets import PRESETS
 from bytepixels.runs.config import Config
 from bytepixels.train.loop import TrainState, train_step
 
-# width, multipliers, blocks and attention of the two networks, as each library writes them
-SHAPES = {
-    "cifar10": {"width": 128, "multipliers": (1, 2, 2, 2), "blocks": 2, "attention": (1,), "heads": 1},
-    "small": {"width": 32, "multipliers": (1, 2, 4), "blocks": 1, "attention": (2,), "heads": 4},
-}
+SHAPES = ("cifar10", "small")  # the presets whose networks are compared
 
 
 @dataclass
@@ -37,61 +35,67 @@ class Contender:
     note: str
 
 
-def contenders(shape: str, batch: int, pictures: Tensor) -> list[Contender]:
-    """The three libraries at one size of network. pictures: uint8 [N, 3, 32, 32], what they train on."""
-    return [make(shape, batch, pictures) for make in (ours, diffusers, lucidrains)]
+def contenders(
+    shape: str, batch: int, pictures: Tensor, device: torch.device, precision: str = "float32"
+) -> list[Contender]:
+    """The three libraries at one size of network. pictures: uint8 [N, 3, 32, 32], what they train on.
+
+    precision "bf16" trains and evaluates all of them under autocast.
+    """
+    return [make(_config(shape, batch, precision), pictures, device) for make in (ours, diffusers, lucidrains)]
 
 
-def ours(shape: str, batch: int, pictures: Tensor) -> Contender:
+def ours(config: Config, pictures: Tensor, device: torch.device) -> Contender:
     """The whole of bytepixels' own step: batch, flips, noise, loss, clipping, Adam, EMA."""
-    config = _config(shape, batch)
-    device = torch.device("cpu")
+    batch = config.train.batch
     network = build_network(config, 3, 0, device)
     process, state = build_process(config), TrainState.fresh(network, config.train)
-    draw = build_draw(config, process, Batches(pictures.numpy(), None, batch, flip=True), 0)
+    draw = build_draw(config, process, Batches(pictures.numpy(), None, batch, flip=True, device=device), 0)
     loss = build_loss(config, process, PixelCodec(), device)
-    x, t = torch.randn(batch, 3, 32, 32), torch.full((batch,), 500.0)
+    x, t = torch.randn(batch, 3, 32, 32, device=device), torch.full((batch,), 500.0, device=device)
 
     def train() -> None:
         train_step(state, draw(state.step), loss, config.train)
 
     def evaluate() -> Tensor:
         network.eval()
-        with torch.no_grad():
+        with torch.no_grad(), _autocast(config, device)():
             return network(x, t)
 
     note = "data, noise, clipping, Adam and EMA included"
     return Contender("bytepixels", network, train, evaluate, note)
 
 
-def diffusers(shape: str, batch: int, pictures: Tensor) -> Contender:
+def diffusers(config: Config, pictures: Tensor, device: torch.device) -> Contender:
     """UNet2DModel as its unconditional training script uses it: DDPMScheduler, AdamW, EMAModel."""
     from diffusers import DDPMScheduler, UNet2DModel
     from diffusers.training_utils import EMAModel
 
-    s = SHAPES[shape]
-    levels = range(len(s["multipliers"]))
+    net, batch = config.network, config.train.batch
+    levels = range(len(net.multipliers))
     network = UNet2DModel(
         sample_size=32,
-        block_out_channels=[s["width"] * m for m in s["multipliers"]],
-        layers_per_block=s["blocks"],
-        down_block_types=["AttnDownBlock2D" if i in s["attention"] else "DownBlock2D" for i in levels],
-        up_block_types=["AttnUpBlock2D" if i in s["attention"] else "UpBlock2D" for i in reversed(levels)],
-        attention_head_dim=s["width"] * s["multipliers"][s["attention"][0]] // s["heads"],
-        norm_num_groups=min(32, s["width"] // 4),
+        block_out_channels=[net.width * m for m in net.multipliers],
+        layers_per_block=net.blocks,
+        down_block_types=["AttnDownBlock2D" if i in net.attention else "DownBlock2D" for i in levels],
+        up_block_types=["AttnUpBlock2D" if i in net.attention else "UpBlock2D" for i in reversed(levels)],
+        attention_head_dim=net.width * net.multipliers[net.attention[0]] // net.heads,
+        norm_num_groups=min(32, net.width // 4),
         norm_eps=1e-6,
         downsample_padding=0,
-        dropout=_config(shape, batch).network.dropout,
-    )
+        dropout=net.dropout,
+    ).to(device)
     scheduler, optimizer = DDPMScheduler(), torch.optim.AdamW(network.parameters(), lr=1e-4)
     ema = EMAModel(network.parameters(), use_ema_warmup=True)
-    x0 = PixelCodec().to_model(pictures[:batch])
+    x0 = PixelCodec().to_model(pictures[:batch]).to(device)
+    autocast = _autocast(config, device)
 
     def train() -> None:
         network.train()
         noise = torch.randn_like(x0)
-        t = torch.randint(1000, (batch,))
-        loss = nn.functional.mse_loss(network(scheduler.add_noise(x0, noise, t), t).sample, noise)
+        t = torch.randint(1000, (batch,), device=device)
+        with autocast():
+            loss = nn.functional.mse_loss(network(scheduler.add_noise(x0, noise, t), t).sample.float(), noise)
         loss.backward()
         nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         optimizer.step()
@@ -100,44 +104,48 @@ def diffusers(shape: str, batch: int, pictures: Tensor) -> Contender:
 
     def evaluate() -> Tensor:
         network.eval()
-        with torch.no_grad():
+        with torch.no_grad(), autocast():
             return network(x0, 500).sample
 
     return Contender("diffusers", network, train, evaluate, "AdamW, EMA and clipping included; data ready in memory")
 
 
-def lucidrains(shape: str, batch: int, pictures: Tensor) -> Contender:
+def lucidrains(config: Config, pictures: Tensor, device: torch.device) -> Contender:
     """denoising-diffusion-pytorch's Unet and GaussianDiffusion; its network is another one at the same widths."""
     package = _import_lucidrains()
-    s = SHAPES[shape]
-    full = tuple(i in s["attention"] for i in range(len(s["multipliers"])))
-    dropout = _config(shape, batch).network.dropout
-    network = package.Unet(dim=s["width"], dim_mults=s["multipliers"], full_attn=full, dropout=dropout)
-    diffusion = package.GaussianDiffusion(network, image_size=32)
+    net, batch = config.network, config.train.batch
+    full = tuple(i in net.attention for i in range(len(net.multipliers)))
+    network = package.Unet(dim=net.width, dim_mults=net.multipliers, full_attn=full, dropout=net.dropout)
+    diffusion = package.GaussianDiffusion(network, image_size=32).to(device)
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-4, betas=(0.9, 0.99))
-    x0 = pictures[:batch].float() / 255
-    t = torch.full((batch,), 500)
+    x0 = pictures[:batch].float().to(device) / 255
+    t = torch.full((batch,), 500, device=device)
+    autocast = _autocast(config, device)
 
     def train() -> None:
         network.train()
-        diffusion(x0).backward()
+        with autocast():
+            loss = diffusion(x0)
+        loss.backward()
         nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()
 
     def evaluate() -> Tensor:
         network.eval()
-        with torch.no_grad():
+        with torch.no_grad(), autocast():
             return network(x0, t)
 
     return Contender("lucidrains", network, train, evaluate, "another network (7 x 7 stem, linear attention); no EMA")
 
 
-def _config(shape: str, batch: int) -> Config:
-    from dataclasses import replace
-
+def _config(shape: str, batch: int, precision: str) -> Config:
     config = PRESETS[shape]()
-    return replace(config, train=replace(config.train, batch=batch, precision="float32"))
+    return replace(config, train=replace(config.train, batch=batch, precision=precision))
+
+
+def _autocast(config: Config, device: torch.device) -> Callable[[], AbstractContextManager[None]]:
+    return partial(torch.autocast, device.type, torch.bfloat16, enabled=config.train.precision == "bf16")
 
 
 def _import_lucidrains() -> ModuleType:

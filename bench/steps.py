@@ -31,17 +31,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--shapes", nargs="+", choices=list(SHAPES), default=list(SHAPES))
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--precision", choices=["float32", "bf16"], default="float32")
+    parser.add_argument("--batch", type=int, help="instead of 16 (cifar10) and 64 (small)")
     parser.add_argument("--json", type=Path, default=Path("bench/steps.json"))
     options = parser.parse_args()
-    limit = matmul_rate()
-    results: dict[str, Any] = {"made_by": provenance(), "processor": processor(), "threads": torch.get_num_threads()}
+    device = torch.device(options.device)
+    limit = matmul_rate(device, torch.bfloat16 if options.precision == "bf16" else torch.float32)
+    machine = (
+        torch.cuda.get_device_name() if device.type == "cuda" else f"{processor()}, {torch.get_num_threads()} threads"
+    )
+    results: dict[str, Any] = {"made_by": provenance(), "machine": machine, "precision": options.precision}
     results |= {"matmul_gflops": limit, "rounds": options.rounds, "tables": []}
-    print(f"{results['processor']}, {results['threads']} threads; float32 matrix products {limit:.0f} GFLOP/s")
+    print(f"{machine}; {options.precision} matrix products {limit:,.0f} GFLOP/s")
     pictures = torch.randint(0, 256, (1024, 3, 32, 32), dtype=torch.uint8)
     for shape in options.shapes:
-        batch = BATCH[shape]
+        batch = options.batch or BATCH[shape]
         torch.manual_seed(0)
-        field = contenders(shape, batch, pictures)
+        field = contenders(shape, batch, pictures, device, options.precision)
         for what in ("train", "evaluate"):
             table = measure(field, what, batch, options.rounds, limit)
             results["tables"].append({"network": shape, "what": what, "batch": batch, "rows": table})
@@ -75,7 +82,7 @@ def measure(field: list[Contender], what: str, batch: int, rounds: int, limit: f
 
 
 def show(shape: str, what: str, batch: int, rows: list[dict[str, Any]]) -> None:
-    print(f"\n{shape}, {'training step' if what == 'train' else 'network evaluation'}, batch {batch}, float32")
+    print(f"\n{shape}, {'training step' if what == 'train' else 'network evaluation'}, batch {batch}")
     print(f"{'':12} {'weights':>10} {'GFLOP/img':>9} {'img/s':>8} {'of limit':>8}  time / ours (min, max)")
     for row in rows:
         low, middle, high = row["times_ours"]
@@ -88,6 +95,8 @@ def show(shape: str, what: str, batch: int, rows: list[dict[str, Any]]) -> None:
 def seconds(call: Callable[[], object]) -> float:
     began = time.perf_counter()
     call()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
     return time.perf_counter() - began
 
 
@@ -99,9 +108,10 @@ def count_flops(call: Callable[[], object]) -> int:
     return counter.get_total_flops()
 
 
-def matmul_rate(size: int = 2048, repeats: int = 10) -> float:
-    """GFLOP/s of square float32 matrix products: what the machine gives at best."""
-    a, b = torch.randn(size, size), torch.randn(size, size)
+def matmul_rate(device: torch.device, dtype: torch.dtype, repeats: int = 10) -> float:
+    """GFLOP/s of large square matrix products: what the machine gives at best."""
+    size = 2048 if device.type == "cpu" else 8192
+    a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
     a @ b
     best = min(seconds(lambda: a @ b) for _ in range(repeats))
     return 2 * size**3 / best / 1e9
@@ -110,9 +120,10 @@ def matmul_rate(size: int = 2048, repeats: int = 10) -> float:
 def processor() -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
+        name = next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
-        return platform.processor()
+        name = platform.processor()
+    return f"{name}, {torch.get_num_threads()} threads"
 
 
 if __name__ == "__main__":

@@ -13,9 +13,7 @@ from .tiny import cli, picture, plain
 def column(strip, k, rows, height, width, scale, gap=2):
     """Pictures [rows, H, W(, C)] of one column of a strip, at their own size."""
     left, tops = gap + k * (scale * width + gap), [gap + row * (scale * height + gap) for row in range(rows)]
-    return np.stack(
-        [strip[top : top + scale * height : scale, left : left + scale * width : scale] for top in tops]
-    )
+    return np.stack([strip[top : top + scale * height : scale, left : left + scale * width : scale] for top in tops])
 
 
 def test_the_strips_begin_with_the_pictures_and_end_in_noise(tmp_path, capsys):

@@ -180,15 +180,17 @@ def test_classes_become_labels(kind, request, tmp_path):
     ("order", "name"),
     [
         (["digits", *TINY], "digits-digits"),
-        ([*TINY, "digits"], "digits-digits"),
         (["digits", "--preset=digits", *TINY[2:]], "digits-digits"),
         (["pets.v1.zip", *TINY], "pets-digits"),
+        pytest.param(
+            ["--images", STEP, "digits", *TINY],
+            "digits-digits",
+            marks=pytest.mark.xfail(strict=True, reason="a flag's value before SOURCE is taken for SOURCE"),
+        ),
     ],
-    ids=["source first", "source last", "--preset=digits", "a file"],
+    ids=["source first", "--preset=digits", "a file", "a flag first"],
 )
 def test_the_run_is_named_by_source_and_preset(zipped, tmp_path, monkeypatch, order, name):
-    if order[-1] == "digits":
-        pytest.xfail("a flag's value before SOURCE is taken for SOURCE")
     monkeypatch.chdir(tmp_path)
     assert cli("train", *order, "--images", STEP) == 0
     assert [path.name for path in (tmp_path / "runs").iterdir()] == [name]

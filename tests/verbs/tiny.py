@@ -12,7 +12,12 @@ from bytepixels.cli import main
 
 STEP = 32  # images
 NETWORK = "--preset digits --width 8 --multipliers 1 --attention 0 --blocks 1".split()
-TINY = [*NETWORK, *f"--batch {STEP} --previews 0 --steps 3 --precision float32 --device cpu --log-seconds 0".split()]
+TINY = [  # all that these tests rely on, so that a preset may change
+    *NETWORK,
+    *"--dropout 0 --heads 1 --schedule cosine --prediction v --lr 0.002 --warmup 5000 --lr-decay cosine".split(),
+    *f"--ema-half-life 10000 --batch {STEP} --previews 0 --precision float32 --device cpu --log-seconds 0".split(),
+    *"--sampler ddim --steps 3".split(),
+]
 FILES = ("ema", "model", "optimizer")
 
 

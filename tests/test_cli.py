@@ -1,0 +1,195 @@
+"""The command line: verbs, help, and one sentence with exit code 2, and nothing written, for every mistake."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import bytepixels
+from bytepixels.cli import VERBS
+from bytepixels.presets import PRESETS
+
+from .verbs.tiny import STEP, TINY, cli, plain, train
+
+
+@pytest.mark.parametrize("words", [[], ["--help"], ["-h"], ["help"]], ids=str)
+def test_help_shows_how_to_begin(capsys, words):
+    assert cli(*words) == 0
+    said = capsys.readouterr().out
+    assert all(f"bytepixels {verb}" in said for verb in VERBS)
+    assert "bytepixels train digits --preset digits" in said
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_explains_itself(capsys, verb):
+    assert cli(verb, "--help") == 0
+    assert f"usage: bytepixels {verb}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_the_help_of_train_shows_the_presets_values(capsys, preset):
+    assert cli("train", "--help", "--preset", preset) == 0
+    assert f"(default: {PRESETS[preset]().train.images})" in plain(capsys.readouterr().out)
+
+
+def test_version(capsys):
+    assert cli("--version") == 0
+    assert capsys.readouterr().out.strip() == f"bytepixels {bytepixels.__version__}"
+
+
+def test_the_line_that_scripts_use(tmp_path, capsys):
+    """train SOURCE --preset NAME --images N --run DIR --seed S; then the files that outside code reads."""
+    assert train(tmp_path / "DIR", "--seed", 4, steps=3) == 0
+    assert f"draw pictures with: bytepixels sample {tmp_path / 'DIR'}" in capsys.readouterr().out
+    (checkpoint,) = (tmp_path / "DIR" / "checkpoints").iterdir()
+    assert {path.name for path in checkpoint.iterdir()} == {
+        "model.safetensors",
+        "ema.safetensors",
+        "optimizer.safetensors",
+        "state.json",
+    }
+    assert json.loads((checkpoint / "state.json").read_text())["images"] == 3 * STEP
+
+
+REFUSED = {
+    "a typo in a flag": (["--imagse", 9], "Perhaps you meant: --images"),
+    "a flag of another verb": (["--gif"], "--gif"),
+    "preset": (["--preset", "digts"], "--preset must be one of small, digits, cifar10; got 'digts'; did you mean"),
+    "schedule": (["--schedule", "cosin"], "got 'cosin'; did you mean 'cosine'?"),
+    "spacing": (["--spacing", "trailin"], "got 'trailin'; did you mean 'trailing'?"),
+    "sampler": (["--sampler", "hein"], "got 'hein'; did you mean 'heun'?"),
+    "prediction": (["--prediction", "epsilon"], "invalid choice 'epsilon' for argument '--prediction'"),
+    "a word for a number": (["--images", "many"], "'many'"),
+    "images": (["--images", 0], "--images must be at least 1, got 0"),
+    "batch": (["--batch", 0], "--batch must be at least 1, got 0"),
+    "micro-batch": (["--micro-batch", 64], "--micro-batch must be in 0..32, got 64"),
+    "negative": (["--warmup", -1], "--warmup must be at least 0, got -1"),
+    "keep": (["--keep", 0], "--keep must be at least 1, got 0"),
+    "lr": (["--lr", 0], "--lr must be between 0 and 1, got 0"),
+    "lr nan": (["--lr", "nan"], "--lr must be between 0 and 1, got nan"),
+    "label dropout": (["--label-dropout", 1.5], "--label-dropout must be in 0..1, got 1.5"),
+    "size": (["--size", 0, 32], "--size height must be in 1..4096, got 0"),
+    "half a size": (["--size", 32], "--size"),
+    "channels": (["--channels", 5], "--channels must be in 1..4, got 5"),
+    "background": (["--background", "nocolour"], "background must be a CSS colour"),
+    "split": (["--split", "tset"], "did you mean 'test'?"),
+    "zero snr": (["--zero-terminal-snr", "--prediction", "eps"], "--zero-terminal-snr needs --prediction v or x0"),
+    "device": (["--device", "nonsense"], "--device nonsense is not on this machine; try auto or cpu"),
+    "steps": (["--steps", 1001], "--steps must be in 1..1000, got 1001"),
+    "steps and timesteps": (["--timesteps", 5, "--steps", 6], "--steps must be in 1..5, got 6"),
+    "no steps": (["--steps", 0], "--steps must be at least 1, got 0"),
+    "eta": (["--sampler", "heun", "--eta", 1], "--eta belongs to --sampler ddim, got --sampler heun"),
+}
+LATE = {  # refused, but only once the run's directory is there, so that the corrected command is refused as well
+    "too deep": (["--multipliers", 1, 1, 1, 1, 1], "8 x 8 pictures are too small for 5 levels"),
+    "attention": (["--attention", 5], "attention (a level) must be in 0..0, got 5"),
+    "heads": (["--heads", 3], "heads must divide the 8 channels of level 0, got 3"),
+    "dropout": (["--dropout", 1], "dropout must be at least 0 and below 1, got 1.0"),
+    "width": (["--width", 2], "width must be at least 4, got 2"),
+    "blocks": (["--blocks", 0], "blocks must be at least 1, got 0"),
+    "guidance": (["--no-labels", "--guidance", 2, "--previews", 1], "--guidance 2 needs class labels"),
+}
+
+
+def refused(words, capsys, sentence):
+    assert cli(*words) == 2
+    said = capsys.readouterr()
+    assert sentence in plain(said.err)
+    assert "Traceback" not in said.err
+
+
+@pytest.mark.parametrize(("flags", "sentence"), REFUSED.values(), ids=REFUSED)
+def test_what_train_refuses(tmp_path, capsys, flags, sentence):
+    refused(["train", "digits", *TINY, *flags, "--run", tmp_path / "run"], capsys, sentence)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("flags", "sentence"), LATE.values(), ids=LATE)
+def test_what_the_network_refuses(tmp_path, capsys, flags, sentence):
+    refused(["train", "digits", *TINY, "--images", STEP, *flags, "--run", tmp_path / "run"], capsys, sentence)
+
+
+@pytest.mark.xfail(strict=True, reason="config.json is written before the network is built")
+@pytest.mark.parametrize(("flags", "sentence"), LATE.values(), ids=LATE)
+def test_what_the_network_refuses_leaves_nothing_behind(tmp_path, capsys, flags, sentence):
+    refused(["train", "digits", *TINY, "--images", STEP, *flags, "--run", tmp_path / "run"], capsys, sentence)
+    assert list(tmp_path.iterdir()) == []
+    assert train(tmp_path / "run", steps=1) == 0
+
+
+def test_sources_that_are_refused(tmp_path, capsys):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "text").mkdir()
+    (tmp_path / "text" / "a.png").write_text("not a picture")
+    for source, sentence in (
+        (tmp_path / "nowhere", "is no file, no folder and no known data set"),
+        ("digit", "did you mean"),
+        (tmp_path / "empty", "holds no picture: it is empty"),
+        (tmp_path / "text", "holds no readable picture: a.png"),
+    ):
+        refused(["train", source, *TINY, "--run", tmp_path / "run"], capsys, sentence)
+        assert not (tmp_path / "run").exists()
+
+
+def test_strict_refuses_what_would_be_skipped(tmp_path, capsys):
+    for k in range(3):
+        Image.fromarray(np.full((8, 8, 3), k, np.uint8)).save(tmp_path / f"{k}.png")
+    (tmp_path / "bad.png").write_text("not a picture")
+    refused(["train", tmp_path, *TINY, "--strict", "--run", tmp_path / "run"], capsys, "bad.png cannot be read")
+    assert train(tmp_path / "run", source=tmp_path, steps=1) == 0
+    assert "Skipped 1 of 4 files: bad.png" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("kind", ["a file", "a folder of something else"])
+def test_a_run_goes_nowhere_where_something_else_is(tmp_path, capsys, kind):
+    run = tmp_path / "run"
+    if kind == "a file":
+        run.write_text("mine")
+    else:
+        run.mkdir()
+        (run / "letter.txt").write_text("mine")
+    refused(["train", "digits", *TINY, "--run", run], capsys, f"{run} exists and is not a run; choose another --run")
+    assert (run if run.is_file() else run / "letter.txt").read_text() == "mine"
+    assert len(list(tmp_path.rglob("*"))) <= 2
+
+
+@pytest.mark.xfail(strict=True, raises=NotADirectoryError, reason="a traceback")
+def test_a_run_cannot_be_below_a_file(tmp_path, capsys):
+    (tmp_path / "file").write_text("mine")
+    refused(["train", "digits", *TINY, "--run", tmp_path / "file" / "run"], capsys, "--run")
+
+
+def test_an_empty_folder_becomes_the_run(tmp_path):
+    assert train(tmp_path, steps=1) == 0
+    assert (tmp_path / "config.json").is_file()
+
+
+def test_verbs_and_missing_words(capsys):
+    refused(["trian"], capsys, "must be one of train, sample, show; got 'trian'; did you mean 'train'?")
+    refused(["train"], capsys, "Missing from bytepixels train: SOURCE")
+    refused(["sample"], capsys, "Missing from bytepixels sample: RUN")
+    refused(["show"], capsys, "Missing from bytepixels show: SOURCE")
+    refused(["train", "digits", "--preset"], capsys, "argument --preset: expected one argument")
+
+
+def test_ctrl_c_outside_training(monkeypatch, capsys):
+    def interrupted(argv):
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(VERBS, "show", interrupted)
+    assert cli("show", "digits") == 130
+    assert capsys.readouterr().err.strip() == "bytepixels: interrupted"
+
+
+def test_the_process_exits_with_the_code(tmp_path):
+    command = [sys.executable, "-m", "bytepixels", "train", str(tmp_path / "nowhere")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=tmp_path, env=dict(os.environ))
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.startswith("bytepixels: ")
+    assert done.stderr.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []

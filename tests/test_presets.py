@@ -1,0 +1,160 @@
+"""Presets and the config: every preset is whole, what is saved comes back, what is unknown or impossible is refused."""
+
+import json
+from dataclasses import fields, replace
+
+import pytest
+import torch
+
+from bytepixels.build import build_network, build_process, build_sampler
+from bytepixels.errors import InputError
+from bytepixels.presets import PRESETS
+from bytepixels.process import SPACINGS
+from bytepixels.runs.config import (
+    MUTABLE,
+    Config,
+    DataConfig,
+    NetworkConfig,
+    ProcessConfig,
+    SampleConfig,
+    TrainConfig,
+    changed_settings,
+)
+from bytepixels.samplers import SAMPLERS
+from bytepixels.schedules import SCHEDULES
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_preset_builds(name):
+    config = PRESETS[name]()
+    assert config.preset == name
+    process = build_process(config)
+    assert process.T == config.process.timesteps
+    channels, classes = (1, 10) if name == "digits" else (3, 0)
+    network = build_network(config, channels, classes, CPU)
+    height, width = config.data.size or (8, 8)
+    label = torch.zeros(2, dtype=torch.long) if classes else None
+    x = torch.randn(2, channels, height, width)
+    assert network(x, torch.zeros(2), label).shape == x.shape
+    build_sampler(config.sample, process.T)
+    levels = process.levels(config.sample.steps, config.sample.spacing)
+    assert len(levels) == config.sample.steps + 1
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_preset_says_its_command(name):
+    command = f"bytepixels train {'PICTURES' if name == 'small' else name}"
+    command += "" if name == "small" else f" --preset {name}"
+    assert command in [line.strip() for line in PRESETS[name].__doc__.splitlines()]
+
+
+def test_digits_are_never_mirrored():
+    assert PRESETS["digits"]().data.flip == "no"
+
+
+def test_cifar10_is_ddpms_network():
+    """35,746,307 parameters: diffusers' rendering of Ho et al.'s network for CIFAR-10."""
+    network = build_network(PRESETS["cifar10"](), 3, 0, CPU)
+    assert sum(parameter.numel() for parameter in network.parameters()) == 35_746_307
+    config = PRESETS["cifar10"]()
+    assert (config.process.schedule, config.process.prediction, config.process.timesteps) == ("linear", "eps", 1000)
+    assert (config.train.images, config.train.batch, config.train.lr) == (800_000 * 128, 128, 2e-4)
+    assert config.network.dropout == 0.1
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_config_comes_back_from_json(name):
+    config = PRESETS[name]()
+    assert Config.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+    assert Config.from_dict({}) == Config()
+
+
+@pytest.mark.parametrize(
+    ("values", "sentence"),
+    [
+        ({"trian": {}}, "a key of config must be one of .*'trian'; did you mean 'train'"),
+        ({"train": {"learning_rate": 1}}, "a key of train must be one of .*got 'learning_rate'"),
+        ({"network": {"head": 1}}, "did you mean 'heads'"),
+        ({"sample": {"step": 1}}, "did you mean 'steps'"),
+        ({"data": {"flip": "maybe"}}, "--flip must be one of auto, yes, no; got 'maybe'"),
+        ({"process": {"timesteps": 10}, "sample": {"steps": 11}}, r"--steps must be in 1\.\.10, got 11"),
+    ],
+)
+def test_unknown_keys_and_impossible_values_raise(values, sentence):
+    with pytest.raises(InputError, match=sentence):
+        Config.from_dict(values)
+
+
+@pytest.mark.parametrize(
+    ("make", "sentence"),
+    [
+        (lambda: DataConfig(fit="stretch"), "--fit"),
+        (lambda: DataConfig(size=(8, 5000)), r"--size width must be in 1\.\.4096, got 5000"),
+        (lambda: ProcessConfig(timesteps=0), "--timesteps"),
+        (lambda: ProcessConfig(zero_terminal_snr=True), "--zero-terminal-snr needs --prediction v or x0, got eps"),
+        (lambda: ProcessConfig(prediction="noise"), "--prediction"),
+        (lambda: TrainConfig(lr=float("nan")), "--lr must be between 0 and 1, got nan"),
+        (lambda: TrainConfig(clip_norm=float("nan")), "--clip-norm must be at least 0, got nan"),
+        (lambda: TrainConfig(micro_batch=129), r"--micro-batch must be in 0\.\.128, got 129"),
+        (lambda: TrainConfig(precision="fp16"), "--precision"),
+        (lambda: TrainConfig(lr_decay="step"), "--lr-decay"),
+        (lambda: SampleConfig(eta=0.5, sampler="ddpm"), "--eta belongs to --sampler ddim"),
+    ],
+)
+def test_each_config_checks_itself(make, sentence):
+    with pytest.raises(InputError, match=sentence):
+        make()
+
+
+def test_the_config_knows_every_name_that_can_be_built():
+    for schedule in SCHEDULES:
+        ProcessConfig(schedule=schedule)
+    for sampler in SAMPLERS:
+        SampleConfig(sampler=sampler)
+    for spacing in SPACINGS:
+        SampleConfig(spacing=spacing)
+
+
+def test_configs_are_frozen():
+    with pytest.raises(AttributeError):
+        Config().train.lr = 1.0
+
+
+def test_no_flag_has_two_meanings():
+    """Flags carry no prefix, so the parts of a config may not share a name."""
+    names = [
+        f.name for part in (DataConfig, ProcessConfig, NetworkConfig, TrainConfig, SampleConfig) for f in fields(part)
+    ]
+    assert len(names) == len(set(names))
+    assert set(names) >= MUTABLE
+
+
+OTHER = {
+    "data": DataConfig((4, 5), 2, "pad", "red", "yes", "test", strict=True),
+    "process": ProcessConfig(500, "cosine", zero_terminal_snr=True, prediction="v"),
+    "network": NetworkConfig(64, (1, 2), 3, (0,), 2, 0.2, "ddpm", labels=False),
+    "train": TrainConfig(
+        9, 64, 8, 1e-3, 7, "cosine", 0.1, 2.0, 5, 0.2, "bf16", "cuda", 1, 3.0, 1, 2, 3, 4.0, tensorboard=True
+    ),
+}
+
+
+@pytest.mark.parametrize("part", OTHER)
+def test_every_setting_that_weights_depend_on_is_compared(part):
+    old = Config()
+    changed = {line.split()[0] for line in changed_settings(old, replace(old, **{part: OTHER[part]}))}
+    settings = {f.name for f in fields(OTHER[part])}
+    for name in settings:
+        assert getattr(OTHER[part], name) != getattr(getattr(old, part), name), f"this test leaves {name} as it is"
+    assert changed == {"--" + name.replace("_", "-") for name in settings - MUTABLE}
+
+
+def test_how_to_sample_may_change():
+    assert changed_settings(Config(), Config(sample=SampleConfig("heun", steps=3, spacing="karras"))) == []
+
+
+def test_changes_are_said_as_flags():
+    new = Config(train=TrainConfig(lr=1e-3), network=NetworkConfig(multipliers=(1, 2)))
+    assert changed_settings(Config(), new) == ["--multipliers 1 2 2 2 -> 1 2", "--lr 0.0002 -> 0.001"]
