@@ -48,7 +48,7 @@ def contenders(
 def ours(config: Config, pictures: Tensor, device: torch.device) -> Contender:
     """The whole of bytepixels' own step: batch, flips, noise, loss, clipping, Adam, EMA."""
     batch = config.train.batch
-    network = build_network(config, 3, 0, device)
+    network = build_network(config, (3, 32, 32), 0, device)
     process, state = build_process(config), TrainState.fresh(network, config.train)
     draw = build_draw(config, process, Batches(pictures.numpy(), None, batch, flip=True, device=device), 0)
     loss = build_loss(config, process, PixelCodec(), device)

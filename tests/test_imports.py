@@ -17,7 +17,7 @@ MODULES = {
 CORE = ["schedules", "process", "prediction", "denoise", "samplers", "training", "likelihood"]
 LEAVES = {"errors", "randomness"}
 TOP = {"cli", "verbs", "__main__"}
-HEAVY = {"matplotlib", "scipy", "sklearn", "pooch", "tyro", "rich", "PIL", "tensorboard", "diffusers", "safetensors"}
+HEAVY = {"matplotlib", "scipy", "sklearn", "pooch", "tyro", "rich", "PIL", "tensorboard", "diffusers"}
 
 
 def imported(module: str) -> set[str]:

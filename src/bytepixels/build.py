@@ -1,6 +1,7 @@
 """The one place where names in a config become objects."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -27,12 +28,15 @@ def build_process(config: Config) -> GaussianDiffusion:
     return GaussianDiffusion(config.process.timesteps, schedule)
 
 
-def build_network(config: Config, channels: int, classes: int, device: torch.device) -> nn.Module:
-    """The network of a config, its weights a function of the seed. `classes` is 0 where there are no labels."""
+def build_network(config: Config, shape: tuple[int, int, int], classes: int, device: torch.device) -> UNet:
+    """The network of a config for pictures of `shape` (C, H, W), its weights a function of the seed.
+
+    `classes` is 0 where there are no labels. Raises InputError when the pictures are too small for its levels.
+    """
     torch.manual_seed(derived_seed(config.train.seed, INIT))
     net = config.network
     network = UNet(
-        channels=channels,
+        channels=shape[0],
         width=net.width,
         multipliers=net.multipliers,
         blocks=net.blocks,
@@ -42,6 +46,7 @@ def build_network(config: Config, channels: int, classes: int, device: torch.dev
         num_classes=classes or None,
         embedding=net.embedding,
     )
+    network.check_size(*shape[1:])
     return network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
@@ -66,28 +71,38 @@ def build_draw(config: Config, process: GaussianDiffusion, batches: Batches, cla
 
 def build_loss(config: Config, process: GaussianDiffusion, codec: PixelCodec, device: torch.device) -> Loss:
     """(model, images uint8, label, t, noise) -> squared error per picture [B], float32."""
-    bf16 = config.train.precision == "bf16"
 
     def loss(model: nn.Module, images: Tensor, label: Tensor | None, t: Tensor, noise: Tensor) -> Tensor:
-        def network(*inputs: Tensor) -> Tensor:
-            with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-                return model(*inputs)
-
+        network = at_precision(model, config, device)
         x0 = codec.to_model(images)
         return diffusion_loss(network, process, x0, config.process.prediction, label, t, noise)[0]
 
     return loss
 
 
+def at_precision(network: nn.Module, config: Config, device: torch.device) -> Callable[..., Tensor]:
+    """The network in the run's arithmetic; everything round it stays in float32."""
+    if config.train.precision == "float32":
+        return network
+
+    def call(*inputs: Tensor) -> Tensor:
+        with torch.autocast(device.type, torch.bfloat16):
+            return network(*inputs)
+
+    return call
+
+
 def build_denoiser(
     network: nn.Module, config: Config, settings: SampleConfig, process: GaussianDiffusion, label: Tensor | None
 ) -> Denoise:
     """The network as a denoiser, guided and clipped as the settings say. `label` [B]; None samples without."""
-    denoise: Denoise = Denoiser(network, config.process.prediction, process.sigma_data, label)
+    call = at_precision(network, config, next(network.parameters()).device)
+    conditional = Denoiser(call, config.process.prediction, process.sigma_data, label)
+    denoise: Denoise = conditional
     if settings.guidance != 1:
         if label is None:
             raise InputError(f"--guidance {settings.guidance:g} needs class labels, and this run has none")
-        denoise = guided(denoise, Denoiser(network, config.process.prediction, process.sigma_data), settings.guidance)
+        denoise = guided(conditional, replace(conditional, label=None), settings.guidance)
     return clipped(denoise) if settings.clip else denoise
 
 

@@ -111,7 +111,7 @@ def cifar(path, images, labels, dump=python2_pickle):
         f"cifar-10-batches-py/{name}": dump(flat[2 * i : 2 * i + 2], labels[2 * i : 2 * i + 2])
         for i, name in enumerate(names)
     }
-    order = sorted(batches, key=lambda name: name[::-1])  # the real archive is not in order, either
+    order = sorted(batches, reverse=True)  # the real archive is not in order, either
     return tar_of(path, {"cifar-10-batches-py/readme.html": b"<p>", **{name: batches[name] for name in order}})
 
 

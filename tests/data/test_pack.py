@@ -310,9 +310,11 @@ def test_the_loser_of_a_race_uses_what_the_winner_made(tmp_path, folder, packed)
         if done == 2 and not winner:
             winner.append(None)
             winner[0] = packed(folder)
+            winner.append((winner[0].path / "images.npy").stat().st_ino)
 
     result = packed(folder, progress=other_process)
     assert result.path == winner[0].path
+    assert (result.path / "images.npy").stat().st_ino == winner[1]  # others may have it open
     assert np.array_equal(result.images, winner[0].images)
     assert packs(tmp_path) == [result.path.name]
 

@@ -109,13 +109,16 @@ class UNet(nn.Module):
             time = time + (self.label.weight[-1] if label is None else self.label(label))
         return F.silu(time)
 
-    def _check_input(self, x: Tensor, t: Tensor, label: Tensor | None) -> None:
-        if x.ndim != 4 or x.shape[1] != self.channels:
-            raise InputError(f"x must be [B, {self.channels}, H, W], got {list(x.shape)}")
-        height, width = x.shape[2:]
+    def check_size(self, height: int, width: int) -> None:
+        """Raise InputError when a side is too small to be halved on every level."""
         if min(height, width) < self.min_side:
             limit = f"{self.min_side.bit_length()} levels: each side must be at least {self.min_side}"
             raise InputError(f"{height} x {width} pictures are too small for {limit}")
+
+    def _check_input(self, x: Tensor, t: Tensor, label: Tensor | None) -> None:
+        if x.ndim != 4 or x.shape[1] != self.channels:
+            raise InputError(f"x must be [B, {self.channels}, H, W], got {list(x.shape)}")
+        self.check_size(*x.shape[2:])
         if t.shape != x.shape[:1]:
             raise InputError(f"t must be [{len(x)}], one time per picture, got {list(t.shape)}")
         if label is not None:

@@ -4,7 +4,7 @@ import json
 import os
 import platform
 import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -21,7 +21,9 @@ class Run:
     path: Path
     config: Config
     data: dict[str, Any]
-    """What it was trained on: source, count, classes, size, channels and sha256 of the packed pictures."""
+    """What it was trained on: source, count, classes and the sha256 of the packed pictures."""
+    made_by: list[dict[str, Any]] = field(default_factory=list)
+    """Versions, machine and commit of every process that worked on it, the first one first."""
 
     @property
     def checkpoints(self) -> Path:
@@ -48,15 +50,23 @@ class Run:
         """Write config.json, resolved, with the versions and the commit that made it."""
         self.samples.mkdir(parents=True, exist_ok=True)
         self.checkpoints.mkdir(exist_ok=True)
-        write_json(
-            self.path / "config.json",
-            {"format": FORMAT, "config": self.config.to_dict(), "data": self.data, "made_by": provenance()},
-        )
+        made_by = [*self.made_by, provenance()]
+        saved = {"format": FORMAT, "config": self.config.to_dict(), "data": self.data, "made_by": made_by}
+        write_json(self.path / "config.json", saved)
 
     def log(self, record: dict[str, Any]) -> None:
         """Append one line to log.jsonl."""
         with open(self.path / "log.jsonl", "a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
+
+    def trim_log(self, step: int) -> None:
+        """Drop the lines after `step`: a process that was killed may have logged more than it saved."""
+        path = self.path / "log.jsonl"
+        if path.is_file():
+            lines = path.read_text(encoding="utf-8").splitlines()
+            kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= step]
+            if len(kept) < len(lines):
+                path.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
 
 
 def is_run(path: Path) -> bool:
@@ -73,7 +83,7 @@ def open_run(path: Path) -> Run:
         saved = json.loads((path / "config.json").read_text(encoding="utf-8"))
         if saved["format"] != FORMAT:
             raise InputError(f"{path} has run format {saved['format']}, this version reads {FORMAT}")
-        return Run(path, Config.from_dict(saved["config"]), saved["data"])
+        return Run(path, Config.from_dict(saved["config"]), saved["data"], saved["made_by"])
     except InputError:
         raise
     except (ValueError, KeyError, TypeError, OSError) as error:

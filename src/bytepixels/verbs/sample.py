@@ -163,7 +163,7 @@ def find_checkpoint(run: Run, name: str | None) -> Path:
 
 def load_network(run: Run, checkpoint: Path, weights: str, device: torch.device) -> nn.Module:
     """The run's network with the "ema" or "model" weights of a checkpoint."""
-    network = build_network(run.config, run.shape[0], len(run.classes), device)
+    network = build_network(run.config, run.shape, len(run.classes), device)
     network.load_state_dict(read_tensors(checkpoint, weights))
     return network.eval().requires_grad_(False)
 

@@ -26,8 +26,9 @@ def train(source: str, config: Config, path: Path) -> int:
         print(f"note: {len(packed)} pictures are few; the model may learn to copy them")
     run = prepare_run(packed, source, config, path, device)
     with stop_on_signals() as stop:
-        trainer = Trainer(run, packed, device)
+        trainer = Trainer(run, packed, device)  # what does not fit together is refused here: nothing is written yet
         if trainer.state.step < total_steps(run.config.train):
+            run.save()
             return trainer.fit(stop)
     print(f"{path} is finished: {run.config.train.images:,} images seen. Go on with a larger --images.")
     print(f"Draw pictures with: bytepixels sample {path}")
@@ -58,7 +59,7 @@ def pack_with_progress(source: str, data: DataConfig) -> Packed:
 
 
 def prepare_run(packed: Packed, source: str, config: Config, path: Path, device: torch.device) -> Run:
-    """Make the run directory, or check that the one that is there is of the same pictures and settings."""
+    """A new run, not yet written, or the one that is there once its pictures and settings are seen to be the same."""
     config = resolved(config, source, packed, device)
     data = {"source": source, "count": len(packed), "classes": list(packed.classes), "sha256": packed.meta["sha256"]}
     if is_run(path):
@@ -67,11 +68,10 @@ def prepare_run(packed: Packed, source: str, config: Config, path: Path, device:
             raise InputError(f"{path} is of other pictures ({old.data['source']}) than {source}; choose another --run")
         if changed := changed_settings(old.config, config):
             raise InputError(f"{path} was begun with other settings ({', '.join(changed)}); choose another --run")
-    elif path.exists() and (not path.is_dir() or any(path.iterdir())):
+        return replace(old, config=config)
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise InputError(f"{path} exists and is not a run; choose another --run")
-    run = Run(path, config, data)
-    run.save()
-    return run
+    return Run(path, config, data)
 
 
 def resolved(config: Config, source: str, packed: Packed, device: torch.device) -> Config:

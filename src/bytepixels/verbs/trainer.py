@@ -19,7 +19,7 @@ from ..errors import InputError
 from ..images import beside, grid, save_png
 from ..progress import Progress, duration
 from ..runs.checkpoint import list_checkpoints, read_state, read_tensors, save_checkpoint
-from ..runs.directory import Run
+from ..runs.directory import Run, write_json
 from ..train.loop import StepResult, TrainState, total_steps, train_steps
 from .sample import draw_pictures
 
@@ -61,7 +61,7 @@ class Trainer:
         process, classes = build_process(run.config), len(run.classes)
         self.draw = build_draw(run.config, process, self.batches, classes)
         self.loss = build_loss(run.config, process, PixelCodec(), device)
-        self.state = TrainState.fresh(build_network(run.config, run.shape[0], classes, device), self.config)
+        self.state = TrainState.fresh(build_network(run.config, run.shape, classes, device), self.config)
         self.saved_step = load_latest(run, self.state)
         self.unread: list[StepResult] = []
         self.note = ""
@@ -92,6 +92,8 @@ class Trainer:
                     break
                 if self.preview_due(result.step):
                     self.preview(progress)
+        if self.board is not None:
+            self.board.close()
         if stop.signal is not None:
             print(f"stopped at {self.images:,} images; saved. The same command goes on from there.", file=sys.stderr)
             return 128 + stop.signal
@@ -124,12 +126,12 @@ class Trainer:
         pictures, times = self.batches.indices(step).tolist(), [] if t is None else t.tolist()
         where: dict[str, Any] = {"step": step, "seed": self.config.seed, "grad_norm": str(result.grad_norm.item())}
         each = [{"picture": p, "t": t, "loss": str(v)} for p, t, v in zip(pictures, times, losses, strict=True)]
-        self.run.log({"nonfinite": where | {"batch": each}})
+        write_json(self.run.path / "nonfinite.json", where | {"batch": each})
         bad = next((one for one in each if not math.isfinite(float(one["loss"]))), each[0])
         raise TrainingError(
             f"the loss or its gradient is not finite at step {step} with seed {self.config.seed} (picture "
             f"{bad['picture']}, t {bad['t']}, loss {bad['loss']}, gradient {where['grad_norm']}); the batch is in "
-            f"{self.run.path / 'log.jsonl'}, the last checkpoint is intact. Try a smaller --lr or --precision float32"
+            f"{self.run.path / 'nonfinite.json'}, the last checkpoint is whole. Try a smaller --lr"
         )
 
     def save(self, progress: Progress) -> None:
@@ -165,14 +167,21 @@ class Trainer:
 
 
 def load_latest(run: Run, state: TrainState) -> int | None:
-    """Take over the newest checkpoint that is whole, saying when a newer one is not. Returns its step."""
-    for checkpoint in reversed(list_checkpoints(run.checkpoints)):
+    """Take over the newest checkpoint that is whole, saying when a newer one is not. Returns its step; None at first.
+
+    Raises InputError when there are checkpoints and none is whole: beginning anew would overwrite the run.
+    """
+    known = list_checkpoints(run.checkpoints)
+    for checkpoint in reversed(known):
         try:
             step = read_state(checkpoint)["step"]
             state.load(step, {stem: read_tensors(checkpoint, stem) for stem in ("model", "ema", "optimizer")})
+            run.trim_log(step)
             return step
         except InputError as error:
-            print(f"warning: {error}; taking the checkpoint before it", file=sys.stderr)
+            print(f"warning: {error}; looking for an older one", file=sys.stderr)
+    if known:
+        raise InputError(f"none of the {len(known)} checkpoints in {run.checkpoints} is whole; choose another --run")
     return None
 
 
