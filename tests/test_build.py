@@ -37,7 +37,7 @@ def batches():
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
-def test_the_process_has_the_schedule_and_T(schedule):
+def test_the_process_has_the_schedule(schedule):
     process = build_process(replace(CONFIG, process=ProcessConfig(timesteps=200, schedule=schedule)))
     assert torch.equal(process.betas, SCHEDULES[schedule](200))
 

@@ -31,7 +31,7 @@ def test_every_preset_builds(name):
     config = PRESETS[name]()
     assert config.preset == name
     process = build_process(config)
-    assert process.T == config.process.timesteps
+    assert len(process.betas) == config.process.timesteps
     channels, classes = (1, 10) if name == "digits" else (3, 0)
     network = build_network(config, channels, classes, CPU)
     height, width = config.data.size or (8, 8)

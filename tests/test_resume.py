@@ -13,12 +13,25 @@ import torch
 from bytepixels.data.batches import Batches
 from bytepixels.verbs.trainer import Stop
 
-from .verbs.tiny import STEP, TINY, checkpoints, cli, log_of, plain, read_json, same_bits, snapshot, tensors, train
+from .verbs.tiny import (
+    STEP,
+    TINY,
+    checkpoints,
+    cli,
+    log_of,
+    plain,
+    read_json,
+    same_bits,
+    snapshot,
+    tensors,
+    train,
+    words,
+)
 
 # Everything that a resume could lose: dropout, mirroring, label dropout, weight decay, a decaying rate, micro-batches.
-RICH = (
+RICH = words(
     "--dropout 0.2 --flip yes --label-dropout 0.3 --weight-decay 0.05 --lr-decay cosine --warmup 64 --micro-batch 12"
-).split()
+)
 
 
 class Watch:
@@ -176,7 +189,7 @@ def test_other_pictures_are_refused(finished, tmp_path, capsys):
 
 
 def test_what_only_watches_may_change(finished):
-    flags = "--keep 1 --log-seconds 9 --previews 0 --checkpoint-minutes 3 --sampler heun --steps 2 --device cpu".split()
+    flags = words("--keep 1 --log-seconds 9 --previews 0 --checkpoint-minutes 3 --sampler heun --steps 2 --device cpu")
     assert cli("train", "digits", "--run", finished, "--images", 3 * STEP, *flags) == 0
     assert [path.name for path in checkpoints(finished)] == ["step-00000003"]
 

@@ -13,7 +13,7 @@ from bytepixels.runs.directory import open_run
 from bytepixels.samplers import SAMPLERS
 from bytepixels.verbs.sample import chosen_settings, draw_pictures, find_checkpoint, load_network
 
-from .tiny import checkpoints, cli, picture, plain, read_json, snapshot, train
+from .tiny import checkpoints, cli, picture, plain, read_json, snapshot, train, words
 
 CPU = torch.device("cpu")
 
@@ -29,7 +29,7 @@ def train_once(tmp_path_factory, *flags, steps):
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """30 steps on digits: enough for labels, weights and settings to show in the pictures. Samples with 6 steps."""
-    return train_once(tmp_path_factory, *"--warmup 0 --lr-decay none --steps 6 --attention 0".split(), steps=30)
+    return train_once(tmp_path_factory, *words("--warmup 0 --lr-decay none --steps 6 --attention 0"), steps=30)
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,7 @@ def farthest(some, others):
 
 def test_the_line_that_scripts_use(run, tmp_path, capsys):
     out = tmp_path / "OUT"
-    flags = "-n 16 --sampler ddim --steps 50 --seed 7".split()
+    flags = words("-n 16 --sampler ddim --steps 50 --seed 7")
     assert cli("sample", run, *flags, "--out", out) == 0
     assert f"16 pictures, grid.png and manifest.json: {out}" in capsys.readouterr().out
     names = [f"seed-{seed}.png" for seed in range(7, 23)]
@@ -155,13 +155,13 @@ def test_every_flag_changes_the_pictures_and_is_in_the_manifest(run, tmp_path, f
 
 
 def test_the_runs_own_settings_are_the_default(tmp_path):
-    own = "--sampler heun --steps 4 --spacing log_snr --guidance 1.5 --no-clip".split()
+    own = words("--sampler heun --steps 4 --spacing log_snr --guidance 1.5 --no-clip")
     assert train(tmp_path / "run", *own) == 0
     silent, manifest = draw(tmp_path / "run", tmp_path / "silent", "-n", 2)
     assert manifest["settings"] == {
         "sampler": "heun", "steps": 4, "spacing": "log_snr", "eta": 0.0, "guidance": 1.5, "clip": False,
     }  # fmt: skip
-    spelt = "--sampler heun --steps 4 --spacing log_snr --guidance 1.5 --clip False".split()
+    spelt = words("--sampler heun --steps 4 --spacing log_snr --guidance 1.5 --clip False")
     said, _ = draw(tmp_path / "run", tmp_path / "said", "-n", 2, *spelt)
     assert farthest(silent, said) == 0
 

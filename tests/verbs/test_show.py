@@ -74,8 +74,8 @@ def test_what_is_refused(tmp_path, capsys, flags, sentence):
 @pytest.mark.xfail(strict=True, reason="--timesteps 0 is blamed on --columns; --out of a file is a traceback")
 def test_what_is_refused_in_its_own_name(tmp_path, capsys, flags, sentence):
     (tmp_path / "FILE").write_text("mine")
-    words = [tmp_path / word if word == "FILE" else word for word in flags]
-    assert cli("show", "digits", "--out", tmp_path / "out", *words) == 2
+    flags = [tmp_path / word if word == "FILE" else word for word in flags]
+    assert cli("show", "digits", "--out", tmp_path / "out", *flags) == 2
     assert sentence in plain(capsys.readouterr().err)
 
 

@@ -28,6 +28,7 @@ from .tiny import (
     snapshot,
     tensors,
     train,
+    words,
 )
 
 
@@ -37,7 +38,7 @@ def run(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("BYTEPIXELS_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
         path = tmp_path_factory.mktemp("train") / "run"
-        flags = "--previews 2 --preview-pictures 3 --checkpoint-minutes 0 --keep 2 --warmup 100".split()
+        flags = words("--previews 2 --preview-pictures 3 --checkpoint-minutes 0 --keep 2 --warmup 100")
         assert train(path, *flags, steps=5) == 0
     return path
 

@@ -11,20 +11,26 @@ from safetensors.torch import load_file
 from bytepixels.cli import main
 
 STEP = 32  # images
-NETWORK = "--preset digits --width 8 --multipliers 1 --attention 0 --blocks 1".split()
-TINY = [  # all that these tests rely on, so that a preset may change
-    *NETWORK,
-    *"--dropout 0 --heads 1 --schedule cosine --prediction v --lr 0.002 --warmup 5000 --lr-decay cosine".split(),
-    *f"--ema-half-life 10000 --batch {STEP} --previews 0 --precision float32 --device cpu --log-seconds 0".split(),
-    *"--sampler ddim --steps 3".split(),
-]
 FILES = ("ema", "model", "optimizer")
 
 
-def cli(*words):
+def words(line):
+    return line.split()
+
+
+TINY = words(  # all that these tests rely on, so that a preset may change
+    """
+    --preset digits --width 8 --multipliers 1 --attention 0 --heads 1 --blocks 1 --dropout 0
+    --schedule cosine --prediction v --lr 0.002 --warmup 5000 --lr-decay cosine --ema-half-life 10000 --batch 32
+    --precision float32 --device cpu --log-seconds 0 --previews 0 --sampler ddim --steps 3
+    """
+)
+
+
+def cli(*line):
     """The exit code of one command line, in this process."""
     try:
-        return main([str(word) for word in words])
+        return main([str(word) for word in line])
     except SystemExit as stop:
         return stop.code
 
