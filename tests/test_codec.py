@@ -35,10 +35,14 @@ def test_half_precision_comes_back_within_its_own_rounding():
 
 
 def test_what_was_given_is_left_alone():
-    for pictures in (ALL.clone(), ALL.float()):
-        kept = pictures.clone()
-        PixelCodec().to_model(pictures)
-        assert torch.equal(pictures, kept)
+    pictures = ALL.clone()
+    PixelCodec().to_model(pictures)
+    assert torch.equal(pictures, ALL)
     x0 = torch.full((1, 1, 2, 2), 3.0)
     PixelCodec().to_images(x0)
     assert (x0 == 3).all()
+
+
+def test_pictures_that_are_floats_already_are_refused():
+    with pytest.raises(ValueError, match=r"pictures must be uint8, got torch\.float32"):
+        PixelCodec().to_model(ALL.float())

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .prediction import coefficients
 from .process import Level
@@ -23,9 +23,15 @@ class Denoiser:
 
     def __call__(self, x: Tensor, level: Level) -> Tensor:
         c_in, c_skip, c_out = coefficients(self.prediction, level.alpha, level.sigma, self.sigma_data)
-        t = torch.full((len(x),), level.t, device=x.device)  # [B]
+        t = torch.full((len(x),), level.t, device=x.device, dtype=torch.float32)  # [B]
         given = () if self.label is None else (self.label,)
-        return c_skip * x + c_out * self.network(c_in * x, t, *given).to(x.dtype)
+        output = self.network((c_in * x).to(weights_like(self.network, x).dtype), t, *given)
+        return c_skip * x + c_out * output.to(x.dtype)
+
+
+def weights_like(network: Callable[..., Tensor], default: Tensor) -> Tensor:
+    """A weight of the network, to read its type and device from; `default` where it has none."""
+    return next(network.parameters(), default) if isinstance(network, nn.Module) else default
 
 
 def clipped(denoise: Denoise, low: float = -1.0, high: float = 1.0) -> Denoise:

@@ -18,6 +18,13 @@ def check_choice(name: str, value: str, choices: Iterable[str]) -> str:
     raise InputError(f"{name} must be one of {', '.join(known)}; got {value!r}{hint}")
 
 
+def check_count(name: str, value: float, low: int, high: float = float("inf")) -> None:
+    """Raise InputError unless `value` is a whole number in low..high."""
+    check_range(name, value, low, high)
+    if value != int(value):
+        raise InputError(f"{name} must be a whole number, got {value}")
+
+
 def check_range(name: str, value: float, low: float, high: float = float("inf")) -> None:
     """Raise InputError unless low <= value <= high (NaN never passes)."""
     if not low <= value <= high:

@@ -26,7 +26,7 @@ def coefficients(
     c_in = variance**-0.5
     match check_choice("prediction", prediction, PREDICTIONS):
         case "eps":
-            if isinstance(alpha, float) and alpha == 0:
+            if not isinstance(alpha, Tensor) and alpha == 0:
                 raise InputError("noise prediction (eps) cannot start at zero terminal SNR; train with v or x0")
             return c_in, 1 / alpha, -sigma / alpha
         case "x0":

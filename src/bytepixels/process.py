@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .errors import InputError, check_choice, check_range
+from .errors import InputError, check_choice, check_count
 from .schedules import Schedule, linear_schedule
 
 SPACINGS = ("trailing", "leading", "linspace", "quadratic", "log_snr", "karras")
@@ -44,8 +44,8 @@ class GaussianDiffusion:
     sigma_data = 1.0  # images scaled to unit variance would make c_in exactly 1
 
     def __init__(self, timesteps: int = 1000, schedule: Schedule = linear_schedule):
-        check_range("timesteps", timesteps, 1)
-        self.T = timesteps
+        check_count("timesteps", timesteps, 1)
+        self.T = timesteps = int(timesteps)
         self.betas = torch.as_tensor(schedule(timesteps), dtype=torch.float64)
         if self.betas.shape != (timesteps,) or not bool(((self.betas > 0) & (self.betas <= 1)).all()):
             raise InputError(f"a schedule must give {timesteps} betas in (0, 1], got {_describe(self.betas)}")
@@ -69,11 +69,16 @@ class GaussianDiffusion:
         return alpha, sigma
 
     def add_noise(self, x0: Tensor, t: Tensor, noise: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """x_t and the noise in it, each like x0 [B, C, H, W]: sqrt(abar_t) x0 + sqrt(1 - abar_t) noise (eq. 4)."""
+        """x_t and the noise in it, each like x0 [B, C, H, W]: sqrt(abar_t) x0 + sqrt(1 - abar_t) noise (eq. 4).
+
+        x0: floating point, pixels in [-1, 1]; t: [B] integers in 0..T-1. InputError for other shapes or types.
+        """
+        t = torch.as_tensor(t)
+        _check_batch(x0, t, noise)
         compute = torch.promote_types(x0.dtype, torch.float32)
         if noise is None:
             noise = torch.randn(x0.shape, dtype=compute, device=x0.device).to(x0.dtype)
-        alpha, sigma = self.alpha_sigma(torch.as_tensor(t).to(x0.device), compute)
+        alpha, sigma = self.alpha_sigma(t.to(x0.device), compute)
         return (alpha * x0 + sigma * noise).to(x0.dtype), noise
 
     def levels(
@@ -86,21 +91,21 @@ class GaussianDiffusion:
         "log_snr" (even in log(alpha / sigma)), "karras" ((sigma / alpha)^(1/7) even; Karras et al. 2022, eq. 5).
         `times`: the timesteps themselves, descending. Default: all T.
         """
+        check_choice("spacing", spacing, SPACINGS)
         if times is None:
-            times = self._times(self.T if steps is None else steps, check_choice("spacing", spacing, SPACINGS))
-        self._check_times(times, steps)
-        alpha, sigma = self._tables["cpu"]
-        return [Level(float(t), alpha[t].item(), sigma[t].item()) for t in times] + [CLEAN]
+            times = self._times(self.T if steps is None else steps, spacing)
+        else:
+            times = self._checked(times, steps)
+        alpha, sigma = self._tables["cpu"][:, times].tolist()
+        return [Level(float(t), a, s) for t, a, s in zip(times, alpha, sigma, strict=True)] + [CLEAN]
 
     def _times(self, steps: int, spacing: str) -> list[int]:
-        if steps != int(steps):
-            raise InputError(f"steps must be a whole number, got {steps}")
-        check_range("steps", steps, 1, self.T)
+        check_count("steps", steps, 1, self.T)
         i = np.arange(steps, dtype=np.float64)
         u = i / max(steps - 1, 1)  # 0 at the noisiest level, 1 at the cleanest
         match spacing:
             case "trailing":
-                wanted = self.T * (steps - i) / steps - 1
+                wanted = np.round(self.T * (steps - i) / steps) - 1
             case "leading":
                 wanted = (steps - 1 - i) * (self.T // steps)
             case "linspace":
@@ -121,13 +126,14 @@ class GaussianDiffusion:
         wanted[0] = self.T - 1
         return wanted
 
-    def _check_times(self, times: Sequence[int], steps: int | None) -> None:
-        if len(times) == 0 or any(t != int(t) or not 0 <= t < self.T for t in times):
+    def _checked(self, times: Sequence[int], steps: int | None) -> list[int]:
+        if len(times) == 0 or any(not 0 <= t < self.T or t != int(t) for t in times):
             raise InputError(f"times must be whole numbers in 0..{self.T - 1}, got {list(times)}")
         if any(a <= b for a, b in pairwise(times)):
             raise InputError(f"times must descend from the noisiest level, got {list(times)}")
         if steps is not None and len(times) != steps:
             raise InputError(f"steps is {steps} but {len(times)} times are given: leave one of them out")
+        return [int(t) for t in times]
 
     def _table(self, device: torch.device) -> Tensor:
         """The [2, T] table of alpha and sigma on `device`: copied there once, then kept."""
@@ -144,6 +150,16 @@ def _distinct(wanted: np.ndarray, T: int) -> list[int]:
     i = np.arange(len(rounded))
     apart = np.maximum.accumulate(rounded - i) + i  # each at least one above the one before
     return np.minimum(apart, T - len(rounded) + i)[::-1].tolist()  # and room for those that follow
+
+
+def _check_batch(x0: Tensor, t: Tensor, noise: Tensor | None) -> None:
+    """Whatever would broadcast or round in silence is refused."""
+    if x0.ndim != 4 or not x0.is_floating_point():
+        raise InputError(f"x0 must be floating point [B, C, H, W], got {x0.dtype} {list(x0.shape)}")
+    if t.shape != x0.shape[:1] or t.is_floating_point():
+        raise InputError(f"t must be [{len(x0)}] integers, one for each picture, got {t.dtype} {list(t.shape)}")
+    if noise is not None and noise.shape != x0.shape:
+        raise InputError(f"noise must have the shape of x0, {list(x0.shape)}, got {list(noise.shape)}")
 
 
 def _describe(betas: Tensor) -> str:

@@ -1,18 +1,27 @@
 """Randomness as a function of a key: the same draws on one process or eight, before or after a resume."""
 
+import hashlib
+import struct
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 from torch import Tensor
+
+from .errors import InputError, check_count
+
+MAX_SEED = 2**32 - 1  # what torch's generator on the CPU tells apart
 
 # What a training step draws. Each purpose has its own stream, so that adding one never moves another.
 ORDER, FLIP, TIMES, NOISE, LABELS, DROPOUT, INIT = range(7)
 
 
 def derived_seed(*key: int) -> int:
-    """A 64-bit seed that depends on every number of the key, e.g. (seed, purpose, step)."""
-    return int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0])
+    """A 64-bit seed that depends on every number of the key and on their order, e.g. (seed, purpose, step).
+
+    torch's generator on the CPU reads the low 32 bits of it.
+    """
+    packed = struct.pack(f"<{len(key)}q", *key)
+    return int.from_bytes(hashlib.blake2b(packed, digest_size=8).digest(), "little")
 
 
 def seeded(*key: int, device: torch.device | str = "cpu") -> torch.Generator:
@@ -27,10 +36,14 @@ class SeededNoise:
     """
 
     def __init__(self, seeds: Sequence[int]):
+        for seed in seeds:
+            check_count("seed", seed, 0, MAX_SEED)
         self.generators = [torch.Generator().manual_seed(seed) for seed in seeds]
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Standard normal noise like x [B, C, H, W], B = len(seeds)."""
+        """Standard normal noise like x [B, C, H, W], B = len(seeds). InputError for another B."""
+        if len(x) != len(self.generators):
+            raise InputError(f"noise for {len(self.generators)} seeds was asked for {len(x)} pictures")
         draws = torch.empty(x.shape, dtype=torch.float32)
         for row, generator in zip(draws, self.generators, strict=True):
             row.normal_(generator=generator)

@@ -91,7 +91,7 @@ def trajectory(
     x: Tensor, levels: Sequence[Level], denoise: Denoise, step: Step, noise: Noise = torch.randn_like
 ) -> Iterator[Tensor]:
     """Yield x [B, C, H, W] at every level after the first; x comes in at levels[0]."""
-    if len(levels) < 2 or any(a.half_log_snr >= b.half_log_snr for a, b in pairwise(levels)):
+    if len(levels) < 2 or not all(a.half_log_snr < b.half_log_snr for a, b in pairwise(levels)):
         raise InputError(f"levels must be at least two, from noisy to clean, got {list(levels)}")
     memory = None
     for now, nxt in pairwise(levels):

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from .errors import check_range
+from .errors import check_count
 
 Schedule = Callable[[int], Tensor]  # timesteps T -> betas [T]
 
@@ -15,13 +15,13 @@ MAX_BETA = 0.999  # Nichol & Dhariwal 2021: no single step destroys everything
 
 def linear_schedule(timesteps: int, beta_start: float = 1e-4, beta_end: float = 0.02) -> Tensor:
     """Ho et al. 2020, section 4: betas evenly spaced. The ends suit T = 1000 and are not rescaled for another."""
-    check_range("timesteps", timesteps, 1)
+    check_count("timesteps", timesteps, 1)
     return torch.linspace(beta_start, beta_end, timesteps, dtype=torch.float64)
 
 
 def scaled_linear_schedule(timesteps: int, beta_start: float = 0.00085, beta_end: float = 0.012) -> Tensor:
     """Rombach et al. 2022 (latent diffusion): the square roots of the betas evenly spaced."""
-    check_range("timesteps", timesteps, 1)
+    check_count("timesteps", timesteps, 1)
     return torch.linspace(beta_start**0.5, beta_end**0.5, timesteps, dtype=torch.float64) ** 2
 
 
@@ -41,7 +41,7 @@ def betas_from_alpha_bar(timesteps: int, alpha_bar: Callable[[Tensor], Tensor]) 
 
     b_t = 1 - alpha_bar(t) / alpha_bar(t - 1), clamped to [0, 0.999].
     """
-    check_range("timesteps", timesteps, 1)
+    check_count("timesteps", timesteps, 1)
     curve = alpha_bar(torch.linspace(0, 1, timesteps + 1, dtype=torch.float64))
     return (1 - curve[1:] / curve[:-1]).clamp(0, MAX_BETA)
 

@@ -126,6 +126,7 @@ class TrainConfig:
             check_range(f"--{name.replace('_', '-')}", getattr(self, name), 0)
         check_range("--micro-batch", self.micro_batch, 0, self.batch)
         check_range("--label-dropout", self.label_dropout, 0, 1)
+        check_range("--seed", self.seed, 0, 2**63 - 1)
         check_range("--log-seconds", self.log_seconds, 0)
         if not 0 < self.lr < 1:
             raise InputError(f"--lr must be between 0 and 1, got {self.lr}")

@@ -13,7 +13,7 @@ from ..codec import PixelCodec
 from ..errors import InputError, check_choice, check_range
 from ..images import grid, save_gif, save_png, save_pngs
 from ..progress import Progress
-from ..randomness import SeededNoise
+from ..randomness import MAX_SEED, SeededNoise
 from ..runs.checkpoint import list_checkpoints, read_state, read_tensors
 from ..runs.config import SampleConfig
 from ..runs.directory import Run, open_run, provenance, write_json
@@ -40,7 +40,7 @@ class SampleRequest:
 
     def __post_init__(self) -> None:
         check_range("-n", self.n, 1)
-        check_range("--seed", self.seed, 0, 2**63)
+        check_range("--seed", self.seed, 0, MAX_SEED - self.n + 1)
         check_range("--batch", self.batch, 1)
 
 
