@@ -51,24 +51,24 @@ def test_zero_terminal_snr_rescales_the_schedule():
 
 def test_the_weights_are_a_function_of_the_seed():
     torch.manual_seed(99)
-    one = build_network(CONFIG, 1, 4, CPU)
+    one = build_network(CONFIG, (1, 8, 8), 4, CPU)
     torch.rand(5)
-    two = build_network(CONFIG, 1, 4, CPU)
-    three = build_network(replace(CONFIG, train=replace(CONFIG.train, seed=4)), 1, 4, CPU)
+    two = build_network(CONFIG, (1, 8, 8), 4, CPU)
+    three = build_network(replace(CONFIG, train=replace(CONFIG.train, seed=4)), (1, 8, 8), 4, CPU)
     assert all(torch.equal(a, b) for a, b in zip(one.parameters(), two.parameters(), strict=True))
     assert not torch.equal(one.first.weight, three.first.weight)
 
 
 def test_every_setting_reaches_the_network():
     net = NetworkConfig(16, (1, 2), 3, attention=(0,), heads=2, dropout=0.25, embedding="ddpm")
-    network = build_network(replace(CONFIG, network=net), 3, 7, CPU)
+    network = build_network(replace(CONFIG, network=net), (3, 8, 8), 7, CPU)
     assert network.first.weight.shape[:2] == (16, 3)
     assert network.null_label == 7
     assert network.min_side == 2
     assert {m.p for m in network.modules() if isinstance(m, torch.nn.Dropout)} == {0.25}
-    assert build_network(replace(CONFIG, network=net), 3, 0, CPU).null_label is None
+    assert build_network(replace(CONFIG, network=net), (3, 8, 8), 0, CPU).null_label is None
     t = torch.tensor([300.0])
-    assert not torch.equal(network.embed(t, 16), build_network(CONFIG, 3, 0, CPU).embed(t, 16))
+    assert not torch.equal(network.embed(t, 16), build_network(CONFIG, (3, 8, 8), 0, CPU).embed(t, 16))
 
 
 def test_a_batch_is_a_function_of_seed_and_step(batches):
@@ -121,13 +121,22 @@ def test_half_precision_touches_the_network_alone(batches, precision):
     torch.testing.assert_close(errors, batch[3].square().mean(dim=(1, 2, 3)))  # the error of "no noise" is the noise
 
 
+def test_pictures_too_small_for_the_levels_are_refused():
+    deep = replace(CONFIG, network=replace(TINY, multipliers=(1, 1, 1)))
+    assert build_network(deep, (1, 4, 9), 0, CPU).min_side == 4
+    with pytest.raises(InputError, match="3 x 9 pictures are too small for 3 levels: each side must be at least 4"):
+        build_network(deep, (1, 3, 9), 0, CPU)
+
+
 def test_guidance_pulls_from_no_label_to_the_label():
     """x0 = (c_skip x + c_out net) with a network whose output is its label: 4 stands for none."""
 
-    def network(x, t, label=None):
-        value = 4.0 if label is None else label.float()[:, None, None, None]
-        return torch.zeros_like(x) + value
+    class Network(torch.nn.Linear):  # some module with weights
+        def forward(self, x, t, label=None):
+            value = 4.0 if label is None else label.float()[:, None, None, None]
+            return torch.zeros_like(x) + value
 
+    network = Network(1, 1)
     config = replace(CONFIG, process=ProcessConfig(prediction="x0"))
     x, level, label = torch.zeros(2, 1, 4, 4), Level(10, 0.8, 0.6), torch.tensor([0, 1])
     for guidance, wanted in ((1.0, (0, 1)), (0.0, (4, 4)), (3.0, (-8, -5))):

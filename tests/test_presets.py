@@ -33,8 +33,8 @@ def test_every_preset_builds(name):
     process = build_process(config)
     assert len(process.betas) == config.process.timesteps
     channels, classes = (1, 10) if name == "digits" else (3, 0)
-    network = build_network(config, channels, classes, CPU)
     height, width = config.data.size or (8, 8)
+    network = build_network(config, (channels, height, width), classes, CPU)
     label = torch.zeros(2, dtype=torch.long) if classes else None
     x = torch.randn(2, channels, height, width)
     assert network(x, torch.zeros(2), label).shape == x.shape
@@ -56,7 +56,7 @@ def test_digits_are_never_mirrored():
 
 def test_cifar10_is_ddpms_network():
     """35,746,307 parameters: diffusers' rendering of Ho et al.'s network for CIFAR-10."""
-    network = build_network(PRESETS["cifar10"](), 3, 0, CPU)
+    network = build_network(PRESETS["cifar10"](), (3, 32, 32), 0, CPU)
     assert sum(parameter.numel() for parameter in network.parameters()) == 35_746_307
     config = PRESETS["cifar10"]()
     assert (config.process.schedule, config.process.prediction, config.process.timesteps) == ("linear", "eps", 1000)

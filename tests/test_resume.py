@@ -1,6 +1,8 @@
 """A run that stops and goes on is bitwise the run that never stopped; what would make it another run is refused."""
 
+import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -132,8 +134,7 @@ def test_a_finished_run_says_so_and_stays_as_it_is(tmp_path, watch, capsys):
     assert f"{run} is finished: 64 images seen. Go on with a larger --images." in said
     assert f"bytepixels sample {run}" in said
     assert watch.take() == []
-    before.pop("config.json")
-    assert before.items() <= snapshot(run).items()
+    assert snapshot(run) == before
 
 
 @pytest.mark.xfail(strict=True, reason="it says the budget that was asked for, not what was seen")
@@ -237,14 +238,13 @@ def test_a_damaged_checkpoint_is_said_and_the_one_before_it_taken(three_checkpoi
     said = capsys.readouterr()
     assert "warning" in said.err
     assert newest.name in said.err
-    assert "taking the checkpoint before it" in said.err
+    assert "looking for an older one" in said.err
     assert "going on from 64 images" in said.out
     assert [step for step, _, _ in watch.take()] == [2]
     again = tensors(newest)
     assert all(torch.equal(again[name], whole[name]) for name in whole)
 
 
-@pytest.mark.xfail(strict=True, reason="training starts from zero, and the rotation removes what it saves")
 def test_with_every_checkpoint_damaged_nothing_is_thrown_away(three_checkpoints, watch, capsys):
     for checkpoint in checkpoints(three_checkpoints):
         flip_a_byte(checkpoint)
@@ -253,9 +253,9 @@ def test_with_every_checkpoint_damaged_nothing_is_thrown_away(three_checkpoints,
     error = capsys.readouterr().err
     assert "step-00000001" in error
     assert "damaged" in error
+    assert "none of the 3 checkpoints in" in error
     assert watch.take() == []
-    before.pop("config.json")
-    assert before.items() <= snapshot(three_checkpoints).items()
+    assert snapshot(three_checkpoints) == before
 
 
 @pytest.mark.xfail(strict=True, reason="a damaged checkpoint of a later step counts as one of the last to keep")
@@ -273,6 +273,41 @@ def test_what_a_killed_process_left_behind_is_no_checkpoint(three_checkpoints):
     (partial / "model.safetensors").write_bytes(b"half")
     assert train(three_checkpoints, *RICH, steps=4) == 0
     assert checkpoints(three_checkpoints)[-1].name == "step-00000004"
+
+
+def test_the_log_goes_on_from_the_checkpoint(three_checkpoints):
+    """A killed process may have logged steps that it did not save, the last of them by half."""
+    saved = log_of(three_checkpoints)
+    with open(three_checkpoints / "log.jsonl", "a") as file:
+        file.write('{"step": 4, "loss": 7.0}\n{"step": 5, "lo')
+    assert train(three_checkpoints, *RICH, steps=5) == 0
+    lines = log_of(three_checkpoints)
+    assert lines[:3] == saved
+    assert [line["step"] for line in lines] == [1, 2, 3, 4, 5]
+    assert lines[3]["loss"] != 7
+
+
+@pytest.mark.xfail(strict=True, reason="the log is trimmed only where a checkpoint is loaded")
+def test_the_log_begins_again_when_nothing_was_saved(three_checkpoints):
+    shutil.rmtree(three_checkpoints / "checkpoints")
+    assert train(three_checkpoints, *RICH, steps=3) == 0
+    assert [line["step"] for line in log_of(three_checkpoints)] == [1, 2, 3]
+
+
+@pytest.mark.xfail(strict=True, reason="KeyError: a traceback", raises=KeyError)
+def test_a_log_line_of_another_kind_does_not_end_the_run(three_checkpoints):
+    with open(three_checkpoints / "log.jsonl", "a") as file:
+        file.write('{"nonfinite": {}}\n')  # as runs of the first days have them
+    assert train(three_checkpoints, *RICH, steps=4) == 0
+
+
+@pytest.mark.xfail(strict=True, reason="its one record is unpacked into its keys")
+def test_a_config_with_one_record_of_what_made_it(finished):
+    saved = read_json(finished / "config.json")
+    saved["made_by"] = saved["made_by"][0]  # as runs of the first days have it
+    (finished / "config.json").write_text(json.dumps(saved))
+    assert train(finished, "--flip", "yes", steps=3) == 0
+    assert [type(one) for one in read_json(finished / "config.json")["made_by"]] == [dict, dict]
 
 
 # Signals, to a process of their own

@@ -52,7 +52,7 @@ def test_config_json_is_resolved_and_says_what_made_it(run):
     assert config.train.precision == "float32"
     assert config.network.width == 8
     assert config.to_dict() == Config.from_dict(config.to_dict()).to_dict()
-    data, made_by = saved["data"], saved["made_by"]
+    data, (made_by,) = saved["data"], saved["made_by"]
     assert data["source"] == "digits"
     assert data["count"] == 1797
     assert data["classes"] == list("0123456789")
@@ -252,9 +252,9 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, capsys, poisoned, mon
     assert train(run, "--log-seconds", log_seconds, "--checkpoint-minutes", 0, "--seed", 11, steps=6) == 1
     error, t, bad = capsys.readouterr().err, int(poisoned[3][5]), int(drawn[3][5])
     assert f"not finite at step 3 with seed 11 (picture {bad}, t {t}, loss nan" in error
-    assert str(run / "log.jsonl") in error
+    assert str(run / "nonfinite.json") in error
     assert "Traceback" not in error
-    report = log_of(run)[-1]["nonfinite"]
+    report = read_json(run / "nonfinite.json")
     assert (report["step"], report["seed"]) == (3, 11)
     assert [one["picture"] for one in report["batch"]] == drawn[3].tolist()
     assert [one["t"] for one in report["batch"]] == poisoned[3].tolist()
