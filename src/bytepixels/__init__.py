@@ -16,8 +16,7 @@ from .schedules import (
     zero_terminal_snr,
 )
 from .training import diffusion_loss, sample, training_step
-
-__version__ = "0.1.0"
+from .version import __version__
 
 __all__ = [
     "CLEAN",
@@ -31,6 +30,7 @@ __all__ = [
     "PixelCodec",
     "SeededNoise",
     "UNet",
+    "__version__",
     "clipped",
     "cosine_schedule",
     "diffusion_loss",

@@ -22,6 +22,7 @@ from .training import diffusion_loss
 
 
 def build_process(config: Config) -> GaussianDiffusion:
+    """The forward process with the config's schedule."""
     schedule = SCHEDULES[config.process.schedule]
     if config.process.zero_terminal_snr:
         return GaussianDiffusion(config.process.timesteps, lambda timesteps: zero_terminal_snr(schedule(timesteps)))
@@ -133,6 +134,7 @@ def best_precision(name: Precision, device: torch.device) -> Precision:
     if name != "auto":
         return name
     if device.type == "cuda":
-        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
+        with torch.cuda.device(device):
+            return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
     has_bf16: Callable[[], bool] = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
     return "bf16" if device.type == "cpu" and has_bf16() else "float32"

@@ -115,8 +115,8 @@ def train(argv: list[str]) -> int:
     else:
         default = PRESETS[check_choice("--preset", preset or "small", PRESETS)]()
     request = _parse("train", Train, argv, Train(source=tyro.MISSING, config=default))
-    from torch import OutOfMemoryError
-
+    if request.source != source:
+        raise InputError(f"SOURCE comes first: bytepixels train {request.source} ...")
     from .verbs.train import train as train_verb
     from .verbs.trainer import TrainingError
 
@@ -124,11 +124,6 @@ def train(argv: list[str]) -> int:
         return train_verb(request.source, request.config, path)
     except TrainingError as error:
         print(f"bytepixels: {error}", file=sys.stderr)
-        return 1
-    except OutOfMemoryError:
-        print(
-            f"bytepixels: out of memory; try --micro-batch {max(1, request.config.train.batch // 4)}", file=sys.stderr
-        )
         return 1
 
 
@@ -202,6 +197,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
     except BrokenPipeError:
         return 0
+    except RuntimeError as error:
+        if "out of memory" not in str(error) and "can't allocate memory" not in str(error):
+            raise
+        print(
+            "bytepixels: out of memory; try train --micro-batch, or sample --batch, with fewer pictures",
+            file=sys.stderr,
+        )
+        return 1
     except OSError as error:  # a full disk, a folder that may not be written: the run is intact
         print(f"bytepixels: {error}", file=sys.stderr)
         return 1

@@ -53,7 +53,7 @@ def cifar10() -> Config:
     return Config(
         preset="cifar10",
         data=DataConfig(size=(32, 32), channels=3, flip="yes"),
-        network=NetworkConfig(labels=False),  # DDPM's is unconditional
+        network=NetworkConfig(embedding="ddpm", labels=False),  # DDPM's is unconditional
         train=TrainConfig(images=102_400_000, batch=128, lr=2e-4, warmup=640_000, ema_half_life=887_000),
         sample=SampleConfig(sampler="ddim", steps=100, spacing="quadratic"),
     )

@@ -21,7 +21,7 @@ class Progress:
         self.stream = stream or sys.stderr
         self.recent = deque([(time.monotonic(), start)])
         self.live: Live | None = None
-        self.printed = time.monotonic()
+        self.printed, self.ended = time.monotonic(), False
 
     def __enter__(self) -> "Progress":
         if self.stream.isatty():
@@ -37,17 +37,26 @@ class Progress:
             self.live.stop()
 
     def update(self, done: int, note: str = "") -> None:
-        """Show that `done` of the total is done. Plain lines come every 10 seconds and at the end."""
+        """Count and show that `done` of the total is done."""
+        self.count(done)
+        self.show(note)
+
+    def count(self, done: int) -> None:
+        """Take note that `done` of the total is done, and of when."""
         now = time.monotonic()
         self.recent.append((now, done))
         while now - self.recent[0][0] > WINDOW and len(self.recent) > 2:
             self.recent.popleft()
+
+    def show(self, note: str = "") -> None:
+        """Draw the line. Plain lines come every 10 seconds and, once, at the end."""
+        now, done = self.recent[-1]
         if self.live is not None:
             from rich.text import Text
 
             self.live.update(Text(self.line(done, note)))
-        elif done >= self.total or now - self.printed >= PLAIN_SECONDS:
-            self.printed = now
+        elif now - self.printed >= PLAIN_SECONDS or (done >= self.total and not self.ended):
+            self.printed, self.ended = now, done >= self.total
             self.say(self.line(done, note))
 
     def say(self, text: str) -> None:

@@ -39,9 +39,9 @@ class Batches:
     def __call__(self, step: int) -> tuple[Tensor, Tensor | None]:
         """(images uint8 [B, C, H, W], labels int64 [B] or None) of step `step`, on the device."""
         chosen = self.indices(step)
-        index = torch.from_numpy(chosen).to(self.device)
+        index = self._upload(chosen)
         if self.resident is None:
-            images = torch.from_numpy(self.images[chosen]).to(self.device)
+            images = self._upload(self.images[chosen])
         else:
             images = self.resident[index]
         if self.flip:
@@ -50,8 +50,16 @@ class Batches:
 
     def _mirrored(self, images: Tensor, step: int) -> Tensor:
         """Half of the pictures, chosen by (seed, step), left to right."""
-        coin = torch.rand(len(images), generator=seeded(self.seed, FLIP, step)).to(self.device) < 0.5
+        generator = seeded(self.seed, FLIP, step, device=self.device)
+        coin = torch.rand(len(images), generator=generator, device=self.device) < 0.5
         return torch.where(coin[:, None, None, None], images.flip(-1), images)
+
+    def _upload(self, values: np.ndarray) -> Tensor:
+        """Onto the device without waiting for it."""
+        host = torch.from_numpy(values)
+        return (
+            host.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else host.to(self.device)
+        )
 
     def _order(self, epoch: int) -> np.ndarray:
         """A permutation of all pictures for one epoch; the last two are kept."""

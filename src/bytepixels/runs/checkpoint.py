@@ -24,23 +24,37 @@ Tensors = Mapping[str, Mapping[str, Tensor]]  # file stem -> name -> tensor
 
 def save_checkpoint(folder: Path, step: int, images: int, tensors: Tensors, keep: int) -> Path:
     """Write checkpoint `step` under a temporary name, rename it, and remove all but the last `keep`."""
-    final = folder / f"step-{step:08d}"
-    temporary = folder / f".tmp-{final.name}-{os.getpid()}"
-    shutil.rmtree(temporary, ignore_errors=True)
+    final, temporary = folder / f"step-{step:08d}", folder / f".tmp-{step:08d}"
+    for stale in folder.glob(".tmp-*"):  # of a process that was killed in the middle of a save
+        shutil.rmtree(stale)
     temporary.mkdir(parents=True)
-    for stem, named in tensors.items():
-        save_file({name: t.detach().cpu().contiguous() for name, t in named.items()}, temporary / f"{stem}.safetensors")
-    checksums = {f.name: _sha256(f) for f in sorted(temporary.iterdir())}
-    write_json(temporary / "state.json", {"format": FORMAT, "step": step, "images": images, "sha256": checksums})
-    for path in [*temporary.iterdir(), temporary]:
-        _flush(path)
+    try:
+        _write(temporary, step, images, tensors)
+    except BaseException as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        if isinstance(error, SafetensorError):  # a full disk
+            raise OSError(f"{final} could not be written: {error}") from error
+        raise
     if final.exists():  # a damaged one of the same step, or the same one again
         shutil.rmtree(final)
     os.replace(temporary, final)
     _flush(folder)
-    for old in list_checkpoints(folder)[:-keep]:
-        shutil.rmtree(old)
+    known = list_checkpoints(folder)
+    kept = [path for path in known if path.name <= final.name][-keep:]  # a later one was damaged, or we were there
+    for path in known:
+        if path not in kept:
+            shutil.rmtree(path)
     return final
+
+
+def _write(folder: Path, step: int, images: int, tensors: Tensors) -> None:
+    """All files of one checkpoint, flushed to the disk."""
+    for stem, named in tensors.items():
+        save_file({name: t.detach().cpu().contiguous() for name, t in named.items()}, folder / f"{stem}.safetensors")
+    checksums = {f.name: _sha256(f) for f in sorted(folder.iterdir())}
+    write_json(folder / "state.json", {"format": FORMAT, "step": step, "images": images, "sha256": checksums})
+    for path in [*folder.iterdir(), folder]:
+        _flush(path)
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
@@ -79,6 +93,8 @@ def _sha256(path: Path) -> str:
 
 def _flush(path: Path) -> None:
     """Make sure that a file, or the list of a folder's files, is on the disk."""
+    if os.name == "nt":  # where a folder cannot be opened, and the system flushes in its own time
+        return
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -8,12 +8,18 @@ from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from typing import Any, Literal, get_type_hints
 
 from ..errors import InputError, check_choice, check_range
+from ..prediction import PREDICTIONS
+from ..process import SPACINGS
+from ..samplers import SAMPLERS
+from ..schedules import SCHEDULES
 
 Precision = Literal["auto", "float32", "bf16"]
 
 
 @dataclass(frozen=True)
 class DataConfig:
+    """How pictures become arrays of one size."""
+
     size: tuple[int, int] | None = None
     """Height and width to train at. Default: the data's own size, or its median short side, squared."""
     channels: int | None = None
@@ -41,6 +47,8 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class ProcessConfig:
+    """The noise, and what the network says about it."""
+
     timesteps: int = 1000
     """T, the number of noise levels."""
     schedule: str = "linear"
@@ -52,14 +60,16 @@ class ProcessConfig:
 
     def __post_init__(self) -> None:
         check_range("--timesteps", self.timesteps, 1, 100_000)
-        check_choice("--schedule", self.schedule, ("linear", "cosine", "scaled_linear", "sigmoid"))
-        check_choice("--prediction", self.prediction, ("eps", "x0", "v"))
+        check_choice("--schedule", self.schedule, SCHEDULES)
+        check_choice("--prediction", self.prediction, PREDICTIONS)
         if self.zero_terminal_snr and self.prediction == "eps":
             raise InputError("--zero-terminal-snr needs --prediction v or x0, got eps: pure noise tells it nothing")
 
 
 @dataclass(frozen=True)
 class NetworkConfig:
+    """The U-Net."""
+
     width: int = 128
     """Channels at full resolution."""
     multipliers: tuple[int, ...] = (1, 2, 2, 2)
@@ -80,6 +90,8 @@ class NetworkConfig:
 
 @dataclass(frozen=True)
 class TrainConfig:
+    """The budget, the optimiser, and how the run is watched."""
+
     images: int = 1_000_000
     """The budget: training pictures to see in all, repeats counted."""
     batch: int = 128
@@ -136,6 +148,8 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class SampleConfig:
+    """How pictures are drawn."""
+
     sampler: str = "ddim"
     """ddpm (the article's, many steps), ddim, heun or dpmpp_2m (few)."""
     steps: int = 50
@@ -150,8 +164,8 @@ class SampleConfig:
     """Keep each estimate of the picture within the range of pixels."""
 
     def __post_init__(self) -> None:
-        check_choice("--sampler", self.sampler, ("ddpm", "ddim", "heun", "dpmpp_2m"))
-        check_choice("--spacing", self.spacing, ("trailing", "leading", "linspace", "quadratic", "log_snr", "karras"))
+        check_choice("--sampler", self.sampler, SAMPLERS)
+        check_choice("--spacing", self.spacing, SPACINGS)
         check_range("--steps", self.steps, 1)
         check_range("--eta", self.eta, 0, 1)
         check_range("--guidance", self.guidance, 0)
@@ -161,6 +175,8 @@ class SampleConfig:
 
 @dataclass(frozen=True)
 class Config:
+    """All settings of a run."""
+
     preset: str = "small"
     data: DataConfig = field(default_factory=DataConfig)
     process: ProcessConfig = field(default_factory=ProcessConfig)
@@ -170,6 +186,8 @@ class Config:
 
     def __post_init__(self) -> None:
         check_range("--steps", self.sample.steps, 1, self.process.timesteps)
+        if self.sample.guidance != 1 and not (self.network.labels and self.train.label_dropout > 0):
+            raise InputError(f"--guidance {self.sample.guidance:g} needs --labels and a --label-dropout above 0")
 
     def to_dict(self) -> dict[str, Any]:
         """Nested plain dictionaries and lists, as config.json holds them."""
@@ -178,11 +196,12 @@ class Config:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Config":
         """The inverse of to_dict. Unknown keys raise InputError with the nearest known one."""
-        return _from_dict(cls, values, "config")
+        return read_config(cls, values, "config")
 
 
-# What may change when a run goes on: its budget and how it is watched, nothing that its weights depend on.
-WATCHING = {"checkpoint_minutes", "keep", "previews", "preview_pictures", "log_seconds", "tensorboard"}
+# What may change when a run goes on: its budget (which a decaying learning rate follows), its device, and how it is
+# watched. Nothing else, so that its curve is that of one experiment.
+WATCHING = {"checkpoint_minutes", "keep", "previews", "preview_pictures", "log_seconds", "tensorboard", "strict"}
 MUTABLE = {"images", "device"} | WATCHING
 
 
@@ -211,14 +230,15 @@ def _plain(value: Any) -> str:
     return " ".join(map(str, value)) if isinstance(value, (tuple, list)) else str(value)
 
 
-def _from_dict(cls: Any, values: Mapping[str, Any], where: str) -> Any:
+def read_config(cls: Any, values: Mapping[str, Any], where: str) -> Any:
+    """A dataclass of settings from plain dictionaries and lists; unknown keys raise with the nearest known one."""
     types = get_type_hints(cls)
     known = [f.name for f in fields(cls)]
     made = {}
     for key, value in values.items():
         check_choice(f"a key of {where}", key, known)
         if is_dataclass(types[key]):
-            value = _from_dict(types[key], value, key)
+            value = read_config(types[key], value, key)
         elif isinstance(value, list):
             value = tuple(value)
         made[key] = value

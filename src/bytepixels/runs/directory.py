@@ -6,11 +6,13 @@ import platform
 import subprocess
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from ..errors import InputError
+from ..version import __version__
 from .config import Config
 
 FORMAT = 1
@@ -18,6 +20,8 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class Run:
+    """One run: where it is, its resolved config, and what it was trained on."""
+
     path: Path
     config: Config
     data: dict[str, Any]
@@ -64,12 +68,13 @@ class Run:
         path = self.path / "log.jsonl"
         if path.is_file():
             lines = path.read_text(encoding="utf-8").splitlines()
-            kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= step]
+            kept = [line for line in lines if _logged_step(line) <= step]
             if len(kept) < len(lines):
-                path.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+                write_whole(path, "".join(line + "\n" for line in kept))
 
 
 def is_run(path: Path) -> bool:
+    """Whether there is a run at `path`."""
     return (path / "config.json").is_file()
 
 
@@ -93,8 +98,8 @@ def open_run(path: Path) -> Run:
 def provenance() -> dict[str, Any]:
     """Versions, machine and git commit, for whoever repeats a run."""
     return {
-        "bytepixels": version("bytepixels"),
-        "torch": version("torch"),
+        "bytepixels": __version__,
+        "torch": torch.__version__,
         "python": platform.python_version(),
         "platform": platform.platform(),
         "git_commit": _git_commit(),
@@ -103,16 +108,35 @@ def provenance() -> dict[str, Any]:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write to a temporary name, then rename: the file is whole or absent."""
+    """Write `value` as JSON; the file is whole or as it was."""
+    write_whole(path, json.dumps(value, indent=2) + "\n")
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write to a temporary name, then rename."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+    temporary.write_text(text, encoding="utf-8")
     os.replace(temporary, path)
 
 
-def _git_commit() -> str | None:
-    """The commit of the code, when it runs from a checkout."""
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+def _logged_step(line: str) -> float:
+    """The step of one line of log.jsonl; infinite for a line that was cut short."""
     try:
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+        return json.loads(line)["step"]
+    except (ValueError, KeyError, TypeError):
+        return float("inf")
+
+
+def _git_commit() -> str | None:
+    """The commit of the code, when it runs from a checkout of its own."""
+    here = Path(__file__)
+    try:
+        _git(here, "ls-files", "--error-unmatch", here.name)  # else it is installed inside somebody's repository
+        return _git(here, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
     except (OSError, subprocess.SubprocessError):
         return None
+
+
+def _git(here: Path, *words: str) -> str:
+    command = ["git", "-C", str(here.parent), *words]
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()

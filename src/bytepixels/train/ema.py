@@ -7,7 +7,7 @@ WARMUP = 0.05  # of the images seen so far: the half-life starts short and grows
 
 
 def ema_decay(images_seen: int, batch: int, half_life: float) -> float:
-    """What is kept of the average at one step of `batch` images; `half_life` in images, at most 5% of those seen."""
+    """What is kept (0..1) at a step of `batch` images; `half_life` in images, at most 5% of those seen."""
     half_life = min(half_life, WARMUP * images_seen)
     return 0.5 ** (batch / half_life) if half_life > 0 else 0.0
 

@@ -65,8 +65,6 @@ class TrainState:
         self.step = step
         self.model.load_state_dict(tensors["model"])
         self.ema.load_state_dict(tensors["ema"])
-        if not tensors["optimizer"]:
-            return
         for name, parameter in self.model.named_parameters():
             saved = {key: tensors["optimizer"][f"{name}.{key}"] for key in ("step", "exp_avg", "exp_avg_sq")}
             moments = {key: torch.empty_like(parameter).copy_(saved[key]) for key in ("exp_avg", "exp_avg_sq")}
@@ -74,6 +72,7 @@ class TrainState:
 
 
 def total_steps(config: TrainConfig) -> int:
+    """Optimiser steps in the budget; the last batch may go a little over it."""
     return math.ceil(config.images / config.batch)
 
 

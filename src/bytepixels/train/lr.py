@@ -4,7 +4,7 @@ import math
 
 
 def learning_rate(seen: int, total: int, peak: float, warmup: int = 0, decay: str = "none") -> float:
-    """Linear warm-up over `warmup` images to `peak`, times the decay ("none", "cosine", "linear") to 0 at `total`."""
+    """In 0..peak: linear warm-up over `warmup` images, times the decay ("none", "cosine", "linear") to 0 at `total`."""
     rise = min(1.0, (seen + 1) / (warmup + 1))
     done = min(1.0, seen / total)
     fall = {"none": 1.0, "linear": 1 - done, "cosine": (1 + math.cos(math.pi * done)) / 2}[decay]

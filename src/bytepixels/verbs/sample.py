@@ -54,8 +54,7 @@ def sample_run(path: Path, overrides: Mapping[str, Any], request: SampleRequest)
     settings, label = chosen_settings(run, overrides), find_label(run, request.label)
     device, checkpoint = best_device(request.device), find_checkpoint(run, request.checkpoint)
     network = load_network(run, checkpoint, request.weights, device)
-    name = f"{settings.sampler}-{settings.steps}" + (f"-{request.label}" if request.label else "")
-    out = request.out or run.samples / f"{name}-seed-{request.seed}"
+    out = request.out or run.samples / _folder_name(settings, request)
     out.mkdir(parents=True, exist_ok=True)
     seeds = range(request.seed, request.seed + request.n)
     first: list[Tensor] = []  # what the grid shows
@@ -77,6 +76,18 @@ def sample_run(path: Path, overrides: Mapping[str, Any], request: SampleRequest)
                 save_gif(frames, out / "denoising.gif")
             write_json(out / "manifest.json", _manifest(run, checkpoint, settings, request, seeds[:done], label))
     return out
+
+
+def _folder_name(settings: SampleConfig, request: SampleRequest) -> str:
+    """Says all that makes these pictures others than their neighbours."""
+    parts = [settings.sampler, str(settings.steps)]
+    parts += [settings.spacing] if settings.spacing != "trailing" else []
+    parts += [f"eta-{settings.eta:g}"] if settings.eta else []
+    parts += [f"guidance-{settings.guidance:g}"] if settings.guidance != 1 else []
+    parts += [] if settings.clip else ["unclipped"]
+    parts += [part for part in (request.label, request.checkpoint) if part]
+    parts += [request.weights] if request.weights != "ema" else []
+    return "-".join([*parts, "seed", str(request.seed)]).replace("/", "-")
 
 
 def _watcher(
@@ -115,6 +126,8 @@ def chosen_settings(run: Run, overrides: Mapping[str, Any]) -> SampleConfig:
         overrides = {"eta": 0.0, **overrides}
     settings = replace(run.config.sample, **overrides)
     check_range("--steps", settings.steps, 1, run.config.process.timesteps)
+    if settings.guidance != 1 and not (run.classes and run.config.train.label_dropout > 0):
+        raise InputError(f"--guidance {settings.guidance:g}: {run.path} was trained without labels to leave out")
     return settings
 
 
@@ -174,7 +187,7 @@ def find_label(run: Run, label: str | None) -> int | None:
         return None
     if not run.classes:
         raise InputError(f"--label {label}: {run.path} was trained without labels")
-    if label not in run.classes and label.isdigit() and int(label) < len(run.classes):
+    if label not in run.classes and label.isdecimal() and int(label) < len(run.classes):
         return int(label)
     return run.classes.index(check_choice("--label", label, run.classes))
 

@@ -65,7 +65,7 @@ class Trainer:
         self.saved_step = load_latest(run, self.state)
         self.unread: list[StepResult] = []
         self.note = ""
-        self.board = _tensorboard(run) if self.config.tensorboard else None
+        self.board = _tensorboard(run, self.images) if self.config.tensorboard else None
 
     @property
     def images(self) -> int:
@@ -80,21 +80,25 @@ class Trainer:
             logged = saved = began
             for result in train_steps(self.state, self.draw, self.loss, self.config):
                 self.unread.append(result)
-                now, last = time.monotonic(), result.step == steps or stop.signal is not None
-                if last or now - logged >= self.config.log_seconds:
+                progress.count(self.images)
+                now = time.monotonic()
+                if now - logged >= self.config.log_seconds:
                     self.read(progress)
                     logged = now
-                progress.update(self.images, self.note)
-                if last or now - saved >= 60 * self.config.checkpoint_minutes:
+                progress.show(self.note)
+                if now - saved >= 60 * self.config.checkpoint_minutes:
                     self.save(progress)
                     saved = time.monotonic()
                 if stop.signal is not None:
                     break
                 if self.preview_due(result.step):
+                    self.save(progress)  # a preview takes a while, and may fail: nothing is lost by it
                     self.preview(progress)
+            self.save(progress)
+            progress.show(self.note)
         if self.board is not None:
             self.board.close()
-        if stop.signal is not None:
+        if stop.signal is not None and self.state.step < steps:
             print(f"stopped at {self.images:,} images; saved. The same command goes on from there.", file=sys.stderr)
             return 128 + stop.signal
         print(f"done in {duration(time.monotonic() - began)}: {self.run.path}")
@@ -127,11 +131,12 @@ class Trainer:
         where: dict[str, Any] = {"step": step, "seed": self.config.seed, "grad_norm": str(result.grad_norm.item())}
         each = [{"picture": p, "t": t, "loss": str(v)} for p, t, v in zip(pictures, times, losses, strict=True)]
         write_json(self.run.path / "nonfinite.json", where | {"batch": each})
-        bad = next((one for one in each if not math.isfinite(float(one["loss"]))), each[0])
+        bad = [one for one in each if not math.isfinite(float(one["loss"]))]
+        what = f"picture {bad[0]['picture']}, t {bad[0]['t']}, loss {bad[0]['loss']}" if bad else "losses finite"
         raise TrainingError(
-            f"the loss or its gradient is not finite at step {step} with seed {self.config.seed} (picture "
-            f"{bad['picture']}, t {bad['t']}, loss {bad['loss']}, gradient {where['grad_norm']}); the batch is in "
-            f"{self.run.path / 'nonfinite.json'}, the last checkpoint is whole. Try a smaller --lr"
+            f"the loss or its gradient is not finite at step {step} with seed {self.config.seed} ({what}, gradient "
+            f"{where['grad_norm']}); the batch and its times are in {self.run.path / 'nonfinite.json'}, the last "
+            f"checkpoint is whole. Begin another --run with a smaller --lr"
         )
 
     def save(self, progress: Progress) -> None:
@@ -144,8 +149,8 @@ class Trainer:
 
     def preview_due(self, step: int) -> bool:
         """Whether this step completes one of the budget's equal parts."""
-        share = self.config.previews / total_steps(self.config)
-        return math.floor(step * share) > math.floor((step - 1) * share)
+        parts, total = self.config.previews, total_steps(self.config)
+        return step * parts // total > (step - 1) * parts // total
 
     def preview(self, progress: Progress) -> None:
         """A grid of samples: raw weights on the left, their average on the right, from the same noise."""
@@ -161,7 +166,11 @@ class Trainer:
         size = sum(p.numel() for p in self.state.model.parameters())
         pictures, budget = self.run.data["count"], total_steps(self.config) * self.config.batch
         print(f"{self.run.path}: {size:,} weights, {self.config.precision} on {self.device}", end="; ")
-        print(f"{pictures:,} pictures, {budget:,} images to see ({budget / pictures:.1f} epochs)")
+        print(f"{budget:,} images to see ({budget / pictures:.1f} epochs)")
+        (channels, height, width), flip = self.run.shape, self.run.config.data.flip
+        print(f"{pictures:,} pictures, {height} x {width}, channels {channels}", end="; ")
+        print("half of them mirrored" if flip == "yes" else "not mirrored", end="; ")
+        print(f"{len(self.run.classes)} classes" if self.run.classes else "no classes")
         if self.state.step:
             print(f"going on from {self.images:,} images")
 
@@ -172,6 +181,8 @@ def load_latest(run: Run, state: TrainState) -> int | None:
     Raises InputError when there are checkpoints and none is whole: beginning anew would overwrite the run.
     """
     known = list_checkpoints(run.checkpoints)
+    if not known:
+        run.trim_log(0)
     for checkpoint in reversed(known):
         try:
             step = read_state(checkpoint)["step"]
@@ -185,9 +196,9 @@ def load_latest(run: Run, state: TrainState) -> int | None:
     return None
 
 
-def _tensorboard(run: Run) -> Any:
+def _tensorboard(run: Run, images: int) -> Any:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
         raise InputError("--tensorboard needs a package: pip install 'bytepixels[tensorboard]'") from error
-    return SummaryWriter(str(run.path / "tensorboard"))
+    return SummaryWriter(str(run.path / "tensorboard"), purge_step=images)
