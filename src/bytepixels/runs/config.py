@@ -187,7 +187,7 @@ class Config:
     def __post_init__(self) -> None:
         check_range("--steps", self.sample.steps, 1, self.process.timesteps)
         if self.sample.guidance != 1 and not (self.network.labels and self.train.label_dropout > 0):
-            raise InputError(f"--guidance {self.sample.guidance:g} needs --labels and a --label-dropout above 0")
+            raise InputError(f"--guidance {self.sample.guidance:g} needs class labels and a --label-dropout above 0")
 
     def to_dict(self) -> dict[str, Any]:
         """Nested plain dictionaries and lists, as config.json holds them."""

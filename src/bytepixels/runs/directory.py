@@ -52,8 +52,8 @@ class Run:
 
     def save(self) -> None:
         """Write config.json, resolved, with the versions and the commit that made it."""
-        self.samples.mkdir(parents=True, exist_ok=True)
-        self.checkpoints.mkdir(exist_ok=True)
+        make_folder(self.samples, "--run")
+        make_folder(self.checkpoints, "--run")
         made_by = [*self.made_by, provenance()]
         saved = {"format": FORMAT, "config": self.config.to_dict(), "data": self.data, "made_by": made_by}
         write_json(self.path / "config.json", saved)
@@ -88,7 +88,7 @@ def open_run(path: Path) -> Run:
         saved = json.loads((path / "config.json").read_text(encoding="utf-8"))
         if saved["format"] != FORMAT:
             raise InputError(f"{path} has run format {saved['format']}, this version reads {FORMAT}")
-        return Run(path, Config.from_dict(saved["config"]), saved["data"], saved["made_by"])
+        return Run(path, Config.from_dict(saved["config"]), saved["data"], _as_list(saved["made_by"]))
     except InputError:
         raise
     except (ValueError, KeyError, TypeError, OSError) as error:
@@ -107,6 +107,14 @@ def provenance() -> dict[str, Any]:
     }
 
 
+def make_folder(path: Path, flag: str) -> None:
+    """Make a folder and those above it; InputError, naming the flag it came from, where that cannot be."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{flag}: the folder {path} cannot be made ({error.strerror})") from error
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write `value` as JSON; the file is whole or as it was."""
     write_whole(path, json.dumps(value, indent=2) + "\n")
@@ -117,6 +125,10 @@ def write_whole(path: Path, text: str) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     temporary.write_text(text, encoding="utf-8")
     os.replace(temporary, path)
+
+
+def _as_list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]  # the first runs had one record
 
 
 def _logged_step(line: str) -> float:

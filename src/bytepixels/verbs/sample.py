@@ -1,5 +1,6 @@
 """sample RUN: new pictures from a trained run, by its own settings unless told otherwise."""
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from ..progress import Progress
 from ..randomness import MAX_SEED, SeededNoise
 from ..runs.checkpoint import list_checkpoints, read_state, read_tensors
 from ..runs.config import SampleConfig
-from ..runs.directory import Run, open_run, provenance, write_json
+from ..runs.directory import Run, make_folder, open_run, provenance, write_json
 from ..samplers import trajectory
 from ..training import evaluating, pure_noise
 
@@ -42,6 +43,7 @@ class SampleRequest:
         check_range("-n", self.n, 1)
         check_range("--seed", self.seed, 0, MAX_SEED - self.n + 1)
         check_range("--batch", self.batch, 1)
+        check_choice("--weights", self.weights, ("ema", "model"))
 
 
 def sample_run(path: Path, overrides: Mapping[str, Any], request: SampleRequest) -> Path:
@@ -55,7 +57,7 @@ def sample_run(path: Path, overrides: Mapping[str, Any], request: SampleRequest)
     device, checkpoint = best_device(request.device), find_checkpoint(run, request.checkpoint)
     network = load_network(run, checkpoint, request.weights, device)
     out = request.out or run.samples / _folder_name(settings, request)
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out, "--out")
     seeds = range(request.seed, request.seed + request.n)
     first: list[Tensor] = []  # what the grid shows
     frames: list[Tensor] = []
@@ -99,7 +101,7 @@ def _watcher(
     def watch(step: int, x: Tensor) -> None:
         if frames is not None and start == 0 and (step % every == 0 or step == steps):
             frames.append(grid(PixelCodec().to_images(x[:GIF_PICTURES]).cpu()))
-        progress.update(start * steps + step * size, f"{start:,} pictures done")
+        progress.update(start * steps + step * size, f"{start + size * (step == steps):,} pictures done")
 
     return watch
 
@@ -127,7 +129,9 @@ def chosen_settings(run: Run, overrides: Mapping[str, Any]) -> SampleConfig:
     settings = replace(run.config.sample, **overrides)
     check_range("--steps", settings.steps, 1, run.config.process.timesteps)
     if settings.guidance != 1 and not (run.classes and run.config.train.label_dropout > 0):
-        raise InputError(f"--guidance {settings.guidance:g}: {run.path} was trained without labels to leave out")
+        raise InputError(
+            f"--guidance {settings.guidance:g} needs class labels, and this run has none (or no dropout of them)"
+        )
     return settings
 
 
@@ -170,8 +174,8 @@ def find_checkpoint(run: Run, name: str | None) -> Path:
             read_state(path)
             return path
         except InputError as error:
-            problem = error
-    raise problem
+            print(f"warning: {error}; looking for an older one", file=sys.stderr)
+    raise InputError(f"none of the {len(known)} checkpoints in {run.checkpoints} is whole")
 
 
 def load_network(run: Run, checkpoint: Path, weights: str, device: torch.device) -> nn.Module:

@@ -11,14 +11,16 @@ from ..errors import check_range
 from ..images import grid, save_png
 from ..process import GaussianDiffusion
 from ..randomness import SeededNoise
+from ..runs.directory import make_folder
 from ..schedules import SCHEDULES
 
 
 def show(packed: Packed, out: Path, n: int = 4, columns: int = 11, timesteps: int = 1000) -> list[Path]:
     """Write forward-SCHEDULE.png (x_0 .. x_T of the first n pictures, one row each) and schedules.png; their paths."""
     check_range("-n", n, 1)
+    check_range("--timesteps", timesteps, 1)
     check_range("--columns", columns, 2, timesteps + 1)
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out, "--out")
     images = torch.from_numpy(packed.images[:n].copy())
     processes = {name: GaussianDiffusion(timesteps, schedule) for name, schedule in SCHEDULES.items()}
     paths = []

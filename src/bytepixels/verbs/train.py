@@ -31,7 +31,7 @@ def train(source: str, config: Config, path: Path) -> int:
         if trainer.state.step < total_steps(run.config.train):
             run.save()
             return trainer.fit(stop)
-    print(f"{path} is finished: {run.config.train.images:,} images seen. Go on with a larger --images.")
+    print(f"{path} is finished: {trainer.images:,} images seen. Go on with a larger --images.")
     print(f"Draw pictures with: bytepixels sample {path}")
     return 0
 
@@ -39,7 +39,7 @@ def train(source: str, config: Config, path: Path) -> int:
 def as_asked(data: DataConfig, path: Path) -> DataConfig:
     """What the run at `path` asked for when it began, so that going on finds the same pack in the cache."""
     if is_run(path) and (old := open_run(path)).config.data == data:
-        return read_config(DataConfig, old.data["asked"], "data")
+        return read_config(DataConfig, old.data.get("asked", asdict(data)), "data")
     return data
 
 
@@ -70,7 +70,7 @@ def prepare_run(packed: Packed, source: str, config: Config, path: Path, device:
     """A new run, not yet written, or the one that is there once its pictures and settings are seen to be the same."""
     asked, config = config.data, resolved(config, packed, device)
     if config.sample.guidance != 1 and not packed.classes:
-        raise InputError(f"--guidance {config.sample.guidance:g} needs classes, and {source} has none")
+        raise InputError(f"--guidance {config.sample.guidance:g} needs class labels, and {source} has none")
     data = {"source": source, "count": len(packed), "classes": list(packed.classes), "sha256": packed.meta["sha256"]}
     data["asked"] = asdict(asked)
     if is_run(path):
