@@ -129,9 +129,7 @@ def chosen_settings(run: Run, overrides: Mapping[str, Any]) -> SampleConfig:
     settings = replace(run.config.sample, **overrides)
     check_range("--steps", settings.steps, 1, run.config.process.timesteps)
     if settings.guidance != 1 and not (run.classes and run.config.train.label_dropout > 0):
-        raise InputError(
-            f"--guidance {settings.guidance:g} needs class labels, and this run has none (or no dropout of them)"
-        )
+        raise InputError(f"--guidance {settings.guidance:g} needs class labels, and this run has none")
     return settings
 
 
