@@ -113,10 +113,15 @@ def test_what_the_network_refuses(tmp_path, capsys, flags, sentence):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.xfail(strict=True, reason="it is refused at the first preview, after training up to there")
 def test_guidance_without_labels_is_refused_before_training(tmp_path, capsys):
     flags = ["--no-labels", "--guidance", 2, "--previews", 1, "--images", STEP]
     refused(["train", "digits", *TINY, *flags, "--run", tmp_path / "run"], capsys, "--guidance 2 needs class labels")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("seed", [2**63, 10**30])
+def test_a_seed_that_is_too_large(tmp_path, capsys, seed):
+    refused(["train", "digits", *TINY, "--seed", seed, "--run", tmp_path / "run"], capsys, "--seed must be in 0..")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -156,7 +161,6 @@ def test_a_run_goes_nowhere_where_something_else_is(tmp_path, capsys, kind):
     assert len(list(tmp_path.rglob("*"))) <= 2
 
 
-@pytest.mark.xfail(strict=True, reason="exit code 1 and an errno")
 def test_a_run_cannot_be_below_a_file(tmp_path, capsys):
     (tmp_path / "file").write_text("mine")
     refused(["train", "digits", *TINY, "--run", tmp_path / "file" / "run"], capsys, "--run")

@@ -137,7 +137,6 @@ def test_a_finished_run_says_so_and_stays_as_it_is(tmp_path, watch, capsys):
     assert snapshot(run) == before
 
 
-@pytest.mark.xfail(strict=True, reason="it says the budget that was asked for, not what was seen")
 def test_a_finished_run_says_what_it_has_seen_when_asked_for_less(tmp_path, capsys):
     assert train(tmp_path / "run", steps=3) == 0
     assert train(tmp_path / "run", steps=1) == 0
@@ -258,7 +257,6 @@ def test_with_every_checkpoint_damaged_nothing_is_thrown_away(three_checkpoints,
     assert snapshot(three_checkpoints) == before
 
 
-@pytest.mark.xfail(strict=True, reason="a damaged checkpoint of a later step counts as one of the last to keep")
 def test_a_damaged_checkpoint_does_not_push_out_a_whole_one(three_checkpoints):
     newest = checkpoints(three_checkpoints)[-1]
     flip_a_byte(newest)
@@ -287,24 +285,22 @@ def test_the_log_goes_on_from_the_checkpoint(three_checkpoints):
     assert lines[3]["loss"] != 7
 
 
-@pytest.mark.xfail(strict=True, reason="the log is trimmed only where a checkpoint is loaded")
 def test_the_log_begins_again_when_nothing_was_saved(three_checkpoints):
     shutil.rmtree(three_checkpoints / "checkpoints")
     assert train(three_checkpoints, *RICH, steps=3) == 0
     assert [line["step"] for line in log_of(three_checkpoints)] == [1, 2, 3]
 
 
-@pytest.mark.xfail(strict=True, reason="KeyError: a traceback", raises=KeyError)
 def test_a_log_line_of_another_kind_does_not_end_the_run(three_checkpoints):
     with open(three_checkpoints / "log.jsonl", "a") as file:
         file.write('{"nonfinite": {}}\n')  # as runs of the first days have them
     assert train(three_checkpoints, *RICH, steps=4) == 0
 
 
-@pytest.mark.xfail(strict=True, reason="its one record is unpacked into its keys")
-def test_a_config_with_one_record_of_what_made_it(finished):
+def test_a_config_of_the_first_days(finished):
     saved = read_json(finished / "config.json")
-    saved["made_by"] = saved["made_by"][0]  # as runs of the first days have it
+    saved["made_by"] = saved["made_by"][0]  # one record, and nothing of what was asked for
+    saved["data"].pop("asked")
     (finished / "config.json").write_text(json.dumps(saved))
     assert train(finished, "--flip", "yes", steps=3) == 0
     assert [type(one) for one in read_json(finished / "config.json")["made_by"]] == [dict, dict]

@@ -71,7 +71,6 @@ def test_what_is_refused(tmp_path, capsys, flags, sentence):
     [(["--timesteps", 0], "--timesteps must be at least 1, got 0"), (["--out", "FILE"], "--out")],
     ids=["timesteps", "out"],
 )
-@pytest.mark.xfail(strict=True, reason="--timesteps 0 is blamed on --columns; --out of a file is a traceback")
 def test_what_is_refused_in_its_own_name(tmp_path, capsys, flags, sentence):
     (tmp_path / "FILE").write_text("mine")
     flags = [tmp_path / word if word == "FILE" else word for word in flags]
