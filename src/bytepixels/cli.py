@@ -162,7 +162,9 @@ def _parse(verb: str, kind: type[Request], argv: list[str], default: Request | N
 
 def _peek(argv: list[str]) -> tuple[str, Path | None, str | None]:
     """SOURCE, --run and --preset, which decide the other flags' defaults."""
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser = argparse.ArgumentParser(
+        prog="bytepixels train", usage="bytepixels train SOURCE [OPTIONS]", add_help=False, allow_abbrev=False
+    )
     parser.add_argument("source", nargs="?", default="")
     parser.add_argument("--run", type=Path)
     parser.add_argument("--preset")

@@ -19,7 +19,12 @@ from ..errors import InputError
 from .directory import write_json
 
 FORMAT = 1
+STEMS = ("model", "ema", "optimizer")
 Tensors = Mapping[str, Mapping[str, Tensor]]  # file stem -> name -> tensor
+
+
+class DamagedError(InputError):
+    """A checkpoint that is not what was written. (One of a later version is whole: that is another InputError.)"""
 
 
 def save_checkpoint(folder: Path, step: int, images: int, tensors: Tensors, keep: int) -> Path:
@@ -63,19 +68,23 @@ def list_checkpoints(folder: Path) -> list[Path]:
 
 
 def read_state(checkpoint: Path) -> dict[str, Any]:
-    """state.json of one checkpoint, with every file's checksum verified. InputError when anything is wrong with it."""
+    """state.json of one checkpoint, with every file's checksum verified.
+
+    Raises DamagedError when anything is missing or changed, InputError for a format that this version does not read.
+    """
     try:
         state = json.loads((checkpoint / "state.json").read_text(encoding="utf-8"))
-        if state["format"] != FORMAT:
-            raise InputError(f"{checkpoint} has checkpoint format {state['format']}, this version reads {FORMAT}")
-        for name, expected in state["sha256"].items():
-            if _sha256(checkpoint / name) != expected:
-                raise InputError(f"{checkpoint / name} is damaged: its checksum differs from the one in state.json")
-        return state
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{checkpoint} is incomplete or damaged: {error!r}") from error
+        wanted, found = state["format"], {name: state["sha256"][name] for name in map("{}.safetensors".format, STEMS)}
+        sums = {name: _sha256(checkpoint / name) for name in found} if wanted == FORMAT else found
+        int(state["step"]), int(state["images"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DamagedError(f"{checkpoint} is incomplete or damaged: {error!r}") from error
+    if wanted != FORMAT:
+        raise InputError(f"{checkpoint} has checkpoint format {wanted}, this version reads {FORMAT}")
+    for name in found:
+        if sums[name] != found[name]:
+            raise DamagedError(f"{checkpoint / name} is damaged: its checksum differs from the one in state.json")
+    return state
 
 
 def read_tensors(checkpoint: Path, stem: str) -> dict[str, Tensor]:
@@ -83,7 +92,7 @@ def read_tensors(checkpoint: Path, stem: str) -> dict[str, Tensor]:
     try:
         return load_file(checkpoint / f"{stem}.safetensors")
     except (OSError, SafetensorError) as error:
-        raise InputError(f"{checkpoint / stem}.safetensors cannot be read: {error}") from error
+        raise DamagedError(f"{checkpoint / stem}.safetensors is damaged: {error}") from error
 
 
 def _sha256(path: Path) -> str:

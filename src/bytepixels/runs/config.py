@@ -27,7 +27,7 @@ class DataConfig:
     fit: Literal["crop", "pad", "squash"] = "crop"
     """How a picture of another shape is made to fit: cut its sides, add margins, or distort it."""
     background: str = "white"
-    """The colour under transparent pictures and round padded ones."""
+    """The colour under transparent pictures and around padded ones."""
     flip: Literal["auto", "yes", "no"] = "auto"
     """Mirror half of the pictures, left to right. auto: yes, except for digits and mnist."""
     split: str = "train"

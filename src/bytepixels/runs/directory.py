@@ -91,7 +91,7 @@ def open_run(path: Path) -> Run:
         return Run(path, Config.from_dict(saved["config"]), saved["data"], _as_list(saved["made_by"]))
     except InputError:
         raise
-    except (ValueError, KeyError, TypeError, OSError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
         raise InputError(f"{path / 'config.json'} cannot be read: {error!r}") from error
 
 

@@ -68,7 +68,7 @@ class TrainState:
         for name, parameter in self.model.named_parameters():
             saved = {key: tensors["optimizer"][f"{name}.{key}"] for key in ("step", "exp_avg", "exp_avg_sq")}
             moments = {key: torch.empty_like(parameter).copy_(saved[key]) for key in ("exp_avg", "exp_avg_sq")}
-            self.optimizer.state[parameter] = {"step": saved["step"].to(parameter.device), **moments}
+            self.optimizer.state[parameter] = {"step": saved["step"].clone().to(parameter.device), **moments}
 
 
 def total_steps(config: TrainConfig) -> int:

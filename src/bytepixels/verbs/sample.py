@@ -15,7 +15,7 @@ from ..errors import InputError, check_choice, check_range
 from ..images import grid, save_gif, save_png, save_pngs
 from ..progress import Progress
 from ..randomness import MAX_SEED, SeededNoise
-from ..runs.checkpoint import list_checkpoints, read_state, read_tensors
+from ..runs.checkpoint import DamagedError, list_checkpoints, read_state, read_tensors
 from ..runs.config import SampleConfig
 from ..runs.directory import Run, make_folder, open_run, provenance, write_json
 from ..samplers import trajectory
@@ -171,7 +171,7 @@ def find_checkpoint(run: Run, name: str | None) -> Path:
         try:
             read_state(path)
             return path
-        except InputError as error:
+        except DamagedError as error:
             print(f"warning: {error}; looking for an older one", file=sys.stderr)
     raise InputError(f"none of the {len(known)} checkpoints in {run.checkpoints} is whole")
 

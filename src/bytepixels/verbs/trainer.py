@@ -18,7 +18,7 @@ from ..data.batches import Batches
 from ..errors import InputError
 from ..images import beside, grid, save_png
 from ..progress import Progress, duration
-from ..runs.checkpoint import list_checkpoints, read_state, read_tensors, save_checkpoint
+from ..runs.checkpoint import STEMS, DamagedError, list_checkpoints, read_state, read_tensors, save_checkpoint
 from ..runs.directory import Run, write_json
 from ..train.loop import StepResult, TrainState, total_steps, train_steps
 from .sample import draw_pictures
@@ -186,10 +186,10 @@ def load_latest(run: Run, state: TrainState) -> int | None:
     for checkpoint in reversed(known):
         try:
             step = read_state(checkpoint)["step"]
-            state.load(step, {stem: read_tensors(checkpoint, stem) for stem in ("model", "ema", "optimizer")})
+            state.load(step, {stem: read_tensors(checkpoint, stem) for stem in STEMS})
             run.trim_log(step)
             return step
-        except InputError as error:
+        except DamagedError as error:
             print(f"warning: {error}; looking for an older one", file=sys.stderr)
     if known:
         raise InputError(f"none of the {len(known)} checkpoints in {run.checkpoints} is whole; choose another --run")
