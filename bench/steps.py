@@ -38,9 +38,7 @@ def main() -> None:
     options = parser.parse_args()
     device = torch.device(options.device)
     limit = matmul_rate(device, torch.bfloat16 if options.precision == "bf16" else torch.float32)
-    machine = (
-        torch.cuda.get_device_name() if device.type == "cuda" else f"{processor()}, {torch.get_num_threads()} threads"
-    )
+    machine = torch.cuda.get_device_name() if device.type == "cuda" else processor()
     results: dict[str, Any] = {"made_by": provenance(), "machine": machine, "precision": options.precision}
     results |= {"matmul_gflops": limit, "rounds": options.rounds, "tables": []}
     print(f"{machine}; {options.precision} matrix products {limit:,.0f} GFLOP/s")

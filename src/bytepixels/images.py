@@ -53,7 +53,8 @@ def save_pngs(images: Tensor, paths: Sequence[Path]) -> None:
 
 def save_gif(frames: Iterable[Tensor], path: Path, milliseconds: int = 60, hold: int = 1500) -> None:
     """Write pictures [C, H, W] as an endless animation; the last one stays for `hold` milliseconds."""
-    pictures = [_to_pil(frame).convert("RGB") for frame in frames]
+    pictures = [_to_pil(frame) for frame in frames]
+    pictures = [picture if picture.mode == "L" else picture.convert("RGB") for picture in pictures]  # GIF has no alpha
     durations = [milliseconds] * (len(pictures) - 1) + [hold]
     pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=durations, loop=0)
 

@@ -9,6 +9,7 @@ def digits() -> Config:
     """Handwritten digits, 8 x 8: the demo.
 
     bytepixels train digits --preset digits
+    Time: a minute and a half on two CPU cores. Result: digits that a person reads, docs/digits.png.
     """
     return Config(
         preset="digits",
@@ -31,9 +32,10 @@ def digits() -> Config:
 
 
 def small() -> Config:
-    """A good default for a folder of pictures on a laptop CPU: 32 x 32 colour pictures, a few hours at most.
+    """A good default for a folder of pictures on a laptop CPU: 32 x 32.
 
     bytepixels train PICTURES
+    Time: 3 hours on two CPU cores at 40 images/s. Result: what an hour of one core gives is in RESULTS.md.
     """
     return Config(
         preset="small",
@@ -49,6 +51,7 @@ def cifar10() -> Config:
     """DDPM's own CIFAR-10 settings (Ho et al. 2020, appendix B): 35.7M parameters, 800,000 steps of 128. For a GPU.
 
     bytepixels train cifar10 --preset cifar10
+    Time: not yet measured on a GPU; 3 images/s on two CPU cores. Result: not yet run; the paper reports FID 3.17.
     """
     return Config(
         preset="cifar10",
