@@ -189,7 +189,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
             print(f"bytepixels {__version__}")
             return 0
-        verb = VERBS[check_choice("the first word", arguments[0], VERBS)]
+        verb = VERBS[check_choice("the verb", arguments[0], VERBS)]
         return verb(arguments[1:])
     except InputError as error:
         print(f"bytepixels: {error}", file=sys.stderr)

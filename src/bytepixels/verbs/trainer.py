@@ -85,7 +85,8 @@ class Trainer:
                 if now - logged >= self.config.log_seconds:
                     self.read(progress)
                     logged = now
-                progress.show(self.note)
+                if result.step < steps:  # the last line comes when all is read and saved
+                    progress.show(self.note)
                 if now - saved >= 60 * self.config.checkpoint_minutes:
                     self.save(progress)
                     saved = time.monotonic()
