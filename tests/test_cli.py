@@ -86,7 +86,7 @@ REFUSED = {
 }
 NETWORK = {  # else the corrected command would be refused as another run's
     "too deep": (["--multipliers", 1, 1, 1, 1, 1], "8 x 8 pictures are too small for 5 levels"),
-    "attention": (["--attention", 5], "attention (a level) must be in 0..0, got 5"),
+    "attention": (["--attention", 5], "--attention must be in 0..0, got 5"),
     "heads": (["--heads", 3], "heads must divide the 8 channels of level 0, got 3"),
     "dropout": (["--dropout", 1], "dropout must be at least 0 and below 1, got 1.0"),
     "width": (["--width", 2], "width must be at least 4, got 2"),
@@ -196,3 +196,19 @@ def test_the_process_exits_with_the_code(tmp_path):
     assert done.stderr.startswith("bytepixels: ")
     assert done.stderr.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        (["--images", "0"], "--images must be at least 1, got 0"),
+        (["--steps", "2000"], "--steps must be in 1..1000, got 2000"),
+        (["--dropout", "1"], "--dropout must be at least 0 and below 1, got 1.0"),
+        (["--attention", "3"], "--attention must be in 0..1, got 3"),
+        (["--width", "0"], "--width must be at least 4, got 0"),
+    ],
+)
+def test_a_value_out_of_range_is_one_sentence_and_nothing_else(capsys, tmp_path, flags, sentence):
+    assert cli("train", "digits", "--preset", "digits", *flags, "--run", tmp_path / "run") == 2
+    assert capsys.readouterr().err == f"bytepixels: {sentence}\n"
+    assert not (tmp_path / "run").exists()

@@ -4,8 +4,10 @@ Exit codes: 0 done, 1 failed, 2 what was asked for is wrong, 130 Ctrl-C (143 SIG
 """
 
 import argparse
+import io
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import redirect_stderr
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
@@ -155,9 +157,20 @@ Request = TypeVar("Request")
 
 
 def _parse(verb: str, kind: type[Request], argv: list[str], default: Request | None = None) -> Request:
-    """The flags of one verb; tyro explains what is wrong with them and exits with 2."""
+    """The flags of one verb. A value out of range is our own sentence; tyro explains the rest and exits with 2."""
     extra = {} if default is None else {"default": default}
-    return tyro.cli(kind, prog=f"bytepixels {verb}", args=argv, use_underscores=False, **extra)  # type: ignore[call-overload]
+    said = io.StringIO()
+    try:
+        with redirect_stderr(said):
+            return tyro.cli(kind, prog=f"bytepixels {verb}", args=argv, use_underscores=False, **extra)  # type: ignore[call-overload]
+    except SystemExit as stop:
+        error: BaseException | None = stop
+        while error is not None and not isinstance(error, InputError):
+            error = error.__cause__ or error.__context__
+        if error is not None:
+            raise error from None
+        print(said.getvalue(), end="", file=sys.stderr)
+        raise
 
 
 def _peek(argv: list[str]) -> tuple[str, Path | None, str | None]:

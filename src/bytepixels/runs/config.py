@@ -87,6 +87,19 @@ class NetworkConfig:
     labels: bool = True
     """Learn the class labels, when the data has them."""
 
+    def __post_init__(self) -> None:
+        check_range("--width", self.width, 4)
+        check_range("--blocks", self.blocks, 1)
+        check_range("--heads", self.heads, 1)
+        if not self.multipliers or min(self.multipliers) < 1:
+            raise InputError(
+                f"--multipliers must be one or more numbers of at least 1, got {_plain(self.multipliers)!r}"
+            )
+        for level in self.attention:
+            check_range("--attention", level, 0, len(self.multipliers) - 1)
+        if not 0 <= self.dropout < 1:
+            raise InputError(f"--dropout must be at least 0 and below 1, got {self.dropout}")
+
 
 @dataclass(frozen=True)
 class TrainConfig:
