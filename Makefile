@@ -5,7 +5,7 @@ INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constraint c
 
 .PHONY: demo test test-slow lint bench clean
 
-demo: .venv/ready  ## train on handwritten digits, then draw new ones (about three minutes on two cores)
+demo: .venv/ready  ## train on handwritten digits, then draw new ones (about four minutes on two cores, set-up included)
 	$(BIN)/bytepixels train digits --preset digits --run demo/run
 	$(BIN)/bytepixels sample demo/run -n 100 --gif --out demo/samples
 	$(BIN)/bytepixels show digits --out demo/forward

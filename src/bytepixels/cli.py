@@ -29,7 +29,7 @@ bytepixels: diffusion models from scratch. From a folder of pictures to a traine
 
 Begin with:
 
-  bytepixels train digits --preset digits        three minutes on a laptop, no download
+  bytepixels train digits --preset digits        two or three minutes on two cores, no download
   bytepixels sample runs/digits-digits -n 64
 
 The same train command again goes on where it stopped; Ctrl-C saves first.

@@ -9,7 +9,7 @@ def digits() -> Config:
     """Handwritten digits, 8 x 8: the demo.
 
     bytepixels train digits --preset digits
-    Time: a minute and a half on two CPU cores. Result: digits that a person reads, docs/digits.png.
+    Time: two to three minutes on two CPU cores. Result: digits that a person reads, docs/digits.png.
     """
     return Config(
         preset="digits",
@@ -35,7 +35,7 @@ def small() -> Config:
     """A good default for a folder of pictures on a laptop CPU: 32 x 32.
 
     bytepixels train PICTURES
-    Time: 3 hours on two CPU cores at 40 images/s. Result: what an hour of one core gives is in RESULTS.md.
+    Time: about 3 hours on two CPU cores, reckoned from the bench's 40 images/s. Result: RESULTS.md shows a fifth of it.
     """
     return Config(
         preset="small",

@@ -41,7 +41,7 @@ class GaussianDiffusion:
     arithmetic (float32, or float64 for float64 images).
     """
 
-    sigma_data = 1.0  # images scaled to unit variance would make c_in exactly 1
+    sigma_data = 1.0  # with it c_in is 1: the network sees x_t as it is
 
     def __init__(self, timesteps: int = 1000, schedule: Schedule = linear_schedule):
         check_count("timesteps", timesteps, 1)
