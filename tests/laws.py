@@ -78,10 +78,15 @@ PATHS: dict[str, Callable[[float], tuple[float, float]]] = {  # lambda = log(alp
 }
 
 
-def log_snr_grid(path: str, steps: int, start: float = -2.0, end: float = 3.0) -> list[Level]:
-    """steps + 1 levels, even in log(alpha / sigma). t is the index: laws read alpha and sigma."""
-    pairs = [PATHS[path](lam) for lam in np.linspace(start, end, steps + 1)]
+def levels_at(path: str, half_log_snrs: np.ndarray) -> list[Level]:
+    """Levels with these values of log(alpha / sigma). t is the index: laws read alpha and sigma."""
+    pairs = [PATHS[path](lam) for lam in half_log_snrs]
     return [Level(float(i), float(alpha), float(sigma)) for i, (alpha, sigma) in enumerate(pairs)]
+
+
+def log_snr_grid(path: str, steps: int, start: float = -2.0, end: float = 3.0) -> list[Level]:
+    """steps + 1 levels, even in log(alpha / sigma)."""
+    return levels_at(path, np.linspace(start, end, steps + 1))
 
 
 def linear_alpha_bar(T: int) -> np.ndarray:

@@ -14,15 +14,18 @@ from bytepixels.build import (
     build_loss,
     build_network,
     build_process,
-    build_sampler,
+    build_sampling,
+    build_times,
+    resolved_sampling,
 )
 from bytepixels.codec import PixelCodec
 from bytepixels.data.batches import Batches
 from bytepixels.errors import InputError
-from bytepixels.process import Level
+from bytepixels.process import EDMProcess, Level, RectifiedFlow
 from bytepixels.runs.config import Config, NetworkConfig, ProcessConfig, SampleConfig, TrainConfig
-from bytepixels.samplers import SAMPLERS
+from bytepixels.samplers import SAMPLERS, best_sampler
 from bytepixels.schedules import SCHEDULES, zero_terminal_snr
+from bytepixels.training import diffusion_loss
 
 CPU = torch.device("cpu")
 TINY = NetworkConfig(width=8, multipliers=(1,), blocks=1, attention=(), dropout=0.0)
@@ -43,7 +46,9 @@ def test_the_process_has_the_schedule(schedule):
 
 
 def test_zero_terminal_snr_rescales_the_schedule():
-    config = replace(CONFIG, process=ProcessConfig(200, "cosine", zero_terminal_snr=True, prediction="v"))
+    config = replace(
+        CONFIG, process=ProcessConfig(timesteps=200, schedule="cosine", zero_terminal_snr=True, prediction="v")
+    )
     process = build_process(config)
     assert torch.equal(process.betas, zero_terminal_snr(SCHEDULES["cosine"](200)))
     assert process.alpha_bar[-1] == 0
@@ -75,11 +80,12 @@ def test_a_batch_is_a_function_of_seed_and_step(batches):
     draw = build_draw(CONFIG, build_process(CONFIG), batches, 4)
     first, again, later = draw(5), draw(5), draw(6)
     torch.manual_seed(0)  # what others draw in between changes nothing
-    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
-    assert not any(torch.equal(a, b) for a, b in zip(first, later, strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(first[:4], again[:4], strict=True))
+    assert not any(torch.equal(a, b) for a, b in zip(first[:4], later[:4], strict=True))
     other_seed = build_draw(replace(CONFIG, train=replace(CONFIG.train, seed=4)), build_process(CONFIG), batches, 4)(5)
-    assert not any(torch.equal(a, b) for a, b in zip(first[1:], other_seed[1:], strict=True))
-    images, label, t, noise = first
+    assert not any(torch.equal(a, b) for a, b in zip(first[1:4], other_seed[1:4], strict=True))
+    images, label, t, noise, weight = first
+    assert weight is None
     assert (images.dtype, images.shape) == (torch.uint8, (64, 1, 8, 8))
     assert noise.shape == images.shape
     assert noise.dtype == torch.float32
@@ -128,34 +134,203 @@ def test_pictures_too_small_for_the_levels_are_refused():
         build_network(deep, (1, 3, 9), 0, CPU)
 
 
-def test_guidance_pulls_from_no_label_to_the_label():
-    """x0 = (c_skip x + c_out net) with a network whose output is its label: 4 stands for none."""
+class LabelsNetwork(torch.nn.Linear):
+    """Some module with weights, whose output is its label: 4 stands for none."""
 
-    class Network(torch.nn.Linear):  # some module with weights
-        def forward(self, x, t, label=None):
-            value = 4.0 if label is None else label.float()[:, None, None, None]
-            return torch.zeros_like(x) + value
+    null_label = 4
 
-    network = Network(1, 1)
-    config = replace(CONFIG, process=ProcessConfig(prediction="x0"))
-    x, level, label = torch.zeros(2, 1, 4, 4), Level(10, 0.8, 0.6), torch.tensor([0, 1])
-    for guidance, wanted in ((1.0, (0, 1)), (0.0, (4, 4)), (3.0, (-8, -5))):
-        settings = SampleConfig(guidance=guidance, clip=False)
-        denoise = build_denoiser(network, config, settings, build_process(config), label)
-        assert denoise(x, level)[:, 0, 0, 0].tolist() == pytest.approx(wanted)
-    clipped = build_denoiser(network, config, SampleConfig(guidance=3.0), build_process(config), label)
-    assert clipped(x, level).unique().tolist() == [-1.0]
+    def __init__(self, learned=False):
+        super().__init__(1, 1)
+        self.learned, self.batches = learned, []
+
+    def forward(self, x, t, label=None):
+        self.batches.append(len(x))
+        value = torch.zeros_like(x) + (4.0 if label is None else label.float()[:, None, None, None])
+        return torch.cat([value, 0.5 + 0 * x], dim=1) if self.learned else value
+
+
+X, LABEL = torch.zeros(2, 1, 4, 4), torch.tensor([0, 1])
+NOW, NXT = Level(10, 0.8, 0.6), Level(5, 0.9, 0.19**0.5)
+
+
+def sampling(settings, network=None, label=LABEL, weak=None, **process):
+    """The denoiser and the step of a network that predicts x0, and the network."""
+    network = network or LabelsNetwork()
+    config = replace(CONFIG, process=ProcessConfig(prediction="x0", **process))
+    return *build_sampling(network, config, settings, build_process(config), label, weak), network
+
+
+@pytest.mark.parametrize(("guidance", "wanted"), [(1.0, (0, 1)), (0.0, (4, 4)), (3.0, (-8, -5))])
+def test_guidance_pulls_from_no_label_to_the_label(guidance, wanted):
+    denoise, _, network = sampling(SampleConfig(guidance=guidance, clip=False))
+    assert denoise(X, NOW)[:, 0, 0, 0].tolist() == pytest.approx(wanted)
+    assert network.batches == [2 if guidance == 1 else 4]  # both estimates in one evaluation
+    denoise, _, _ = sampling(SampleConfig(guidance=guidance))
+    assert denoise(X, NOW)[:, 0, 0, 0].tolist() == [max(-1, min(1, value)) for value in wanted]
+
+
+def test_guidance_acts_within_its_interval_and_is_rescaled():
+    settings = SampleConfig(guidance=3.0, guidance_interval=(0.7, 0.8), clip=False)
+    denoise, _, _ = sampling(settings)  # sigma / alpha is 0.75 at NOW, 0.48 at NXT
+    assert denoise(X, NOW)[:, 0, 0, 0].tolist() == pytest.approx([-8, -5])
+    assert denoise(X, NXT)[:, 0, 0, 0].tolist() == pytest.approx([0, 1])
+    x = torch.randn(2, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+    sloped = LabelsNetwork()
+    sloped.forward = lambda x, t, label: x * (1 + label.float()[:, None, None, None])
+    denoise, _, _ = sampling(SampleConfig(guidance=3.0, guidance_rescale=1.0, clip=False), sloped)
+    torch.testing.assert_close(
+        denoise(x, NOW).std((1, 2, 3)), (x * torch.tensor([1, 2])[:, None, None, None]).std((1, 2, 3))
+    )
+
+
+def test_autoguidance_pulls_from_the_weaker_model():
+    def weak(x, level):
+        return torch.full_like(x, 2.0)
+
+    denoise, _, network = sampling(SampleConfig(guidance=3.0, clip=False), weak=weak)
+    assert denoise(X, NOW)[:, 0, 0, 0].tolist() == pytest.approx([-4, -1])
+    assert network.batches == [2]
+    denoise, _, _ = sampling(SampleConfig(guidance=3.0, clip=False), label=None, weak=weak)
+    assert denoise(X, NOW)[:, 0, 0, 0].tolist() == pytest.approx([8, 8])  # and needs no label
+
+
+def test_guidance_without_labels_or_a_weaker_model_is_refused():
     with pytest.raises(InputError, match="--guidance 3 needs class labels, and this run has none"):
-        build_denoiser(network, config, SampleConfig(guidance=3.0), build_process(config), None)
+        sampling(SampleConfig(guidance=3.0), label=None)
+
+
+def resolved(settings, **process):
+    config = replace(CONFIG, process=ProcessConfig(**({"prediction": "v"} | process)))
+    return resolved_sampling(settings, config, build_process(config))
 
 
 def test_ddpm_takes_the_large_variance_on_the_full_chain_only():
     """Song et al. 2021, table 1: at 1000 steps the large variance is the better one, at 100 it spoils the pictures."""
-    assert build_sampler(SampleConfig("ddpm", steps=1000), 1000).keywords == {"variance": "large"}
-    assert build_sampler(SampleConfig("ddpm", steps=999), 1000).keywords == {"variance": "small"}
-    assert build_sampler(SampleConfig("ddim", eta=0.5), 1000).keywords == {"eta": 0.5}
-    for name in ("heun", "dpmpp_2m"):
-        assert build_sampler(SampleConfig(name), 1000) is SAMPLERS[name]
+    ddpm = SampleConfig("ddpm", steps=1000)
+    assert resolved(ddpm).reverse_variance == "large"
+    assert resolved(replace(ddpm, steps=999)).reverse_variance == "small"
+    assert resolved(ddpm, diffusion="edm").reverse_variance == "small"  # has no full chain
+    assert resolved(ddpm, variance="learned", objective="hybrid").reverse_variance == "learned"
+    assert (
+        resolved(replace(ddpm, reverse_variance="small"), variance="learned", objective="vlb").reverse_variance
+        == "small"
+    )
+    assert resolved(SampleConfig("ddim", steps=1000)).reverse_variance == "auto"
+    for variance, std in (("large", 1 - (0.8 / 0.9) ** 2), ("small", (1 - (0.8 / 0.9) ** 2) * 0.19 / 0.36)):
+        denoise, step, _ = sampling(SampleConfig("ddpm", reverse_variance=variance))
+        moved = step(X, NOW, NXT, denoise, torch.ones_like)[0] - step(X, NOW, NXT, denoise, torch.zeros_like)[0]
+        torch.testing.assert_close(moved, torch.full_like(X, std**0.5))
+
+
+@pytest.mark.parametrize(("guidance", "evaluations"), [(1.0, 1), (3.0, 3)])
+def test_a_learned_variance_is_that_of_the_labels_own_evaluation(guidance, evaluations):
+    learned = {"variance": "learned", "objective": "hybrid"}
+    settings = SampleConfig("ddpm", guidance=guidance, clip=False)
+    denoise, step, network = sampling(settings, LabelsNetwork(learned=True), **learned)
+    one, zero = (step(X, NOW, NXT, denoise, like)[0] for like in (torch.ones_like, torch.zeros_like))
+    large = 1 - (0.8 / 0.9) ** 2
+    variance = large**0.75 * (large * 0.19 / 0.36) ** 0.25  # fraction 0.5
+    torch.testing.assert_close(one - zero, torch.full_like(X, variance**0.5))
+    assert network.batches == [2] * evaluations  # two steps from the same x: one for the label, and one each without
+
+
+@pytest.mark.parametrize("name", [name for name in SAMPLERS if name != "ddpm"])
+def test_a_step_is_the_one_of_its_name(name):
+    assert sampling(SampleConfig(name))[1] is SAMPLERS[name]
+
+
+def test_options_reach_the_step():
+    def moved_by_noise(settings):
+        denoise, step, _ = sampling(settings)
+        one, zero = (step(X, NOW, NXT, denoise, like, None)[0] for like in (torch.ones_like, torch.zeros_like))
+        return (one - zero).abs().max().item()
+
+    small = (1 - (0.8 / 0.9) ** 2) * 0.19 / 0.36
+    assert moved_by_noise(SampleConfig("ddim", eta=0.5)) == pytest.approx(0.5 * small**0.5, rel=1e-5)
+    assert moved_by_noise(SampleConfig("ddim")) == 0
+    assert moved_by_noise(SampleConfig("heun")) == 0
+    few, many = (SampleConfig("heun", steps=steps, churn=2.0, clip=False) for steps in (10, 20))
+    assert moved_by_noise(few) > moved_by_noise(many) > 0  # each step has churn / steps
+
+
+@pytest.mark.parametrize(("diffusion", "spacing"), [("ddpm", "trailing"), ("edm", "karras"), ("flow", "trailing")])
+def test_auto_is_the_process_own_spacing_or_the_best_sampler(diffusion, spacing):
+    assert resolved(SampleConfig(), diffusion=diffusion).spacing == spacing
+    assert resolved(SampleConfig(spacing="leading"), diffusion=diffusion).spacing == "leading"
+    for steps in (1, 4, 7, 8, 50):
+        best = resolved(SampleConfig("auto", steps=steps), diffusion=diffusion)
+        assert (best.sampler, best.spacing) == best_sampler(steps)
+        assert resolved(SampleConfig("auto", steps=steps, spacing="karras"), diffusion=diffusion).spacing == "karras"
+    once = resolved(SampleConfig("auto"), diffusion=diffusion)
+    config = replace(CONFIG, process=ProcessConfig(diffusion=diffusion, prediction="v"))
+    assert resolved_sampling(once, config, build_process(config)) == once
+
+
+def test_the_denoiser_has_the_process_own_spread_of_data():
+    """EDM's sigma_data is 0.5: c_in is 1 / sqrt(sigma^2 + 0.25)."""
+    config = replace(CONFIG, process=ProcessConfig(diffusion="edm", prediction="v"))
+    seen = []
+    network = LabelsNetwork()
+    network.forward = lambda x, t: seen.append(x) or torch.zeros_like(x)
+    build_denoiser(network, config, build_process(config), None)(X + 1, Level(0.0, 1.0, 2.0))
+    torch.testing.assert_close(seen[0], torch.full_like(X, 4.25**-0.5))
+
+
+# ---- the processes
+
+
+def test_every_process_is_built():
+    edm = build_process(replace(CONFIG, process=ProcessConfig(diffusion="edm", prediction="v")))
+    assert isinstance(edm, EDMProcess)
+    for times, kind in (("auto", "uniform"), ("uniform", "uniform"), ("logit_normal", "logit_normal")):
+        flow = build_process(replace(CONFIG, process=ProcessConfig(diffusion="flow", prediction="v", times=times)))
+        assert isinstance(flow, RectifiedFlow)
+        assert flow.times == kind
+
+
+def test_a_learned_variance_doubles_the_networks_output():
+    learned = replace(CONFIG, process=ProcessConfig(variance="learned", objective="hybrid"))
+    network = build_network(learned, (3, 8, 8), 0, CPU)
+    x = torch.randn(2, 3, 8, 8)
+    assert network(x, torch.zeros(2)).shape == (2, 6, 8, 8)
+    assert build_network(CONFIG, (3, 8, 8), 0, CPU)(x, torch.zeros(2)).shape == (2, 3, 8, 8)
+
+
+@pytest.mark.parametrize(("diffusion", "scale"), [("ddpm", 1.0), ("edm", 1000.0), ("flow", 1000.0)])
+def test_times_of_continuous_processes_are_spread_like_timesteps(diffusion, scale):
+    config = replace(CONFIG, process=ProcessConfig(diffusion=diffusion, prediction="v"))
+    assert build_network(config, (1, 8, 8), 0, CPU).time_scale == scale
+
+
+@pytest.mark.parametrize("diffusion", ["edm", "flow"])
+def test_batches_of_continuous_processes_have_real_times(batches, diffusion):
+    config = replace(CONFIG, process=ProcessConfig(diffusion=diffusion, prediction="v"))
+    draw = build_draw(config, build_process(config), batches, 4)
+    _, _, t, _, weight = draw(3)
+    assert weight is None
+    assert t.dtype == torch.float32
+    assert len(t.unique()) == 64
+    assert torch.equal(t, draw(3)[2])
+
+
+def test_times_by_importance_come_with_their_weights(batches):
+    process = ProcessConfig(timesteps=4, objective="vlb", variance="learned", times="importance")
+    config = replace(CONFIG, process=process, sample=SampleConfig(steps=4))
+    times, built = build_times(config, CPU), build_process(config)
+    draw = build_draw(config, built, batches, 4, times)
+    loss = build_loss(config, built, PixelCodec(), CPU, times)
+    network = build_network(config, (1, 8, 8), 4, CPU)
+    assert torch.equal(draw(0)[4], torch.ones(64))
+    for step in range(3):
+        images, label, t, noise, weight = draw(step)
+        weighted = loss(network, images, label, t, noise, weight)
+        plain, _ = diffusion_loss(network, built, PixelCodec().to_model(images), "eps", label, t, noise, None, "vlb")
+        torch.testing.assert_close(weighted, weight * plain)
+    assert times.counts.sum() == 3 * 64
+    t, weight = draw(3)[2], draw(3)[4]
+    torch.testing.assert_close(weight, (1 / (4 * times.probabilities()[t])).float())
+    assert weight.std() > 0.1
+    assert build_times(CONFIG, CPU) is None
 
 
 def test_devices():
@@ -176,3 +351,21 @@ def test_precision():
         assert best_precision(name, CPU) == name
     assert best_precision("auto", CPU) in ("float32", "bf16")
     assert best_precision("auto", torch.device("mps")) == "float32"
+
+
+@pytest.mark.parametrize(
+    ("diffusion", "sampler", "spacing"),
+    [
+        ("ddpm", "ddim", "trailing"),
+        ("ddpm", "heun", "log_snr"),  # from sigma / alpha = 20,291 a straight line leaves the picture
+        ("edm", "heun", "karras"),
+        ("flow", "heun", "trailing"),
+        ("flow", "ddim", "trailing"),
+    ],
+)
+def test_auto_spacing_is_what_suits_the_sampler(diffusion, sampler, spacing):
+    config = replace(CONFIG, process=ProcessConfig(diffusion=diffusion, prediction="v"))
+    settings = resolved_sampling(SampleConfig(sampler, steps=10), config, build_process(config))
+    assert settings.spacing == spacing
+    kept = resolved_sampling(SampleConfig(sampler, steps=10, spacing="quadratic"), config, build_process(config))
+    assert kept.spacing == "quadratic"

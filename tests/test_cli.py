@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 import bytepixels
-from bytepixels.cli import VERBS
+from bytepixels.cli import VERBS, main
 from bytepixels.presets import PRESETS
 
 from .verbs.tiny import STEP, TINY, cli, plain, train
@@ -172,7 +172,8 @@ def test_an_empty_folder_becomes_the_run(tmp_path):
 
 
 def test_verbs_and_missing_words(capsys):
-    refused(["trian"], capsys, "must be one of train, sample, show; got 'trian'; did you mean 'train'?")
+    verbs = "train, sample, edit, show, evaluate, verify"
+    refused(["trian"], capsys, f"must be one of {verbs}; got 'trian'; did you mean 'train'?")
     refused(["train"], capsys, "Missing from bytepixels train: SOURCE")
     refused(["sample"], capsys, "Missing from bytepixels sample: RUN")
     refused(["show"], capsys, "Missing from bytepixels show: SOURCE")
@@ -212,3 +213,36 @@ def test_a_value_out_of_range_is_one_sentence_and_nothing_else(capsys, tmp_path,
     assert cli("train", "digits", "--preset", "digits", *flags, "--run", tmp_path / "run") == 2
     assert capsys.readouterr().err == f"bytepixels: {sentence}\n"
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("argv", "sentence"),
+    [
+        ("sample x --steps 1.5", "--steps takes INT, got '1.5' (bytepixels sample --help)"),
+        ("sample x --guidance-interval 1", "--guidance-interval takes FLOAT FLOAT, got '1'"),
+        ("edit invert x y --refine nan", "--refine cannot be 'nan' (bytepixels edit invert --help)"),
+        ("sample x --bogus 3", "Unrecognized options: --bogus, 3"),
+        ("train digits --diffusion nope", "invalid choice 'nope' for argument '--diffusion'"),
+    ],
+)
+def test_what_the_parser_refuses_is_one_line(argv, sentence, capsys):
+    assert main(argv.split()) == 2
+    error = capsys.readouterr().err
+    assert sentence in error
+    assert error.startswith("bytepixels: ")
+    assert error.count("\n") == 1
+
+
+def test_ctrl_c_in_the_middle_of_an_import(monkeypatch, capsys):
+    def verb(argv):
+        try:
+            raise KeyboardInterrupt
+        except KeyboardInterrupt as error:
+            raise ImportError("initialization failed") from error
+
+    monkeypatch.setitem(VERBS, "sample", verb)
+    assert main(["sample"]) == 130
+    assert capsys.readouterr().err == "\nbytepixels: interrupted\n"
+    monkeypatch.setitem(VERBS, "sample", lambda argv: __import__("no_such_module"))
+    with pytest.raises(ImportError):
+        main(["sample"])

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from bytepixels import Denoiser, GaussianDiffusion, Level, clipped, guided
+from bytepixels import Denoiser, GaussianDiffusion, InputError, Level, clipped
+from bytepixels.denoise import learned_variance
 from bytepixels.prediction import PREDICTIONS
 
 from .laws import TWO_MODES, linear_alpha_bar
@@ -56,15 +57,39 @@ def test_clipped():
     torch.testing.assert_close(clipped(lambda x, level: x * level.sigma)(X, LEVEL), (0.8 * X).clamp(-1, 1))
 
 
-@pytest.mark.parametrize(("scale", "value"), [(0, 0.25), (1, 0.75), (3, 1.75), (0.5, 0.5), (-1, -0.25)])
-def test_guided(scale, value):
-    both = guided(constant(0.75), unconditional=constant(0.25), scale=scale)
-    torch.testing.assert_close(both(X, LEVEL), torch.full_like(X, value))
+def test_a_learned_variance_is_split_off():
+    """Twice the channels: the prediction as if it were alone, and a fraction held within -1..1."""
+
+    def network(x, t):
+        return torch.cat([x.sin(), 2 * x], dim=1)
+
+    denoiser = Denoiser(network)
+    x0, fraction = denoiser.estimate(X, LEVEL)
+    assert torch.equal(x0, Denoiser(lambda x, t: x.sin())(X, LEVEL))
+    assert torch.equal(x0, denoiser(X, LEVEL))
+    assert torch.equal(fraction, (2 * X).clamp(-1, 1))
+    assert Denoiser(lambda x, t: x).estimate(X, LEVEL)[1] is None
 
 
-def test_guidance_in_x0_is_guidance_in_eps():
-    """Ho & Salimans 2022, eq. 6: eps = (1 + w) eps(x, c) - w eps(x), with scale = 1 + w."""
-    with_label, without = (lambda x, t: x.sin() * t.view(-1, 1, 1, 1) / 400), (lambda x, t: x.cos())
-    in_x0 = guided(Denoiser(with_label), Denoiser(without), scale=2.5)(X, LEVEL)
-    in_eps = Denoiser(lambda x, t: 2.5 * with_label(x, t) - 1.5 * without(x, t))(X, LEVEL)
-    torch.testing.assert_close(in_x0, in_eps)
+def test_the_variance_comes_from_the_same_evaluation():
+    calls = []
+
+    def network(x, t):
+        calls.append(t[0].item())
+        return torch.cat([x.sin(), x.cos()], dim=1)
+
+    denoise, fraction = learned_variance(Denoiser(network))
+    assert torch.equal(denoise(X, LEVEL), Denoiser(lambda x, t: x.sin())(X, LEVEL))
+    assert torch.equal(fraction(X, LEVEL), X.cos())
+    assert calls == [400]
+    assert torch.equal(fraction(2 * X, LEVEL), (2 * X).cos())  # other x, or another level: another evaluation
+    fraction(X, LEVEL)
+    assert denoise(X, LEVEL._replace(t=7.0)).shape == fraction(X, LEVEL._replace(t=7.0)).shape
+    assert calls == [400, 400, 400, 7]
+
+
+def test_a_network_that_learned_no_variance_says_so():
+    denoise, fraction = learned_variance(Denoiser(lambda x, t: x))
+    for one in (denoise, fraction):
+        with pytest.raises(InputError, match="variance learned needs a network that returns twice the channels"):
+            one(X, LEVEL)

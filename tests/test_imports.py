@@ -14,9 +14,10 @@ MODULES = {
     ".".join(("bytepixels", *path.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(".__init__"): path
     for path in sorted(PACKAGE.rglob("*.py"))
 }
-CORE = ["schedules", "process", "prediction", "denoise", "samplers", "training", "likelihood"]
+CORE = """schedules levels posterior continuous process prediction denoise multistep samplers weighting importance
+training likelihood editing""".split()
 LEAVES = {"errors", "randomness"}
-TOP = {"cli", "verbs", "__main__"}
+TOP = {"cli", "flags", "verbs", "__main__"}
 HEAVY = {"matplotlib", "scipy", "sklearn", "pooch", "tyro", "rich", "PIL", "tensorboard", "diffusers"}
 
 

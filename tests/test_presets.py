@@ -1,13 +1,17 @@
 """Presets and the config: every preset is whole, what is saved comes back, what is unknown or impossible is refused."""
 
+import inspect
 import json
+import re
 from dataclasses import fields, replace
 
 import pytest
 import torch
 
-from bytepixels.build import build_network, build_process, build_sampler
+from bytepixels.build import build_network, build_process, build_sampling, resolved_sampling
 from bytepixels.errors import InputError
+from bytepixels.flags import Sample
+from bytepixels.prediction import PREDICTIONS
 from bytepixels.presets import PRESETS
 from bytepixels.process import SPACINGS
 from bytepixels.runs.config import (
@@ -22,6 +26,8 @@ from bytepixels.runs.config import (
 )
 from bytepixels.samplers import SAMPLERS
 from bytepixels.schedules import SCHEDULES
+from bytepixels.training import OBJECTIVES
+from bytepixels.weighting import WEIGHTINGS
 
 CPU = torch.device("cpu")
 
@@ -38,9 +44,11 @@ def test_every_preset_builds(name):
     label = torch.zeros(2, dtype=torch.long) if classes else None
     x = torch.randn(2, channels, height, width)
     assert network(x, torch.zeros(2), label).shape == x.shape
-    build_sampler(config.sample, process.T)
-    levels = process.levels(config.sample.steps, config.sample.spacing)
-    assert len(levels) == config.sample.steps + 1
+    settings = resolved_sampling(config.sample, config, process)
+    levels = process.levels(settings.steps, settings.spacing)
+    assert len(levels) == settings.steps + 1
+    denoise, step = build_sampling(network, config, settings, process, label)
+    assert step(x, *levels[-2:], denoise, torch.randn_like)[0].shape == x.shape
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -80,6 +88,15 @@ def test_a_config_comes_back_from_json(name):
         ({"sample": {"step": 1}}, "did you mean 'steps'"),
         ({"data": {"flip": "maybe"}}, "--flip must be one of auto, yes, no; got 'maybe'"),
         ({"process": {"timesteps": 10}, "sample": {"steps": 11}}, r"--steps must be in 1\.\.10, got 11"),
+        (
+            {"sample": {"sampler": "ddpm", "reverse_variance": "learned"}},
+            "needs a run that was trained with --variance",
+        ),
+        (
+            {"sample": {"guidance": 2}, "network": {"labels": False}},
+            "--guidance 2 needs class labels and a --label-drop",
+        ),
+        ({"sample": {"guidance": 2}, "train": {"label_dropout": 0.0}}, "--guidance 2 needs class labels and a --label"),
     ],
 )
 def test_unknown_keys_and_impossible_values_raise(values, sentence):
@@ -100,7 +117,33 @@ def test_unknown_keys_and_impossible_values_raise(values, sentence):
         (lambda: TrainConfig(micro_batch=129), r"--micro-batch must be in 0\.\.128, got 129"),
         (lambda: TrainConfig(precision="fp16"), "--precision"),
         (lambda: TrainConfig(lr_decay="step"), "--lr-decay"),
+        (
+            lambda: ProcessConfig(diffusion="ddim"),
+            "--diffusion must be one of ddpm, edm, flow; got 'ddim'; did you mean",
+        ),
+        (lambda: ProcessConfig(objective="elbo"), "--objective must be one of simple, hybrid, vlb; got 'elbo'"),
+        (lambda: ProcessConfig(variance="large"), "--variance must be one of fixed, learned; got 'large'"),
+        (lambda: ProcessConfig(weighting="min-snr"), "--weighting .*did you mean 'min_snr'"),
+        (lambda: ProcessConfig(times="log_normal"), "--times with --diffusion ddpm must be one of auto, uniform, imp"),
+        (
+            lambda: ProcessConfig(diffusion="edm", times="importance"),
+            "--times with --diffusion edm must be one of auto",
+        ),
+        (
+            lambda: ProcessConfig(diffusion="edm", zero_terminal_snr=True),
+            "--zero-terminal-snr rescales the schedule of ddpm",
+        ),
         (lambda: SampleConfig(eta=0.5, sampler="ddpm"), "--eta belongs to --sampler ddim"),
+        (lambda: SampleConfig(eta=0.5, sampler="auto"), "--eta belongs to --sampler ddim"),
+        (lambda: SampleConfig("dpmpp_2m", churn=1.0), "--churn needs --sampler heun, euler or ddim, .*got dpmpp_2m"),
+        (lambda: SampleConfig("heun", steps=10, churn=4.2), r"--churn must be in 0\.\.4\.142 .*, got 4\.2"),
+        (lambda: SampleConfig("heun", churn=-1.0), r"--churn must be in 0\.\.20\.71 .*, got -1"),
+        (lambda: SampleConfig(reverse_variance="small"), "--reverse-variance belongs to --sampler ddpm, got ddim"),
+        (lambda: SampleConfig("ddpm", reverse_variance="big"), "--reverse-variance must be one of auto, small, large"),
+        (lambda: SampleConfig(guidance_rescale=1.1), r"--guidance-rescale must be in 0\.\.1, got 1\.1"),
+        (lambda: SampleConfig(guidance_interval=(2.0, 1.0)), "two numbers, 0 <= LOW <= HIGH, got 2 1"),
+        (lambda: SampleConfig(guidance_interval=(-1.0, 1.0)), "two numbers, 0 <= LOW <= HIGH, got -1 1"),
+        (lambda: SampleConfig(guidance_interval=(0.0, float("nan"))), "two numbers, 0 <= LOW <= HIGH, got 0 nan"),
     ],
 )
 def test_each_config_checks_itself(make, sentence):
@@ -111,10 +154,48 @@ def test_each_config_checks_itself(make, sentence):
 def test_the_config_knows_every_name_that_can_be_built():
     for schedule in SCHEDULES:
         ProcessConfig(schedule=schedule)
-    for sampler in SAMPLERS:
+    for sampler in ("auto", *SAMPLERS):
         SampleConfig(sampler=sampler)
-    for spacing in SPACINGS:
+    for spacing in ("auto", *SPACINGS):
         SampleConfig(spacing=spacing)
+    for weighting in ("none", *WEIGHTINGS):
+        ProcessConfig(weighting=weighting)
+    for objective in OBJECTIVES:
+        ProcessConfig(objective=objective, variance="fixed" if objective == "simple" else "learned")
+
+
+def test_the_help_names_every_name_that_can_be_built():
+    """Of train, from the config, and of sample, from the command line's own copy of it."""
+    for cls in (SampleConfig, Sample):
+        described = inspect.getsource(cls)
+        for name in (*SAMPLERS, *SPACINGS):
+            assert re.search(rf"\b{name}\b", described), (cls, name)
+    described = inspect.getsource(ProcessConfig)
+    for name in (*SCHEDULES, *WEIGHTINGS, *OBJECTIVES, *PREDICTIONS):
+        assert re.search(rf"\b{name}\b", described), name
+
+
+def test_the_sample_command_has_a_flag_for_every_setting():
+    assert {f.name for f in fields(SampleConfig)} <= {f.name for f in fields(Sample)}
+
+
+def test_a_config_of_before_the_other_processes_still_opens():
+    """What config.json held in the first version, the process and the sampler in full."""
+    old = {
+        "process": {"timesteps": 500, "schedule": "cosine", "zero_terminal_snr": False, "prediction": "v"},
+        "sample": {
+            "sampler": "ddim", "steps": 50, "spacing": "trailing", "eta": 0.5, "guidance": 1.0, "clip": True
+        },
+    }  # fmt: skip
+    config = Config.from_dict(old)
+    assert config.process == ProcessConfig(timesteps=500, schedule="cosine", prediction="v")
+    assert (config.process.diffusion, config.process.objective, config.process.variance) == ("ddpm", "simple", "fixed")
+    assert (config.process.weighting, config.process.times) == ("none", "auto")
+    assert config.sample == SampleConfig("ddim", steps=50, spacing="trailing", eta=0.5)
+    interval = Config.from_dict(
+        json.loads(json.dumps(Config(sample=SampleConfig(guidance_interval=(0.2, 3))).to_dict()))
+    )
+    assert interval.sample.guidance_interval == (0.2, 3)
 
 
 def test_configs_are_frozen():
@@ -133,7 +214,16 @@ def test_no_flag_has_two_meanings():
 
 OTHER = {
     "data": DataConfig((4, 5), 2, "pad", "red", "yes", "test", strict=True),
-    "process": ProcessConfig(500, "cosine", zero_terminal_snr=True, prediction="v"),
+    "process": ProcessConfig(
+        timesteps=500,
+        schedule="cosine",
+        zero_terminal_snr=True,
+        prediction="v",
+        times="importance",
+        weighting="min_snr",
+        objective="hybrid",
+        variance="learned",
+    ),
     "network": NetworkConfig(64, (1, 2), 3, (0,), 2, 0.2, "ddpm", labels=False),
     "train": TrainConfig(
         9, 64, 8, 1e-3, 7, "cosine", 0.1, 2.0, 5, 0.2, "bf16", "cuda", 1, 3.0, 1, 2, 3, 4.0, tensorboard=True
@@ -145,10 +235,16 @@ OTHER = {
 def test_every_setting_that_weights_depend_on_is_compared(part):
     old = Config()
     changed = {line.split()[0] for line in changed_settings(old, replace(old, **{part: OTHER[part]}))}
-    settings = {f.name for f in fields(OTHER[part])}
+    settings = {f.name for f in fields(OTHER[part])} - {"diffusion"}  # has a test of its own
     for name in settings:
         assert getattr(OTHER[part], name) != getattr(getattr(old, part), name), f"this test leaves {name} as it is"
     assert changed == {"--" + name.replace("_", "-") for name in settings - MUTABLE}
+
+
+@pytest.mark.parametrize("diffusion", ["edm", "flow"])
+def test_another_diffusion_is_another_run(diffusion):
+    new = Config(process=ProcessConfig(diffusion=diffusion, prediction="v"))
+    assert changed_settings(Config(), new) == [f"--diffusion ddpm -> {diffusion}", "--prediction eps -> v"]
 
 
 def test_how_to_sample_may_change():

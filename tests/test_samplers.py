@@ -1,4 +1,7 @@
-"""Each step against its paper, against diffusers, and against exact laws; all of them for every (alpha, sigma)."""
+"""Each step against its paper, against diffusers, and against exact laws; all of them for every (alpha, sigma).
+
+The methods that reuse earlier estimates have more in test_multistep.py.
+"""
 
 import math
 from functools import partial
@@ -11,12 +14,22 @@ from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
 
 from bytepixels import CLEAN, SAMPLERS, Denoiser, GaussianDiffusion, InputError, Level, trajectory, zero_terminal_snr
 from bytepixels.prediction import PREDICTIONS
+from bytepixels.samplers import STOCHASTIC, TWICE
 from bytepixels.schedules import linear_schedule
 
-from .laws import GAUSSIAN, PATHS, TWO_MODES, Mixture, linear_alpha_bar, log_snr_grid, zero_snr_alpha_bar
+from .laws import (
+    GAUSSIAN,
+    PATHS,
+    TWO_MODES,
+    Mixture,
+    levels_at,
+    linear_alpha_bar,
+    log_snr_grid,
+    zero_snr_alpha_bar,
+)
 
 DDPM, DDIM, HEUN, DPMPP_2M = (SAMPLERS[name] for name in ("ddpm", "ddim", "heun", "dpmpp_2m"))
-DETERMINISTIC = [name for name in SAMPLERS if name != "ddpm"]
+DETERMINISTIC = [name for name in SAMPLERS if name not in STOCHASTIC]
 X = torch.linspace(-2, 2, 16, dtype=torch.float64).view(1, 1, 4, 4)
 PAIRS = [(999, 998), (500, 499), (1, 0), (999, 900), (600, 20), (20, 0)]  # neighbours, and respaced
 
@@ -207,20 +220,45 @@ def test_zero_terminal_snr_agrees_with_diffusers():
 # ---- the probability-flow map
 
 
-@pytest.mark.parametrize("path", PATHS)
-@pytest.mark.parametrize(("name", "order"), [("ddim", 1), ("heun", 2), ("dpmpp_2m", 2)])
-def test_convergence_order(name, order, path):
-    """Two modes, uniform log-SNR grid: the error against x_s = F_s^-1(F_t(x_t)) falls as steps^-order."""
-    first, last = log_snr_grid(path, 1)
+ORDERS = {"ddim": 1, "euler": 1, "heun": 2, "dpmpp_2s": 2, "dpmpp_2m": 2, "dpmpp_3m": 3}
+ORDERS |= {"unipc_2": 3, "unipc_3": 4, "deis": 3, "ipndm": 2}  # ipndm's weights are for steps alike in sigma / alpha
+
+
+def order_of(name, grid):
+    """The slope of the error against x_s = F_s^-1(F_t(x_t)) over 128 to 512 steps, for data with two modes."""
+    first, last = grid(1)
     p = np.linspace(0.05, 0.95, 16).reshape(1, 1, 4, 4)
     x = torch.from_numpy(TWO_MODES.quantile(p, *first[1:]))
     exact = torch.from_numpy(TWO_MODES.quantile(p, *last[1:]))
-    errors = [
-        (run(x, log_snr_grid(path, steps), TWO_MODES.denoise, SAMPLERS[name]) - exact).abs().mean().item()
-        for steps in (128, 256, 512)
-    ]
-    orders = [math.log2(coarse / fine) for coarse, fine in pairwise(errors)]
-    assert orders == pytest.approx([order, order], abs=0.15)
+    errors = [(run(x, grid(n), TWO_MODES.denoise, SAMPLERS[name]) - exact).abs().mean().item() for n in (128, 512)]
+    return math.log(errors[0] / errors[1], 4)
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("name", DETERMINISTIC)
+def test_convergence_order(name, path):
+    """Uniform log-SNR grid, from so much noise that the low order of the first steps does not show."""
+    assert order_of(name, lambda n: log_snr_grid(path, n, -4)) == pytest.approx(ORDERS[name], abs=0.15)
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_ipndm_has_order_four_where_steps_are_alike(path):
+    """Even in sigma / alpha, and with exact estimates of eps at the three levels before the first."""
+    p = np.linspace(0.05, 0.95, 16).reshape(1, 1, 4, 4)
+    errors = []
+    for n in (256, 1024):
+        ratio = np.linspace(3, 0.5, n + 1)
+        *before, first = levels_at(path, -np.log(ratio[0] + (ratio[0] - ratio[1]) * np.arange(3, -1, -1)))
+        memory = []
+        for level in before:
+            x = torch.from_numpy(TWO_MODES.quantile(p, *level[1:]))
+            memory.insert(0, (x - level.alpha * TWO_MODES.denoise(x, level)) / level.sigma)
+        x = torch.from_numpy(TWO_MODES.quantile(p, *first[1:]))
+        levels = levels_at(path, -np.log(ratio))
+        for now, nxt in pairwise(levels):
+            x, memory = SAMPLERS["ipndm"](x, now, nxt, TWO_MODES.denoise, refuse, memory)
+        errors.append((x - torch.from_numpy(TWO_MODES.quantile(p, *levels[-1][1:]))).abs().mean().item())
+    assert math.log(errors[0] / errors[1], 4) == pytest.approx(4, abs=0.15)
 
 
 @pytest.mark.parametrize("path", PATHS)
@@ -233,7 +271,7 @@ def test_gaussian_data_follows_its_exact_map(name, path):
     scale = math.sqrt((a_end**2 * S + s_end**2) / (a**2 * S + s**2))
     expected = a_end * m + scale * (X - a * m)
     error = (run(X, levels, GAUSSIAN.denoise, SAMPLERS[name]) - expected).abs().max()
-    assert error < (5e-3 if name == "ddim" else 5e-5)
+    assert error < (5e-3 if name in ("ddim", "euler") else 5e-5)
 
 
 @pytest.mark.parametrize("path", PATHS)
@@ -247,10 +285,11 @@ def test_the_last_step_lands_on_the_estimate_of_x0(name, path):
         calls.append(level)
         return TWO_MODES.denoise(x, level)
 
-    memory = (X.sin(), 0.1) if name == "dpmpp_2m" else None  # what went before does not matter here
-    torch.testing.assert_close(
-        SAMPLERS[name](X, last, CLEAN, denoise, refuse, memory)[0], TWO_MODES.denoise(X, last), rtol=1e-12, atol=1e-12
-    )
+    step, memory = SAMPLERS[name], None
+    for now, nxt in pairwise(log_snr_grid(path, 2)):  # what went before does not matter
+        _, memory = step(X.sin(), now, nxt, TWO_MODES.denoise, fixed_noise(), memory)
+    got, _ = step(X, last, CLEAN, denoise, refuse, memory)
+    torch.testing.assert_close(got, TWO_MODES.denoise(X, last), rtol=1e-12, atol=1e-12)
     assert calls == [last]
 
 
@@ -271,7 +310,7 @@ def test_zero_terminal_snr_gives_the_data_from_pure_noise(name):
     x = torch.special.ndtri(p)  # a perfect standard normal
     last = run(x, diffusion.levels(100), Denoiser(network, "v"), SAMPLERS[name], fixed_noise())
     exact = torch.from_numpy(TWO_MODES.quantile(p.numpy(), 1.0, 0.0))
-    if name == "ddpm":  # only in law
+    if name in STOCHASTIC:  # only in law
         assert last.mean().item() == pytest.approx(exact.mean().item(), abs=5 * 0.9 / 20)
         assert last.std().item() == pytest.approx(exact.std().item(), abs=0.1)
     else:
@@ -288,12 +327,14 @@ def test_zero_terminal_snr_refuses_noise_prediction(name):
 # ---- the loop
 
 
-@pytest.mark.parametrize(
-    ("step", "noises", "evaluations"),
-    [(DDPM, 6, 7), (DDIM, 0, 7), (partial(DDIM, eta=0.5), 6, 7), (HEUN, 0, 13), (DPMPP_2M, 0, 7)],
-    ids=["ddpm", "ddim", "ddim eta", "heun", "dpmpp_2m"],
-)
-def test_how_often_noise_and_network_are_called(step, noises, evaluations):
+STEPS = {**SAMPLERS, "ddim eta": partial(DDIM, eta=0.5)}
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_how_often_noise_and_network_are_called(name):
+    noises = 6 if name in (*STOCHASTIC, "ddim eta") else 0
+    evaluations = 13 if name in TWICE else 7
+    step = STEPS[name]
     calls = {"noise": 0, "denoise": 0}
 
     def noise(x):

@@ -1,5 +1,6 @@
 """The one place where names in a config become objects."""
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -11,22 +12,33 @@ from .codec import PixelCodec
 from .data.batches import Batches
 from .denoise import Denoise, Denoiser, clipped, guided
 from .errors import InputError
+from .importance import ImportanceTimes
 from .networks import UNet
-from .process import GaussianDiffusion
+from .process import EDMProcess, GaussianDiffusion, Process, RectifiedFlow
 from .randomness import INIT, LABELS, NOISE, TIMES, derived_seed, seeded
 from .runs.config import Config, Precision, SampleConfig
-from .samplers import SAMPLERS, Step
+from .samplers import SAMPLERS, Step, best_sampler, churned
 from .schedules import SCHEDULES, zero_terminal_snr
 from .train.loop import Batch, DrawBatch, Loss
-from .training import diffusion_loss
+from .training import ancestral, default_variance, diffusion_loss
 
 
-def build_process(config: Config) -> GaussianDiffusion:
-    """The forward process with the config's schedule."""
-    schedule = SCHEDULES[config.process.schedule]
-    if config.process.zero_terminal_snr:
-        return GaussianDiffusion(config.process.timesteps, lambda timesteps: zero_terminal_snr(schedule(timesteps)))
-    return GaussianDiffusion(config.process.timesteps, schedule)
+def build_process(config: Config) -> Process:
+    """The forward process of a config."""
+    settings = config.process
+    if settings.diffusion == "edm":
+        return EDMProcess()
+    if settings.diffusion == "flow":
+        return RectifiedFlow("uniform" if settings.times == "auto" else settings.times)
+    schedule = SCHEDULES[settings.schedule]
+    if settings.zero_terminal_snr:
+        return GaussianDiffusion(settings.timesteps, lambda timesteps: zero_terminal_snr(schedule(timesteps)))
+    return GaussianDiffusion(settings.timesteps, schedule)
+
+
+def build_times(config: Config, device: torch.device) -> ImportanceTimes | None:
+    """What remembers the losses for times drawn by importance; None where they are not."""
+    return ImportanceTimes(config.process.timesteps).to(device) if config.process.times == "importance" else None
 
 
 def build_network(config: Config, shape: tuple[int, int, int], classes: int, device: torch.device) -> UNet:
@@ -35,6 +47,7 @@ def build_network(config: Config, shape: tuple[int, int, int], classes: int, dev
     `classes` is 0 where there are no labels. Raises InputError when the pictures are too small for its levels.
     """
     torch.manual_seed(derived_seed(config.train.seed, INIT))
+    learned = config.process.variance == "learned"
     net = config.network
     network = UNet(
         channels=shape[0],
@@ -46,13 +59,20 @@ def build_network(config: Config, shape: tuple[int, int, int], classes: int, dev
         dropout=net.dropout,
         num_classes=classes or None,
         embedding=net.embedding,
+        out_channels=2 * shape[0] if learned else None,
+        time_scale=1.0 if config.process.diffusion == "ddpm" else 1000.0,
     )
     network.check_size(*shape[1:])
     return network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
-def build_draw(config: Config, process: GaussianDiffusion, batches: Batches, classes: int) -> DrawBatch:
-    """step -> (images uint8, label or None, t, noise): everything random about a step, a function of (seed, step)."""
+def build_draw(
+    config: Config, process: Process, batches: Batches, classes: int, times: ImportanceTimes | None = None
+) -> DrawBatch:
+    """step -> (images uint8, label or None, t, noise, weight or None): all that is random about a step.
+
+    A function of (seed, step), and of what `times` remembers where it is given; `weight` makes up for it.
+    """
     seed = config.train.seed
 
     def draw(step: int) -> Batch:
@@ -63,20 +83,35 @@ def build_draw(config: Config, process: GaussianDiffusion, batches: Batches, cla
         else:
             forget = torch.rand(len(label), generator=seeded(seed, LABELS, step, device=device), device=device)
             label = torch.where(forget < config.train.label_dropout, classes, label)  # row `classes` means no label
-        t = process.draw_times(len(images), seeded(seed, TIMES, step, device=device))
+        weight, generator = None, seeded(seed, TIMES, step, device=device)
+        if times is None:
+            t = process.draw_times(len(images), generator)
+        else:
+            t, weight = times.draw(len(images), generator)
         noise = torch.empty(images.shape, device=device).normal_(generator=seeded(seed, NOISE, step, device=device))
-        return images, label, t, noise
+        return images, label, t, noise, weight
 
     return draw
 
 
-def build_loss(config: Config, process: GaussianDiffusion, codec: PixelCodec, device: torch.device) -> Loss:
-    """(model, images uint8, label, t, noise) -> squared error per picture [B], float32."""
+def build_loss(
+    config: Config, process: Process, codec: PixelCodec, device: torch.device, times: ImportanceTimes | None = None
+) -> Loss:
+    """(model, images uint8, label, t, noise, weight) -> loss per picture [B], float32. `times` remembers them."""
+    settings = config.process
+    weighting = None if settings.weighting == "none" else settings.weighting
 
-    def loss(model: nn.Module, images: Tensor, label: Tensor | None, t: Tensor, noise: Tensor) -> Tensor:
-        network = at_precision(model, config, device)
-        x0 = codec.to_model(images)
-        return diffusion_loss(network, process, x0, config.process.prediction, label, t, noise)[0]
+    def loss(
+        model: nn.Module, images: Tensor, label: Tensor | None, t: Tensor, noise: Tensor, weight: Tensor | None = None
+    ) -> Tensor:
+        network, x0 = at_precision(model, config, device), codec.to_model(images)
+        losses, _ = diffusion_loss(
+            network, process, x0, settings.prediction, label, t, noise, weighting, settings.objective
+        )
+        if times is None or weight is None:
+            return losses
+        times.update(t, losses.detach())
+        return weight * losses
 
     return loss
 
@@ -93,28 +128,57 @@ def at_precision(network: nn.Module, config: Config, device: torch.device) -> Ca
     return call
 
 
-def build_denoiser(
-    network: nn.Module, config: Config, settings: SampleConfig, process: GaussianDiffusion, label: Tensor | None
-) -> Denoise:
-    """The network as a denoiser, guided and clipped as the settings say. `label` [B]; None samples without."""
+def build_denoiser(network: nn.Module, config: Config, process: Process, label: Tensor | None) -> Denoiser:
+    """The network in the run's arithmetic, as a denoiser. `label` [B]; None is without."""
     call = at_precision(network, config, next(network.parameters()).device)
-    conditional = Denoiser(call, config.process.prediction, process.sigma_data, label)
-    denoise: Denoise = conditional
+    return Denoiser(call, config.process.prediction, process.sigma_data, label)
+
+
+def build_sampling(
+    network: nn.Module,
+    config: Config,
+    settings: SampleConfig,
+    process: Process,
+    label: Tensor | None,
+    weak: Denoise | None = None,
+) -> tuple[Denoise, Step]:
+    """The denoiser, guided and clipped as the settings say, and the sampler's step. `weak`: for autoguidance."""
+    settings = resolved_sampling(settings, config, process)
+    denoiser = build_denoiser(network, config, process, label)
+    denoise, step = _sampler(denoiser, settings, process)
     if settings.guidance != 1:
-        if label is None:
-            raise InputError(f"--guidance {settings.guidance:g} needs class labels, and this run has none")
-        denoise = guided(conditional, replace(conditional, label=None), settings.guidance)
-    return clipped(denoise) if settings.clip else denoise
+        if weak is None:
+            if label is None:
+                raise InputError(f"--guidance {settings.guidance:g} needs class labels, and this run has none")
+            weak = replace(denoiser, label=torch.full_like(label, int(network.null_label)))  # type: ignore[arg-type]
+        interval = settings.guidance_interval or (0.0, math.inf)
+        denoise = guided(denoise, weak, settings.guidance, interval, settings.guidance_rescale)
+    return clipped(denoise) if settings.clip else denoise, step
 
 
-def build_sampler(settings: SampleConfig, timesteps: int) -> Step:
-    """The step function of a sampler; ddpm takes the large variance on the full chain, the small one on fewer steps."""
+def _sampler(denoiser: Denoiser, settings: SampleConfig, process: Process) -> tuple[Denoise, Step]:
+    """The step function of resolved settings, and the denoiser that it is to be called with."""
     step = SAMPLERS[settings.sampler]
-    if settings.sampler == "ddim":
-        return partial(step, eta=settings.eta)
     if settings.sampler == "ddpm":
-        return partial(step, variance="large" if settings.steps == timesteps else "small")
-    return step
+        return ancestral(denoiser, settings.reverse_variance)
+    if settings.eta > 0:
+        step = partial(step, eta=settings.eta)
+    if settings.churn > 0:
+        step = churned(step, process, settings.churn / settings.steps)
+    return denoiser, step
+
+
+def resolved_sampling(settings: SampleConfig, config: Config, process: Process) -> SampleConfig:
+    """Settings with every "auto" replaced by what it stands for."""
+    sampler, spacing, variance = settings.sampler, settings.spacing, settings.reverse_variance
+    if sampler == "auto":
+        sampler, best = best_sampler(settings.steps)
+    else:
+        best = "log_snr" if sampler == "heun" and config.process.diffusion == "ddpm" else process.default_spacing
+    if variance == "auto" and sampler == "ddpm":
+        learned = config.process.variance == "learned"
+        variance = "learned" if learned else default_variance(settings.steps, process)
+    return replace(settings, sampler=sampler, spacing=best if spacing == "auto" else spacing, reverse_variance=variance)
 
 
 def best_device(name: str) -> torch.device:

@@ -5,106 +5,21 @@ Exit codes: 0 done, 1 failed, 2 what was asked for is wrong, 130 Ctrl-C (143 SIG
 
 import argparse
 import io
+import re
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr
-from dataclasses import dataclass, field, fields
+from dataclasses import fields
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import TypeVar
 
 import tyro
-from tyro.conf import OmitArgPrefixes, Positional, arg
 
 from .errors import InputError, check_choice
+from .flags import HELP, Sample, Show, Train, Verify
 from .presets import PRESETS
-from .runs.config import Config, DataConfig, SampleConfig
+from .runs.config import DataConfig, SampleConfig
 from .runs.directory import is_run, open_run
-
-HELP = """\
-bytepixels: diffusion models from scratch. From a folder of pictures to a trained model, and on to new pictures.
-
-  bytepixels train SOURCE        train on a folder, zip, tar, .npz, or digits | cifar10 | mnist | fashion-mnist
-  bytepixels sample RUN          draw new pictures from a trained run
-  bytepixels show SOURCE         see what the forward process does to your pictures
-
-Begin with:
-
-  bytepixels train digits --preset digits        two or three minutes on two cores, no download
-  bytepixels sample runs/digits-digits -n 64
-
-The same train command again goes on where it stopped; Ctrl-C saves first.
-Every verb explains itself: bytepixels train --help
-"""
-
-
-@dataclass(frozen=True)
-class Train:
-    """Train a model on the pictures of SOURCE, or go on with a run that was interrupted (same command again)."""
-
-    source: Positional[Annotated[str, arg(metavar="SOURCE")]]
-    """A folder (one subfolder per class, or flat), a .zip or .tar of one, an .npz or .npy, or a name: digits, cifar10,
-    mnist, fashion-mnist."""
-    run: Path | None = None
-    """Where the run is kept. Default: runs/SOURCE-PRESET."""
-    config: OmitArgPrefixes[Config] = field(default_factory=Config)
-
-
-@dataclass(frozen=True)
-class Sample:
-    """Draw new pictures from a trained run: seed-K.png each, grid.png and manifest.json."""
-
-    run: Positional[Annotated[Path, arg(metavar="RUN")]]
-    """The run's directory."""
-    n: Annotated[int, arg(aliases=["-n"])] = 16
-    """How many pictures."""
-    seed: int = 0
-    """Of the first picture; the next have the seeds that follow. A picture depends on its seed alone."""
-    sampler: str | None = None
-    """ddpm, ddim, heun or dpmpp_2m. Default: the run's own, like all that follow."""
-    steps: int | None = None
-    """Steps from noise to picture."""
-    spacing: str | None = None
-    """trailing, leading, linspace, quadratic, log_snr or karras."""
-    eta: float | None = None
-    """Fresh noise in ddim, 0 (none) to 1 (as much as ddpm)."""
-    guidance: float | None = None
-    """How strongly the label pulls; 1 is no guidance."""
-    clip: bool | None = None
-    """Keep each estimate within the range of pixels."""
-    label: str | None = None
-    """A class, by name. Default: the classes in turn."""
-    out: Path | None = None
-    """Where the pictures go. Default: RUN/samples/SAMPLER-STEPS-seed-SEED."""
-    batch: int = 64
-    """Pictures at a time; it changes the speed, not the pictures."""
-    gif: bool = False
-    """Also write denoising.gif."""
-    weights: Literal["ema", "model"] = "ema"
-    """ema (the average) or model (the raw weights)."""
-    checkpoint: str | None = None
-    """A checkpoint's name. Default: the newest."""
-    device: str = "auto"
-    """cpu, cuda, mps; auto takes the best there is."""
-
-
-@dataclass(frozen=True)
-class Show:
-    """Draw the forward process x_0 .. x_T on your own pictures for every schedule, and the schedules' curves."""
-
-    source: Positional[Annotated[str, arg(metavar="SOURCE")]]
-    """As for train."""
-    out: Path = Path("show")
-    """Where the pictures go."""
-    n: Annotated[int, arg(aliases=["-n"])] = 4
-    """How many pictures."""
-    columns: int = 11
-    """States in a strip, the clean picture included."""
-    timesteps: int = 1000
-    """T, the number of noise levels."""
-    size: tuple[int, int] | None = None
-    """Height and width. Default: the data's own."""
-    channels: int | None = None
-    """1 grey, 3 RGB, 4 RGBA. Default: the data's own."""
 
 
 def train(argv: list[str]) -> int:
@@ -151,7 +66,45 @@ def show(argv: list[str]) -> int:
     return 0
 
 
-VERBS: dict[str, Callable[[list[str]], int]] = {"train": train, "sample": sample, "show": show}
+def verify(argv: list[str]) -> int:
+    request = _parse("verify", Verify, argv)
+    from .verbs.verify import verify as verify_verb
+
+    return 0 if verify_verb(request.out) else 1
+
+
+def evaluate(argv: list[str]) -> int:
+    from .verbs.evaluate import Evaluate
+    from .verbs.evaluate import evaluate as evaluate_verb
+
+    evaluate_verb(_parse("evaluate", Evaluate, argv))
+    return 0
+
+
+def edit(argv: list[str]) -> int:
+    from .verbs.editflags import HELP as EDIT_HELP
+    from .verbs.editflags import KINDS
+
+    if not argv or argv[0] in ("-h", "--help", "help"):
+        print(EDIT_HELP)
+        return 0
+    kind = check_choice("the word after edit", argv[0], KINDS)
+    flags = _parse(f"edit {kind}", KINDS[kind], argv[1:])
+    from .verbs.edit import edit as edit_verb
+
+    out, said = edit_verb(flags)
+    print(*said, f"pictures, grid.png and manifest.json: {out}", sep="\n")
+    return 0
+
+
+VERBS: dict[str, Callable[[list[str]], int]] = {
+    "train": train,
+    "sample": sample,
+    "edit": edit,
+    "show": show,
+    "evaluate": evaluate,
+    "verify": verify,
+}
 
 Request = TypeVar("Request")
 
@@ -169,8 +122,28 @@ def _parse(verb: str, kind: type[Request], argv: list[str], default: Request | N
             error = error.__cause__ or error.__context__
         if error is not None:
             raise error from None
-        print(said.getvalue(), end="", file=sys.stderr)
+        if stop.code not in (0, None):
+            raise InputError(f"{_sentence(said.getvalue())} (bytepixels {verb} --help)") from None
         raise
+
+
+_FRAME = re.compile(r"[╭╮╰╯│─]|-{3,}")
+_TITLE = re.compile(r"^(Value error|Unrecognized options|Required options|Invalid choice|Parsing error) ")
+_PARSING = re.compile(
+    r"Error parsing (\S+): (?:no type matching (.+) could be instantiated from \[(.+?)\]|.*?: ('.*'))"
+)
+
+
+def _sentence(box: str) -> str:
+    """What tyro says in a frame of several lines, in one."""
+    text = " ".join(_FRAME.sub(" ", box).split())
+    text = _TITLE.sub("", re.split(r"Argument helptext:|For full helptext", text)[0].strip())
+    if found := _PARSING.match(text):
+        flag, kind, many, one = found.groups()
+        return (
+            f"{flag} takes {kind.replace('{None}|', '').strip('{}')}, got {many}" if many else f"{flag} cannot be {one}"
+        )
+    return text
 
 
 def _peek(argv: list[str]) -> tuple[str, Path | None, str | None]:
@@ -190,6 +163,13 @@ def _stem(source: str) -> str:
     return Path(source).absolute().name.split(".")[0] or "pictures"
 
 
+def _interrupted(error: BaseException | None) -> bool:
+    """Whether Ctrl-C is at the bottom of it: in the middle of an import it comes as an ImportError."""
+    return error is not None and (
+        isinstance(error, KeyboardInterrupt) or _interrupted(error.__cause__ or error.__context__)
+    )
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; returns the exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
@@ -207,7 +187,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except InputError as error:
         print(f"bytepixels: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, ImportError) as error:
+        if not _interrupted(error):
+            raise
         print("\nbytepixels: interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:

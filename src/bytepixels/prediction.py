@@ -4,15 +4,12 @@
 where the process preserves variance and sigma_data = 1; where alpha = 1 it is Karras et al. 2022's F, negated.
 """
 
-from typing import TypeVar
-
 from torch import Tensor
 
 from .errors import InputError, check_choice
+from .posterior import Number
 
 PREDICTIONS = ("eps", "x0", "v")
-
-Number = TypeVar("Number", float, Tensor)  # the same formulas serve one level on the host and a batch of them
 
 
 def coefficients(

@@ -6,37 +6,56 @@ Every step works for any x_t = alpha * x0 + sigma * eps: the formulas are the pa
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from functools import partial
 from itertools import pairwise
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from .denoise import Denoise
+from .denoise import Denoise, eps_of
 from .errors import InputError, check_choice, check_range
-from .process import Level
-
-Noise = Callable[[Tensor], Tensor]
-Step = Callable[..., tuple[Tensor, Any]]
+from .levels import Level, Process
+from .multistep import (
+    Noise,
+    Step,
+    deis_step,
+    dpmpp_2m_step,
+    dpmpp_2s_step,
+    dpmpp_3m_step,
+    dpmpp_sde_2m_step,
+    ipndm_step,
+    unipc_step,
+)
+from .posterior import interpolated_log_variance, posterior
 
 
 def ddpm_step(
-    x: Tensor, now: Level, nxt: Level, denoise: Denoise, noise: Noise, memory: None = None, variance: str = "small"
+    x: Tensor,
+    now: Level,
+    nxt: Level,
+    denoise: Denoise,
+    noise: Noise,
+    memory: None = None,
+    variance: str | Denoise = "small",
 ) -> tuple[Tensor, None]:
     """Ancestral sampling, Ho et al. 2020, eq. 7 and Algorithm 2: q(x_nxt | x_now, x0) at the estimate of x0.
 
-    variance: "small" is the posterior's, beta~; "large" is beta, all that was added between the two levels. At 1000
-    steps they are alike, on fewer the small one is much better.
+    variance: "small" is the posterior's, beta~; "large" is beta, all that was added between the two levels; a function
+    (x, level) -> fraction says how far between them (Nichol & Dhariwal 2021, eq. 15; `learned_variance`). At 1000 steps
+    the first two are alike, on fewer the small one is much better.
     """
-    check_choice("variance", variance, ("small", "large"))
+    if isinstance(variance, str):
+        check_choice("variance", variance, ("small", "large"))
     x0 = denoise(x, now)
-    added = _variance_added(now, nxt)
-    mean = (now.alpha / nxt.alpha * nxt.sigma**2 * x + nxt.alpha * added * x0) / now.sigma**2
+    q = posterior(*now[1:], *nxt[1:])
+    mean = q.keep * x + q.pull * x0
     if nxt.sigma == 0:
         return mean, None
-    std = math.sqrt(added) * (nxt.sigma / now.sigma if variance == "small" else 1.0)
-    return mean + std * noise(x), None
+    if isinstance(variance, str):
+        return mean + math.sqrt(q.small if variance == "small" else q.large) * noise(x), None
+    log_variance = interpolated_log_variance(variance(x, now), math.log(q.small), math.log(q.large))
+    return mean + torch.exp(log_variance / 2) * noise(x), None
 
 
 def ddim_step(
@@ -45,45 +64,90 @@ def ddim_step(
     """Song et al. 2021 (DDIM), eq. 12 and 16. eta 0 is deterministic and draws no noise; eta 1 is ddpm_step."""
     check_range("eta", eta, 0, 1)
     x0 = denoise(x, now)
-    std = eta * math.sqrt(_variance_added(now, nxt)) * nxt.sigma / now.sigma
-    x = nxt.alpha * x0 + math.sqrt(max(nxt.sigma**2 - std**2, 0.0)) * _eps(x, x0, now)
+    std = eta * math.sqrt(posterior(*now[1:], *nxt[1:]).small)
+    x = nxt.alpha * x0 + math.sqrt(max(nxt.sigma**2 - std**2, 0.0)) * eps_of(x, x0, now)
     return (x + std * noise(x) if std > 0 else x), None
+
+
+def euler_step(
+    x: Tensor, now: Level, nxt: Level, denoise: Denoise, noise: Noise, memory: None = None
+) -> tuple[Tensor, None]:
+    """Euler's method for d(x / alpha) / d(sigma / alpha) = eps (Karras et al. 2022, eq. 4): ddim_step with eta 0."""
+    return ddim_step(x, now, nxt, denoise, noise)
 
 
 def heun_step(
     x: Tensor, now: Level, nxt: Level, denoise: Denoise, noise: Noise, memory: None = None
 ) -> tuple[Tensor, None]:
-    """Karras et al. 2022, Algorithm 1: a ddim step, then again with the average of the slopes at both ends.
+    """Karras et al. 2022, Algorithm 1: an Euler step, then again with the average of the slopes at both ends.
 
     The slope is d(x / alpha) / d(sigma / alpha) = eps. Two evaluations, one for the step to the clean end.
     """
     x0 = denoise(x, now)
-    eps = _eps(x, x0, now)
+    eps = eps_of(x, x0, now)
     guess = nxt.alpha * x0 + nxt.sigma * eps
     if nxt.sigma == 0 or now.alpha == 0:  # no slope at the clean end, nor at pure noise
         return guess, None
-    eps = (eps + _eps(guess, denoise(guess, nxt), nxt)) / 2
+    eps = (eps + eps_of(guess, denoise(guess, nxt), nxt)) / 2
     ratio = nxt.alpha / now.alpha
     return ratio * x + (nxt.sigma - ratio * now.sigma) * eps, None
 
 
-def dpmpp_2m_step(
-    x: Tensor, now: Level, nxt: Level, denoise: Denoise, noise: Noise, memory: tuple[Tensor, float] | None = None
-) -> tuple[Tensor, tuple[Tensor, float]]:
-    """Lu et al. 2022b, DPM-Solver++(2M), Algorithm 2: extrapolates x0 from the last two estimates.
+MAX_CHURN = math.sqrt(2) - 1
 
-    The first step and the step to the clean end (h infinite) are first order, which is ddim_step.
+
+def churned(
+    step: Step,
+    process: Process,
+    churn: float,
+    interval: tuple[float, float] = (0.0, math.inf),
+    noise_scale: float = 1.0,
+) -> Step:
+    """Karras et al. 2022, Algorithm 2 (with heun_step): first, noise that multiplies sigma / alpha by 1 + churn.
+
+    churn: gamma_i, 0..sqrt(2) - 1 (theirs is S_churn / steps); interval: S_tmin..S_tmax of sigma / alpha; noise_scale:
+    S_noise. `process` knows the raised level's t; nothing rises above its noisiest level.
     """
-    x0 = denoise(x, now)
-    h = nxt.half_log_snr - now.half_log_snr
-    aim = x0
-    if memory is not None and nxt.sigma > 0:
-        last_x0, last_h = memory
-        aim = x0 + (x0 - last_x0) * (h / last_h / 2)
-    return nxt.sigma / now.sigma * x - nxt.alpha * math.expm1(-h) * aim, (x0, h)
+    check_range("churn", churn, 0, MAX_CHURN)
+    low, high = interval
+
+    def churned_step(x: Tensor, now: Level, nxt: Level, denoise: Denoise, noise: Noise, memory=None):
+        half_log_snr = max(now.half_log_snr - math.log1p(churn), process.noisiest)
+        if now.alpha > 0 and low <= now.sigma / now.alpha <= high and half_log_snr < now.half_log_snr:
+            raised = process.level(half_log_snr)
+            x, now = renoised(x, now, raised, noise, noise_scale), raised
+        return step(x, now, nxt, denoise, noise, memory)
+
+    return churned_step
 
 
-SAMPLERS: dict[str, Step] = {"ddpm": ddpm_step, "ddim": ddim_step, "heun": heun_step, "dpmpp_2m": dpmpp_2m_step}
+def renoised(x: Tensor, now: Level, noisier: Level, noise: Noise, noise_scale: float = 1.0) -> Tensor:
+    """q(x_noisier | x_now): forward along the process, Ho et al. 2020, eq. 2, between any two levels."""
+    ratio = noisier.alpha / now.alpha
+    return ratio * x + noise_scale * math.sqrt(noisier.sigma**2 - (ratio * now.sigma) ** 2) * noise(x)
+
+
+SAMPLERS: dict[str, Step] = {
+    "ddpm": ddpm_step,
+    "ddim": ddim_step,
+    "euler": euler_step,
+    "heun": heun_step,
+    "dpmpp_2s": dpmpp_2s_step,
+    "dpmpp_2m": dpmpp_2m_step,
+    "dpmpp_3m": dpmpp_3m_step,
+    "dpmpp_sde_2m": dpmpp_sde_2m_step,
+    "unipc_2": partial(unipc_step, order=2),
+    "unipc_3": partial(unipc_step, order=3),
+    "ipndm": ipndm_step,
+    "deis": deis_step,
+}
+STOCHASTIC = ("ddpm", "dpmpp_sde_2m")  # these draw noise on the way; ddim does with eta above 0
+TWICE = ("heun",)  # these evaluate the denoiser twice a step, but for the last
+
+
+def best_sampler(steps: int) -> tuple[str, str]:
+    """The sampler and spacing that came nearest to the converged answer in `steps` steps (RESULTS.md, distances)."""
+    return "unipc_3", "trailing" if steps < 20 else "log_snr"
 
 
 @torch.no_grad()
@@ -97,13 +161,3 @@ def trajectory(
     for now, nxt in pairwise(levels):
         x, memory = step(x, now, nxt, denoise, noise, memory)
         yield x
-
-
-def _eps(x: Tensor, x0: Tensor, level: Level) -> Tensor:
-    """The noise in x, given the estimate of x0."""
-    return (x - level.alpha * x0) / level.sigma
-
-
-def _variance_added(now: Level, nxt: Level) -> float:
-    """Var(x_now | x_nxt): b_t between neighbours, and its like between any two levels."""
-    return now.sigma**2 - (now.alpha / nxt.alpha) ** 2 * nxt.sigma**2

@@ -463,3 +463,11 @@ def test_a_home_folder_is_understood(tmp_path, packed, monkeypatch):
     write(tmp_path / "in/a.png", colours(1)[0])
     monkeypatch.setenv("HOME", str(tmp_path))
     assert len(packed("~/in")) == 1
+
+
+@pytest.mark.parametrize("split", ["val", "all"])
+def test_arrays_with_splits_say_which_they_have(tmp_path, split):
+    pictures = np.zeros((3, 4, 4), np.uint8)
+    np.savez(tmp_path / "digits.npz", images_train=pictures, test_images=pictures)
+    with pytest.raises(InputError, match=f"digits.npz has no split {split}; it has train, test"):
+        pack(tmp_path / "digits.npz", split=split, cache=tmp_path)

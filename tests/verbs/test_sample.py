@@ -11,7 +11,7 @@ from bytepixels.errors import InputError
 from bytepixels.process import SPACINGS
 from bytepixels.runs.config import SampleConfig
 from bytepixels.runs.directory import open_run
-from bytepixels.samplers import SAMPLERS
+from bytepixels.samplers import SAMPLERS, best_sampler
 from bytepixels.verbs.sample import SampleRequest, chosen_settings, draw_pictures, find_checkpoint, load_network
 
 from .tiny import checkpoints, cli, picture, plain, read_json, snapshot, train, words
@@ -65,7 +65,8 @@ def test_the_line_that_scripts_use(run, tmp_path, capsys):
     assert manifest["checkpoint"] == "step-00000030"
     assert manifest["weights"] == "ema"
     assert manifest["settings"] == {
-        "sampler": "ddim", "steps": 50, "spacing": "trailing", "eta": 0.0, "guidance": 1.0, "clip": True,
+        "sampler": "ddim", "steps": 50, "spacing": "trailing", "eta": 0.0, "churn": 0.0, "reverse_variance": "auto",
+        "guidance": 1.0, "guidance_interval": None, "guidance_rescale": 0.0, "clip": True,
     }  # fmt: skip
     assert manifest["pictures"] == [
         {"file": f"seed-{seed}.png", "seed": seed, "label": str(seed % 10)} for seed in range(7, 23)
@@ -134,12 +135,17 @@ def test_every_sampler_runs_on_every_spacing(run, zero_snr, sampler, spacing):
         ["--sampler", "ddpm"],
         ["--sampler", "heun"],
         ["--sampler", "dpmpp_2m"],
+        ["--sampler", "unipc_3"],
+        ["--sampler", "heun", "--churn", 2],
+        ["--sampler", "ddpm", "--reverse-variance", "large"],
         ["--steps", 7],
         ["--spacing", "leading"],
         ["--spacing", "karras"],
         ["--eta", 1],
         ["--guidance", 3],
         ["--guidance", 0],
+        ["--guidance", 3, "--guidance-interval", 0.5, 5],
+        ["--guidance", 3, "--guidance-rescale", 1],
         ["--clip", "False"],
         ["--label", "4"],
         ["--weights", "model"],
@@ -156,15 +162,54 @@ def test_every_flag_changes_the_pictures_and_is_in_the_manifest(run, tmp_path, f
 
 
 def test_the_runs_own_settings_are_the_default(tmp_path):
-    own = words("--sampler heun --steps 4 --spacing log_snr --guidance 1.5 --no-clip")
+    guide = "--guidance 1.5 --guidance-interval 0.2 3 --guidance-rescale 0.5"
+    own = words(f"--sampler heun --steps 4 --spacing log_snr --churn 0.5 --no-clip {guide}")
     assert train(tmp_path / "run", *own) == 0
     silent, manifest = draw(tmp_path / "run", tmp_path / "silent", "-n", 2)
     assert manifest["settings"] == {
-        "sampler": "heun", "steps": 4, "spacing": "log_snr", "eta": 0.0, "guidance": 1.5, "clip": False,
+        "sampler": "heun", "steps": 4, "spacing": "log_snr", "eta": 0.0, "churn": 0.5, "reverse_variance": "auto",
+        "guidance": 1.5, "guidance_interval": [0.2, 3.0], "guidance_rescale": 0.5, "clip": False,
     }  # fmt: skip
-    spelt = words("--sampler heun --steps 4 --spacing log_snr --guidance 1.5 --clip False")
+    spelt = words(f"--sampler heun --steps 4 --spacing log_snr --churn 0.5 --clip False {guide}")
     said, _ = draw(tmp_path / "run", tmp_path / "said", "-n", 2, *spelt)
     assert farthest(silent, said) == 0
+
+
+@pytest.mark.parametrize(
+    ("with_flag", "without"),
+    [
+        ("--sampler heun --churn 2", "--sampler heun"),
+        ("--sampler euler --churn 2", "--sampler euler"),
+        ("--sampler ddpm --reverse-variance large", "--sampler ddpm"),
+        ("--guidance 3 --guidance-interval 0.5 5", "--guidance 3"),
+        ("--guidance 3 --guidance-rescale 1", "--guidance 3"),
+    ],
+)
+def test_what_another_flag_makes_room_for_does_something_too(run, tmp_path, with_flag, without):
+    one, _ = draw(run, tmp_path / "with", "-n", 2, *words(with_flag))
+    other, _ = draw(run, tmp_path / "without", "-n", 2, *words(without))
+    assert farthest(one, other) > 0
+
+
+def test_auto_is_said_and_is_the_best_sampler(run, tmp_path, capsys):
+    for steps in (5, 8):
+        auto, manifest = draw(run, tmp_path / f"auto-{steps}", "-n", 2, "--sampler", "auto", "--steps", steps)
+        sampler, spacing = best_sampler(steps)
+        assert f"{steps} steps of {sampler}, {spacing}: step-00000030, ema" in capsys.readouterr().out
+        assert (manifest["settings"]["sampler"], manifest["settings"]["spacing"]) == (sampler, spacing)
+        spelt = ["--sampler", sampler, "--spacing", spacing, "--steps", steps]
+        assert farthest(auto, draw(run, tmp_path / f"spelt-{steps}", "-n", 2, *spelt)[0]) == 0
+    capsys.readouterr()
+    draw(run, tmp_path / "spacing", "-n", 1, "--spacing", "auto")
+    assert "6 steps of ddim, trailing" in capsys.readouterr().out
+
+
+def test_guidance_within_an_interval_that_holds_every_step_is_guidance_everywhere(run, tmp_path):
+    everywhere, _ = draw(run, tmp_path / "everywhere", "-n", 2, "--guidance", 3)
+    wide, _ = draw(run, tmp_path / "wide", "-n", 2, *words("--guidance 3 --guidance-interval 0 1e9"))
+    nowhere, _ = draw(run, tmp_path / "nowhere", "-n", 2, *words("--guidance 3 --guidance-interval 1e8 1e9"))
+    assert farthest(everywhere, wide) == 0
+    assert farthest(nowhere, draw(run, tmp_path / "unguided", "-n", 2)[0]) <= 1
 
 
 def test_another_sampler_drops_the_eta_of_the_run(run):
@@ -173,6 +218,21 @@ def test_another_sampler_drops_the_eta_of_the_run(run):
     assert chosen_settings(stochastic, {}).eta == 0.5
     assert chosen_settings(stochastic, {"sampler": "ddpm"}).eta == 0
     assert chosen_settings(stochastic, {"sampler": "ddim", "eta": 1.0}).eta == 1
+
+
+def test_another_sampler_drops_the_churn_the_variance_and_the_spacing_of_the_run(run):
+    def run_with(settings):
+        opened = open_run(run)
+        return replace(opened, config=replace(opened.config, sample=settings))
+
+    churned = run_with(SampleConfig("heun", steps=5, churn=1.0, spacing="karras"))
+    assert (chosen_settings(churned, {"steps": 4}).churn, chosen_settings(churned, {}).spacing) == (1.0, "karras")
+    other = chosen_settings(churned, {"sampler": "dpmpp_2m"})
+    assert (other.churn, other.spacing) == (0.0, "trailing")
+    assert chosen_settings(churned, {"sampler": "heun"}) == chosen_settings(churned, {})
+    large = run_with(SampleConfig("ddpm", steps=5, reverse_variance="large"))
+    assert chosen_settings(large, {}).reverse_variance == "large"
+    assert chosen_settings(large, {"sampler": "euler"}).reverse_variance == "auto"
 
 
 def test_labels_in_turn_by_name_and_by_number(run, tmp_path):
@@ -295,6 +355,17 @@ REFUSED = [
     (["--eta", 1.5], "--eta must be in 0..1, got 1.5"),
     (["--guidance", -1], "--guidance must be at least 0, got -1"),
     (["--guidance", "nan"], "--guidance must be at least 0, got nan"),
+    (["--sampler", "auto", "--eta", 0.5], "--eta belongs to --sampler ddim, got --sampler auto --eta 0.5"),
+    (["--sampler", "dpmpp_3m", "--churn", 1], "--churn needs --sampler heun, euler or ddim, which keep no memory"),
+    (["--sampler", "heun", "--churn", 9], "--churn must be in 0..2.48"),
+    (["--reverse-variance", "small"], "--reverse-variance belongs to --sampler ddpm, got ddim"),
+    (["--sampler", "ddpm", "--reverse-variance", "learned"], "needs a run that was trained with --variance learned"),
+    (["--sampler", "ddpm", "--reverse-variance", "smal"], "did you mean 'small'?"),
+    (["--guidance-interval", 0.5, 2], "--guidance-interval needs a --guidance other than 1, which is no guidance"),
+    (["--guidance-rescale", 0.5], "--guidance-rescale needs a --guidance other than 1, which is no guidance"),
+    (["--guidance", 2, "--guidance-interval", 2, 1], "must be two numbers, 0 <= LOW <= HIGH, got 2 1"),
+    (["--guidance", 2, "--guidance-rescale", 2], "--guidance-rescale must be in 0..1, got 2"),
+    (["--guidance", 2, "--weak", "/nowhere"], "/nowhere is not a run: it has no config.json"),
     (["--label", "11"], "--label must be one of 0, 1, 2, 3, 4, 5, 6, 7, 8, 9; got '11'; did you mean '1'?"),
     (["--checkpoint", "step-0000030"], "did you mean 'step-00000030'?"),
     (["-n", 0], "-n must be at least 1, got 0"),

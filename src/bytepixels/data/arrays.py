@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import InputError
+from .arrange import SPLITS
 from .pictures import Pictures, Source, array_pictures, file_key, only_split
 
 IMAGE_KEYS = ("images", "image", "x", "data", "arr_0", "imgs")
@@ -39,8 +40,11 @@ def _keys(arrays: dict[str, np.ndarray], split: str, source: str) -> tuple[str, 
         if key in lower:
             labels = (lower.get(name) for kind in LABEL_KEYS for name in (f"{kind}_{split}", f"{split}_{kind}"))
             return lower[key], next(filter(None, labels), None), [f"Packed {lower[key]}, the {split} split."]
-    only_split(source, split)
     images = next((lower[key] for key in IMAGE_KEYS if key in lower), None)
+    known = [s for s in SPLITS if any({f"{kind}_{s}", f"{s}_{kind}"} & set(lower) for kind in IMAGE_KEYS)]
+    if images is None and known:
+        raise InputError(f"{source} has no split {split}; it has {', '.join(known)}")
+    only_split(source, split)
     candidates = [key for key, array in arrays.items() if array.ndim in (3, 4)]
     if images is None and len(candidates) == 1:
         images = candidates[0]

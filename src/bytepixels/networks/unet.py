@@ -19,6 +19,7 @@ class UNet(nn.Module):
     attention: the levels that attend (0 = full resolution; the middle always does), each with `heads` heads.
     dropout: in [0, 1), inside the residual blocks. embedding: "article" or "ddpm" (see `embedding.py`).
     num_classes: K for a class-conditional network; labels are 0..K-1 and K (`null_label`) means "no label".
+    time_scale: what t is multiplied with before it is embedded; 1000 for times of about one.
     out_channels: of the output, when it is not `channels` (a learned variance doubles it).
 
     The last layer starts at zero, so a fresh network returns zeros, and so do the residual and attention branches.
@@ -37,6 +38,7 @@ class UNet(nn.Module):
         num_classes: int | None = None,
         embedding: str = "article",
         out_channels: int | None = None,
+        time_scale: float = 1.0,
     ):
         super().__init__()
         _check_sizes(channels=channels, blocks=blocks, heads=heads, num_classes=num_classes, out_channels=out_channels)
@@ -49,7 +51,7 @@ class UNet(nn.Module):
         self.min_side = 2 ** (len(multipliers) - 1)
         self.null_label = num_classes
         self.groups = group_count(width)
-        self.embed = EMBEDDINGS[embedding]
+        self.embed, self.time_scale = EMBEDDINGS[embedding], time_scale
         time_dim = 4 * width
         self.time = nn.Sequential(nn.Linear(width, time_dim), nn.SiLU(), nn.Linear(time_dim, time_dim))
         self.label = None if num_classes is None else nn.Embedding(num_classes + 1, time_dim)
@@ -104,7 +106,7 @@ class UNet(nn.Module):
 
     def _condition(self, t: Tensor, label: Tensor | None) -> Tensor:
         """[B] and [B] -> [B, 4 * width], through the SiLU that every residual block would otherwise repeat."""
-        time = self.time(self.embed(t, self.width).to(self.first.weight.dtype))
+        time = self.time(self.embed(self.time_scale * t, self.width).to(self.first.weight.dtype))
         if self.label is not None:
             time = time + (self.label.weight[-1] if label is None else self.label(label))
         return F.silu(time)

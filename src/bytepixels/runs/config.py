@@ -10,10 +10,13 @@ from typing import Any, Literal, get_type_hints
 from ..errors import InputError, check_choice, check_range
 from ..prediction import PREDICTIONS
 from ..process import SPACINGS
-from ..samplers import SAMPLERS
+from ..samplers import MAX_CHURN, SAMPLERS
 from ..schedules import SCHEDULES
+from ..training import OBJECTIVES
+from ..weighting import WEIGHTINGS
 
 Precision = Literal["auto", "float32", "bf16"]
+TIMES = {"ddpm": ("uniform", "importance"), "edm": ("log_normal",), "flow": ("uniform", "logit_normal")}
 
 
 @dataclass(frozen=True)
@@ -49,21 +52,56 @@ class DataConfig:
 class ProcessConfig:
     """The noise, and what the network says about it."""
 
+    diffusion: Literal["ddpm", "edm", "flow"] = "ddpm"
+    """ddpm: T timesteps that keep the variance; edm: Karras et al. 2022, noise is added; flow: rectified flow."""
     timesteps: int = 1000
-    """T, the number of noise levels."""
+    """T, the number of noise levels of ddpm."""
     schedule: str = "linear"
-    """linear, cosine, scaled_linear or sigmoid."""
+    """Of ddpm's betas: linear, cosine, scaled_linear or sigmoid."""
     zero_terminal_snr: bool = False
     """Rescale the schedule so that its last level is pure noise (needs --prediction v or x0)."""
     prediction: Literal["eps", "x0", "v"] = "eps"
-    """What the network predicts: the noise, the picture, or v."""
+    """What the network predicts: the noise, the picture, or v (edm's preconditioned network)."""
+    times: Literal["auto", "uniform", "log_normal", "logit_normal", "importance"] = "auto"
+    """How training times are drawn. ddpm: uniform, or importance (where the loss is large); edm: log_normal; flow:
+    uniform or logit_normal. auto takes the first."""
+    weighting: str = "none"
+    """How much each noise level counts: eps, min_snr, p2, edm, velocity, uniform or sigmoid. none: the prediction's own
+    squared error."""
+    objective: Literal["simple", "hybrid", "vlb"] = "simple"
+    """simple: squared error; vlb: the variational bound; hybrid: simple, and the bound for the variance (ddpm)."""
+    variance: Literal["fixed", "learned"] = "fixed"
+    """Of ddpm's reverse steps: fixed, or learned by the network (needs --objective hybrid or vlb)."""
 
     def __post_init__(self) -> None:
         check_range("--timesteps", self.timesteps, 1, 100_000)
         check_choice("--schedule", self.schedule, SCHEDULES)
         check_choice("--prediction", self.prediction, PREDICTIONS)
-        if self.zero_terminal_snr and self.prediction == "eps":
-            raise InputError("--zero-terminal-snr needs --prediction v or x0, got eps: pure noise tells it nothing")
+        check_choice("--diffusion", self.diffusion, TIMES)
+        check_choice("--objective", self.objective, OBJECTIVES)
+        check_choice("--variance", self.variance, ("fixed", "learned"))
+        check_choice("--weighting", self.weighting, ("none", *WEIGHTINGS))
+        check_choice(f"--times with --diffusion {self.diffusion}", self.times, ("auto", *TIMES[self.diffusion]))
+        if self.zero_terminal_snr and self.diffusion != "ddpm":
+            raise InputError(f"--zero-terminal-snr rescales the schedule of ddpm, {self.diffusion} has none")
+        if self.prediction == "eps" and (self.zero_terminal_snr or self.diffusion == "flow"):
+            flag = "--diffusion flow" if self.diffusion == "flow" else "--zero-terminal-snr"
+            raise InputError(f"{flag} needs --prediction v or x0, got eps: pure noise tells it nothing")
+        self._check_objective()
+
+    def _check_objective(self) -> None:
+        """Refuse what does not go together, and say why."""
+        if self.diffusion != "ddpm" and self.objective != "simple":
+            raise InputError(f"--objective {self.objective} bounds a chain of T steps: it needs --diffusion ddpm")
+        if self.variance == "learned" and self.objective == "simple":
+            raise InputError("--variance learned needs --objective hybrid or vlb: simple never trains it")
+        if self.variance == "fixed" and self.objective == "hybrid":
+            raise InputError("--objective hybrid is for --variance learned: with a fixed one there is nothing to add")
+        if self.objective == "vlb" and self.weighting != "none":
+            raise InputError(f"--objective vlb has the bound's own weights, got --weighting {self.weighting}")
+        if self.weighting in ("uniform", "sigmoid") and (self.zero_terminal_snr or self.timesteps < 2):
+            flag = "--zero-terminal-snr makes endless" if self.zero_terminal_snr else "--timesteps 1 has one value of"
+            raise InputError(f"--weighting {self.weighting} is over log SNR, which {flag}")
 
 
 @dataclass(frozen=True)
@@ -164,24 +202,45 @@ class SampleConfig:
     """How pictures are drawn."""
 
     sampler: str = "ddim"
-    """ddpm (the article's, many steps), ddim, heun or dpmpp_2m (few)."""
+    """auto (the best measured for that many steps), ddpm (the article's, many steps), ddim, euler, heun, dpmpp_2s,
+    dpmpp_2m, dpmpp_3m, dpmpp_sde_2m, unipc_2, unipc_3, ipndm or deis."""
     steps: int = 50
     """Steps from noise to picture, 1 to --timesteps. heun evaluates the network twice a step, the others once."""
-    spacing: str = "trailing"
-    """Where the steps lie: trailing, leading, linspace, quadratic, log_snr or karras."""
+    spacing: str = "auto"
+    """Where the steps lie: trailing, leading, linspace, quadratic, log_snr or karras. auto: the sampler's best."""
     eta: float = 0.0
     """Fresh noise in ddim, 0 (none) to 1 (as much as ddpm)."""
+    churn: float = 0.0
+    """Fresh noise in euler, ddim and heun: edm's S_churn, which each step divides by --steps. 0 is none."""
+    reverse_variance: Literal["auto", "small", "large", "learned"] = "auto"
+    """Of ddpm's steps. auto: learned where it was, else large on the full chain and small on fewer steps."""
     guidance: float = 1.0
-    """How strongly the label pulls; 1 is no guidance."""
+    """How strongly the label (or the model, against --weak) pulls; 1 is no guidance."""
+    guidance_interval: tuple[float, float] | None = None
+    """Guide only where sigma / alpha lies between these two. Default: everywhere."""
+    guidance_rescale: float = 0.0
+    """How much of the contrast that guidance adds is taken back, 0 to 1."""
     clip: bool = True
     """Keep each estimate of the picture within the range of pixels."""
 
     def __post_init__(self) -> None:
-        check_choice("--sampler", self.sampler, SAMPLERS)
-        check_choice("--spacing", self.spacing, SPACINGS)
+        check_choice("--sampler", self.sampler, ("auto", *SAMPLERS))
+        check_choice("--spacing", self.spacing, ("auto", *SPACINGS))
+        check_choice("--reverse-variance", self.reverse_variance, ("auto", "small", "large", "learned"))
         check_range("--steps", self.steps, 1)
         check_range("--eta", self.eta, 0, 1)
         check_range("--guidance", self.guidance, 0)
+        check_range("--guidance-rescale", self.guidance_rescale, 0, 1)
+        low, high = self.guidance_interval or (0.0, float("inf"))
+        if not 0 <= low <= high:
+            raise InputError(f"--guidance-interval must be two numbers, 0 <= LOW <= HIGH, got {low:g} {high:g}")
+        if self.churn > 0 and self.sampler not in ("euler", "ddim", "heun"):
+            raise InputError(f"--churn needs --sampler heun, euler or ddim, which keep no memory, got {self.sampler}")
+        if not 0 <= self.churn <= MAX_CHURN * self.steps:
+            limit = f"{MAX_CHURN * self.steps:.4g} ({MAX_CHURN:.3f} for each of {self.steps} steps)"
+            raise InputError(f"--churn must be in 0..{limit}, got {self.churn:g}")
+        if self.reverse_variance != "auto" and self.sampler != "ddpm":
+            raise InputError(f"--reverse-variance belongs to --sampler ddpm, got {self.sampler}")
         if self.eta > 0 and self.sampler != "ddim":
             raise InputError(f"--eta belongs to --sampler ddim, got --sampler {self.sampler} --eta {self.eta}")
 
@@ -198,7 +257,7 @@ class Config:
     sample: SampleConfig = field(default_factory=SampleConfig)
 
     def __post_init__(self) -> None:
-        check_range("--steps", self.sample.steps, 1, self.process.timesteps)
+        check_steps(self.sample, self.process)
         if self.sample.guidance != 1 and not (self.network.labels and self.train.label_dropout > 0):
             raise InputError(f"--guidance {self.sample.guidance:g} needs class labels and a --label-dropout above 0")
 
@@ -210,6 +269,14 @@ class Config:
     def from_dict(cls, values: Mapping[str, Any]) -> "Config":
         """The inverse of to_dict. Unknown keys raise InputError with the nearest known one."""
         return read_config(cls, values, "config")
+
+
+def check_steps(sample: SampleConfig, process: ProcessConfig) -> None:
+    """Raise InputError for more steps than the process has levels, or a variance that no network learned."""
+    if process.diffusion == "ddpm":
+        check_range("--steps", sample.steps, 1, process.timesteps)
+    if sample.reverse_variance == "learned" and process.variance != "learned":
+        raise InputError("--reverse-variance learned needs a run that was trained with --variance learned")
 
 
 # What may change when a run goes on: its budget (which a decaying learning rate follows), its device, and how it is

@@ -24,6 +24,9 @@ DrawBatch = Callable[[int], Batch]  # step -> the whole batch of that step
 Loss = Callable[..., Tensor]  # (model, *batch) -> loss per picture [B]
 
 
+MEMORY = "memory: "  # in front of its names in a checkpoint
+
+
 class StepResult(NamedTuple):
     """One optimiser step, still on the device: reading it is the caller's choice."""
 
@@ -40,15 +43,16 @@ class TrainState:
     model: nn.Module
     ema: nn.Module
     optimizer: torch.optim.Optimizer
+    memory: nn.Module | None = None  # buffers that the loss keeps from step to step
     step: int = 0
 
     @classmethod
-    def fresh(cls, model: nn.Module, config: TrainConfig) -> "TrainState":
+    def fresh(cls, model: nn.Module, config: TrainConfig, memory: nn.Module | None = None) -> "TrainState":
         """The start of a run: the average begins as the model."""
         ema = copy.deepcopy(model).eval().requires_grad_(False)
         kind = torch.optim.AdamW if config.weight_decay else torch.optim.Adam
         optimizer = kind(model.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True)
-        return cls(model, ema, optimizer)
+        return cls(model, ema, optimizer, memory)
 
     def tensors(self) -> dict[str, dict[str, Tensor]]:
         """What a checkpoint holds: file -> name -> tensor."""
@@ -57,6 +61,8 @@ class TrainState:
             for name, parameter in self.model.named_parameters()
             for key, value in self.optimizer.state[parameter].items()
         }
+        if self.memory is not None:
+            optimizer |= {MEMORY + name: value for name, value in self.memory.state_dict().items()}
         return {"model": self.model.state_dict(), "ema": self.ema.state_dict(), "optimizer": optimizer}
 
     @torch.no_grad()
@@ -65,6 +71,10 @@ class TrainState:
         self.step = step
         self.model.load_state_dict(tensors["model"])
         self.ema.load_state_dict(tensors["ema"])
+        if self.memory is not None:
+            self.memory.load_state_dict(
+                {name: tensors["optimizer"][MEMORY + name] for name in self.memory.state_dict()}
+            )
         for name, parameter in self.model.named_parameters():
             saved = {key: tensors["optimizer"][f"{name}.{key}"] for key in ("step", "exp_avg", "exp_avg_sq")}
             moments = {key: torch.empty_like(parameter).copy_(saved[key]) for key in ("exp_avg", "exp_avg_sq")}

@@ -9,20 +9,22 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from ..build import best_device, build_denoiser, build_network, build_process, build_sampler
+from ..build import best_device, build_denoiser, build_network, build_process, build_sampling, resolved_sampling
 from ..codec import PixelCodec
 from ..errors import InputError, check_choice, check_range
 from ..images import grid, save_gif, save_png, save_pngs
 from ..progress import Progress
 from ..randomness import MAX_SEED, SeededNoise
 from ..runs.checkpoint import DamagedError, list_checkpoints, read_state, read_tensors
-from ..runs.config import SampleConfig
+from ..runs.config import SampleConfig, check_steps
 from ..runs.directory import Run, make_folder, open_run, provenance, write_json
 from ..samplers import trajectory
 from ..training import evaluating, pure_noise
 
 GIF_FRAMES, GIF_PICTURES = 60, 25
 GRID_MOST = 400  # pictures in grid.png; the rest are in their own files
+NOISE = ("diffusion", "timesteps", "schedule", "zero_terminal_snr")  # settings that decide the noise at every t
+GUIDING = ("guidance_interval", "guidance_rescale")  # settings that say how to guide, and nothing without --guidance
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,7 @@ class SampleRequest:
     gif: bool = False
     weights: Literal["ema", "model"] = "ema"
     checkpoint: str | None = None
+    weak: Path | None = None
     device: str = "auto"
 
     def __post_init__(self) -> None:
@@ -53,9 +56,12 @@ def sample_run(path: Path, overrides: Mapping[str, Any], request: SampleRequest)
     leaves those that are done, with their grid and manifest.
     """
     run = open_run(path)
-    settings, label = chosen_settings(run, overrides), find_label(run, request.label)
-    device, checkpoint = best_device(request.device), find_checkpoint(run, request.checkpoint)
+    settings = chosen_settings(run, overrides, weak=request.weak is not None)
+    label, device = find_label(run, request.label), best_device(request.device)
+    checkpoint = find_checkpoint(run, request.checkpoint)
     network = load_network(run, checkpoint, request.weights, device)
+    weak = None if request.weak is None else load_weak(run, request.weak, device)
+    print(f"{settings.steps} steps of {settings.sampler}, {settings.spacing}: {checkpoint.name}, {request.weights}")
     out = request.out or run.samples / _folder_name(settings, request)
     make_folder(out, "--out")
     seeds = range(request.seed, request.seed + request.n)
@@ -67,7 +73,7 @@ def sample_run(path: Path, overrides: Mapping[str, Any], request: SampleRequest)
             for start in range(0, request.n, request.batch):
                 part = seeds[start : start + request.batch]
                 watch = _watcher(progress, start, len(part), settings.steps, frames if request.gif else None)
-                images = draw_pictures(network, run, settings, part, device, label, watch)
+                images = draw_pictures(network, run, settings, part, device, label, watch, weak)
                 save_pngs(images, [out / f"seed-{seed}.png" for seed in part])
                 first += images[: max(0, GRID_MOST - done)]
                 done += len(part)
@@ -84,8 +90,12 @@ def _folder_name(settings: SampleConfig, request: SampleRequest) -> str:
     """Says all that makes these pictures others than their neighbours."""
     parts = [settings.sampler, str(settings.steps)]
     parts += [settings.spacing] if settings.spacing != "trailing" else []
-    parts += [f"eta-{settings.eta:g}"] if settings.eta else []
+    parts += [settings.reverse_variance] if settings.reverse_variance != "auto" else []
+    numbers = {"eta": settings.eta, "churn": settings.churn, "rescale": settings.guidance_rescale}
+    parts += [f"{name}-{value:g}" for name, value in numbers.items() if value]
     parts += [f"guidance-{settings.guidance:g}"] if settings.guidance != 1 else []
+    parts += ["in-{:g}-{:g}".format(*settings.guidance_interval)] if settings.guidance_interval else []
+    parts += [f"weak-{request.weak.name}"] if request.weak else []
     parts += [] if settings.clip else ["unclipped"]
     parts += [part for part in (request.label, request.checkpoint) if part]
     parts += [request.weights] if request.weights != "ema" else []
@@ -116,21 +126,30 @@ def _manifest(
         "run": str(run.path),
         "checkpoint": checkpoint.name,
         "weights": request.weights,
+        "weak": None if request.weak is None else str(request.weak),
         "settings": asdict(settings),
         "pictures": [p | ({"label": run.classes[labels[k]]} if labels else {}) for k, p in enumerate(pictures)],
         "made_by": provenance(),
     }
 
 
-def chosen_settings(run: Run, overrides: Mapping[str, Any]) -> SampleConfig:
-    """The run's own sampler settings with what was asked for instead. Another sampler drops the run's eta."""
+def chosen_settings(run: Run, overrides: Mapping[str, Any], weak: bool = False) -> SampleConfig:
+    """The run's own sampler settings with what was asked for instead, every "auto" resolved.
+
+    Another sampler drops what belonged to the run's own. `weak`: guidance is away from another model.
+    """
     if "sampler" in overrides and overrides["sampler"] != run.config.sample.sampler:
-        overrides = {"eta": 0.0, **overrides}
+        overrides = {"eta": 0.0, "churn": 0.0, "reverse_variance": "auto", "spacing": "auto", **overrides}
     settings = replace(run.config.sample, **overrides)
-    check_range("--steps", settings.steps, 1, run.config.process.timesteps)
-    if settings.guidance != 1 and not (run.classes and run.config.train.label_dropout > 0):
-        raise InputError(f"--guidance {settings.guidance:g} needs class labels, and this run has none")
-    return settings
+    check_steps(settings, run.config.process)
+    asked = {"--weak": weak} | {f"--{name.replace('_', '-')}": overrides.get(name) for name in GUIDING}
+    if settings.guidance == 1 and any(asked.values()):
+        flag = next(flag for flag, value in asked.items() if value)
+        raise InputError(f"{flag} needs a --guidance other than 1, which is no guidance")
+    if settings.guidance != 1 and not weak and not (run.classes and run.config.train.label_dropout > 0):
+        has = "was trained with --label-dropout 0" if run.classes else "has none"
+        raise InputError(f"--guidance {settings.guidance:g} needs class labels, and this run {has}")
+    return resolved_sampling(settings, run.config, build_process(run.config))
 
 
 def draw_pictures(
@@ -141,20 +160,26 @@ def draw_pictures(
     device: torch.device,
     label: int | None = None,
     watch: Callable[[int, Tensor], None] = lambda step, x: None,
+    weak: tuple[Run, nn.Module] | None = None,
 ) -> Tensor:
     """uint8 [B, C, H, W], picture k a function of seeds[k] alone. watch(step, x_t) sees every state on the way."""
     process = build_process(run.config)
+    settings = resolved_sampling(settings, run.config, process)
     levels = process.levels(settings.steps, settings.spacing)
     labels = labels_of(run, seeds, label)
     given = None if labels is None else torch.tensor(labels, device=device)
-    denoise = build_denoiser(network, run.config, settings, process, given)
+    away = None
+    if weak is not None:
+        weak_run, weak_network = weak
+        away = build_denoiser(weak_network, weak_run.config, process, given if weak_run.classes else None)
+    denoise, step = build_sampling(network, run.config, settings, process, given, away)
     noise = SeededNoise(seeds)
     x = pure_noise(torch.empty(len(seeds), *run.shape, device=device), levels[0], noise, process.sigma_data)
     with evaluating(network):
         watch(0, x)
-        for step, state in enumerate(trajectory(x, levels, denoise, build_sampler(settings, process.T), noise), 1):
+        for done, state in enumerate(trajectory(x, levels, denoise, step, noise), 1):
             x = state
-            watch(step, x)
+            watch(done, x)
     return PixelCodec().to_images(x).cpu()
 
 
@@ -181,6 +206,21 @@ def load_network(run: Run, checkpoint: Path, weights: str, device: torch.device)
     network = build_network(run.config, run.shape, len(run.classes), device)
     network.load_state_dict(read_tensors(checkpoint, weights))
     return network.eval().requires_grad_(False)
+
+
+def load_weak(run: Run, path: Path, device: torch.device) -> tuple[Run, nn.Module]:
+    """The weaker model of autoguidance: a run, or one checkpoint's folder; InputError unless it is of the same kind."""
+    is_checkpoint = path.parent.name == "checkpoints"
+    weak = open_run(path.parent.parent if is_checkpoint else path)
+    own, other = ({name: getattr(one.config.process, name) for name in NOISE} for one in (run, weak))
+    own, other = own | {"pictures": run.shape}, other | {"pictures": weak.shape}
+    for name, value in own.items():
+        if other[name] != value:
+            raise InputError(f"--weak {path} has {name.replace('_', '-')} {other[name]}, {run.path} has {value}")
+    if weak.classes not in ([], run.classes):
+        raise InputError(f"--weak {path} knows other classes than {run.path}")
+    checkpoint = find_checkpoint(weak, path.name if is_checkpoint else None)
+    return weak, load_network(weak, checkpoint, "ema", device)
 
 
 def find_label(run: Run, label: str | None) -> int | None:

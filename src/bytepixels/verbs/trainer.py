@@ -10,8 +10,9 @@ from types import FrameType
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from ..build import build_draw, build_loss, build_network, build_process
+from ..build import build_draw, build_loss, build_network, build_process, build_times
 from ..codec import PixelCodec
 from ..data import Packed
 from ..data.batches import Batches
@@ -20,7 +21,7 @@ from ..images import beside, grid, save_png
 from ..progress import Progress, duration
 from ..runs.checkpoint import STEMS, DamagedError, list_checkpoints, read_state, read_tensors, save_checkpoint
 from ..runs.directory import Run, write_json
-from ..train.loop import StepResult, TrainState, total_steps, train_steps
+from ..train.loop import Batch, StepResult, TrainState, total_steps, train_steps
 from .sample import draw_pictures
 
 
@@ -59,11 +60,13 @@ class Trainer:
         flip = run.config.data.flip == "yes"
         self.batches = Batches(packed.images, packed.labels, self.config.batch, self.config.seed, flip, device)
         process, classes = build_process(run.config), len(run.classes)
-        self.draw = build_draw(run.config, process, self.batches, classes)
-        self.loss = build_loss(run.config, process, PixelCodec(), device)
-        self.state = TrainState.fresh(build_network(run.config, run.shape, classes, device), self.config)
+        times = build_times(run.config, device)
+        self.draw = build_draw(run.config, process, self.batches, classes, times)
+        self.loss = build_loss(run.config, process, PixelCodec(), device, times)
+        self.state = TrainState.fresh(build_network(run.config, run.shape, classes, device), self.config, times)
         self.saved_step = load_latest(run, self.state)
         self.unread: list[StepResult] = []
+        self.times: dict[int, Tensor | None] = {}  # of the steps in hand: those by importance cannot be drawn again
         self.note = ""
         self.board = _tensorboard(run, self.images) if self.config.tensorboard else None
 
@@ -72,13 +75,19 @@ class Trainer:
         """Pictures seen so far."""
         return self.state.step * self.config.batch
 
+    def take(self, step: int) -> Batch:
+        """The batch of one step; its times are kept until its loss has been read."""
+        batch = self.draw(step)
+        self.times[step] = batch[2]
+        return batch
+
     def fit(self, stop: Stop) -> int:
         """Train to the end of the budget or until asked to stop, save, and return the exit code."""
         began, steps = time.monotonic(), total_steps(self.config)
         self._greet()
         with Progress("train", steps * self.config.batch, "images", self.images) as progress:
             logged = saved = began
-            for result in train_steps(self.state, self.draw, self.loss, self.config):
+            for result in train_steps(self.state, self.take, self.loss, self.config):
                 self.unread.append(result)
                 progress.count(self.images)
                 now = time.monotonic()
@@ -115,6 +124,7 @@ class Trainer:
         for result, finite in zip(results, figures.isfinite().all(dim=1).tolist(), strict=True):
             if not finite:
                 self.fail(result)
+        self.times.clear()
         loss, grad_norm = figures.double().mean(dim=0).tolist()
         record = {"step": results[-1].step, "images": self.images, "loss": loss, "grad_norm": grad_norm}
         record |= {"lr": results[-1].lr, "images_per_second": round(progress.rate, 2)}
@@ -127,7 +137,7 @@ class Trainer:
     def fail(self, result: StepResult) -> None:
         """Stop at a loss or gradient that is not finite, and leave what it takes to repeat that step."""
         step, losses = result.step - 1, result.losses.tolist()
-        _, _, t, _ = self.draw(step)
+        t = self.times[step]
         pictures, times = self.batches.indices(step).tolist(), [] if t is None else t.tolist()
         where: dict[str, Any] = {"step": step, "seed": self.config.seed, "grad_norm": str(result.grad_norm.item())}
         each = [{"picture": p, "t": t, "loss": str(v)} for p, t, v in zip(pictures, times, losses, strict=True)]

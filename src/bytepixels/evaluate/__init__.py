@@ -1,0 +1,27 @@
+"""How good a run is, in numbers. Nothing here knows of configs: it is handed pictures, processes and denoisers."""
+
+import math
+
+import torch
+from torch import Tensor
+
+
+def mean_and_error(values: Tensor) -> tuple[float, float]:
+    """The mean over pictures [n], and its standard error (NaN for one picture)."""
+    error = values.std().item() / math.sqrt(len(values)) if len(values) > 1 else math.nan
+    return values.mean().item(), error
+
+
+def parts(n: int, batch: int) -> list[slice]:
+    """0..n in pieces of at most `batch`."""
+    return [slice(start, min(start + batch, n)) for start in range(0, n, batch)]
+
+
+def rows_of(label: Tensor | None, part: slice | Tensor) -> Tensor | None:
+    """The labels of some pictures, where there are labels."""
+    return None if label is None else label[part]
+
+
+def joined(pieces: list[Tensor]) -> Tensor:
+    """What batches returned, [..., B] each, along their pictures, on the host in float64."""
+    return torch.cat([piece.cpu().double() for piece in pieces], dim=-1)

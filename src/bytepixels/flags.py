@@ -1,0 +1,124 @@
+"""The flags of train, sample, show and verify, and the help that lists the verbs."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal
+
+from tyro.conf import OmitArgPrefixes, Positional, arg
+
+from .runs.config import Config
+
+HELP = """\
+bytepixels: diffusion models from scratch. From a folder of pictures to a trained model, and on to new pictures.
+
+  bytepixels train SOURCE        train on a folder, zip, tar, .npz, or digits | cifar10 | mnist | fashion-mnist
+  bytepixels sample RUN          draw new pictures from a trained run
+  bytepixels edit                inpaint, vary or interpolate pictures of your own, or find their noise
+  bytepixels show SOURCE         see what the forward process does to your pictures
+  bytepixels evaluate RUN        bits per dimension, and whether its loss is a good one
+  bytepixels verify              check the mathematics on this machine, against exact laws
+
+Begin with:
+
+  bytepixels train digits --preset digits        two or three minutes on two cores, no download
+  bytepixels sample runs/digits-digits -n 64
+
+The same train command again goes on where it stopped; Ctrl-C saves first.
+Every verb explains itself: bytepixels train --help
+"""
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train a model on the pictures of SOURCE, or go on with a run that was interrupted (same command again)."""
+
+    source: Positional[Annotated[str, arg(metavar="SOURCE")]]
+    """A folder (one subfolder per class, or flat), a .zip or .tar of one, an .npz or .npy, or a name: digits, cifar10,
+    mnist, fashion-mnist."""
+    run: Path | None = None
+    """Where the run is kept. Default: runs/SOURCE-PRESET."""
+    config: OmitArgPrefixes[Config] = field(default_factory=Config)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Draw new pictures from a trained run: seed-K.png each, grid.png and manifest.json."""
+
+    run: Positional[Annotated[Path, arg(metavar="RUN")]]
+    """The run's directory."""
+    n: Annotated[int, arg(aliases=["-n"])] = 16
+    """How many pictures."""
+    seed: int = 0
+    """Of the first picture; the next have the seeds that follow. A picture depends on its seed alone."""
+    sampler: str | None = None
+    """auto (the best measured for that many steps), ddpm, ddim, euler, heun, dpmpp_2s, dpmpp_2m, dpmpp_3m,
+    dpmpp_sde_2m, unipc_2, unipc_3, ipndm or deis. Default: the run's own, like all that follow."""
+    steps: int | None = None
+    """Steps from noise to picture."""
+    spacing: str | None = None
+    """trailing, leading, linspace, quadratic, log_snr or karras."""
+    eta: float | None = None
+    """Fresh noise in ddim, 0 (none) to 1 (as much as ddpm)."""
+    churn: float | None = None
+    """Fresh noise in heun, euler and ddim: edm's S_churn, which each step divides by --steps. 0 is none."""
+    reverse_variance: str | None = None
+    """Of ddpm's steps: small, large, learned, or auto."""
+    guidance: float | None = None
+    """How strongly the label (or, with --weak, the model) pulls; 1 is no guidance."""
+    guidance_interval: tuple[float, float] | None = None
+    """Guide only where sigma / alpha lies between these two."""
+    guidance_rescale: float | None = None
+    """How much of the contrast that guidance adds is taken back, 0 to 1."""
+    weak: Path | None = None
+    """Autoguidance: a weaker run of the same kind, or one checkpoint (RUN/checkpoints/step-...), to guide away from."""
+    clip: bool | None = None
+    """Keep each estimate within the range of pixels."""
+    label: str | None = None
+    """A class, by name. Default: the classes in turn."""
+    out: Path | None = None
+    """Where the pictures go. Default: RUN/samples/SAMPLER-STEPS-seed-SEED."""
+    batch: int = 64
+    """Pictures at a time; it changes the speed, not the pictures."""
+    gif: bool = False
+    """Also write denoising.gif."""
+    weights: Literal["ema", "model"] = "ema"
+    """ema (the average) or model (the raw weights)."""
+    checkpoint: str | None = None
+    """A checkpoint's name. Default: the newest."""
+    device: str = "auto"
+    """cpu, cuda, mps; auto takes the best there is."""
+
+
+@dataclass(frozen=True)
+class Show:
+    """Draw the forward process x_0 .. x_T on your own pictures for every schedule, and the schedules' curves."""
+
+    source: Positional[Annotated[str, arg(metavar="SOURCE")]]
+    """As for train."""
+    out: Path = Path("show")
+    """Where the pictures go."""
+    n: Annotated[int, arg(aliases=["-n"])] = 4
+    """How many pictures."""
+    columns: int = 11
+    """States in a strip, the clean picture included."""
+    timesteps: int = 1000
+    """T, the number of noise levels."""
+    size: tuple[int, int] | None = None
+    """Height and width. Default: the data's own."""
+    channels: int | None = None
+    """1 grey, 3 RGB, 4 RGBA. Default: the data's own."""
+
+
+@dataclass(frozen=True)
+class Verify:
+    """Check the mathematics on this machine against exact laws: a table, verify.png, exit code 1 if a row falls short.
+
+    Where the data is a Gaussian, a mixture or a known set of pictures, the best denoiser is known exactly, and so is
+    what each method should make of it. Every deterministic sampler must converge with the order that its paper
+    promises (1 for ddim, 4 for unipc_3: twice the steps, a sixteenth of the error), on all three kinds of process;
+    those that draw noise must reach the data's mean and variance; the variational bound must be as tight as theory
+    allows; and a picture must depend on its seed alone. Half a minute on one core, no download, no network to train.
+    """
+
+    out: Path = Path("verify")
+    """Where verify.png goes: error against the number of steps, and measured against promised order."""

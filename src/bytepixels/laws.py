@@ -1,0 +1,87 @@
+"""Exact laws to check samplers with: data whose best denoiser, and in one dimension whose probability flow, is known.
+
+A Gaussian mixture in one dimension, pixel by pixel, and a set of pictures taken as the whole of the data.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .levels import Level
+
+BISECTIONS = 80  # each halves the interval: 20 standard deviations down to the spacing of float64
+MOST_SHARES = 2**24  # of (picture, training picture) pairs held at once
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """x0 ~ sum_k weights_k N(means_k, variances_k), independently at every pixel. All arithmetic is float64."""
+
+    weights: tuple[float, ...]
+    means: tuple[float, ...]
+    variances: tuple[float, ...]
+
+    def components(self, level: Level) -> tuple[Tensor, Tensor]:
+        """Means and variances [K] of the components of x_t = alpha * x0 + sigma * eps, whose weights stay the same."""
+        return level.alpha * _float64(self.means), level.alpha**2 * _float64(self.variances) + level.sigma**2
+
+    def denoise(self, x: Tensor, level: Level) -> Tensor:
+        """E[x0 | x_t = x], like x: each component's own estimate, weighed by how probably x came from it (Bayes)."""
+        mean, variance = self.components(level)
+        away = x.double()[..., None] - mean  # [..., K]
+        share = torch.softmax(_float64(self.weights).log() - variance.log() / 2 - away**2 / (2 * variance), dim=-1)
+        gain = level.alpha * _float64(self.variances) / variance
+        return (share * (_float64(self.means) + gain * away)).sum(-1).to(x.dtype)
+
+    def cdf(self, x: Tensor, level: Level) -> Tensor:
+        """F_t(x) = P(x_t <= x), in 0..1, float64."""
+        mean, variance = self.components(level)
+        return (_float64(self.weights) * torch.special.ndtr((x.double()[..., None] - mean) / variance.sqrt())).sum(-1)
+
+    def quantile(self, p: Tensor, level: Level) -> Tensor:
+        """The x with F_t(x) = p, for p within (0, 1), by bisection: float64, like p."""
+        mean, variance = self.components(level)
+        reach = 10 * variance.sqrt()  # F_t is 0 or 1 in float64 beyond it
+        low, high = torch.full_like(p, float((mean - reach).min())), torch.full_like(p, float((mean + reach).max()))
+        for _ in range(BISECTIONS):
+            middle = (low + high) / 2
+            below = self.cdf(middle, level) < p
+            low, high = torch.where(below, middle, low), torch.where(below, high, middle)
+        return (low + high) / 2
+
+    def flow(self, x: Tensor, now: Level, nxt: Level) -> Tensor:
+        """The probability-flow ODE's exact solution from level `now` to `nxt`: x_s = F_s^-1(F_t(x_t)).
+
+        In one dimension paths cannot cross, so each keeps its quantile. x beyond some 7 standard deviations has none
+        that float64 tells from 1.
+        """
+        return self.quantile(self.cdf(x, now), nxt)
+
+
+class Empirical:
+    """The exact denoiser of data that is these pictures and no others: the perfect copyist.
+
+    pictures: [N, C, H, W]. (x [B, C, H, W], level) -> E[x0 | x_t = x], like x, in x's own precision: the mean of the
+    pictures, weighed by softmax(-|x - alpha x0|^2 / (2 sigma^2)) (Karras et al. 2022, appendix B.3, eq. 57).
+    """
+
+    def __init__(self, pictures: Tensor):
+        self.rows = pictures.flatten(1)  # [N, C H W]
+
+    def __call__(self, x: Tensor, level: Level) -> Tensor:
+        rows = self.rows.to(x)
+        half_squares = level.alpha**2 * rows.square().sum(1) / 2  # [N]
+        parts = []
+        for part in x.flatten(1).split(max(1, MOST_SHARES // len(rows))):
+            logit = (level.alpha * part @ rows.T - half_squares) / level.sigma**2  # |part|^2 is the same for all
+            parts.append(torch.softmax(logit, dim=1) @ rows)
+        return torch.cat(parts).view_as(x)
+
+
+def _float64(values: tuple[float, ...]) -> Tensor:
+    return torch.tensor(values, dtype=torch.float64)
+
+
+TWO_MODES = Mixture((0.4, 0.6), (-1.0, 0.8), (0.04, 0.09))
+GAUSSIAN = Mixture((1.0,), (0.3,), (0.25,))

@@ -1,0 +1,230 @@
+"""evaluate RUN: bits per dimension (--bits), and whether its loss is a good one (--loss). Appends to RUN/eval.jsonl."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import torch
+from tyro.conf import Positional, arg
+
+from ..build import best_device, build_denoiser, build_process
+from ..denoise import Denoiser, clipped
+from ..errors import InputError, check_choice, check_range
+from ..evaluate import bits as bits_of
+from ..evaluate import loss as loss_of
+from ..evaluate import loss_report
+from ..evaluate.ideal import IdealDenoiser, LinearGuess, Pictures
+from ..likelihood import DEQUANTISATIONS
+from ..process import GaussianDiffusion, Process
+from ..progress import Progress
+from ..randomness import MAX_SEED
+from ..runs.directory import Run, make_folder, open_run, provenance
+from ..training import evaluating
+from .heldout import PictureSet, held_out_set, other_set, training_set
+from .sample import find_checkpoint, load_network
+
+LEVELS = 24  # noise levels of --loss
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Measure a trained run: bits per dimension (--bits), and whether its loss is a good one (--loss)."""
+
+    run: Positional[Annotated[Path, arg(metavar="RUN")]]
+    """The run's directory. Curves go to RUN/evaluate, numbers to RUN/eval.jsonl."""
+    bits: bool = False
+    """Bits per dimension: the variational bound of the chain, term by term, and the probability-flow ODE."""
+    loss: bool = False
+    """Is my loss good? The error at every noise level, between a trivial guess and the ideal of the training set."""
+    source: str | None = None
+    """Other pictures for --bits; for --loss, where the training pictures are now. Default: the run's own."""
+    split: str | None = None
+    """train, val, test or all: of --bits, and what --loss takes as held out. Default: test where there is one."""
+    n: Annotated[int | None, arg(aliases=["-n"])] = None
+    """How many pictures. Default: 64 for --bits, 256 for --loss."""
+    steps: int | None = None
+    """Bound the chain of that many steps. Default: all timesteps."""
+    ode_steps: int = 64
+    """Runge-Kutta steps of the ODE, four evaluations each; 0 leaves it out. With too few the number is too low."""
+    probes: int = 4
+    """Random probes of the ODE's divergence, one pass back each."""
+    dequantisation: Literal["noise", "uniform"] = "noise"
+    """Of the ODE. noise: the process' own, comparable with the chain; uniform: over a grey level, as most papers."""
+    batch: int = 64
+    """Pictures at a time; it changes the speed, not the numbers."""
+    seed: int = 0
+    """Of the choice of pictures and of the noise."""
+    weights: Literal["ema", "model"] = "ema"
+    """ema (the average) or model (the raw weights)."""
+    checkpoint: str | None = None
+    """A checkpoint's name. Default: the newest."""
+    device: str = "auto"
+    """cpu, cuda, mps; auto takes the best there is."""
+
+    def __post_init__(self) -> None:
+        if not (self.bits or self.loss):
+            raise InputError("evaluate needs --bits (bits per dimension), --loss (is my loss good?) or both")
+        if self.n is not None:
+            check_range("-n", self.n, 2)
+        check_range("--seed", self.seed, 0, MAX_SEED - (self.n or 256) + 1)
+        check_range("--batch", self.batch, 1)
+        check_range("--ode-steps", self.ode_steps, 0)
+        check_range("--probes", self.probes, 1)
+        check_choice("--dequantisation", self.dequantisation, DEQUANTISATIONS)
+        if self.steps is not None:
+            check_range("--steps", self.steps, 1)
+            if not self.bits:
+                raise InputError(f"--steps belongs to --bits, got --steps {self.steps} without it")
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One checkpoint of a run, ready to be measured in float32, whatever it was trained in."""
+
+    run: Run
+    checkpoint: Path
+    request: Evaluate
+    device: torch.device
+    process: Process
+    denoiser: Denoiser  # without labels
+
+    def record(self, kind: str, values: dict[str, Any]) -> None:
+        """Append one line to RUN/eval.jsonl."""
+        made = {"checkpoint": self.checkpoint.name, "weights": self.request.weights, "seed": self.request.seed}
+        line = {"kind": kind, **values, **made, "precision": "float32", "made_by": provenance()}
+        with open(self.run.path / "eval.jsonl", "a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+
+    def file(self, name: str) -> Path:
+        """A path in RUN/evaluate."""
+        make_folder(self.run.path / "evaluate", "RUN")
+        return self.run.path / "evaluate" / name
+
+    @property
+    def title(self) -> str:
+        return f"{self.run.path.name}, {self.checkpoint.name}, {self.request.weights} weights"
+
+
+def evaluate(request: Evaluate) -> None:
+    """Measure a run and print what was found. InputError where it cannot be."""
+    run, device = open_run(request.run), best_device(request.device)
+    checkpoint = find_checkpoint(run, request.checkpoint)
+    process = build_process(run.config)
+    network = load_network(run, checkpoint, request.weights, device)
+    exact = replace(run.config, train=replace(run.config.train, precision="float32"))
+    denoiser = build_denoiser(network, exact, process, None)
+    subject = Subject(run, checkpoint, request, device, process, denoiser)
+    with evaluating(network):
+        if request.bits:
+            evaluate_bits(subject, run_set(run, request))
+        if request.loss:
+            evaluate_loss(subject)
+
+
+def run_set(run: Run, request: Evaluate) -> PictureSet:
+    """What was asked for; unless told, the test split of the run's own source, else what it was trained on."""
+    source = request.source or run.data["source"]
+    if request.split is not None:
+        return other_set(run, source, request.split)
+    if request.source is not None and request.source != run.data["source"]:
+        return other_set(run, source, run.config.data.split)
+    return held_out_set(run) or training_set(run)
+
+
+def evaluate_bits(subject: Subject, pictures: PictureSet) -> None:
+    """Print and keep the bits per dimension of `pictures`."""
+    request, plan = subject.request, bits_plan(subject)
+    x0, label = pictures.choose(request.n or 64, request.seed, subject.device)
+    seeds = range(request.seed, request.seed + len(x0))
+    print(f"{len(x0)} pictures of {pictures.name}{'' if label is None else ', each with its label'}")
+    with Progress("bits", len(x0) * plan.evaluations, "evaluations") as progress:
+        bits = bits_of.measure_bits(subject.denoiser, plan, x0, label, seeds, counter(progress))
+    found = bits_of.numbers(bits)
+    print(*bits_of.table(found), sep="\n")
+    chain = f"chain of {len(plan.levels) - 1} steps{', x0 clipped' if plan.clip else ''}" if plan.levels else ""
+    ode = f"ODE of {plan.ode_steps} RK4 steps, {plan.probes} probes, dequantised by {plan.dequantisation}"
+    how = "; ".join(part for part in (chain, ode if plan.ode_steps else "") if part)
+    print(f"{subject.title}; {how}; {plan.evaluations:,} evaluations a picture")
+    settings: dict[str, Any] = {
+        "steps": len(plan.levels) - 1 if plan.levels else None,
+        "clip": plan.clip,
+        "ode_steps": plan.ode_steps,
+    }
+    settings |= {"probes": plan.probes, "dequantisation": plan.dequantisation, "evaluations": plan.evaluations}
+    subject.record("bits", {"bits_per_dimension": found, "n": len(x0), "data": pictures.record(), **settings})
+    if bits.bounds:
+        bits_of.plot_terms(bits, plan.levels, subject.title, subject.file("bits.png"))
+        print(subject.file("bits.png"))
+
+
+def bits_plan(subject: Subject) -> bits_of.BitsPlan:
+    """The chain and the ODE that a request asks for. Only DDPM has a chain; InputError where nothing is left."""
+    request, process, config = subject.request, subject.process, subject.run.config
+    learned = config.process.variance == "learned"
+    levels = process.levels(request.steps) if isinstance(process, GaussianDiffusion) else []
+    if not levels:
+        if request.steps is not None or request.ode_steps == 0:
+            raise InputError(
+                f"{config.process.diffusion} has no chain to bound: leave --steps out, --ode-steps above 0"
+            )
+        print(f"{config.process.diffusion} has no chain of steps to bound: by the ODE alone")
+    return bits_of.BitsPlan(
+        process,
+        levels,
+        ("learned",) if learned else ("small", "large"),
+        request.ode_steps,
+        request.probes,
+        request.dequantisation,
+        request.batch,
+        config.sample.clip,
+    )
+
+
+def evaluate_loss(subject: Subject) -> None:
+    """Print and keep how far the run is from the trivial guess to the ideal of its training set."""
+    request, run = subject.request, subject.run
+    own = training_set(run, request.source)
+    other = held_out_set(run, request.source) if request.split is None else other_set(run, own.source, request.split)
+    if other is not None and other.trained_on:
+        raise InputError(f"--loss compares with held-out pictures, but the run was trained on split {request.split}")
+    sets = [one for one in (own, other) if one is not None]
+    chosen = [one.choose(request.n or 256, request.seed, subject.device) for one in sets]
+    known = Pictures(own.packed.images, own.labels, run.config.data.flip == "yes")
+    trivial, levels = LinearGuess(known, subject.device), loss_of.levels_of(subject.process, LEVELS)
+    ideals = [IdealDenoiser(known, trivial.mean), None]  # only for the pictures that it is the ideal of
+    measured: list[loss_of.Errors] = []
+    with Progress("loss", sum(len(x0) for x0, _ in chosen) * len(levels), "evaluations") as progress:
+        count, predict = counter(progress), predictor(subject)
+        for (x0, label), ideal in zip(chosen, ideals, strict=False):
+            seeds, batch = range(request.seed, request.seed + len(x0)), request.batch
+            measured.append(loss_of.measure_errors(predict, trivial, ideal, levels, x0, label, seeds, batch, count))
+    for one, (x0, _) in zip(sets, chosen, strict=True):
+        print(f"{len(x0)} pictures of {one.name}")
+    training, held_out = measured[0], measured[1] if other is not None else None
+    verdict = loss_of.judge(training, held_out)
+    print(*loss_report.sentences(levels, verdict, held_out is not None), sep="\n")
+    found = loss_report.numbers(levels, training, held_out, verdict)
+    data = [one.record() | {"n": len(x0)} for one, (x0, _) in zip(sets, chosen, strict=True)]
+    subject.record("loss", {**found, "data": data, "clip": run.config.sample.clip})
+    loss_report.plot_errors(levels, training, held_out, verdict, subject.title, subject.file("loss.png"))
+    print(subject.file("loss.png"))
+
+
+def predictor(subject: Subject) -> loss_of.Predict:
+    """The run's estimate of x0, clipped where its sampler clips."""
+    clip = clipped if subject.run.config.sample.clip else lambda denoise: denoise
+    return lambda x, level, label: clip(replace(subject.denoiser, label=label))(x, level)
+
+
+def counter(progress: Progress) -> Callable[[int], None]:
+    """Adds to a progress and shows it."""
+    done = 0
+
+    def count(pictures: int) -> None:
+        nonlocal done
+        done += pictures
+        progress.update(done)
+
+    return count

@@ -1,0 +1,45 @@
+"""The core stays small: one person reads it in an afternoon."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import bytepixels
+
+PACKAGE = Path(bytepixels.__file__).parent
+CORE = """levels posterior continuous process prediction denoise multistep samplers weighting importance
+training""".split()
+
+
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
+
+
+def lines_of_code(path: Path) -> int:
+    """Lines that are neither empty, nor a comment, nor part of a docstring."""
+    documented: set[int] = set()
+    for node in ast.walk(parsed(path)):
+        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(node):
+            documented |= set(range(node.body[0].lineno, node.body[0].end_lineno + 1))
+    lines = enumerate(path.read_text().splitlines(), 1)
+    return sum(1 for number, line in lines if line.strip() and line.strip()[0] != "#" and number not in documented)
+
+
+def test_processes_objectives_samplers_and_guidance_are_900_lines():
+    assert sum(lines_of_code(PACKAGE / f"{name}.py") for name in CORE) <= 900
+
+
+@pytest.mark.parametrize("name", CORE)
+def test_a_file_is_two_screens(name):
+    assert len((PACKAGE / f"{name}.py").read_text().splitlines()) <= 180
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_no_function_is_over_40_lines(path):
+    """Docstrings and signatures not counted."""
+    for node in ast.walk(parsed(path)):
+        if isinstance(node, ast.FunctionDef):
+            body = node.body[1:] if ast.get_docstring(node) else node.body
+            length = body[-1].end_lineno - body[0].lineno + 1 if body else 0
+            assert length <= 40, f"{node.name} has {length} lines"
