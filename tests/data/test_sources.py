@@ -5,6 +5,7 @@ import io
 import os
 import pickle
 import shutil
+import tarfile
 import zipfile
 
 import numpy as np
@@ -209,6 +210,34 @@ def test_damaged_archives_are_refused(tmp_path, refused):
         refused("damaged", path)
     (tmp_path / "x.zip").write_bytes(b"no archive")
     refused(r"x.zip is no picture, .npz, .npy, .zip or .tar archive, or it is damaged", tmp_path / "x.zip")
+
+
+@pytest.mark.parametrize("suffix", [".tar", ".tar.gz", ".tar.xz", ".tar.bz2"])
+def test_a_tar_cut_anywhere_before_its_end_mark_is_refused(tmp_path, refused, suffix):
+    """Also where a member ends and the next would begin: tarfile itself takes that for the end."""
+    write_all(tmp_path / "in", CLASSES)
+    path = as_tar(tmp_path / "in", tmp_path / f"x{suffix}")
+    content = path.read_bytes()
+    if suffix == ".tar":
+        with tarfile.open(path) as archive:
+            end = archive.getmembers()[-1].offset_data + 512  # each picture fills one block
+        cuts = [*range(512, end, 512), *range(700, end, 1000), end]
+    else:
+        cuts = range(100, len(content) * 4 // 5, 97)
+    for cut in cuts:
+        path.write_bytes(content[:cut])
+        refused("damaged", path)
+
+
+def test_a_tar_with_a_damaged_header_in_the_middle_is_refused(tmp_path, refused):
+    write_all(tmp_path / "in", CLASSES)
+    path = as_tar(tmp_path / "in", tmp_path / "x.tar")
+    with tarfile.open(path) as archive:
+        offset = archive.getmembers()[2].offset
+    content = bytearray(path.read_bytes())
+    content[offset + 10] ^= 255
+    path.write_bytes(content)
+    refused("damaged", path)
 
 
 def test_one_damaged_member_of_a_zip_is_skipped(tmp_path, packed):

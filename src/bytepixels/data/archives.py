@@ -21,13 +21,24 @@ from .pictures import MAX_FILE_BYTES, Item, Pictures, Source, check_file_size, f
 _DAMAGE = (tarfile.TarError, zipfile.BadZipFile, lzma.LZMAError, zlib.error, EOFError, OSError, NotImplementedError)
 
 
+class _StrictHeader(tarfile.TarInfo):
+    """tarfile takes whatever is no header for the archive's end; here only the end mark, a block of zeros, is one."""
+
+    @classmethod
+    def fromtarfile(cls, archive: tarfile.TarFile) -> "_StrictHeader":
+        try:
+            return super().fromtarfile(archive)
+        except tarfile.EOFHeaderError:  # type: ignore[attr-defined]
+            raise
+        except tarfile.HeaderError as error:
+            raise tarfile.ReadError(f"no end mark, but at byte {archive.offset:,}: {error}") from error
+
+
 def open_archive(path: Path, split: str) -> Source:
     """A zip or tar archive, told by its content; InputError when it is neither or is damaged."""
-    if zipfile.is_zipfile(path):
-        read = _read_zip
-    elif tarfile.is_tarfile(path):
-        read = _read_tar
-    else:
+    with readable(path):  # what is cut off within its first header
+        read = _read_zip if zipfile.is_zipfile(path) else _read_tar if tarfile.is_tarfile(path) else None
+    if read is None:
         raise InputError(f"{path} is no picture, .npz, .npy, .zip or .tar archive, or it is damaged")
     return Source(str(path), file_key(path), lambda: read(path, split))
 
@@ -60,10 +71,14 @@ def _open_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Image.Ima
     return open_picture(io.BytesIO(archive.read(member)))
 
 
+def _open_tar(path: Path) -> tarfile.TarFile:
+    return tarfile.open(path, "r|*", tarinfo=_StrictHeader)
+
+
 def _read_tar(path: Path, split: str) -> Pictures:
     """A compressed tar has no index and cannot seek: it is read from front to back, once for the names and once more
     for the pictures, which come in the archive's order and know their own position."""
-    with readable(path), tarfile.open(path, "r|*") as archive:
+    with readable(path), _open_tar(path) as archive:
         names = [clean_name(member.name) if member.isfile() else "" for member in archive]
     if any(name.rsplit("/", 1)[-1] == CIFAR_BATCHES["test"][0] for name in names):
         return read_cifar(path, check_choice("split", split, TWO_SPLITS))
@@ -71,7 +86,7 @@ def _read_tar(path: Path, split: str) -> Pictures:
     position = {member: index for index, member in enumerate(found.order)}
 
     def stream() -> Iterator[Item]:
-        with readable(path), tarfile.open(path, "r|*") as archive:
+        with readable(path), _open_tar(path) as archive:
             for number, member in enumerate(archive):
                 if number in position:
                     file = archive.extractfile(member) if member.size <= MAX_FILE_BYTES else None
