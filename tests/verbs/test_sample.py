@@ -84,6 +84,15 @@ def test_the_grid_holds_the_pictures_row_by_row(run, tmp_path):
     assert (sheet[68:134, 134:] == 255).all()  # the empty place
 
 
+def test_classes_in_turn_get_a_column_each(run, tmp_path):
+    pictures, _ = draw(run, tmp_path, "-n", 12, "--seed", 3)
+    sheet = picture(tmp_path / "grid.png")
+    assert sheet.shape == (2 + 2 * 66, 2 + 10 * 66)
+    np.testing.assert_array_equal(sheet[68 : 68 + 64 : 8, 68 : 68 + 64 : 8], pictures[14])  # below seed 4: class 4 too
+    draw(run, tmp_path / "one", "-n", 12, "--label", "4")
+    assert picture(tmp_path / "one/grid.png").shape == (2 + 3 * 66, 2 + 4 * 66)
+
+
 @pytest.mark.parametrize("sampler", ["ddim", "ddpm", "heun", "dpmpp_2m"])
 def test_picture_k_depends_on_seed_k_alone(run, tmp_path, sampler):
     """Exact where the convolutions of this machine are; one grey level where another batch size sums otherwise."""

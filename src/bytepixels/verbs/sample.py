@@ -22,6 +22,7 @@ from ..samplers import trajectory
 from ..training import evaluating, pure_noise
 
 GIF_FRAMES, GIF_PICTURES = 60, 25
+GRID_CLASSES = 20  # most classes, drawn in turn, that get a column each in grid.png
 GRID_MOST = 400  # pictures in grid.png; the rest are in their own files
 NOISE = ("diffusion", "timesteps", "schedule", "zero_terminal_snr")  # settings that decide the noise at every t
 GUIDING = ("guidance_interval", "guidance_rescale")  # settings that say how to guide, and nothing without --guidance
@@ -79,7 +80,8 @@ def sample_run(path: Path, overrides: Mapping[str, Any], request: SampleRequest)
                 done += len(part)
     finally:
         if done:
-            save_png(grid(torch.stack(first)), out / "grid.png")
+            in_turn = label is None and 1 < len(run.classes) <= min(len(first), GRID_CLASSES)
+            save_png(grid(torch.stack(first), len(run.classes) if in_turn else None), out / "grid.png")
             if frames:
                 save_gif(frames, out / "denoising.gif")
             write_json(out / "manifest.json", _manifest(run, checkpoint, settings, request, seeds[:done], label))
