@@ -25,6 +25,7 @@ from bytepixels.process import EDMProcess, Level, RectifiedFlow
 from bytepixels.runs.config import Config, NetworkConfig, ProcessConfig, SampleConfig, TrainConfig
 from bytepixels.samplers import SAMPLERS, best_sampler
 from bytepixels.schedules import SCHEDULES, zero_terminal_snr
+from bytepixels.train.distributed import World
 from bytepixels.training import diffusion_loss
 
 CPU = torch.device("cpu")
@@ -84,14 +85,28 @@ def test_a_batch_is_a_function_of_seed_and_step(batches):
     assert not any(torch.equal(a, b) for a, b in zip(first[:4], later[:4], strict=True))
     other_seed = build_draw(replace(CONFIG, train=replace(CONFIG.train, seed=4)), build_process(CONFIG), batches, 4)(5)
     assert not any(torch.equal(a, b) for a, b in zip(first[1:4], other_seed[1:4], strict=True))
-    images, label, t, noise, weight = first
+    images, label, t, noise, weight, dropout_keys = first
     assert weight is None
+    assert dropout_keys is None  # where there is no dropout
     assert (images.dtype, images.shape) == (torch.uint8, (64, 1, 8, 8))
     assert noise.shape == images.shape
     assert noise.dtype == torch.float32
     assert t.min() >= 0
     assert t.max() <= 999
     assert label.max() <= 4
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 5])
+def test_several_processes_draw_the_rows_of_one(batches, size):
+    """A batch of 64 over 1, 2, 3 and 5 processes: pictures, labels, times, noise and what is dropped."""
+    config = replace(CONFIG, network=replace(CONFIG.network, dropout=0.5))
+    process, whole = build_process(config), build_draw(config, build_process(config), batches, 4)(7)
+    worlds = [World(rank, size) for rank in range(size)]
+    parts = [build_draw(config, process, batches, 4, world=world)(7) for world in worlds]
+    assert max(len(part[0]) for part in parts) - min(len(part[0]) for part in parts) <= 1
+    for one, *pieces in zip(whole, *parts, strict=True):
+        assert (one is None and set(pieces) == {None}) or torch.equal(torch.cat(pieces), one)
+    assert len(set(whole[5].tolist())) == 64
 
 
 @pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
@@ -306,7 +321,7 @@ def test_times_of_continuous_processes_are_spread_like_timesteps(diffusion, scal
 def test_batches_of_continuous_processes_have_real_times(batches, diffusion):
     config = replace(CONFIG, process=ProcessConfig(diffusion=diffusion, prediction="v"))
     draw = build_draw(config, build_process(config), batches, 4)
-    _, _, t, _, weight = draw(3)
+    t, weight = draw(3)[2], draw(3)[4]
     assert weight is None
     assert t.dtype == torch.float32
     assert len(t.unique()) == 64
@@ -322,8 +337,9 @@ def test_times_by_importance_come_with_their_weights(batches):
     network = build_network(config, (1, 8, 8), 4, CPU)
     assert torch.equal(draw(0)[4], torch.ones(64))
     for step in range(3):
-        images, label, t, noise, weight = draw(step)
+        images, label, t, noise, weight, _ = draw(step)
         weighted = loss(network, images, label, t, noise, weight)
+        times.settle(lambda rows: rows)
         plain, _ = diffusion_loss(network, built, PixelCodec().to_model(images), "eps", label, t, noise, None, "vlb")
         torch.testing.assert_close(weighted, weight * plain)
     assert times.counts.sum() == 3 * 64

@@ -15,10 +15,11 @@ from .errors import InputError
 from .importance import ImportanceTimes
 from .networks import UNet
 from .process import EDMProcess, GaussianDiffusion, Process, RectifiedFlow
-from .randomness import INIT, LABELS, NOISE, TIMES, derived_seed, seeded
+from .randomness import DROPOUT, INIT, LABELS, NOISE, TIMES, derived_seed, seeded
 from .runs.config import Config, Precision, SampleConfig
 from .samplers import SAMPLERS, Step, best_sampler, churned
 from .schedules import SCHEDULES, zero_terminal_snr
+from .train.distributed import ALONE, World
 from .train.loop import Batch, DrawBatch, Loss
 from .training import ancestral, default_variance, diffusion_loss
 
@@ -67,13 +68,19 @@ def build_network(config: Config, shape: tuple[int, int, int], classes: int, dev
 
 
 def build_draw(
-    config: Config, process: Process, batches: Batches, classes: int, times: ImportanceTimes | None = None
+    config: Config,
+    process: Process,
+    batches: Batches,
+    classes: int,
+    times: ImportanceTimes | None = None,
+    world: World = ALONE,
 ) -> DrawBatch:
-    """step -> (images uint8, label or None, t, noise, weight or None): all that is random about a step.
+    """step -> (images uint8, label, t, noise, weight, dropout keys), None for what there is not: all that is random.
 
-    A function of (seed, step), and of what `times` remembers where it is given; `weight` makes up for it.
+    A function of (seed, step), and of what `times` remembers where it is given; `weight` makes up for it. Every process
+    draws for the global batch, which costs next to nothing, and keeps its own rows.
     """
-    seed = config.train.seed
+    seed, rows = config.train.seed, world.rows(config.train.batch)
 
     def draw(step: int) -> Batch:
         images, label = batches(step)
@@ -89,7 +96,11 @@ def build_draw(
         else:
             t, weight = times.draw(len(images), generator)
         noise = torch.empty(images.shape, device=device).normal_(generator=seeded(seed, NOISE, step, device=device))
-        return images, label, t, noise, weight
+        keys = None
+        if config.network.dropout > 0:
+            generator = seeded(seed, DROPOUT, step, device=device)
+            keys = torch.randint(2**31, (len(images),), generator=generator, device=device)
+        return tuple(None if one is None else one[rows] for one in (images, label, t, noise, weight, keys))
 
     return draw
 
@@ -97,26 +108,33 @@ def build_draw(
 def build_loss(
     config: Config, process: Process, codec: PixelCodec, device: torch.device, times: ImportanceTimes | None = None
 ) -> Loss:
-    """(model, images uint8, label, t, noise, weight) -> loss per picture [B], float32. `times` remembers them."""
+    """(model, *what build_draw draws) -> loss per picture [B], float32. `times` takes note of them."""
     settings = config.process
     weighting = None if settings.weighting == "none" else settings.weighting
 
     def loss(
-        model: nn.Module, images: Tensor, label: Tensor | None, t: Tensor, noise: Tensor, weight: Tensor | None = None
+        model: nn.Module,
+        images: Tensor,
+        label: Tensor | None,
+        t: Tensor,
+        noise: Tensor,
+        weight: Tensor | None = None,
+        dropout_keys: Tensor | None = None,
     ) -> Tensor:
-        network, x0 = at_precision(model, config, device), codec.to_model(images)
+        call = model if dropout_keys is None else partial(model, dropout_keys=dropout_keys)
+        network, x0 = at_precision(call, config, device), codec.to_model(images)
         losses, _ = diffusion_loss(
             network, process, x0, settings.prediction, label, t, noise, weighting, settings.objective
         )
         if times is None or weight is None:
             return losses
-        times.update(t, losses.detach())
+        times.note(t, losses.detach())
         return weight * losses
 
     return loss
 
 
-def at_precision(network: nn.Module, config: Config, device: torch.device) -> Callable[..., Tensor]:
+def at_precision(network: Callable[..., Tensor], config: Config, device: torch.device) -> Callable[..., Tensor]:
     """The network in the run's arithmetic; everything round it stays in float32."""
     if config.train.precision == "float32":
         return network

@@ -5,10 +5,11 @@ Exit codes: 0 done, 1 failed, 2 what was asked for is wrong, 130 Ctrl-C (143 SIG
 
 import argparse
 import io
+import os
 import re
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import redirect_stderr
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import fields
 from pathlib import Path
 from typing import TypeVar
@@ -163,11 +164,26 @@ def _stem(source: str) -> str:
     return Path(source).absolute().name.split(".")[0] or "pictures"
 
 
+def lost_a_process(error: RuntimeError) -> bool:
+    """Whether this is what the survivors of a torchrun job see when one of them dies."""
+    return "WORLD_SIZE" in os.environ and any(word in str(error) for word in ("gloo", "NCCL", "Connection"))
+
+
 def _interrupted(error: BaseException | None) -> bool:
     """Whether Ctrl-C is at the bottom of it: in the middle of an import it comes as an ImportError."""
     return error is not None and (
         isinstance(error, KeyboardInterrupt) or _interrupted(error.__cause__ or error.__context__)
     )
+
+
+@contextmanager
+def only_the_first_speaks() -> Iterator[None]:
+    """Of the processes of one torchrun job the first prints; what another says is said when it breaks."""
+    if int(os.environ.get("RANK", "0")) == 0:
+        yield
+        return
+    with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
+        yield
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -183,7 +199,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"bytepixels {__version__}")
             return 0
         verb = VERBS[check_choice("the verb", arguments[0], VERBS)]
-        return verb(arguments[1:])
+        with only_the_first_speaks():
+            return verb(arguments[1:])
     except InputError as error:
         print(f"bytepixels: {error}", file=sys.stderr)
         return 2
@@ -195,6 +212,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         return 0
     except RuntimeError as error:
+        if lost_a_process(error):
+            print(f"bytepixels: another process of this job has ended: {str(error).splitlines()[0]}", file=sys.stderr)
+            return 1
         if "out of memory" not in str(error) and "can't allocate memory" not in str(error):
             raise
         print(

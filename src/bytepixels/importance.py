@@ -1,5 +1,7 @@
 """Times drawn where the loss is large, for the variational bound, whose terms differ by orders of magnitude."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -20,6 +22,7 @@ class ImportanceTimes(nn.Module):
         super().__init__()
         self.register_buffer("losses", torch.zeros(timesteps, HISTORY, dtype=torch.float64))
         self.register_buffer("counts", torch.zeros(timesteps, dtype=torch.int64))
+        self.noted: list[tuple[Tensor, Tensor]] = []  # of the step in hand
 
     def probabilities(self) -> Tensor:
         """p_t, [T] float64."""
@@ -32,6 +35,16 @@ class ImportanceTimes(nn.Module):
         p = self.probabilities()
         t = torch.multinomial(p, batch, replacement=True, generator=generator)
         return t, (1 / (len(p) * p[t])).float()
+
+    def note(self, t: Tensor, losses: Tensor) -> None:
+        """Take down the unweighted losses [B] at timesteps t [B] of one micro-batch, until the step is over."""
+        self.noted.append((t, losses))
+
+    def settle(self, gather: Callable[[Tensor], Tensor]) -> None:
+        """Remember what was noted in this step. `gather` puts the rows of all processes together, in order."""
+        noted, self.noted = self.noted, []
+        t, losses = (torch.cat(parts) for parts in zip(*noted, strict=True))
+        self.update(gather(t), gather(losses))
 
     @torch.no_grad()
     def update(self, t: Tensor, losses: Tensor) -> None:

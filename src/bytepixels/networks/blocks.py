@@ -4,6 +4,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .dropout import Dropout
+
 NORM_EPS = 1e-6
 
 
@@ -31,7 +33,8 @@ def group_norm(groups: int, channels: int) -> nn.GroupNorm:
 class ResidualBlock(nn.Module):
     """x + conv(dropout(silu(norm(conv(silu(norm(x))) + time)))), then attention where `heads` is given.
 
-    forward(x, time): x [B, C_in, H, W], time [B, D] (already through its SiLU) -> [B, C_out, H, W].
+    forward(x, time, keys): x [B, C_in, H, W], time [B, D] (already through its SiLU) -> [B, C_out, H, W]; `keys` [B]
+    decide what is dropped (see `dropout.py`).
     A 1 x 1 convolution carries x across when C_in != C_out. Source: Ho et al. 2020, appendix B.
     """
 
@@ -43,15 +46,15 @@ class ResidualBlock(nn.Module):
         self.conv1 = nn.Conv2d(c_in, c_out, 3, padding=1)
         self.time = nn.Linear(time_dim, c_out)
         self.norm2 = group_norm(groups, c_out)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.conv2 = zero_(nn.Conv2d(c_out, c_out, 3, padding=1))
         self.shortcut = nn.Conv2d(c_in, c_out, 1) if c_in != c_out else nn.Identity()
         self.attention = nn.Identity() if heads is None else Attention(c_out, groups, heads)
 
-    def forward(self, x: Tensor, time: Tensor) -> Tensor:
+    def forward(self, x: Tensor, time: Tensor, keys: Tensor | None = None) -> Tensor:
         h = self.conv1(F.silu(self.norm1(x)))
         h = h + self.time(time)[:, :, None, None]  # [B, C] -> [B, C, 1, 1]
-        h = self.conv2(self.dropout(F.silu(self.norm2(h))))
+        h = self.conv2(self.dropout(F.silu(self.norm2(h)), keys))
         return self.attention(self.shortcut(x) + h)
 
 

@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from bytepixels.errors import InputError, check_choice, check_range
 from bytepixels.networks.blocks import Downsample, ResidualBlock, Upsample, group_count, group_norm, zero_
+from bytepixels.networks.dropout import number_dropouts
 from bytepixels.networks.embedding import EMBEDDINGS
 
 
@@ -79,12 +80,14 @@ class UNet(nn.Module):
                 self.up.append(Upsample(c))
         self.norm = group_norm(self.groups, c)
         self.last = zero_(nn.Conv2d(c, out_channels or channels, 3, padding=1))
+        number_dropouts(self)
 
-    def forward(self, x: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, t: Tensor, label: Tensor | None = None, dropout_keys: Tensor | None = None) -> Tensor:
         """The prediction for a noisy batch.
 
         x: [B, C, H, W], each side at least 2**(levels - 1), even or odd. t: [B], float or integer.
-        label: [B] int64 in 0..K, or None for no label. Returns [B, out_channels, H, W] of x's type.
+        label: [B] int64 in 0..K, or None for no label. dropout_keys: [B] integers that decide, picture by picture, what
+        is dropped while training; drawn when None. Returns [B, out_channels, H, W] of x's type.
         Raises InputError for shapes that do not fit, labels on a network without classes, and labels out of
         range when they are on the CPU (on an accelerator the check would stall it: check them before).
         """
@@ -93,15 +96,15 @@ class UNet(nn.Module):
         h = self.first(x)
         skips = [h]
         for layer in self.down:
-            h = layer(h) if isinstance(layer, Downsample) else layer(h, time)
+            h = layer(h) if isinstance(layer, Downsample) else layer(h, time, dropout_keys)
             skips.append(h)
         for layer in self.middle:
-            h = layer(h, time)
+            h = layer(h, time, dropout_keys)
         for layer in self.up:
             if isinstance(layer, Upsample):
                 h = layer(h, skips[-1].shape[2:])
             else:
-                h = layer(torch.cat([h, skips.pop()], dim=1), time)
+                h = layer(torch.cat([h, skips.pop()], dim=1), time, dropout_keys)
         return self.last(F.silu(self.norm(h))).to(x.dtype)
 
     def _condition(self, t: Tensor, label: Tensor | None) -> Tensor:

@@ -1,14 +1,16 @@
 """The training loop: a generator of steps. It knows nothing of noise: it is handed the batches and the loss.
 
-Everything random in step s is a function of (seed, s), so a run that stops and goes on is bitwise the run that never
-stopped: a checkpoint needs no generator's state.
+Everything random in step s is a function of (seed, s) and of the position in the global batch, so a run that stops and
+goes on is bitwise the run that never stopped (a checkpoint needs no generator's state), and several processes draw what
+one would.
 """
 
 import copy
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from functools import partial
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -16,11 +18,12 @@ from torch.nn.utils import clip_grad_norm_
 
 from ..randomness import DROPOUT, derived_seed
 from ..runs.config import TrainConfig
+from .distributed import ALONE, World
 from .ema import ema_decay, update_ema
 from .lr import learning_rate
 
 Batch = tuple[Tensor | None, ...]  # whatever the loss needs, each [B, ...]
-DrawBatch = Callable[[int], Batch]  # step -> the whole batch of that step
+DrawBatch = Callable[[int], Batch]  # step -> this process' rows of that step's batch
 Loss = Callable[..., Tensor]  # (model, *batch) -> loss per picture [B]
 
 
@@ -31,7 +34,7 @@ class StepResult(NamedTuple):
     """One optimiser step, still on the device: reading it is the caller's choice."""
 
     step: int  # steps done, this one included
-    losses: Tensor  # [B]
+    losses: Tensor  # [B], of this process' rows
     grad_norm: Tensor  # [] before clipping
     lr: float
 
@@ -43,16 +46,18 @@ class TrainState:
     model: nn.Module
     ema: nn.Module
     optimizer: torch.optim.Optimizer
-    memory: nn.Module | None = None  # buffers that the loss keeps from step to step
+    network: nn.Module  # the model as the loss calls it: itself, or what averages its gradients over processes
+    memory: Any = None  # buffers that the loss keeps from step to step; settle(gather) takes in what a step showed
+    world: World = ALONE
     step: int = 0
 
     @classmethod
-    def fresh(cls, model: nn.Module, config: TrainConfig, memory: nn.Module | None = None) -> "TrainState":
+    def fresh(cls, model: nn.Module, config: TrainConfig, memory: Any = None, world: World = ALONE) -> "TrainState":
         """The start of a run: the average begins as the model."""
         ema = copy.deepcopy(model).eval().requires_grad_(False)
         kind = torch.optim.AdamW if config.weight_decay else torch.optim.Adam
         optimizer = kind(model.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True)
-        return cls(model, ema, optimizer, memory)
+        return cls(model, ema, optimizer, world.wrapped(model), memory, world)
 
     def tensors(self) -> dict[str, dict[str, Tensor]]:
         """What a checkpoint holds: file -> name -> tensor."""
@@ -80,6 +85,19 @@ class TrainState:
             moments = {key: torch.empty_like(parameter).copy_(saved[key]) for key in ("exp_avg", "exp_avg_sq")}
             self.optimizer.state[parameter] = {"step": saved["step"].clone().to(parameter.device), **moments}
 
+    @torch.no_grad()
+    def share(self) -> None:
+        """Process 0, which has loaded a checkpoint, gives it to all others."""
+        self.step = self.world.agree(self.step)[0]
+        if self.step == 0:
+            return
+        for parameter in self.model.parameters():
+            fresh = {"step": torch.zeros((), device=parameter.device)}
+            fresh |= {key: torch.zeros_like(parameter) for key in ("exp_avg", "exp_avg_sq")}
+            self.optimizer.state[parameter] = self.optimizer.state.get(parameter) or fresh
+        for named in self.tensors().values():
+            self.world.share(named)
+
 
 def total_steps(config: TrainConfig) -> int:
     """Optimiser steps in the budget; the last batch may go a little over it."""
@@ -93,22 +111,26 @@ def train_steps(state: TrainState, draw: DrawBatch, loss: Loss, config: TrainCon
 
 
 def train_step(state: TrainState, batch: Batch, loss: Loss, config: TrainConfig) -> StepResult:
-    """One optimiser step on one batch, in micro-batches whose gradients add up to the mean over the batch."""
+    """One optimiser step on one batch, in micro-batches whose gradients add up to the mean over the global batch."""
     seen = state.step * config.batch
     lr = learning_rate(seen, config.images, config.lr, config.warmup, config.lr_decay)
     for group in state.optimizer.param_groups:
         group["lr"] = lr
     state.model.train()
     state.optimizer.zero_grad(set_to_none=True)
-    losses = []
-    for start in range(0, config.batch, config.micro_batch or config.batch):
-        torch.manual_seed(derived_seed(config.seed, DROPOUT, state.step, start))
-        rows = slice(start, start + (config.micro_batch or config.batch))
-        part = loss(state.model, *(None if value is None else value[rows] for value in batch))
-        (part.sum() / config.batch).backward()
+    losses, rows = [], state.world.rows(config.batch)
+    count = rows.stop - rows.start
+    micro = min(config.micro_batch or count, count)
+    for start in range(0, count, micro):
+        torch.manual_seed(derived_seed(config.seed, DROPOUT, state.step, rows.start + start))  # for layers of others
+        with state.world.synchronising(state.network, now=start + micro >= count):
+            part = loss(state.network, *(None if value is None else value[start : start + micro] for value in batch))
+            (part.sum() / (config.batch / state.world.size)).backward()  # processes are averaged
         losses.append(part.detach())
     grad_norm = clip_grad_norm_(state.model.parameters(), config.clip_norm or math.inf)
     state.optimizer.step()
     state.step += 1
     update_ema(state.ema, state.model, ema_decay(seen, config.batch, config.ema_half_life))
+    if state.memory is not None:
+        state.memory.settle(partial(state.world.gather, batch=config.batch))
     return StepResult(state.step, torch.cat(losses), grad_norm, lr)

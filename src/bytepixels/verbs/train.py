@@ -1,7 +1,9 @@
 """train SOURCE: from pictures to a run; the same line again goes on where it stopped."""
 
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -12,6 +14,7 @@ from ..progress import Progress
 from ..runs.checkpoint import list_checkpoints
 from ..runs.config import Config, DataConfig, changed_settings, read_config
 from ..runs.directory import Run, is_run, open_run
+from ..train.distributed import World, join, own_device
 from ..train.loop import total_steps
 from .trainer import Trainer, stop_on_signals
 
@@ -20,20 +23,37 @@ FEW = 500  # pictures: below this a model is likely to copy its training set (se
 
 
 def train(source: str, config: Config, path: Path) -> int:
-    """Train, or go on with the run at `path`. Returns the exit code: 0 done, 130 or 143 interrupted after saving."""
-    device = best_device(config.train.device)
+    """Train, or go on with the run at `path`. Returns the exit code: 0 done, 130 or 143 interrupted after saving.
+
+    Under torchrun every process calls it: the first one writes the run, and is the only one that speaks.
+    """
+    device = best_device(own_device(config.train.device))
     packed = pack_with_progress(source, as_asked(config.data, path))
     if len(packed) < FEW:
         print(f"note: {len(packed)} pictures are few; the model may learn to copy them")
-    run = prepare_run(packed, source, config, path, device)
-    with stop_on_signals() as stop:
-        trainer = Trainer(run, packed, device)  # what does not fit together is refused here: nothing is written yet
+    with join(device) as world, stop_on_signals() as stop:
+        run = shared_run(world, packed, lambda: prepare_run(packed, source, config, path, device))
+        trainer = Trainer(run, packed, world)  # what does not fit together is refused here: nothing is written yet
         if trainer.state.step < total_steps(run.config.train):
-            run.save()
+            if world.rank == 0:
+                run.save()
             return trainer.fit(stop)
     print(f"{path} is finished: {trainer.images:,} images seen. Go on with a larger --images.")
     print(f"Draw pictures with: bytepixels sample {path}")
     return 0
+
+
+def shared_run(world: World, packed: Packed, prepare: Callable[[], Run]) -> Run:
+    """The run as the first process prepares it, in all of them. InputError for pictures that differ between them."""
+
+    def plain() -> dict[str, Any]:
+        run = prepare()
+        return {"path": str(run.path), "config": run.config.to_dict(), "data": run.data, "made_by": run.made_by}
+
+    said = world.decide(plain)
+    if said["data"]["sha256"] != packed.meta["sha256"]:
+        raise InputError(f"process {world.rank} found other pictures in {said['data']['source']} than process 0")
+    return Run(Path(said["path"]), Config.from_dict(said["config"]), said["data"], said["made_by"])
 
 
 def as_asked(data: DataConfig, path: Path) -> DataConfig:

@@ -10,17 +10,18 @@ from types import FrameType
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..build import build_draw, build_loss, build_network, build_process, build_times
 from ..codec import PixelCodec
 from ..data import Packed
 from ..data.batches import Batches
-from ..errors import InputError
+from ..errors import InputError, check_range
 from ..images import beside, grid, save_png
 from ..progress import Progress, duration
 from ..runs.checkpoint import STEMS, DamagedError, list_checkpoints, read_state, read_tensors, save_checkpoint
 from ..runs.directory import Run, write_json
+from ..train.distributed import World, under_torchrun
 from ..train.loop import Batch, StepResult, TrainState, total_steps, train_steps
 from .sample import draw_pictures
 
@@ -32,10 +33,10 @@ class TrainingError(RuntimeError):
 class Stop:
     """Remembers that the user pressed Ctrl-C or the system asked the process to end. A second time ends it at once."""
 
-    signal: int | None = None
+    signal: int = 0  # none yet
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
-        if self.signal is not None:
+        if self.signal and not under_torchrun():  # torchrun may pass on what was sent to all
             raise KeyboardInterrupt
         self.signal = number
 
@@ -55,20 +56,28 @@ def stop_on_signals() -> Iterator[Stop]:
 class Trainer:
     """The state of one run and the work around each of its steps."""
 
-    def __init__(self, run: Run, packed: Packed, device: torch.device):
-        self.run, self.config, self.device = run, run.config.train, device
+    def __init__(self, run: Run, packed: Packed, world: World):
+        self.run, self.config, self.world, self.device = run, run.config.train, world, world.device
+        check_range("--batch on that many processes", self.config.batch, world.size)
         flip = run.config.data.flip == "yes"
-        self.batches = Batches(packed.images, packed.labels, self.config.batch, self.config.seed, flip, device)
+        self.batches = Batches(packed.images, packed.labels, self.config.batch, self.config.seed, flip, self.device)
         process, classes = build_process(run.config), len(run.classes)
-        times = build_times(run.config, device)
-        self.draw = build_draw(run.config, process, self.batches, classes, times)
-        self.loss = build_loss(run.config, process, PixelCodec(), device, times)
-        self.state = TrainState.fresh(build_network(run.config, run.shape, classes, device), self.config, times)
-        self.saved_step = load_latest(run, self.state)
+        times = build_times(run.config, self.device)
+        self.draw = build_draw(run.config, process, self.batches, classes, times, world)
+        self.loss = build_loss(run.config, process, PixelCodec(), self.device, times)
+        network = build_network(run.config, run.shape, classes, self.device)
+        self.state = TrainState.fresh(network, self.config, times, world)
+        self.saved_step = world.decide(lambda: load_latest(run, self.state))
+        self.state.share()
         self.unread: list[StepResult] = []
         self.times: dict[int, Tensor | None] = {}  # of the steps in hand: those by importance cannot be drawn again
         self.note = ""
-        self.board = _tensorboard(run, self.images) if self.config.tensorboard else None
+        self.board = _tensorboard(run, self.images) if self.config.tensorboard and self.leads else None
+
+    @property
+    def leads(self) -> bool:
+        """Whether this is the process that writes the run."""
+        return self.world.rank == 0
 
     @property
     def images(self) -> int:
@@ -91,15 +100,17 @@ class Trainer:
                 self.unread.append(result)
                 progress.count(self.images)
                 now = time.monotonic()
-                if now - logged >= self.config.log_seconds:
+                due = now - logged >= self.config.log_seconds, now - saved >= 60 * self.config.checkpoint_minutes
+                log_due, save_due, stop.signal = self.world.agree(*(self.leads and d for d in due), stop.signal)
+                if log_due:
                     self.read(progress)
                     logged = now
                 if result.step < steps:  # the last line comes when all is read and saved
                     progress.show(self.note)
-                if now - saved >= 60 * self.config.checkpoint_minutes:
+                if save_due:
                     self.save(progress)
                     saved = time.monotonic()
-                if stop.signal is not None:
+                if stop.signal:
                     break
                 if self.preview_due(result.step):
                     self.save(progress)  # a preview takes a while, and may fail: nothing is lost by it
@@ -108,7 +119,7 @@ class Trainer:
             progress.show(self.note)
         if self.board is not None:
             self.board.close()
-        if stop.signal is not None and self.state.step < steps:
+        if stop.signal and self.state.step < steps:
             print(f"stopped at {self.images:,} images; saved. The same command goes on from there.", file=sys.stderr)
             return 128 + stop.signal
         print(f"done in {duration(time.monotonic() - began)}: {self.run.path}")
@@ -120,7 +131,8 @@ class Trainer:
         results, self.unread = self.unread, []
         if not results:
             return
-        figures = torch.stack([torch.stack([r.losses.mean(), r.grad_norm]) for r in results]).cpu()  # [steps, 2]
+        means = self.world.sum(torch.stack([r.losses.sum() for r in results])) / self.config.batch
+        figures = torch.stack([means, torch.stack([r.grad_norm for r in results])], dim=1).cpu()  # [steps, 2]
         for result, finite in zip(results, figures.isfinite().all(dim=1).tolist(), strict=True):
             if not finite:
                 self.fail(result)
@@ -128,7 +140,8 @@ class Trainer:
         loss, grad_norm = figures.double().mean(dim=0).tolist()
         record = {"step": results[-1].step, "images": self.images, "loss": loss, "grad_norm": grad_norm}
         record |= {"lr": results[-1].lr, "images_per_second": round(progress.rate, 2)}
-        self.run.log(record | {"time": round(time.time(), 2)})
+        if self.leads:
+            self.run.log(record | {"time": round(time.time(), 2)})
         if self.board is not None:
             for name in ("loss", "grad_norm", "lr", "images_per_second"):
                 self.board.add_scalar(name, record[name], self.images)
@@ -136,12 +149,13 @@ class Trainer:
 
     def fail(self, result: StepResult) -> None:
         """Stop at a loss or gradient that is not finite, and leave what it takes to repeat that step."""
-        step, losses = result.step - 1, result.losses.tolist()
-        t = self.times[step]
-        pictures, times = self.batches.indices(step).tolist(), [] if t is None else t.tolist()
+        step, batch = result.step - 1, self.config.batch
+        losses, t = self.world.gather(result.losses, batch).tolist(), self.times[step]
+        pictures, times = self.batches.indices(step).tolist(), [] if t is None else self.world.gather(t, batch).tolist()
         where: dict[str, Any] = {"step": step, "seed": self.config.seed, "grad_norm": str(result.grad_norm.item())}
         each = [{"picture": p, "t": t, "loss": str(v)} for p, t, v in zip(pictures, times, losses, strict=True)]
-        write_json(self.run.path / "nonfinite.json", where | {"batch": each})
+        if self.leads:
+            write_json(self.run.path / "nonfinite.json", where | {"batch": each})
         bad = [one for one in each if not math.isfinite(float(one["loss"]))]
         what = f"picture {bad[0]['picture']}, t {bad[0]['t']}, loss {bad[0]['loss']}" if bad else "losses finite"
         raise TrainingError(
@@ -154,7 +168,9 @@ class Trainer:
         """Write a checkpoint, after making sure that the steps it would hold were finite."""
         self.read(progress)
         if self.state.step != self.saved_step:
-            save_checkpoint(self.run.checkpoints, self.state.step, self.images, self.state.tensors(), self.config.keep)
+            if self.leads:
+                tensors, keep = self.state.tensors(), self.config.keep
+                save_checkpoint(self.run.checkpoints, self.state.step, self.images, tensors, keep)
             self.saved_step = self.state.step
             progress.pause()
 
@@ -165,13 +181,20 @@ class Trainer:
 
     def preview(self, progress: Progress) -> None:
         """A grid of samples: raw weights on the left, their average on the right, from the same noise."""
-        seeds, settings = range(self.config.preview_pictures), self.run.config.sample
-        raw = grid(draw_pictures(self.state.model, self.run, settings, seeds, self.device))
-        average = grid(draw_pictures(self.state.ema, self.run, settings, seeds, self.device))
+        raw, average = (grid(self.drawn(network)) for network in (self.state.model, self.state.ema))
         path = self.run.samples / f"images-{self.images:09d}.png"
-        save_png(beside(raw, average), path)
+        if self.leads:
+            save_png(beside(raw, average), path)
         progress.say(f"samples at {self.images:,} images (raw weights left, their average right): {path}")
         progress.pause()
+
+    def drawn(self, network: nn.Module) -> Tensor:
+        """The preview's pictures, uint8 [B, C, H, W]: every process draws its share."""
+        count, settings = self.config.preview_pictures, self.run.config.sample
+        seeds = range(count)[self.world.rows(count)]
+        empty = torch.empty(0, *self.run.shape, dtype=torch.uint8)
+        own = draw_pictures(network, self.run, settings, seeds, self.device) if seeds else empty
+        return self.world.gather(own, count)
 
     def _greet(self) -> None:
         size = sum(p.numel() for p in self.state.model.parameters())

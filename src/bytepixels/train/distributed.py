@@ -1,0 +1,139 @@
+"""Several processes as one: torchrun starts them, each takes its rows of every global batch, they agree on the rest.
+
+Without torchrun there is one process, and all of this is nothing. Several need `join()`, once, at the start.
+"""
+
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, distributed, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from ..errors import InputError
+
+CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True)
+class World:
+    """The processes of one job, seen from one of them."""
+
+    rank: int = 0  # 0 writes the run and speaks
+    size: int = 1
+    device: torch.device = CPU
+
+    def rows(self, batch: int) -> slice:
+        """This process' share of the positions in a global batch; shares differ by one at most."""
+        return slice(self.rank * batch // self.size, (self.rank + 1) * batch // self.size)
+
+    def gather(self, part: Tensor, batch: int) -> Tensor:
+        """Everybody's rows [share, ...] -> the global batch [batch, ...], everywhere, bit for bit."""
+        if self.size == 1:
+            return part
+        whole = part.new_zeros((batch, *part.shape[1:]))
+        whole[self.rows(batch)] = part
+        return self.sum(whole)  # every other process adds zeros
+
+    def sum(self, values: Tensor) -> Tensor:
+        """The sum over the processes, everywhere, in place."""
+        if self.size > 1:
+            distributed.all_reduce(values)
+        return values
+
+    def agree(self, *flags: int) -> list[int]:
+        """The largest of everybody's values, flag by flag: on the host, so that no device is waited for."""
+        if self.size == 1:
+            return list(flags)
+        values = torch.tensor(flags)
+        distributed.all_reduce(values, distributed.ReduceOp.MAX)
+        return values.tolist()
+
+    def decide(self, make: Callable[[], Any]) -> Any:
+        """What process 0 makes of it, everywhere: anything that JSON can say. Its InputError is everybody's."""
+        if self.size == 1:
+            return make()
+        said: dict[str, Any] = {}
+        if self.rank == 0:
+            try:
+                said = {"value": make()}
+            except InputError as error:
+                said = {"refused": str(error)}
+        said = json.loads(self._broadcast(json.dumps(said).encode()))
+        if "refused" in said:
+            raise InputError(said["refused"])
+        return said["value"]
+
+    def _broadcast(self, message: bytes) -> bytes:
+        """Process 0's message."""
+        length = torch.tensor([len(message)])
+        distributed.broadcast(length, 0)
+        buffer = torch.empty(int(length), dtype=torch.uint8)
+        if self.rank == 0:
+            buffer.copy_(torch.frombuffer(bytearray(message), dtype=torch.uint8))
+        distributed.broadcast(buffer, 0)
+        return bytes(buffer.tolist())
+
+    def share(self, tensors: Mapping[str, Tensor]) -> None:
+        """Process 0's tensors overwrite everybody's; the names and shapes are the same everywhere."""
+        if self.size == 1:
+            return
+        for name in sorted(tensors):
+            dense = tensors[name].contiguous()  # whatever its memory format: what is sent has one
+            distributed.broadcast(dense, 0)
+            tensors[name].copy_(dense)
+
+    def wrapped(self, model: nn.Module) -> nn.Module:
+        """The model as the loss should call it: averaging gradients over the processes while it goes back."""
+        if self.size == 1:
+            return model
+        devices = [self.device] if self.device.type == "cuda" else None
+        return DistributedDataParallel(model, devices, broadcast_buffers=False, gradient_as_bucket_view=True)
+
+    def synchronising(self, network: nn.Module, now: bool) -> AbstractContextManager[None]:
+        """Gradients meet once per optimiser step: in the backward pass of its last micro-batch."""
+        if self.size == 1 or now:
+            return nullcontext()
+        assert isinstance(network, DistributedDataParallel)
+        return network.no_sync()
+
+
+ALONE = World()
+
+
+def under_torchrun() -> bool:
+    """Whether this process is one of several that torchrun started."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
+def own_device(name: str) -> str:
+    """The name of this process' device, where several on one machine share what `name` says."""
+    if not under_torchrun() or name in ("cpu", "mps"):
+        return name
+    if ":" in name:
+        raise InputError(f"torchrun gives every process a device of its own: --device cuda or cpu, got {name}")
+    local, count = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+    if count == 0 and name == "auto":
+        return "cpu"
+    if local >= count:
+        raise InputError(f"process {local} of this machine has no GPU: there are {count}; lower --nproc-per-node")
+    return f"cuda:{local}"
+
+
+@contextmanager
+def join(device: torch.device) -> Iterator[World]:
+    """The world of this process: torchrun's, or itself alone. Gloo between CPUs, NCCL between GPUs."""
+    if not under_torchrun():
+        yield World(device=device)
+        return
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    distributed.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
+    try:
+        yield World(distributed.get_rank(), distributed.get_world_size(), device)
+    finally:
+        distributed.destroy_process_group()
