@@ -91,6 +91,12 @@ def _clipped(estimate: Estimate) -> Estimate:
     return clip
 
 
+def gathered(bits: Bits, gather: Callable[[Tensor], Tensor]) -> Bits:
+    """The bits of all pictures, from every process' share of them: `gather` puts [..., share] together."""
+    bounds = {variance: Bound(*map(gather, bound)) for variance, bound in bits.bounds.items()}
+    return Bits(bounds, None if bits.ode is None else Measured(*map(gather, bits.ode)))
+
+
 def numbers(bits: Bits) -> dict[str, Any]:
     """Means over the pictures and their standard errors, as eval.jsonl holds them."""
     found: dict[str, Any] = {}

@@ -67,6 +67,12 @@ def measure_errors(
     return Errors(every[0], every[1], *(every[2:] or (None, None)))
 
 
+def gathered(errors: Errors, gather: Callable[[Tensor], Tensor]) -> Errors:
+    """The errors of all pictures, from every process' share of them: `gather` puts [..., share] together."""
+    parts = (errors.run, errors.trivial, errors.ideal, errors.entropy)
+    return Errors(*(None if part is None else gather(part) for part in parts))  # type: ignore[arg-type]
+
+
 @dataclass(frozen=True)
 class Verdict:
     """What the errors say, as shares of the way from the trivial guess (0) to the ideal (1), with standard errors.

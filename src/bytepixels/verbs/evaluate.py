@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
+from torch import Tensor
 from tyro.conf import Positional, arg
 
 from ..build import best_device, build_denoiser, build_process
@@ -14,13 +15,14 @@ from ..denoise import Denoiser, clipped
 from ..errors import InputError, check_choice, check_range
 from ..evaluate import bits as bits_of
 from ..evaluate import loss as loss_of
-from ..evaluate import loss_report
+from ..evaluate import loss_report, rows_of
 from ..evaluate.ideal import IdealDenoiser, LinearGuess, Pictures
 from ..likelihood import DEQUANTISATIONS
 from ..process import GaussianDiffusion, Process
 from ..progress import Progress
 from ..randomness import MAX_SEED
 from ..runs.directory import Run, make_folder, open_run, provenance
+from ..train.distributed import World, join, own_device
 from ..training import evaluating
 from .heldout import PictureSet, held_out_set, other_set, training_set
 from .sample import find_checkpoint, load_network
@@ -89,9 +91,17 @@ class Subject:
     device: torch.device
     process: Process
     denoiser: Denoiser  # without labels
+    world: World  # its processes measure their shares of the pictures
+
+    def share(self, n: int) -> tuple[slice, Callable[[Tensor], Tensor]]:
+        """The pictures among n that this process measures, and what puts everybody's [..., share] to [..., n]."""
+        check_range("-n on that many processes", n, self.world.size)
+        return self.world.rows(n), lambda part: self.world.gather(part.movedim(-1, 0), n).movedim(0, -1)
 
     def record(self, kind: str, values: dict[str, Any]) -> None:
         """Append one line to RUN/eval.jsonl."""
+        if self.world.rank > 0:
+            return
         made = {"checkpoint": self.checkpoint.name, "weights": self.request.weights, "seed": self.request.seed}
         line = {"kind": kind, **values, **made, "precision": "float32", "made_by": provenance()}
         with open(self.run.path / "eval.jsonl", "a", encoding="utf-8") as file:
@@ -109,14 +119,14 @@ class Subject:
 
 def evaluate(request: Evaluate) -> None:
     """Measure a run and print what was found. InputError where it cannot be."""
-    run, device = open_run(request.run), best_device(request.device)
+    run, device = open_run(request.run), best_device(own_device(request.device))
     checkpoint = find_checkpoint(run, request.checkpoint)
     process = build_process(run.config)
     network = load_network(run, checkpoint, request.weights, device)
     exact = replace(run.config, train=replace(run.config.train, precision="float32"))
     denoiser = build_denoiser(network, exact, process, None)
-    subject = Subject(run, checkpoint, request, device, process, denoiser)
-    with evaluating(network):
+    with join(device) as world, evaluating(network):
+        subject = Subject(run, checkpoint, request, device, process, denoiser, world)
         if request.bits:
             evaluate_bits(subject, run_set(run, request))
         if request.loss:
@@ -140,7 +150,10 @@ def evaluate_bits(subject: Subject, pictures: PictureSet) -> None:
     seeds = range(request.seed, request.seed + len(x0))
     print(f"{len(x0)} pictures of {pictures.name}{'' if label is None else ', each with its label'}")
     with Progress("bits", len(x0) * plan.evaluations, "evaluations") as progress:
-        bits = bits_of.measure_bits(subject.denoiser, plan, x0, label, seeds, counter(progress))
+        own, gather = subject.share(len(x0))
+        count = counter(progress, subject.world.size)
+        part = bits_of.measure_bits(subject.denoiser, plan, x0[own], rows_of(label, own), seeds[own], count)
+    bits = bits_of.gathered(part, gather)
     found = bits_of.numbers(bits)
     print(*bits_of.table(found), sep="\n")
     chain = f"chain of {len(plan.levels) - 1} steps{', x0 clipped' if plan.clip else ''}" if plan.levels else ""
@@ -154,7 +167,7 @@ def evaluate_bits(subject: Subject, pictures: PictureSet) -> None:
     }
     settings |= {"probes": plan.probes, "dequantisation": plan.dequantisation, "evaluations": plan.evaluations}
     subject.record("bits", {"bits_per_dimension": found, "n": len(x0), "data": pictures.record(), **settings})
-    if bits.bounds:
+    if bits.bounds and subject.world.rank == 0:
         bits_of.plot_terms(bits, plan.levels, subject.title, subject.file("bits.png"))
         print(subject.file("bits.png"))
 
@@ -196,10 +209,12 @@ def evaluate_loss(subject: Subject) -> None:
     ideals = [IdealDenoiser(known, trivial.mean), None]  # only for the pictures that it is the ideal of
     measured: list[loss_of.Errors] = []
     with Progress("loss", sum(len(x0) for x0, _ in chosen) * len(levels), "evaluations") as progress:
-        count, predict = counter(progress), predictor(subject)
+        count, predict = counter(progress, subject.world.size), predictor(subject)
         for (x0, label), ideal in zip(chosen, ideals, strict=False):
-            seeds, batch = range(request.seed, request.seed + len(x0)), request.batch
-            measured.append(loss_of.measure_errors(predict, trivial, ideal, levels, x0, label, seeds, batch, count))
+            rows, gather = subject.share(len(x0))
+            seeds, mine = range(request.seed, request.seed + len(x0))[rows], rows_of(label, rows)
+            part = loss_of.measure_errors(predict, trivial, ideal, levels, x0[rows], mine, seeds, request.batch, count)
+            measured.append(loss_of.gathered(part, gather))
     for one, (x0, _) in zip(sets, chosen, strict=True):
         print(f"{len(x0)} pictures of {one.name}")
     training, held_out = measured[0], measured[1] if other is not None else None
@@ -208,8 +223,9 @@ def evaluate_loss(subject: Subject) -> None:
     found = loss_report.numbers(levels, training, held_out, verdict)
     data = [one.record() | {"n": len(x0)} for one, (x0, _) in zip(sets, chosen, strict=True)]
     subject.record("loss", {**found, "data": data, "clip": run.config.sample.clip})
-    loss_report.plot_errors(levels, training, held_out, verdict, subject.title, subject.file("loss.png"))
-    print(subject.file("loss.png"))
+    if subject.world.rank == 0:
+        loss_report.plot_errors(levels, training, held_out, verdict, subject.title, subject.file("loss.png"))
+        print(subject.file("loss.png"))
 
 
 def predictor(subject: Subject) -> loss_of.Predict:
@@ -218,13 +234,13 @@ def predictor(subject: Subject) -> loss_of.Predict:
     return lambda x, level, label: clip(replace(subject.denoiser, label=label))(x, level)
 
 
-def counter(progress: Progress) -> Callable[[int], None]:
-    """Adds to a progress and shows it."""
+def counter(progress: Progress, processes: int) -> Callable[[int], None]:
+    """Adds to a progress and shows it; the other processes are taken to be as far as this one."""
     done = 0
 
     def count(pictures: int) -> None:
         nonlocal done
-        done += pictures
+        done += pictures * processes
         progress.update(done)
 
     return count

@@ -19,7 +19,10 @@ from ..runs.checkpoint import DamagedError, list_checkpoints, read_state, read_t
 from ..runs.config import SampleConfig, check_steps
 from ..runs.directory import Run, make_folder, open_run, provenance, write_json
 from ..samplers import trajectory
+from ..train.distributed import World, join, own_device
 from ..training import evaluating, pure_noise
+
+Watch = Callable[[int, Tensor], None]  # (step, x_t): every state on the way
 
 GIF_FRAMES, GIF_PICTURES = 60, 25
 GRID_CLASSES = 20  # most classes, drawn in turn, that get a column each in grid.png
@@ -58,7 +61,7 @@ def sample_run(path: Path, overrides: Mapping[str, Any], request: SampleRequest)
     """
     run = open_run(path)
     settings = chosen_settings(run, overrides, weak=request.weak is not None)
-    label, device = find_label(run, request.label), best_device(request.device)
+    label, device = find_label(run, request.label), best_device(own_device(request.device))
     checkpoint = find_checkpoint(run, request.checkpoint)
     network = load_network(run, checkpoint, request.weights, device)
     weak = None if request.weak is None else load_weak(run, request.weak, device)
@@ -70,14 +73,19 @@ def sample_run(path: Path, overrides: Mapping[str, Any], request: SampleRequest)
     frames: list[Tensor] = []
     done = 0
     try:
-        with Progress("sample", request.n * settings.steps, "steps") as progress:
-            for start in range(0, request.n, request.batch):
-                part = seeds[start : start + request.batch]
+        with join(device) as world, Progress("sample", request.n * settings.steps, "steps") as progress:
+            for start in range(0, request.n, request.batch * world.size):
+                part = seeds[start : start + request.batch * world.size]
                 watch = _watcher(progress, start, len(part), settings.steps, frames if request.gif else None)
-                images = draw_pictures(network, run, settings, part, device, label, watch, weak)
-                save_pngs(images, [out / f"seed-{seed}.png" for seed in part])
-                first += images[: max(0, GRID_MOST - done)]
-                done += len(part)
+
+                def draw(own: range, watch: Watch = watch) -> Tensor:
+                    return draw_pictures(network, run, settings, own, device, label, watch, weak)
+
+                images = draw_together(world, part, run.shape, draw)
+                if world.rank == 0:
+                    save_pngs(images, [out / f"seed-{seed}.png" for seed in part])
+                    first += images[: max(0, GRID_MOST - done)]
+                    done += len(part)
     finally:
         if done:
             in_turn = label is None and 1 < len(run.classes) <= min(len(first), GRID_CLASSES)
@@ -86,6 +94,12 @@ def sample_run(path: Path, overrides: Mapping[str, Any], request: SampleRequest)
                 save_gif(frames, out / "denoising.gif")
             write_json(out / "manifest.json", _manifest(run, checkpoint, settings, request, seeds[:done], label))
     return out
+
+
+def draw_together(world: World, seeds: range, shape: tuple[int, int, int], draw: Callable[[range], Tensor]) -> Tensor:
+    """uint8 [B, C, H, W] of these seeds, everywhere; every process draws its share of them."""
+    own = seeds[world.rows(len(seeds))]
+    return world.gather(draw(own) if own else torch.empty(0, *shape, dtype=torch.uint8), len(seeds))
 
 
 def _folder_name(settings: SampleConfig, request: SampleRequest) -> str:
@@ -104,9 +118,7 @@ def _folder_name(settings: SampleConfig, request: SampleRequest) -> str:
     return "-".join([*parts, "seed", str(request.seed)]).replace("/", "-")
 
 
-def _watcher(
-    progress: Progress, start: int, size: int, steps: int, frames: list[Tensor] | None
-) -> Callable[[int, Tensor], None]:
+def _watcher(progress: Progress, start: int, size: int, steps: int, frames: list[Tensor] | None) -> Watch:
     """Called with every state of one batch: moves the progress on, and keeps frames of the first batch."""
     every = max(1, steps // GIF_FRAMES)
 
@@ -161,7 +173,7 @@ def draw_pictures(
     seeds: Sequence[int],
     device: torch.device,
     label: int | None = None,
-    watch: Callable[[int, Tensor], None] = lambda step, x: None,
+    watch: Watch = lambda step, x: None,
     weak: tuple[Run, nn.Module] | None = None,
 ) -> Tensor:
     """uint8 [B, C, H, W], picture k a function of seeds[k] alone. watch(step, x_t) sees every state on the way."""

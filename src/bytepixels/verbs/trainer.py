@@ -23,7 +23,7 @@ from ..runs.checkpoint import STEMS, DamagedError, list_checkpoints, read_state,
 from ..runs.directory import Run, write_json
 from ..train.distributed import World, under_torchrun
 from ..train.loop import Batch, StepResult, TrainState, total_steps, train_steps
-from .sample import draw_pictures
+from .sample import draw_pictures, draw_together
 
 
 class TrainingError(RuntimeError):
@@ -190,11 +190,11 @@ class Trainer:
 
     def drawn(self, network: nn.Module) -> Tensor:
         """The preview's pictures, uint8 [B, C, H, W]: every process draws its share."""
-        count, settings = self.config.preview_pictures, self.run.config.sample
-        seeds = range(count)[self.world.rows(count)]
-        empty = torch.empty(0, *self.run.shape, dtype=torch.uint8)
-        own = draw_pictures(network, self.run, settings, seeds, self.device) if seeds else empty
-        return self.world.gather(own, count)
+
+        def draw(seeds: range) -> Tensor:
+            return draw_pictures(network, self.run, self.run.config.sample, seeds, self.device)
+
+        return draw_together(self.world, range(self.config.preview_pictures), self.run.shape, draw)
 
     def _greet(self) -> None:
         size = sum(p.numel() for p in self.state.model.parameters())
