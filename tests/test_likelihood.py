@@ -266,7 +266,7 @@ def test_what_the_ode_refuses(options, sentence):
 
 
 def test_one_level_is_no_range():
-    with pytest.raises(InputError, match="two levels of noise"):
+    with pytest.raises(InputError, match="needs two levels with some picture left, the process has 1"):
         noise_range(GaussianDiffusion(1))
 
 

@@ -17,7 +17,7 @@ from .networks import UNet
 from .process import EDMProcess, GaussianDiffusion, Process, RectifiedFlow
 from .randomness import DROPOUT, INIT, LABELS, NOISE, TIMES, derived_seed, seeded
 from .runs.config import Config, Precision, SampleConfig
-from .samplers import SAMPLERS, Step, best_sampler, churned
+from .samplers import MAX_CHURN, SAMPLERS, Step, best_sampler, churned
 from .schedules import SCHEDULES, zero_terminal_snr
 from .train.distributed import ALONE, World
 from .train.loop import Batch, DrawBatch, Loss
@@ -182,7 +182,7 @@ def _sampler(denoiser: Denoiser, settings: SampleConfig, process: Process) -> tu
     if settings.eta > 0:
         step = partial(step, eta=settings.eta)
     if settings.churn > 0:
-        step = churned(step, process, settings.churn / settings.steps)
+        step = churned(step, process, min(settings.churn / settings.steps, MAX_CHURN))
     return denoiser, step
 
 

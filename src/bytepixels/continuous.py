@@ -50,7 +50,7 @@ class EDMProcess(_Continuous):
     "v" is their preconditioned network F, negated; its mean squared error is their weighted loss.
     """
 
-    default_steps, default_spacing = 18, "karras"
+    pure_noise, default_steps, default_spacing = False, 18, "karras"
 
     def __init__(
         self,
@@ -99,7 +99,7 @@ class RectifiedFlow(_Continuous):
     even in the noise begin at t = 1 and are even from 0.999 to 0.001.
     """
 
-    sigma_data = 1.0
+    sigma_data, pure_noise = 1.0, True
     default_steps, default_spacing = 50, "trailing"
     _first, _clean_time = Level(1.0, 0.0, 1.0), 0.0
     _ends = -math.log(999), math.log(999)

@@ -40,6 +40,8 @@ class Denoiser:
         given = () if self.label is None else (self.label,)
         output = self.network((c_in * x).to(weights_like(self.network, x).dtype), t, *given).to(x.dtype)
         output, fraction = split_variance(output, x.shape[1])
+        if output.shape != x.shape:
+            raise InputError(f"the network must return {list(x.shape)} or twice the channels, got {list(output.shape)}")
         return c_skip * x + c_out * output, fraction
 
 

@@ -34,7 +34,14 @@ def inpainted(denoise: Denoise, known: Tensor, mask: Tensor) -> Denoise:
     low, high = mask.min().item(), mask.max().item()
     if not 0 <= low <= high <= 1:
         raise InputError(f"the mask must lie in 0..1, got {low:g}..{high:g}")
-    return lambda x, level: torch.lerp(denoise(x, level), known.to(x), mask.to(x))
+
+    def inpaint(x: Tensor, level: Level) -> Tensor:
+        for name, part in (("known picture", known), ("mask", mask)):
+            if torch.broadcast_shapes(part.shape, x.shape) != x.shape:
+                raise InputError(f"the {name} must broadcast with x {list(x.shape)}, got {list(part.shape)}")
+        return torch.lerp(denoise(x, level), known.to(x), mask.to(x))
+
+    return inpaint
 
 
 def resampling_path(levels: Sequence[Level], jump: int, repeats: int) -> list[Level]:

@@ -12,7 +12,7 @@ UNIFORM = 0.001  # share of the draws that stays uniform, so that none is ever f
 class ImportanceTimes(nn.Module):
     """Nichol & Dhariwal 2021, section 3.3: timesteps with p_t ~ sqrt(E[L_t^2]), from the last ten losses at each.
 
-    Uniform until every timestep has ten. Its memory is two buffers, so that a checkpoint holds it.
+    Uniform until every timestep has ten, and while all are 0. Its memory is two buffers, so that a checkpoint holds it.
     """
 
     losses: Tensor
@@ -28,7 +28,7 @@ class ImportanceTimes(nn.Module):
         """p_t, [T] float64."""
         p = self.losses.square().mean(dim=1).sqrt()
         p = (1 - UNIFORM) * p / p.sum().clamp(min=1e-300) + UNIFORM / len(p)
-        return torch.where((self.counts >= HISTORY).all(), p, torch.full_like(p, 1 / len(p)))
+        return torch.where((self.counts >= HISTORY).all() & (self.losses > 0).any(), p, torch.full_like(p, 1 / len(p)))
 
     def draw(self, batch: int, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
         """Timesteps [batch] and their weights 1 / (T p_t) [batch], with which the mean loss is what it was."""

@@ -39,6 +39,7 @@ class Process(ABC):
 
     sigma_data: float  # the standard deviation that x0 is taken to have
     noisiest: float  # the least half_log_snr above pure noise that `level` takes; -inf where there is no such limit
+    pure_noise: bool  # whether nothing is left of the picture at the noisiest level: alpha is 0
     whole_times: bool  # whether t counts timesteps
     default_spacing: str
 

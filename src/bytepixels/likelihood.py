@@ -102,7 +102,7 @@ def noise_range(process: Process) -> tuple[float, float]:
     """The noisiest and the cleanest log(alpha / sigma) of a process' own grid that are finite."""
     known = [level.half_log_snr for level in process.levels(spacing="log_snr") if math.isfinite(level.half_log_snr)]
     if len(known) < 2:
-        raise InputError(f"the probability-flow ODE needs two levels of noise or more, got {len(known)}")
+        raise InputError(f"a range of noise needs two levels with some picture left, the process has {len(known)}")
     return known[0], known[-1]
 
 

@@ -16,6 +16,9 @@ from .schedules import Schedule, linear_schedule
 __all__ = ["CLEAN", "SPACINGS", "EDMProcess", "GaussianDiffusion", "Level", "Process", "RectifiedFlow"]
 
 
+LEAST_ALPHA = 1e-15  # below, the weights of a loss, about alpha^-2, leave float32's range
+
+
 class GaussianDiffusion(Process):
     """DDPM's variance-preserving process over the integer timesteps 0..T-1 (Ho et al. 2020, eq. 2 and 4).
 
@@ -37,10 +40,17 @@ class GaussianDiffusion(Process):
             raise InputError("only the last beta may be 1: after it nothing is left of the picture")
         self.alphas = 1 - self.betas
         self.alpha_bar = torch.cumprod(self.alphas, dim=0)
+        least = self.alpha_bar[self.alpha_bar > 0].sqrt().min().item() if bool((self.alpha_bar > 0).any()) else 1.0
+        if least < LEAST_ALPHA:
+            raise InputError(
+                f"{timesteps} timesteps of this schedule leave {least:.1e} of a picture (sqrt(alpha_bar)), less than "
+                f"{LEAST_ALPHA:.0e}, which float32 needs: take fewer timesteps or schedule cosine"
+            )
         alpha_sigma = torch.stack([self.alpha_bar.sqrt(), (1 - self.alpha_bar).sqrt()])  # [2, T]
         levels = [Level(float(t), *row) for t, row in enumerate(alpha_sigma.T.tolist())][::-1]
         half_log_snr = (torch.log(self.alpha_bar) - torch.log1p(-self.alpha_bar)).numpy() / 2  # [T]
         self._half_log_snr = half_log_snr[np.isfinite(half_log_snr)]  # all T, or all but a zero-SNR end
+        self.pure_noise = bool(self.alpha_bar[-1] == 0)
         self.noisiest = float(self._half_log_snr[-1]) if len(self._half_log_snr) else -math.inf
         density = torch.full((1, timesteps), math.nan, dtype=torch.float64)  # of log SNR, by central differences
         if len(self._half_log_snr) == timesteps > 1:
@@ -67,7 +77,7 @@ class GaussianDiffusion(Process):
 
     def level(self, half_log_snr: float) -> Level:
         """The level with this log(alpha / sigma), between two timesteps if need be. InputError outside 0..T-1."""
-        if half_log_snr == -math.inf and self.alpha_bar[-1] == 0:
+        if half_log_snr == -math.inf and self.pure_noise:
             return Level(self.T - 1.0, *self._tables["cpu"][:2, -1].tolist())
         first = max(self._half_log_snr, default=self.noisiest)
         if not self.noisiest - 1e-9 <= half_log_snr <= first + 1e-9:

@@ -3,6 +3,7 @@
 Sizes in pixels (height, width); budgets, warm-up and half-lives in images (training pictures seen), not steps.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from typing import Any, Literal, get_type_hints
@@ -99,6 +100,8 @@ class ProcessConfig:
             raise InputError("--objective hybrid is for --variance learned: with a fixed one there is nothing to add")
         if self.objective == "vlb" and self.weighting != "none":
             raise InputError(f"--objective vlb has the bound's own weights, got --weighting {self.weighting}")
+        if self.diffusion != "ddpm":
+            return
         if self.weighting in ("uniform", "sigmoid") and (self.zero_terminal_snr or self.timesteps < 2):
             flag = "--zero-terminal-snr makes endless" if self.zero_terminal_snr else "--timesteps 1 has one value of"
             raise InputError(f"--weighting {self.weighting} is over log SNR, which {flag}")
@@ -237,8 +240,9 @@ class SampleConfig:
         if self.churn > 0 and self.sampler not in ("euler", "ddim", "heun"):
             raise InputError(f"--churn needs --sampler heun, euler or ddim, which keep no memory, got {self.sampler}")
         if not 0 <= self.churn <= MAX_CHURN * self.steps:
-            limit = f"{MAX_CHURN * self.steps:.4g} ({MAX_CHURN:.3f} for each of {self.steps} steps)"
-            raise InputError(f"--churn must be in 0..{limit}, got {self.churn:g}")
+            limit = f"{math.floor(1000 * MAX_CHURN * self.steps) / 1000:.3f}"
+            each = f"{MAX_CHURN:.3f} for each of {self.steps} steps"
+            raise InputError(f"--churn must be in 0..{limit} ({each}), got {self.churn:g}")
         if self.reverse_variance != "auto" and self.sampler != "ddpm":
             raise InputError(f"--reverse-variance belongs to --sampler ddpm, got {self.sampler}")
         if self.eta > 0 and self.sampler != "ddim":

@@ -139,7 +139,7 @@ def run_set(run: Run, request: Evaluate) -> PictureSet:
     if request.split is not None:
         return other_set(run, source, request.split)
     if request.source is not None and request.source != run.data["source"]:
-        return other_set(run, source, run.config.data.split)
+        return held_out_set(run, source) or other_set(run, source, run.config.data.split)
     return held_out_set(run) or training_set(run)
 
 

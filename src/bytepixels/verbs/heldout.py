@@ -76,7 +76,12 @@ def held_out_set(run: Run, source: str | None = None) -> PictureSet | None:
 
 
 def _labels(run: Run, packed: Packed) -> Tensor | None:
-    """Labels of `packed` as positions in the run's classes; InputError for a class that the run does not know."""
+    """Labels of `packed` as positions in the run's classes; InputError for a class that the run does not know, and
+    where it needs labels and there are none."""
+    if packed.labels is None and run.classes and run.config.train.label_dropout == 0:
+        raise InputError(
+            f"{run.path} was trained with --label-dropout 0: it needs pictures with labels, these have none"
+        )
     if packed.labels is None or not run.classes:
         return None
     numbers = [run.classes.index(check_choice("a class of the pictures", name, run.classes)) for name in packed.classes]
