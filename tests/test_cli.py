@@ -11,7 +11,9 @@ from PIL import Image
 
 import bytepixels
 from bytepixels.cli import VERBS, main
+from bytepixels.errors import InputError
 from bytepixels.presets import PRESETS
+from bytepixels.runs.config import ProcessConfig, SampleConfig, check_steps
 
 from .verbs.tiny import STEP, TINY, cli, plain, train
 
@@ -246,3 +248,39 @@ def test_ctrl_c_in_the_middle_of_an_import(monkeypatch, capsys):
     monkeypatch.setitem(VERBS, "sample", lambda argv: __import__("no_such_module"))
     with pytest.raises(ImportError):
         main(["sample"])
+
+
+def test_what_is_missing_is_named_without_its_help(capsys):
+    assert cli("edit", "inpaint") == 2
+    assert plain(capsys.readouterr().err) == (
+        "bytepixels: Missing from bytepixels edit inpaint: RUN PICTURE --mask PATH (bytepixels edit inpaint --help)"
+    )
+    assert cli("sample", "run", "--step", 3) == 2
+    assert plain(capsys.readouterr().err) == (
+        "bytepixels: Unrecognized options: --step, 3 Perhaps you meant: --steps INT (bytepixels sample --help)"
+    )
+
+
+def test_an_empty_word_is_refused(capsys):
+    assert cli("sample", "run", "--out", "") == 2
+    assert "one of the words after bytepixels sample is empty" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("flag", ["--weight-decay", "--clip-norm", "--checkpoint-minutes", "--guidance"])
+def test_endless_settings_are_refused(tmp_path, capsys, flag):
+    assert cli("train", "digits", "--preset", "digits", "--run", tmp_path / "run", flag, "inf") == 2
+    assert f"{flag} must be at least 0 and finite, got inf" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_setting_of_the_core_is_named_as_the_flag_that_it_was(tmp_path, capsys):
+    assert cli("train", "digits", "--preset", "digits", "--run", tmp_path / "run", "--background", "nocolour") == 2
+    assert "bytepixels: --background must be a CSS colour" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("diffusion", ["edm", "flow"])
+def test_continuous_processes_have_a_limit_of_steps_too(diffusion):
+    process = ProcessConfig(diffusion=diffusion, prediction="v")
+    check_steps(SampleConfig(steps=10_000), process)
+    with pytest.raises(InputError, match=r"--steps must be in 1\.\.10000, got 10001"):
+        check_steps(SampleConfig(steps=10_001), process)

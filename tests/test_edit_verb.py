@@ -1,5 +1,7 @@
 """edit: what each kind writes, that it does what it says to the pictures, and one sentence for every mistake."""
 
+import shutil
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -192,7 +194,31 @@ def test_invert_comes_nearer_with_refinement_and_says_how_near(run, here, capsys
 
 def test_the_default_folder_is_below_the_run(run, here):
     assert cli("edit", "invert", run, here / "one.png", "--steps", 2) == 0
-    assert (run / "samples" / "invert-one-ddim-2" / "grid.png").is_file()
+    (folder,) = (run / "samples").glob("invert-one-ddim-2-*")
+    assert (folder / "grid.png").is_file()
+
+
+def test_default_folders_differ_where_the_pictures_do(run, here, monkeypatch):
+    """Settings, flags of the kind of edit, and another picture of the same name."""
+    (here / "other").mkdir()
+    shutil.copy(here / "two.png", here / "other/one.png")
+    lines = [
+        "invert {run} one.png --steps 3",
+        "invert {run} one.png --steps 3 --refine 0",
+        "invert {run} one.png --steps 3 --spacing log_snr",
+        "invert {run} one.png --steps 3 --clip False",
+        "invert {run} other/one.png --steps 3",
+        "vary {run} one.png -n 1 --steps 3",
+        "vary {run} one.png -n 1 --steps 3 --eta 1",
+        "inpaint {run} one.png --mask top.png -n 1 --steps 4",
+        "inpaint {run} one.png --mask top.png -n 1 --steps 4 --repeats 1",
+        "inpaint {run} one.png --mask top.png -n 1 --steps 4 --jump 2",
+    ]
+    monkeypatch.chdir(here)
+    before = set((run / "samples").iterdir())
+    for line in lines:
+        assert cli("edit", *line.format(run=run).split()) == 0
+    assert len(set((run / "samples").iterdir()) - before) == len(lines)
 
 
 # ---- mistakes
@@ -207,6 +233,13 @@ REFUSED = {
     "strength": ("vary {run} one.png --strength 1.1", "--strength must be above 0 and at most 1, got 1.1"),
     "no mask": ("inpaint {run} one.png", "--mask"),
     "mask missing": ("inpaint {run} one.png --mask mask.png", "there is no file mask.png"),
+    "mask of another shape": (
+        "inpaint {run} one.png --mask wide.png",
+        "wide.png must have the shape of one.png: it is",
+    ),
+    "huge guidance": ("vary {run} one.png --label 3 --guidance 1e300", "--guidance must be in 0..1000.0, got 1e+300"),
+    "endless guidance": ("vary {run} one.png --label 3 --guidance inf", "--guidance must be at least 0 and finite"),
+    "too many": ("vary {run} one.png -n 5000000000", "-n must be in 1..4294967295, got 5000000000"),
     "black mask": (
         "inpaint {run} one.png --mask black.png",
         "black.png is white nowhere (128 of 255 and more counts as white",

@@ -462,3 +462,10 @@ def test_the_streaming_ideal_is_the_plain_one():
     for level in GaussianDiffusion(1000).levels(6)[:-1]:
         x = level.alpha * x0[:5] + level.sigma * torch.randn(5, 1, 8, 8, generator=torch.Generator().manual_seed(0))
         torch.testing.assert_close(ideal(x, level), Empirical(x0)(x, level), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("flags", ["--ode-steps 3", "--probes 3", "--dequantisation uniform", "--steps 5"])
+def test_flags_of_bits_are_refused_without_it(run, capsys, flags):
+    assert cli("evaluate", run, "--loss", *words(flags)) == 2
+    flag, value = words(flags)
+    assert f"{flag} belongs to --bits, got {flag} {value} without it" in plain(capsys.readouterr().err)

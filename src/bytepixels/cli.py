@@ -129,6 +129,7 @@ def _parse(verb: str, kind: type[Request], argv: list[str], default: Request | N
 
 
 _FRAME = re.compile(r"[╭╮╰╯│─]|-{3,}")
+_HELP_TEXT = re.compile(r"(?m)^(?:[│|] )? {8,}\S.*$")  # of the flags that a sentence names
 _TITLE = re.compile(r"^(Value error|Unrecognized options|Required options|Invalid choice|Parsing error) ")
 _PARSING = re.compile(
     r"Error parsing (\S+): (?:no type matching (.+) could be instantiated from \[(.+?)\]|.*?: ('.*'))"
@@ -137,7 +138,7 @@ _PARSING = re.compile(
 
 def _sentence(box: str) -> str:
     """What tyro says in a frame of several lines, in one."""
-    text = " ".join(_FRAME.sub(" ", box).split())
+    text = " ".join(_FRAME.sub(" ", _HELP_TEXT.sub("", box)).split()).replace("{None}|", "")
     text = _TITLE.sub("", re.split(r"Argument helptext:|For full helptext", text)[0].strip())
     if found := _PARSING.match(text):
         flag, kind, many, one = found.groups()
@@ -198,11 +199,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
             print(f"bytepixels {__version__}")
             return 0
+        if "" in arguments:
+            raise InputError(f"one of the words after bytepixels {arguments[0]} is empty")
         verb = VERBS[check_choice("the verb", arguments[0], VERBS)]
         with only_the_first_speaks():
             return verb(arguments[1:])
     except InputError as error:
-        print(f"bytepixels: {error}", file=sys.stderr)
+        name = f"--{str(error).split()[0]}"  # a setting of the core that was a flag here
+        print(f"bytepixels: {'--' if name in arguments else ''}{error}", file=sys.stderr)
         return 2
     except (KeyboardInterrupt, ImportError) as error:
         if not _interrupted(error):

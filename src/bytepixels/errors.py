@@ -26,7 +26,7 @@ def check_count(name: str, value: float, low: int, high: float = float("inf")) -
 
 
 def check_range(name: str, value: float, low: float, high: float = float("inf")) -> None:
-    """Raise InputError unless low <= value <= high (NaN never passes)."""
-    if not low <= value <= high:
+    """Raise InputError unless low <= value <= high (NaN and infinity never pass)."""
+    if not low <= value <= high or value == float("inf"):
         limit = f"in {low}..{high}" if high < float("inf") else f"at least {low}"
-        raise InputError(f"{name} must be {limit}, got {value}")
+        raise InputError(f"{name} must be {limit}{' and finite' if value == float('inf') else ''}, got {value}")

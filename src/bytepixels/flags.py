@@ -56,7 +56,7 @@ class Sample:
     steps: int | None = None
     """Steps from noise to picture."""
     spacing: str | None = None
-    """trailing, leading, linspace, quadratic, log_snr or karras."""
+    """trailing, leading, linspace, quadratic, log_snr or karras; auto takes the sampler's best."""
     eta: float | None = None
     """Fresh noise in ddim, 0 (none) to 1 (as much as ddpm)."""
     churn: float | None = None
@@ -74,7 +74,7 @@ class Sample:
     clip: bool | None = None
     """Keep each estimate within the range of pixels."""
     label: str | None = None
-    """A class, by name. Default: the classes in turn."""
+    """A class, by name or by number from 0. Default: the classes in turn."""
     out: Path | None = None
     """Where the pictures go. Default: RUN/samples/SAMPLER-STEPS-seed-SEED."""
     batch: int = 64
@@ -117,7 +117,7 @@ class Verify:
     what each method should make of it. Every deterministic sampler must converge with the order that its paper
     promises (1 for ddim, 4 for unipc_3: twice the steps, a sixteenth of the error), on all three kinds of process;
     those that draw noise must reach the data's mean and variance; the variational bound must be as tight as theory
-    allows; and a picture must depend on its seed alone. Half a minute on one core, no download, no network to train.
+    allows; and a picture must depend on its seed alone. Ten seconds to half a minute, no download, no network to train.
     """
 
     out: Path = Path("verify")

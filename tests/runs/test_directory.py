@@ -7,7 +7,7 @@ import pytest
 
 from bytepixels.errors import InputError
 from bytepixels.presets import digits
-from bytepixels.runs.directory import Run, is_run, open_run, write_json
+from bytepixels.runs.directory import Run, is_run, one_line, open_run, write_json
 
 DATA = {"source": "digits", "count": 3, "classes": ["a", "b"], "sha256": {"images": "x"}}
 
@@ -82,3 +82,12 @@ def test_json_is_written_whole_or_not_at_all(tmp_path):
         write_json(tmp_path / "a.json", {"a": object()})
     assert json.loads((tmp_path / "a.json").read_text()) == {"a": 1}
     assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_numbers_that_json_cannot_say_are_null(tmp_path):
+    value = {"a": [1.5, float("nan")], "b": {"c": float("inf")}, "d": (float("-inf"), None, "x")}
+    said = {"a": [1.5, None], "b": {"c": None}, "d": [None, None, "x"]}
+    write_json(tmp_path / "a.json", value)
+    strict = {"parse_constant": lambda name: pytest.fail(name)}
+    assert json.loads((tmp_path / "a.json").read_text(), **strict) == said
+    assert json.loads(one_line(value), **strict) == said

@@ -216,7 +216,7 @@ def test_away_from_a_run_without_labels(learned, tmp_path):
 def test_folders_say_what_they_are_guided_away_from(learned):
     early = checkpoints(learned)[0]
     assert cli("sample", learned, "-n", 1, "--guidance", 2, "--weak", early, "--guidance-interval", 0.5, 4) == 0
-    assert (learned / "samples" / f"ddim-6-guidance-2-in-0.5-4-weak-{early.name}-seed-0" / "seed-0.png").exists()
+    assert (learned / "samples" / f"ddim-6-guidance-2-in-0.5-4-weak-run-{early.name}-seed-0" / "seed-0.png").exists()
 
 
 @pytest.mark.parametrize(

@@ -172,7 +172,7 @@ def test_every_flag_changes_the_pictures_and_is_in_the_manifest(run, tmp_path, f
 
 def test_the_runs_own_settings_are_the_default(tmp_path):
     guide = "--guidance 1.5 --guidance-interval 0.2 3 --guidance-rescale 0.5"
-    own = words(f"--sampler heun --steps 4 --spacing log_snr --churn 0.5 --no-clip {guide}")
+    own = words(f"--sampler heun --steps 4 --spacing log_snr --churn 0.5 --clip False {guide}")
     assert train(tmp_path / "run", *own) == 0
     silent, manifest = draw(tmp_path / "run", tmp_path / "silent", "-n", 2)
     assert manifest["settings"] == {
@@ -458,3 +458,40 @@ def test_the_runs_pictures_are_drawn_while_it_could_go_on(run):
     assert cli("sample", run, "-n", 1) == 0
     after = {name: value for name, value in snapshot(run).items() if not name.startswith("samples/")}
     assert after == before
+
+
+def test_pictures_of_an_earlier_call_stay_in_the_manifest(run, tmp_path):
+    """A folder used three times: what was not drawn again is listed with the settings that it was drawn with."""
+    out = tmp_path / "out"
+    draw(run, out, "-n", 4)
+    draw(run, out, "-n", 3, "--sampler", "heun")
+    _, manifest = draw(run, out, "-n", 1, "--steps", 2)
+    assert [one["seed"] for one in manifest["pictures"]] == [0]
+    heun, ddim = manifest["earlier"]
+    assert ([one["seed"] for one in heun["pictures"]], heun["settings"]["sampler"]) == ([1, 2], "heun")
+    assert ([one["seed"] for one in ddim["pictures"]], ddim["settings"]["sampler"]) == ([3], "ddim")
+    (out / "seed-3.png").unlink()
+    _, manifest = draw(run, out, "-n", 1)
+    assert [call["settings"]["sampler"] for call in manifest["earlier"]] == ["heun"]
+    (out / "manifest.json").write_text("[]")
+    assert "earlier" not in draw(run, out, "-n", 1)[1]
+
+
+def test_a_folder_that_cannot_be_written_is_refused_before_the_work(run, capsys, monkeypatch):
+    monkeypatch.setattr("bytepixels.verbs.sample.draw_pictures", None)
+    assert cli("sample", run, "--out", "/proc", "-n", 1) == 2
+    assert "--out: the folder /proc cannot be written" in capsys.readouterr().err
+
+
+def test_weights_that_are_not_finite_are_refused(run, tmp_path, capsys, monkeypatch):
+    from bytepixels.verbs import sample as module
+
+    def broken(checkpoint, weights):
+        tensors = read_tensors(checkpoint, weights)
+        return tensors | {"first.bias": torch.full_like(tensors["first.bias"], float("nan"))}
+
+    read_tensors = module.read_tensors
+    monkeypatch.setattr(module, "read_tensors", broken)
+    assert cli("sample", run, "--out", tmp_path / "out", "-n", 1) == 2
+    assert "holds ema weights that are not finite: its training went wrong" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

@@ -49,7 +49,11 @@ def plot_errors(
         edge = (x[copies][0] + x[~copies][-1]) / 2 if (~copies).any() else x[0]
         axes.axvspan(float(edge), float(x[-1]), color="tab:red", alpha=0.1, label="the ideal is a copy here")
     axes.set(xlabel="log SNR (noisy to clean)", ylabel="squared error / the trivial guess's", title=title)
-    axes.set_ylim(bottom=-0.02, top=min(3, max(1.1, axes.get_ylim()[1])))
+    top = min(3, max(1.1, axes.get_ylim()[1]))
+    for line in axes.get_lines()[1:]:  # what is higher is marked at the edge
+        above = torch.as_tensor(line.get_ydata()) > top
+        axes.plot(x[above], torch.full((int(above.sum()),), 0.97 * top), "^", color=line.get_color())
+    axes.set_ylim(bottom=-0.02, top=top)
     axes.grid(alpha=0.3)
     axes.legend()
     figure.savefig(path, dpi=120)

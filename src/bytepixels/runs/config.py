@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from typing import Any, Literal, get_type_hints
 
+from tyro.conf import FlagConversionOff
+
 from ..errors import InputError, check_choice, check_range
 from ..prediction import PREDICTIONS
 from ..process import SPACINGS
@@ -17,6 +19,8 @@ from ..training import OBJECTIVES
 from ..weighting import WEIGHTINGS
 
 Precision = Literal["auto", "float32", "bf16"]
+MAX_GUIDANCE = 1000.0
+MOST_STEPS = 10_000  # where a process has no timesteps to be the limit
 TIMES = {"ddpm": ("uniform", "importance"), "edm": ("log_normal",), "flow": ("uniform", "logit_normal")}
 
 
@@ -223,7 +227,7 @@ class SampleConfig:
     """Guide only where sigma / alpha lies between these two. Default: everywhere."""
     guidance_rescale: float = 0.0
     """How much of the contrast that guidance adds is taken back, 0 to 1."""
-    clip: bool = True
+    clip: FlagConversionOff[bool] = True
     """Keep each estimate of the picture within the range of pixels."""
 
     def __post_init__(self) -> None:
@@ -233,14 +237,16 @@ class SampleConfig:
         check_range("--steps", self.steps, 1)
         check_range("--eta", self.eta, 0, 1)
         check_range("--guidance", self.guidance, 0)
+        check_range("--guidance", self.guidance, 0, MAX_GUIDANCE)
         check_range("--guidance-rescale", self.guidance_rescale, 0, 1)
-        low, high = self.guidance_interval or (0.0, float("inf"))
+        low, high = self.guidance_interval or (0.0, 0.0)
         if not 0 <= low <= high:
             raise InputError(f"--guidance-interval must be two numbers, 0 <= LOW <= HIGH, got {low:g} {high:g}")
+        check_range("--guidance-interval HIGH", high, 0)
         if self.churn > 0 and self.sampler not in ("euler", "ddim", "heun"):
             raise InputError(f"--churn needs --sampler heun, euler or ddim, which keep no memory, got {self.sampler}")
         if not 0 <= self.churn <= MAX_CHURN * self.steps:
-            limit = f"{math.floor(1000 * MAX_CHURN * self.steps) / 1000:.3f}"
+            limit = math.floor(1000 * MAX_CHURN * self.steps) / 1000
             each = f"{MAX_CHURN:.3f} for each of {self.steps} steps"
             raise InputError(f"--churn must be in 0..{limit} ({each}), got {self.churn:g}")
         if self.reverse_variance != "auto" and self.sampler != "ddpm":
@@ -277,8 +283,7 @@ class Config:
 
 def check_steps(sample: SampleConfig, process: ProcessConfig) -> None:
     """Raise InputError for more steps than the process has levels, or a variance that no network learned."""
-    if process.diffusion == "ddpm":
-        check_range("--steps", sample.steps, 1, process.timesteps)
+    check_range("--steps", sample.steps, 1, process.timesteps if process.diffusion == "ddpm" else MOST_STEPS)
     if sample.reverse_variance == "learned" and process.variance != "learned":
         raise InputError("--reverse-variance learned needs a run that was trained with --variance learned")
 

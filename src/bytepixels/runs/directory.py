@@ -1,12 +1,15 @@
 """A run is a directory: config.json, log.jsonl, checkpoints/, samples/. All that is needed to go on or to sample."""
 
 import json
+import math
 import os
 import platform
 import subprocess
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 import torch
@@ -61,7 +64,7 @@ class Run:
     def log(self, record: dict[str, Any]) -> None:
         """Append one line to log.jsonl."""
         with open(self.path / "log.jsonl", "a", encoding="utf-8") as file:
-            file.write(json.dumps(record) + "\n")
+            file.write(one_line(record))
 
     def trim_log(self, step: int) -> None:
         """Drop the lines after `step`: a process that was killed may have logged more than it saved."""
@@ -108,16 +111,32 @@ def provenance() -> dict[str, Any]:
 
 
 def make_folder(path: Path, flag: str) -> None:
-    """Make a folder and those above it; InputError, naming the flag it came from, where that cannot be."""
+    """Make a folder to write to, and those above it; InputError, naming the flag it came from, where that fails."""
     try:
         path.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=path):  # permissions alone do not tell
+            pass
     except OSError as error:
-        raise InputError(f"{flag}: the folder {path} cannot be made ({error.strerror})") from error
+        raise InputError(f"{flag}: the folder {path} cannot be written ({error.strerror})") from error
 
 
 def write_json(path: Path, value: Any) -> None:
     """Write `value` as JSON; the file is whole or as it was."""
-    write_whole(path, json.dumps(value, indent=2) + "\n")
+    write_whole(path, json.dumps(finite(value), indent=2, allow_nan=False) + "\n")
+
+
+def one_line(value: Any) -> str:
+    """`value` as a line of a .jsonl file."""
+    return json.dumps(finite(value), allow_nan=False) + "\n"
+
+
+def finite(value: Any) -> Any:
+    """`value` with null for every number that JSON cannot say: NaN and the infinities."""
+    if isinstance(value, Mapping):
+        return {key: finite(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def write_whole(path: Path, text: str) -> None:

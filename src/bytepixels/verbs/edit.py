@@ -1,5 +1,6 @@
 """edit RUN: pictures of one's own, changed by a trained run and written beside what they were made from."""
 
+import hashlib
 import math
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -17,10 +18,10 @@ from ..images import beside, grid, save_png, save_pngs
 from ..levels import Level
 from ..progress import Progress
 from ..runs.config import SampleConfig
-from ..runs.directory import Run, make_folder, open_run, provenance, write_json
+from ..runs.directory import Run, make_folder, open_run, provenance
 from .editflags import EditFlags, Inpaint, Interpolate, Invert, Vary
 from .editplans import Plan, Studio, plan_inpaint, plan_interpolate, plan_invert, plan_vary
-from .sample import chosen_settings, find_checkpoint, find_label, load_network
+from .sample import chosen_settings, find_checkpoint, find_label, load_network, write_manifest
 
 
 def edit(flags: EditFlags) -> tuple[Path, list[str]]:
@@ -40,7 +41,7 @@ def edit(flags: EditFlags) -> tuple[Path, list[str]]:
             save_png(sheet(list(plan.shown), torch.stack(results), plan.columns), out / "grid.png")
             done = {k: picture for k, picture in plan.compare.items() if k < len(results)}
             fidelity = {plan.files[k]: fidelity_of(results[k], picture) for k, picture in done.items()}
-            write_json(out / "manifest.json", _manifest(flags, studio, plan, len(results), fidelity))
+            write_manifest(out, _manifest(flags, studio, plan, len(results), fidelity))
     invert = plan.facts.get("evaluations_to_invert")
     more = f", {invert} to invert each end" if invert else ""
     said = [f"{plan.facts['evaluations']} evaluations of the network for each picture{more}"]
@@ -73,7 +74,7 @@ def settings_for(run: Run, flags: EditFlags) -> SampleConfig:
     if flags.label is None:
         asked["guidance"] = 1.0
     if isinstance(flags, Inpaint):
-        asked = {"sampler": "ddpm"} | asked
+        asked = {"sampler": "ddim" if asked.get("eta") else "ddpm"} | asked
         if asked["sampler"] == "ddpm":  # the variance of the forward chain, given the picture
             asked["reverse_variance"] = "small"
     elif not isinstance(flags, Vary):  # the step that inversion undoes, and no noise
@@ -144,12 +145,17 @@ def _kind(flags: EditFlags) -> str:
 
 
 def _folder_name(flags: EditFlags, studio: Studio, plan: Plan) -> str:
-    """Says what was asked for."""
+    """Says all that makes these pictures others than their neighbours, their inputs by a digest."""
     settings = studio.settings
-    parts = [_kind(flags), *plan.subject, settings.sampler, str(settings.steps)]
+    parts = [_kind(flags), *plan.subject, settings.sampler, str(settings.steps), settings.spacing]
+    parts += [f"{name}-{value:g}" for name, value in {"eta": settings.eta, "churn": settings.churn}.items() if value]
+    parts += [f"{name}-{plan.facts[name]}" for name in ("jump", "repeats", "refine") if name in plan.facts]
+    parts += [] if settings.clip else ["unclipped"]
     parts += [f"guidance-{settings.guidance:g}"] if settings.guidance != 1 else []
     parts += [part for part in (flags.label, flags.checkpoint) if part]
     parts += [flags.weights] if flags.weights != "ema" else []
+    inputs = b"".join(picture.numpy().tobytes() for picture in plan.shown[:2])
+    parts += [hashlib.sha256(inputs).hexdigest()[:6]] if inputs else []
     return "-".join(parts).replace("/", "-")
 
 

@@ -33,13 +33,13 @@ class EditFlags:
     steps: int | None = None
     """Steps from noise to picture. Default: the run's own, like all that follow."""
     spacing: str | None = None
-    """trailing, leading, linspace, quadratic, log_snr or karras."""
+    """trailing, leading, linspace, quadratic, log_snr or karras; auto takes the sampler's best."""
     guidance: float | None = None
     """How strongly the label pulls; 1 is no guidance. Needs --label."""
     clip: bool | None = None
     """Keep each estimate within the range of pixels."""
     label: str | None = None
-    """A class, by name. Default: none, the picture speaks for itself."""
+    """A class, by name or by number from 0. Default: none, the picture speaks for itself."""
     out: Path | None = None
     """Where the pictures go. Default: a folder below RUN/samples, named for what was asked."""
     weights: Literal["ema", "model"] = "ema"
@@ -69,6 +69,7 @@ class Drawing(EditFlags):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_range("-n", self.n, 1)
+        check_range("-n", self.n, 1, MAX_SEED)
         check_range("--seed", self.seed, 0, MAX_SEED - self.n + 1)
         check_range("--batch", self.batch, 1)
 
@@ -81,7 +82,7 @@ class Inpaint(Drawing):
     """A picture file of any mode and size, made to fit as PICTURE is: white (128 and more) is painted anew, black is
     kept."""
     sampler: str | None = None
-    """One that draws noise: ddpm, dpmpp_sde_2m, or ddim with --eta. Default: ddpm."""
+    """One that draws noise: ddpm, dpmpp_sde_2m, or ddim with --eta. Default: ddpm, or ddim where --eta is given."""
     eta: float | None = None
     """Fresh noise in ddim, up to 1 (as much as ddpm)."""
     jump: int | None = None

@@ -8,6 +8,8 @@ from torch import Tensor
 
 from ..codec import PixelCodec
 from ..data import pack
+from ..data.decode import read_header
+from ..data.sources import open_source
 from ..errors import InputError
 from ..runs.directory import Run
 
@@ -34,19 +36,32 @@ def load_picture(run: Run, path: Path, channels: int | None = None, background: 
         return torch.from_numpy(packed.images[0].copy())
 
 
-def load_mask(run: Run, path: Path) -> Tensor:
+def load_mask(run: Run, path: Path, picture: Path) -> Tensor:
     """A mask file, made to fit as the picture is: bool [1, H, W], True is white.
 
-    Padding and transparent parts are black. InputError where it is white nowhere or everywhere.
+    Padding and transparent parts are black. InputError where it is white nowhere or everywhere, or where its shape is
+    another than the picture's: they would be cropped differently.
     """
     mask = load_picture(run, path, channels=1, background="black")
+    (height, width), (mask_height, mask_width) = _size(picture), _size(path)
+    if abs(height * mask_width - width * mask_height) > max(height, width, mask_height, mask_width):  # a pixel's worth
+        shapes = f"{mask_height} x {mask_width} for a picture of {height} x {width}"
+        raise InputError(f"{path} must have the shape of {picture}: it is {shapes} (height x width)")
     anew = mask >= WHITE
     if not bool(anew.any()):
-        lightest = f"{WHITE} of 255 and more counts as white, its lightest pixel is {int(mask.max())}"
+        lightest = f"{WHITE} of 255 and more counts as white, its lightest pixel at that size is {int(mask.max())}"
         raise InputError(f"{path} is white nowhere ({lightest}): nothing would be painted anew")
     if bool(anew.all()):
         raise InputError(f"{path} is white everywhere: nothing would be kept; bytepixels sample draws whole pictures")
     return anew
+
+
+def _size(path: Path) -> tuple[int, int]:
+    """Height and width of a picture file, upright."""
+    (item,) = open_source(path, "all", Path()).read().stream()
+    with item.open() as image:
+        header = read_header(image)
+    return header.height, header.width
 
 
 def without(picture: Tensor, anew: Tensor) -> Tensor:

@@ -90,7 +90,7 @@ def plan_inpaint(studio: Studio, flags: Inpaint) -> Plan:
     repeats = flags.repeats if steps > 1 else 1  # one step leaves no room to go back
     check_range("--jump", jump, 1, max(1, steps - 1))
     path = resampling_path(studio.levels, jump, repeats)
-    picture, anew = load_picture(studio.run, flags.picture), load_mask(studio.run, flags.mask)
+    picture, anew = load_picture(studio.run, flags.picture), load_mask(studio.run, flags.mask, flags.picture)
     keep, x0 = (~anew).float().to(studio.device), studio.to_model(picture)[0]
 
     def draw(part: Sequence[int], counted: Counted) -> Tensor:

@@ -1,6 +1,5 @@
 """evaluate RUN: bits per dimension (--bits), and whether its loss is a good one (--loss). Appends to RUN/eval.jsonl."""
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,7 +20,7 @@ from ..likelihood import DEQUANTISATIONS
 from ..process import GaussianDiffusion, Process
 from ..progress import Progress
 from ..randomness import MAX_SEED
-from ..runs.directory import Run, make_folder, open_run, provenance
+from ..runs.directory import Run, make_folder, one_line, open_run, provenance
 from ..train.distributed import World, join, own_device
 from ..training import evaluating
 from .heldout import PictureSet, held_out_set, other_set, training_set
@@ -70,6 +69,7 @@ class Evaluate:
             raise InputError("evaluate needs --bits (bits per dimension), --loss (is my loss good?) or both")
         if self.n is not None:
             check_range("-n", self.n, 2)
+            check_range("-n", self.n, 2, MAX_SEED)
         check_range("--seed", self.seed, 0, MAX_SEED - (self.n or 256) + 1)
         check_range("--batch", self.batch, 1)
         check_range("--ode-steps", self.ode_steps, 0)
@@ -77,8 +77,10 @@ class Evaluate:
         check_choice("--dequantisation", self.dequantisation, DEQUANTISATIONS)
         if self.steps is not None:
             check_range("--steps", self.steps, 1)
-            if not self.bits:
-                raise InputError(f"--steps belongs to --bits, got --steps {self.steps} without it")
+        for name in ("steps", "ode_steps", "probes", "dequantisation"):
+            value, flag = getattr(self, name), f"--{name.replace('_', '-')}"
+            if not self.bits and value != getattr(type(self), name):
+                raise InputError(f"{flag} belongs to --bits, got {flag} {value} without it")
 
 
 @dataclass(frozen=True)
@@ -105,7 +107,7 @@ class Subject:
         made = {"checkpoint": self.checkpoint.name, "weights": self.request.weights, "seed": self.request.seed}
         line = {"kind": kind, **values, **made, "precision": "float32", "made_by": provenance()}
         with open(self.run.path / "eval.jsonl", "a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+            file.write(one_line(line))
 
     def file(self, name: str) -> Path:
         """A path in RUN/evaluate."""
@@ -176,6 +178,8 @@ def bits_plan(subject: Subject) -> bits_of.BitsPlan:
     """The chain and the ODE that a request asks for. Only DDPM has a chain; InputError where nothing is left."""
     request, process, config = subject.request, subject.process, subject.run.config
     learned = config.process.variance == "learned"
+    if isinstance(process, GaussianDiffusion) and request.steps is not None:
+        check_range("--steps", request.steps, 1, process.T)
     levels = process.levels(request.steps) if isinstance(process, GaussianDiffusion) else []
     if not levels:
         if request.steps is not None or request.ode_steps == 0:

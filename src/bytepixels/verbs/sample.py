@@ -1,5 +1,6 @@
 """sample RUN: new pictures from a trained run, by its own settings unless told otherwise."""
 
+import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -48,6 +49,7 @@ class SampleRequest:
 
     def __post_init__(self) -> None:
         check_range("-n", self.n, 1)
+        check_range("-n", self.n, 1, MAX_SEED)
         check_range("--seed", self.seed, 0, MAX_SEED - self.n + 1)
         check_range("--batch", self.batch, 1)
         check_choice("--weights", self.weights, ("ema", "model"))
@@ -65,9 +67,9 @@ def sample_run(path: Path, overrides: Mapping[str, Any], request: SampleRequest)
     checkpoint = find_checkpoint(run, request.checkpoint)
     network = load_network(run, checkpoint, request.weights, device)
     weak = None if request.weak is None else load_weak(run, request.weak, device)
-    print(f"{settings.steps} steps of {settings.sampler}, {settings.spacing}: {checkpoint.name}, {request.weights}")
     out = request.out or run.samples / _folder_name(settings, request)
     make_folder(out, "--out")
+    print(f"{settings.steps} steps of {settings.sampler}, {settings.spacing}: {checkpoint.name}, {request.weights}")
     seeds = range(request.seed, request.seed + request.n)
     first: list[Tensor] = []  # what the grid shows
     frames: list[Tensor] = []
@@ -92,8 +94,14 @@ def sample_run(path: Path, overrides: Mapping[str, Any], request: SampleRequest)
             save_png(grid(torch.stack(first), len(run.classes) if in_turn else None), out / "grid.png")
             if frames:
                 save_gif(frames, out / "denoising.gif")
-            write_json(out / "manifest.json", _manifest(run, checkpoint, settings, request, seeds[:done], label))
+            manifest = _manifest(run, checkpoint, settings, request, seeds[:done], label)
+            write_manifest(out, manifest)
     return out
+
+
+def weak_name(weak: Path) -> str:
+    """Of a run, or of a run and its checkpoint."""
+    return f"{weak.parent.parent.name}-{weak.name}" if weak.parent.name == "checkpoints" else weak.name
 
 
 def draw_together(world: World, seeds: range, shape: tuple[int, int, int], draw: Callable[[range], Tensor]) -> Tensor:
@@ -111,7 +119,7 @@ def _folder_name(settings: SampleConfig, request: SampleRequest) -> str:
     parts += [f"{name}-{value:g}" for name, value in numbers.items() if value]
     parts += [f"guidance-{settings.guidance:g}"] if settings.guidance != 1 else []
     parts += ["in-{:g}-{:g}".format(*settings.guidance_interval)] if settings.guidance_interval else []
-    parts += [f"weak-{request.weak.name}"] if request.weak else []
+    parts += [f"weak-{weak_name(request.weak)}"] if request.weak else []
     parts += [] if settings.clip else ["unclipped"]
     parts += [part for part in (request.label, request.checkpoint) if part]
     parts += [request.weights] if request.weights != "ema" else []
@@ -128,6 +136,22 @@ def _watcher(progress: Progress, start: int, size: int, steps: int, frames: list
         progress.update(start * steps + step * size, f"{start + size * (step == steps):,} pictures done")
 
     return watch
+
+
+def write_manifest(out: Path, manifest: dict[str, Any]) -> None:
+    """manifest.json: how each picture was made, and below "earlier" how those were that an earlier call left there."""
+    made = {one["file"] for one in manifest["pictures"]}
+    earlier = []
+    try:
+        old = json.loads((out / "manifest.json").read_text(encoding="utf-8"))
+        for call in [{**old, "earlier": []}, *old.get("earlier", [])]:
+            left = [one for one in call["pictures"] if one["file"] not in made and (out / one["file"]).is_file()]
+            earlier += [{**call, "pictures": left}] if left else []
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        earlier = []  # none, or nobody's
+    for call in earlier:
+        call.pop("earlier", None)
+    write_json(out / "manifest.json", manifest | ({"earlier": earlier} if earlier else {}))
 
 
 def _manifest(
@@ -197,13 +221,13 @@ def draw_pictures(
     return PixelCodec().to_images(x).cpu()
 
 
-def find_checkpoint(run: Run, name: str | None) -> Path:
+def find_checkpoint(run: Run, name: str | None, flag: str = "--checkpoint") -> Path:
     """The named checkpoint, or the newest one that is whole."""
     known = list_checkpoints(run.checkpoints)
     if not known:
         raise InputError(f"{run.path} has no checkpoint yet: let it train for longer")
     if name is not None:
-        path = run.checkpoints / check_choice("--checkpoint", name, [p.name for p in known])
+        path = run.checkpoints / check_choice(flag, name, [p.name for p in known])
         read_state(path)
         return path
     for path in reversed(known):
@@ -219,6 +243,8 @@ def load_network(run: Run, checkpoint: Path, weights: str, device: torch.device)
     """The run's network with the "ema" or "model" weights of a checkpoint."""
     network = build_network(run.config, run.shape, len(run.classes), device)
     network.load_state_dict(read_tensors(checkpoint, weights))
+    if not all(bool(weight.isfinite().all()) for weight in network.parameters()):
+        raise InputError(f"{checkpoint} holds {weights} weights that are not finite: its training went wrong")
     return network.eval().requires_grad_(False)
 
 
@@ -233,7 +259,7 @@ def load_weak(run: Run, path: Path, device: torch.device) -> tuple[Run, nn.Modul
             raise InputError(f"--weak {path} has {name.replace('_', '-')} {other[name]}, {run.path} has {value}")
     if weak.classes not in ([], run.classes):
         raise InputError(f"--weak {path} knows other classes than {run.path}")
-    checkpoint = find_checkpoint(weak, path.name if is_checkpoint else None)
+    checkpoint = find_checkpoint(weak, path.name if is_checkpoint else None, "the checkpoint of --weak")
     return weak, load_network(weak, checkpoint, "ema", device)
 
 
