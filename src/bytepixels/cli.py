@@ -217,7 +217,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     except RuntimeError as error:
         if lost_a_process(error):
-            print(f"bytepixels: another process of this job has ended: {str(error).splitlines()[0]}", file=sys.stderr)
+            again = "torchrun begins again from the last checkpoint, where --max-restarts lets it"
+            print(f"bytepixels: another process of this job has ended; {again}", file=sys.stderr)
             return 1
         if "out of memory" not in str(error) and "can't allocate memory" not in str(error):
             raise

@@ -92,7 +92,7 @@ class World:
         if self.size == 1:
             return model
         devices = [self.device] if self.device.type == "cuda" else None
-        return DistributedDataParallel(model, devices, broadcast_buffers=False, gradient_as_bucket_view=True)
+        return DistributedDataParallel(model, devices, gradient_as_bucket_view=True)
 
     def synchronising(self, network: nn.Module, now: bool) -> AbstractContextManager[None]:
         """Gradients meet once per optimiser step: in the backward pass of its last micro-batch."""

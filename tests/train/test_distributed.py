@@ -1,0 +1,234 @@
+"""Several processes are one: torchrun with 2 to 4 of them on this machine, against a single one."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from bytepixels.errors import InputError
+from bytepixels.train.distributed import ALONE, World, join, own_device
+
+from ..verbs.tiny import checkpoints, cli, log_of, picture, read_json, tensors, words
+
+FLAGS = words(
+    """
+    --preset digits --width 16 --multipliers 1 2 --attention 1 --blocks 1 --dropout 0.2 --label-dropout 0.3 --flip yes
+    --batch 30 --precision float32 --device cpu --log-seconds 0 --previews 1 --preview-pictures 5
+    --sampler ddim --steps 3 --lr 0.001 --warmup 100 --lr-decay none
+    """
+)
+ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}
+
+
+def command(processes, *line, agent=("--standalone",)):
+    launch = [sys.executable, "-m", "torch.distributed.run", *agent, "--nproc-per-node", processes]
+    return [str(word) for word in (*launch, "-m", "bytepixels", "--", *line)]
+
+
+def torchrun(processes, *line):
+    return subprocess.run(command(processes, *line), env=ENVIRONMENT, capture_output=True, text=True)
+
+
+def train(run, processes, *flags, steps):
+    line = ("train", "digits", *FLAGS, "--run", run, "--images", 30 * steps, *flags)
+    if processes == 1:
+        assert cli(*line) == 0
+        return ""
+    done = torchrun(processes, *line)
+    assert done.returncode == 0, done.stderr
+    return done.stdout + done.stderr
+
+
+def losses(run):
+    return torch.tensor([(line["loss"], line["grad_norm"]) for line in log_of(run)], dtype=torch.float64)
+
+
+def apart(one, other):
+    """The largest difference of a weight, and of an average, between the last checkpoints of two runs."""
+    one, other = (tensors(checkpoints(run)[-1]) for run in (one, other))
+    return max((one[k] - other[k]).abs().max().item() for k in one if k.startswith(("model", "ema")))
+
+
+@pytest.mark.parametrize("batch", [1, 7, 64])
+@pytest.mark.parametrize("size", [1, 2, 3, 7])
+def test_rows_share_a_batch_out_evenly_and_in_order(batch, size):
+    rows = [World(rank, size).rows(batch) for rank in range(size)]
+    assert [k for part in rows for k in range(batch)[part]] == list(range(batch))
+    counts = [part.stop - part.start for part in rows]
+    assert max(counts) - min(counts) <= 1
+
+
+def test_alone_everything_is_as_it_was():
+    values = torch.arange(6.0)
+    assert ALONE.gather(values, 6) is values
+    assert ALONE.sum(values) is values
+    assert ALONE.agree(3, 0) == [3, 0]
+    assert ALONE.decide(lambda: {"any": object}) == {"any": object}  # not even through JSON
+    model = torch.nn.Linear(1, 1)
+    assert ALONE.wrapped(model) is model
+    with join(torch.device("cpu")) as world:
+        assert (world.rank, world.size) == (0, 1)
+
+
+def test_devices_under_torchrun(monkeypatch):
+    assert own_device("cuda:1") == "cuda:1"
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    monkeypatch.setenv("LOCAL_RANK", "2")
+    assert own_device("cpu") == "cpu"
+    with pytest.raises(InputError, match="gives every process a device of its own: --device cuda or cpu, got cuda:1"):
+        own_device("cuda:1")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    assert own_device("auto") == "cpu"
+    with pytest.raises(InputError, match="process 2 of this machine has no GPU: there are 0; lower --nproc-per-node"):
+        own_device("cuda")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    assert own_device("auto") == own_device("cuda") == "cuda:2"
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory):
+    """The same run on one process and on two, and what the two said."""
+    folder = tmp_path_factory.mktemp("two")
+    train(folder / "one", 1, steps=12)
+    return folder, train(folder / "two", 2, steps=12)
+
+
+def test_two_processes_train_what_one_does(two):
+    folder, said = two
+    one, both = losses(folder / "one"), losses(folder / "two")
+    assert len(one) == 12
+    torch.testing.assert_close(both, one, rtol=1e-5, atol=0)
+    assert apart(folder / "one", folder / "two") < 1e-5
+    assert said.count("done in") == 1  # the first process speaks, the other is silent
+    (preview,) = (folder / "two/samples").iterdir()
+    gap = abs(picture(preview).astype(int) - picture(folder / "one/samples" / preview.name)).max()
+    assert gap <= 1
+
+
+def test_two_processes_draw_and_measure_what_one_does(two, tmp_path):
+    run = two[0] / "one"
+    draw = ("sample", run, "-n", 7, "--seed", 5, "--batch", 2, "--gif", "--out")
+    assert cli(*draw, tmp_path / "one") == 0
+    done = torchrun(2, *draw, tmp_path / "two")
+    assert done.returncode == 0, done.stderr
+    files = sorted(path.name for path in (tmp_path / "one").iterdir())
+    assert files == sorted(path.name for path in (tmp_path / "two").iterdir())
+    for name in files:
+        if name.endswith(".png"):
+            assert abs(picture(tmp_path / "one" / name).astype(int) - picture(tmp_path / "two" / name)).max() <= 1
+    assert (
+        read_json(tmp_path / "one/manifest.json")["pictures"] == read_json(tmp_path / "two/manifest.json")["pictures"]
+    )
+
+
+def test_a_mistake_is_said_once_and_everywhere_the_end(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "letter.txt").write_text("mine")
+    done = torchrun(2, "train", "digits", *FLAGS, "--run", tmp_path / "run")
+    assert "exitcode  : 2" in done.stderr
+    assert "run exists and is not a run; choose another --run" in done.stderr
+    assert 'Traceback (most recent call last):\n  File "<frozen runpy>"' not in done.stderr.split("bytepixels:")[0]
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["letter.txt"]
+
+
+# Slow: more processes, restarts, several machines
+
+
+@pytest.mark.slow
+def test_one_two_and_four_processes_any_micro_batch_before_and_after_a_resume(tmp_path):
+    """50 steps. Losses, gradients and weights equal to rounding; dropout, flips and label dropout on."""
+    train(tmp_path / "one", 1, steps=50)
+    train(tmp_path / "two", 2, "--micro-batch", 4, steps=50)
+    train(tmp_path / "four", 4, steps=50)
+    train(tmp_path / "turns", 4, steps=10)
+    train(tmp_path / "turns", 1, steps=25)
+    train(tmp_path / "turns", 2, steps=50)
+    one = losses(tmp_path / "one")
+    assert len(one) == 50
+    for name in ("two", "four", "turns"):
+        torch.testing.assert_close(losses(tmp_path / name), one, rtol=1e-5, atol=0)
+        assert apart(tmp_path / "one", tmp_path / name) < 1e-4
+
+
+@pytest.mark.slow
+def test_times_by_importance_are_the_same_on_two_processes(tmp_path):
+    """Their memory of losses is everybody's."""
+    flags = words("--objective vlb --variance learned --times importance --timesteps 4 --previews 0")
+    train(tmp_path / "one", 1, *flags, steps=20)
+    train(tmp_path / "two", 2, *flags, steps=20)
+    torch.testing.assert_close(losses(tmp_path / "two"), losses(tmp_path / "one"), rtol=1e-4, atol=0)
+    one, two = (tensors(checkpoints(tmp_path / name)[-1]) for name in ("one", "two"))
+    assert (one["optimizer/memory: counts"] >= 10).all()  # the draws are uniform no more
+    assert torch.equal(one["optimizer/memory: counts"], two["optimizer/memory: counts"])
+
+
+def workers(run):
+    """{rank: process id} of the workers that train `run`."""
+    found = {}
+    for entry in Path("/proc").iterdir():
+        with contextlib.suppress(OSError, StopIteration, ValueError):
+            if str(run).encode() in (entry / "cmdline").read_bytes():
+                variables = (entry / "environ").read_bytes().split(b"\0")
+                rank = next(variable for variable in variables if variable.startswith(b"RANK="))
+                found[int(rank[5:])] = int(entry.name)
+    return found
+
+
+def wait_for(what, seconds=90):
+    deadline = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_worker_that_dies_is_replaced_and_training_ends_right(tmp_path, rank):
+    run, flags = tmp_path / "restarted", ("--checkpoint-minutes", 0.005, "--previews", 0)
+    train(tmp_path / "straight", 1, *flags, steps=150)
+    line = ("train", "digits", *FLAGS, "--run", run, "--images", 30 * 150, *flags)
+    agent = ("--standalone", "--max-restarts", 2)
+    job = subprocess.Popen(command(2, *line, agent=agent), env=ENVIRONMENT, stderr=subprocess.PIPE, text=True)
+    wait_for(lambda: run.is_dir() and len(list((run / "checkpoints").glob("step-*"))) >= 2)
+    os.kill(workers(run)[rank], signal.SIGKILL)
+    _, said = job.communicate(timeout=180)
+    assert job.returncode == 0, said
+    assert checkpoints(run)[-1].name == "step-00000150"
+    assert len(read_json(run / "config.json")["made_by"]) == 2
+    torch.testing.assert_close(losses(run)[-1], losses(tmp_path / "straight")[-1], rtol=1e-4, atol=0)
+    assert apart(tmp_path / "straight", run) < 1e-3
+
+
+@pytest.mark.slow
+def test_sigterm_to_torchrun_saves_at_one_step_and_the_job_goes_on(tmp_path):
+    run = tmp_path / "run"
+    line = ("train", "digits", *FLAGS, "--run", run, "--images", 30 * 400, "--checkpoint-minutes", 0.005)
+    job = subprocess.Popen(command(2, *line), env=ENVIRONMENT, stderr=subprocess.PIPE, text=True)
+    wait_for(lambda: run.is_dir() and len(list((run / "checkpoints").glob("step-*"))) >= 2)
+    job.send_signal(signal.SIGTERM)
+    _, said = job.communicate(timeout=120)
+    assert "saved. The same command goes on from there." in said
+    step = int(checkpoints(run)[-1].name.removeprefix("step-"))
+    assert 0 < step < 400
+    assert [line["step"] for line in log_of(run)][-1] == step
+    assert cli("train", "digits", "--run", run, "--images", 30 * (step + 2), "--previews", 0) == 0
+
+
+@pytest.mark.slow
+def test_two_machines_meet_by_rendezvous(tmp_path):
+    """Two torchrun agents on loopback, one process each: the two-machine example of docs/cluster.md."""
+    run = tmp_path / "two"
+    train(tmp_path / "one", 1, steps=10)
+    line = ("train", "digits", *FLAGS, "--run", run, "--images", 300)
+    where = ("--nnodes", 2, "--rdzv-id", "job", "--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:29763")
+    jobs = [subprocess.Popen(command(1, *line, agent=where), env=ENVIRONMENT, stderr=subprocess.PIPE) for _ in range(2)]
+    for job in jobs:
+        _, said = job.communicate(timeout=180)
+        assert job.returncode == 0, said
+    torch.testing.assert_close(losses(run), losses(tmp_path / "one"), rtol=1e-5, atol=0)
