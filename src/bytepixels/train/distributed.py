@@ -132,8 +132,12 @@ def join(device: torch.device) -> Iterator[World]:
         return
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    distributed.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
+    store, rank, size = next(distributed.rendezvous("env://"))
+    if os.environ.get("GROUP_WORLD_SIZE") == "1":  # after a restart torchrun's store still has the dead ones' addresses
+        store = distributed.PrefixStore(f"attempt {os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+    distributed.init_process_group(backend, store=store, rank=rank, world_size=size)
     try:
-        yield World(distributed.get_rank(), distributed.get_world_size(), device)
+        yield World(rank, size, device)
     finally:
         distributed.destroy_process_group()
