@@ -17,7 +17,8 @@ from ..images import beside, grid, save_png, save_pngs
 from ..levels import Level
 from ..progress import Progress
 from ..runs.config import SampleConfig
-from ..runs.directory import Run, make_folder, open_run, provenance, write_json
+from ..runs.directory import Run, make_folder, open_run, provenance
+from ..runs.files import write_json
 from .editflags import EditFlags, Inpaint, Interpolate, Invert, Vary
 from .editplans import Plan, Studio, plan_inpaint, plan_interpolate, plan_invert, plan_vary
 from .sample import chosen_settings, find_checkpoint, find_label, load_network

@@ -11,9 +11,10 @@ from ..errors import InputError
 from ..progress import Progress
 from ..runs.checkpoint import list_checkpoints
 from ..runs.config import Config, DataConfig, changed_settings, read_config
-from ..runs.directory import Run, is_run, open_run
+from ..runs.directory import Run, is_free, is_run, make_folder, new_id, open_run
+from ..runs.lock import RunLock
 from ..train.loop import total_steps
-from .trainer import Trainer, stop_on_signals
+from .trainer import Stop, Trainer, TrainingError, stop_on_signals
 
 DIGITS = tuple("0123456789")  # mirrored, these would be other symbols
 FEW = 500  # pictures: below this a model is likely to copy its training set (see the field's memorisation reports)
@@ -22,18 +23,36 @@ FEW = 500  # pictures: below this a model is likely to copy its training set (se
 def train(source: str, config: Config, path: Path) -> int:
     """Train, or go on with the run at `path`. Returns the exit code: 0 done, 130 or 143 interrupted after saving."""
     device = best_device(config.train.device)
-    packed = pack_with_progress(source, as_asked(config.data, path))
-    if len(packed) < FEW:
-        print(f"note: {len(packed)} pictures are few; the model may learn to copy them")
-    run = prepare_run(packed, source, config, path, device)
-    with stop_on_signals() as stop:
-        trainer = Trainer(run, packed, device)  # what does not fit together is refused here: nothing is written yet
-        if trainer.state.step < total_steps(run.config.train):
-            run.save()
-            return trainer.fit(stop)
+    with RunLock(path) as lock:
+        if is_run(path):
+            lock.take()
+        packed = pack_with_progress(source, as_asked(config.data, path))
+        if len(packed) < FEW:
+            print(f"note: {len(packed)} pictures are few; the model may learn to copy them")
+        run = prepare_run(packed, source, config, path, device)
+        with stop_on_signals() as stop:
+            trainer = Trainer(run, packed, device)  # what does not fit together is refused here: nothing is written yet
+            if trainer.state.step < total_steps(run.config.train):
+                return fit(trainer, lock, stop)
     print(f"{path} is finished: {trainer.images:,} images seen. Go on with a larger --images.")
     print(f"Draw pictures with: bytepixels sample {path}")
     return 0
+
+
+def fit(trainer: Trainer, lock: RunLock, stop: Stop) -> int:
+    """Begin the run, if it has not begun, and train. A full disk, or one that cannot be written, is a TrainingError."""
+    path = trainer.run.path
+    try:
+        if not lock.held:
+            make_folder(path, "--run")
+            lock.take()
+            if is_run(path):
+                raise InputError(f"{path} was begun by another process just now; the same command goes on with it")
+        trainer.run.save()
+        return trainer.fit(stop)
+    except OSError as error:
+        intact = "the run is intact up to its last checkpoint, and the same command goes on from there"
+        raise TrainingError(f"training stopped: {error}; {intact}") from error
 
 
 def as_asked(data: DataConfig, path: Path) -> DataConfig:
@@ -81,9 +100,9 @@ def prepare_run(packed: Packed, source: str, config: Config, path: Path, device:
         if changed and list_checkpoints(old.checkpoints):  # without any, there is nothing yet to contradict
             raise InputError(f"{path} was begun with other settings ({', '.join(changed)}); choose another --run")
         return replace(old, config=config)
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+    if not is_free(path):
         raise InputError(f"{path} exists and is not a run; choose another --run")
-    return Run(path, config, data)
+    return Run(path, config, data, id=new_id())
 
 
 def resolved(config: Config, packed: Packed, device: torch.device) -> Config:

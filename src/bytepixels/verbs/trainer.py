@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -19,8 +20,10 @@ from ..data.batches import Batches
 from ..errors import InputError
 from ..images import beside, grid, save_png
 from ..progress import Progress, duration
-from ..runs.checkpoint import STEMS, DamagedError, list_checkpoints, read_state, read_tensors, save_checkpoint
-from ..runs.directory import Run, write_json
+from ..runs.checkpoint import STEMS, check_fit, list_checkpoints, read_state, read_tensors
+from ..runs.directory import Run
+from ..runs.files import DamagedError, write_json
+from ..runs.writer import Writer
 from ..train.loop import Batch, StepResult, TrainState, total_steps, train_steps
 from .sample import draw_pictures
 
@@ -65,6 +68,7 @@ class Trainer:
         self.loss = build_loss(run.config, process, PixelCodec(), device, times)
         self.state = TrainState.fresh(build_network(run.config, run.shape, classes, device), self.config, times)
         self.saved_step = load_latest(run, self.state)
+        self.writer = Writer(run.checkpoints, run.id, self.config.keep)
         self.unread: list[StepResult] = []
         self.times: dict[int, Tensor | None] = {}  # of the steps in hand: those by importance cannot be drawn again
         self.note = ""
@@ -85,11 +89,12 @@ class Trainer:
         """Train to the end of the budget or until asked to stop, save, and return the exit code."""
         began, steps = time.monotonic(), total_steps(self.config)
         self._greet()
-        with Progress("train", steps * self.config.batch, "images", self.images) as progress:
+        with Progress("train", steps * self.config.batch, "images", self.images) as progress, self.writer:
             logged = saved = began
             for result in train_steps(self.state, self.take, self.loss, self.config):
                 self.unread.append(result)
                 progress.count(self.images)
+                self.writer.check()
                 now = time.monotonic()
                 if now - logged >= self.config.log_seconds:
                     self.read(progress)
@@ -103,8 +108,10 @@ class Trainer:
                     break
                 if self.preview_due(result.step):
                     self.save(progress)  # a preview takes a while, and may fail: nothing is lost by it
+                    self.writer.finish()
                     self.preview(progress)
             self.save(progress)
+            self.writer.finish()
             progress.show(self.note)
         if self.board is not None:
             self.board.close()
@@ -151,10 +158,10 @@ class Trainer:
         )
 
     def save(self, progress: Progress) -> None:
-        """Write a checkpoint, after making sure that the steps it would hold were finite."""
+        """Have a checkpoint written, after making sure that the steps it would hold were finite."""
         self.read(progress)
         if self.state.step != self.saved_step:
-            save_checkpoint(self.run.checkpoints, self.state.step, self.images, self.state.tensors(), self.config.keep)
+            self.writer.submit(self.state.step, self.images, self.state.tensors())
             self.saved_step = self.state.step
             progress.pause()
 
@@ -192,19 +199,32 @@ def load_latest(run: Run, state: TrainState) -> int | None:
     Raises InputError when there are checkpoints and none is whole: beginning anew would overwrite the run.
     """
     known = list_checkpoints(run.checkpoints)
-    if not known:
-        run.trim_log(0)
     for checkpoint in reversed(known):
         try:
-            step = read_state(checkpoint)["step"]
-            state.load(step, {stem: read_tensors(checkpoint, stem) for stem in STEMS})
-            run.trim_log(step)
-            return step
+            _load(run, checkpoint, state)
+            break
         except DamagedError as error:
             print(f"warning: {error}; looking for an older one", file=sys.stderr)
-    if known:
-        raise InputError(f"none of the {len(known)} checkpoints in {run.checkpoints} is whole; choose another --run")
-    return None
+    else:
+        if known:
+            raise InputError(
+                f"none of the {len(known)} checkpoints in {run.checkpoints} is whole; choose another --run"
+            )
+    if lost := run.trim_log(state.step):
+        print(f"note: {run.path / 'log.jsonl'} had {lost} lines that cannot be read; they are gone", file=sys.stderr)
+    return state.step if known else None
+
+
+def _load(run: Run, checkpoint: Path, state: TrainState) -> None:
+    """Take over one checkpoint; DamagedError when it is not one of this run's, whole."""
+    saved = read_state(checkpoint, run.id)
+    tensors = {stem: read_tensors(checkpoint, stem, saved) for stem in STEMS}
+    for stem in ("model", "ema"):
+        check_fit(checkpoint, tensors[stem], state.model.state_dict())
+    try:
+        state.load(saved["step"], tensors)
+    except KeyError as error:
+        raise DamagedError(f"{checkpoint} is of another optimizer than the run's config.json") from error
 
 
 def _tensorboard(run: Run, images: int) -> Any:
