@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from bytepixels.data.batches import Batches
-from bytepixels.verbs.trainer import Stop
+from bytepixels.signals import Stop
 
 from .verbs.tiny import (
     STEP,

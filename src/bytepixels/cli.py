@@ -15,11 +15,12 @@ from typing import TypeVar
 
 import tyro
 
-from .errors import InputError, check_choice
+from .errors import InputError, Terminated, check_choice
 from .flags import HELP, Sample, Show, Train, Verify
 from .presets import PRESETS
 from .runs.config import DataConfig, SampleConfig
 from .runs.directory import is_run, open_run
+from .signals import interruption, unwind_on_sigterm
 
 
 def train(argv: list[str]) -> int:
@@ -163,13 +164,6 @@ def _stem(source: str) -> str:
     return Path(source).absolute().name.split(".")[0] or "pictures"
 
 
-def _interrupted(error: BaseException | None) -> bool:
-    """Whether Ctrl-C is at the bottom of it: in the middle of an import it comes as an ImportError."""
-    return error is not None and (
-        isinstance(error, KeyboardInterrupt) or _interrupted(error.__cause__ or error.__context__)
-    )
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; returns the exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
@@ -183,15 +177,17 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"bytepixels {__version__}")
             return 0
         verb = VERBS[check_choice("the verb", arguments[0], VERBS)]
-        return verb(arguments[1:])
+        with unwind_on_sigterm():
+            return verb(arguments[1:])
     except InputError as error:
         print(f"bytepixels: {error}", file=sys.stderr)
         return 2
     except (KeyboardInterrupt, ImportError) as error:
-        if not _interrupted(error):
+        interrupted = interruption(error)
+        if interrupted is None:
             raise
         print("\nbytepixels: interrupted", file=sys.stderr)
-        return 130
+        return 143 if isinstance(interrupted, Terminated) else 130
     except BrokenPipeError:
         return 0
     except RuntimeError as error:

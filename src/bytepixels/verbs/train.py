@@ -13,8 +13,9 @@ from ..runs.checkpoint import list_checkpoints
 from ..runs.config import Config, DataConfig, changed_settings, read_config
 from ..runs.directory import Run, is_free, is_run, make_folder, new_id, open_run
 from ..runs.lock import RunLock
+from ..signals import Stop, stop_on_signals
 from ..train.loop import total_steps
-from .trainer import Stop, Trainer, TrainingError, stop_on_signals
+from .trainer import Trainer, TrainingError
 
 DIGITS = tuple("0123456789")  # mirrored, these would be other symbols
 FEW = 500  # pictures: below this a model is likely to copy its training set (see the field's memorisation reports)

@@ -1,13 +1,10 @@
 """One process training one run: the steps, and what happens between them (the log, checkpoints, grids of samples)."""
 
 import math
-import signal
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import suppress
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import torch
@@ -24,35 +21,13 @@ from ..runs.checkpoint import STEMS, check_fit, list_checkpoints, read_state, re
 from ..runs.directory import Run
 from ..runs.files import DamagedError, write_json
 from ..runs.writer import Writer
+from ..signals import Stop, StoppedError
 from ..train.loop import Batch, StepResult, TrainState, total_steps, train_steps
 from .sample import draw_pictures
 
 
 class TrainingError(RuntimeError):
     """Training cannot go on; the run is intact up to its last checkpoint."""
-
-
-class Stop:
-    """Remembers that the user pressed Ctrl-C or the system asked the process to end. A second time ends it at once."""
-
-    signal: int | None = None
-
-    def __call__(self, number: int, frame: FrameType | None) -> None:
-        if self.signal is not None:
-            raise KeyboardInterrupt
-        self.signal = number
-
-
-@contextmanager
-def stop_on_signals() -> Iterator[Stop]:
-    """SIGINT and SIGTERM are remembered instead of ending the process."""
-    stop = Stop()
-    previous = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stop
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
 
 
 class Trainer:
@@ -109,7 +84,8 @@ class Trainer:
                 if self.preview_due(result.step):
                     self.save(progress)  # a preview takes a while, and may fail: nothing is lost by it
                     self.writer.finish()
-                    self.preview(progress)
+                    with suppress(StoppedError):  # the loop ends after the next step
+                        self.preview(progress, stop)
             self.save(progress)
             self.writer.finish()
             progress.show(self.note)
@@ -170,11 +146,13 @@ class Trainer:
         parts, total = self.config.previews, total_steps(self.config)
         return step * parts // total > (step - 1) * parts // total
 
-    def preview(self, progress: Progress) -> None:
+    def preview(self, progress: Progress, stop: Stop) -> None:
         """A grid of samples: raw weights on the left, their average on the right, from the same noise."""
-        seeds, settings = range(self.config.preview_pictures), self.run.config.sample
-        raw = grid(draw_pictures(self.state.model, self.run, settings, seeds, self.device))
-        average = grid(draw_pictures(self.state.ema, self.run, settings, seeds, self.device))
+        seeds = range(self.config.preview_pictures)
+        raw, average = (
+            grid(draw_pictures(network, self.run, self.run.config.sample, seeds, self.device, watch=stop.watch))
+            for network in (self.state.model, self.state.ema)
+        )
         path = self.run.samples / f"images-{self.images:09d}.png"
         save_png(beside(raw, average), path)
         progress.say(f"samples at {self.images:,} images (raw weights left, their average right): {path}")
