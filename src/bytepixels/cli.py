@@ -98,10 +98,27 @@ def edit(argv: list[str]) -> int:
     return 0
 
 
+def runs(argv: list[str]) -> int:
+    from .verbs.runsflags import HELP as RUNS_HELP
+    from .verbs.runsflags import KINDS
+
+    if not argv or argv[0] in ("-h", "--help", "help"):
+        print(RUNS_HELP)
+        return 0
+    kind = check_choice("the word after runs", argv[0], KINDS)
+    request = _parse(f"runs {kind}", KINDS[kind], argv[1:])
+    from .verbs.runs import run_runs
+
+    for line in run_runs(request):
+        print(line)
+    return 0
+
+
 VERBS: dict[str, Callable[[list[str]], int]] = {
     "train": train,
     "sample": sample,
     "edit": edit,
+    "runs": runs,
     "show": show,
     "evaluate": evaluate,
     "verify": verify,

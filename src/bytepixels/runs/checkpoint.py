@@ -86,7 +86,7 @@ def read_state(checkpoint: Path, run: str | None) -> dict[str, Any]:
         if state["format"] != FORMAT:
             raise InputError(f"{checkpoint} has checkpoint format {state['format']}, this version reads {FORMAT}")
         own, name = state.get("run"), f"step-{state['step']:08d}"
-        int(state["images"]), {**state["sha256"]}
+        f"{state['images']:d}", {**state["sha256"]}
     except InputError:
         raise
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -130,6 +130,14 @@ def check_fit(checkpoint: Path, found: Mapping[str, Tensor], wanted: Mapping[str
     """Raise DamagedError unless a file of a checkpoint holds tensors of the wanted names and shapes."""
     if {name: t.shape for name, t in found.items()} != {name: t.shape for name, t in wanted.items()}:
         raise DamagedError(f"{checkpoint} is of another network than the run's config.json")
+
+
+def drop_optimizer(checkpoint: Path, state: Mapping[str, Any]) -> None:
+    """Remove what only further training needs; state.json says first that it was meant."""
+    name = "optimizer.safetensors"
+    sums = {file: found for file, found in state["sha256"].items() if file != name}
+    write_sealed(checkpoint / "state.json", {**state, "sha256": sums, PRUNED: ["optimizer"]})
+    (checkpoint / name).unlink()
 
 
 def _compare(checkpoint: Path, name: str, found: str, state: Mapping[str, Any]) -> None:

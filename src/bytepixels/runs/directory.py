@@ -144,7 +144,7 @@ def _read(path: Path, name: str) -> Run:
         if saved["format"] != FORMAT:
             raise InputError(f"{path} has run format {saved['format']}, this version reads {FORMAT}")
         config, data = Config.from_dict(saved["config"]), saved["data"]
-        data["source"], data["count"], data["classes"], data["sha256"]
+        data["source"], f"{data['count']:d}", data["classes"], data["sha256"]
         return Run(path, config, data, _as_list(saved["made_by"]), saved.get("id"))
     except InputError:
         raise
