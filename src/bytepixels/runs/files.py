@@ -62,7 +62,8 @@ def write_whole(path: Path, text: str) -> None:
 def remove_folder(path: Path) -> None:
     """Remove a folder under another name: at no instant does a part of it bear its own."""
     aside = path.with_name(f"{TEMPORARY}removed-{path.name}")
-    shutil.rmtree(aside, ignore_errors=True)
+    if aside.exists():  # of a process that was killed here
+        shutil.rmtree(aside)
     os.replace(path, aside)
     shutil.rmtree(aside)
 
