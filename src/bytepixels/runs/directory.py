@@ -83,11 +83,11 @@ class Run:
         path = self.path / "log.jsonl"
         if not path.is_file():
             return 0
-        text = path.read_text(encoding="utf-8", errors="replace")
-        lines = [(line, _logged_step(line)) for line in text.split("\n") if line]
-        kept = "".join(f"{line}\n" for line, logged in lines if logged is not None and logged <= step)
-        if kept != text:
-            write_whole(path, kept)
+        content = path.read_bytes()
+        lines = [(line, _logged_step(line)) for line in content.split(b"\n") if line]
+        kept = b"".join(line + b"\n" for line, logged in lines if logged is not None and logged <= step)
+        if kept != content:
+            write_whole(path, kept.decode())
         return sum(logged is None for _, logged in lines)
 
 
@@ -176,7 +176,7 @@ def _as_list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [value]  # the first runs had one record
 
 
-def _logged_step(line: str) -> int | None:
+def _logged_step(line: bytes) -> int | None:
     """The step of one line of log.jsonl; None for a line that was cut short or is of another kind."""
     try:
         return int(json.loads(line)["step"])
