@@ -1,6 +1,5 @@
 """A run that stops and goes on is bitwise the run that never stopped; what would make it another run is refused."""
 
-import json
 import os
 import shutil
 import signal
@@ -13,7 +12,7 @@ import pytest
 import torch
 
 from bytepixels.data.batches import Batches
-from bytepixels.verbs.trainer import Stop
+from bytepixels.signals import Stop
 
 from .verbs.tiny import (
     STEP,
@@ -295,15 +294,6 @@ def test_a_log_line_of_another_kind_does_not_end_the_run(three_checkpoints):
     with open(three_checkpoints / "log.jsonl", "a") as file:
         file.write('{"nonfinite": {}}\n')  # as runs of the first days have them
     assert train(three_checkpoints, *RICH, steps=4) == 0
-
-
-def test_a_config_of_the_first_days(finished):
-    saved = read_json(finished / "config.json")
-    saved["made_by"] = saved["made_by"][0]  # one record, and nothing of what was asked for
-    saved["data"].pop("asked")
-    (finished / "config.json").write_text(json.dumps(saved))
-    assert train(finished, "--flip", "yes", steps=3) == 0
-    assert [type(one) for one in read_json(finished / "config.json")["made_by"]] == [dict, dict]
 
 
 # Signals, to a process of their own

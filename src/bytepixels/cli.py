@@ -16,11 +16,12 @@ from typing import TypeVar
 
 import tyro
 
-from .errors import InputError, check_choice
+from .errors import InputError, Terminated, check_choice
 from .flags import HELP, Sample, Show, Train, Verify
 from .presets import PRESETS
 from .runs.config import DataConfig, SampleConfig
 from .runs.directory import is_run, open_run
+from .signals import interruption, unwind_on_sigterm
 
 
 def train(argv: list[str]) -> int:
@@ -98,10 +99,27 @@ def edit(argv: list[str]) -> int:
     return 0
 
 
+def runs(argv: list[str]) -> int:
+    from .verbs.runsflags import HELP as RUNS_HELP
+    from .verbs.runsflags import KINDS
+
+    if not argv or argv[0] in ("-h", "--help", "help"):
+        print(RUNS_HELP)
+        return 0
+    kind = check_choice("the word after runs", argv[0], KINDS)
+    request = _parse(f"runs {kind}", KINDS[kind], argv[1:])
+    from .verbs.runs import run_runs
+
+    for line in run_runs(request):
+        print(line)
+    return 0
+
+
 VERBS: dict[str, Callable[[list[str]], int]] = {
     "train": train,
     "sample": sample,
     "edit": edit,
+    "runs": runs,
     "show": show,
     "evaluate": evaluate,
     "verify": verify,
@@ -165,16 +183,16 @@ def _stem(source: str) -> str:
     return Path(source).absolute().name.split(".")[0] or "pictures"
 
 
-def lost_a_process(error: RuntimeError) -> bool:
-    """Whether this is what the survivors of a torchrun job see when one of them dies."""
-    return "WORLD_SIZE" in os.environ and any(word in str(error) for word in ("gloo", "NCCL", "Connection"))
-
-
-def _interrupted(error: BaseException | None) -> bool:
-    """Whether Ctrl-C is at the bottom of it: in the middle of an import it comes as an ImportError."""
-    return error is not None and (
-        isinstance(error, KeyboardInterrupt) or _interrupted(error.__cause__ or error.__context__)
-    )
+def foreseen(error: RuntimeError) -> str | None:
+    """What torch's error means, in one sentence, where it is none of ours; None for any other."""
+    if "WORLD_SIZE" in os.environ and any(word in str(error) for word in ("gloo", "NCCL", "Connection")):
+        return (
+            "another process of this job has ended; torchrun begins again from the last checkpoint, "
+            "where --max-restarts lets it"
+        )
+    if "out of memory" in str(error) or "can't allocate memory" in str(error):
+        return "out of memory; try train --micro-batch, or sample --batch, with fewer pictures"
+    return None
 
 
 @contextmanager
@@ -202,30 +220,24 @@ def main(argv: Sequence[str] | None = None) -> int:
         if "" in arguments:
             raise InputError(f"one of the words after bytepixels {arguments[0]} is empty")
         verb = VERBS[check_choice("the verb", arguments[0], VERBS)]
-        with only_the_first_speaks():
+        with only_the_first_speaks(), unwind_on_sigterm():
             return verb(arguments[1:])
     except InputError as error:
         name = f"--{str(error).split()[0]}"  # a setting of the core that was a flag here
         print(f"bytepixels: {'--' if name in arguments else ''}{error}", file=sys.stderr)
         return 2
     except (KeyboardInterrupt, ImportError) as error:
-        if not _interrupted(error):
+        interrupted = interruption(error)
+        if interrupted is None:
             raise
         print("\nbytepixels: interrupted", file=sys.stderr)
-        return 130
+        return 143 if isinstance(interrupted, Terminated) else 130
     except BrokenPipeError:
         return 0
     except RuntimeError as error:
-        if lost_a_process(error):
-            again = "torchrun begins again from the last checkpoint, where --max-restarts lets it"
-            print(f"bytepixels: another process of this job has ended; {again}", file=sys.stderr)
-            return 1
-        if "out of memory" not in str(error) and "can't allocate memory" not in str(error):
+        if (cause := foreseen(error)) is None:
             raise
-        print(
-            "bytepixels: out of memory; try train --micro-batch, or sample --batch, with fewer pictures",
-            file=sys.stderr,
-        )
+        print(f"bytepixels: {cause}", file=sys.stderr)
         return 1
     except OSError as error:  # a full disk, a folder that may not be written: the run is intact
         print(f"bytepixels: {error}", file=sys.stderr)

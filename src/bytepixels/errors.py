@@ -8,6 +8,10 @@ class InputError(ValueError):
     """A mistake in what was asked for. The command line prints it as one line and exits with 2."""
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM: the system asked the process to end. It unwinds what is under way, as Ctrl-C does."""
+
+
 def check_choice(name: str, value: str, choices: Iterable[str]) -> str:
     """Return `value` when it is one of `choices`; raise InputError with the nearest one otherwise."""
     known = list(choices)

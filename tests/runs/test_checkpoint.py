@@ -8,7 +8,8 @@ import torch
 
 from bytepixels.errors import InputError
 from bytepixels.runs import checkpoint as module
-from bytepixels.runs.checkpoint import list_checkpoints, read_state, read_tensors, save_checkpoint
+from bytepixels.runs.checkpoint import check_files, list_checkpoints, read_state, read_tensors, save_checkpoint
+from bytepixels.runs.files import DamagedError
 
 TENSORS = {
     "model": {"a.weight": torch.randn(3, 4), "b": torch.randn(2, 5, 3, 3).to(memory_format=torch.channels_last)},
@@ -17,8 +18,18 @@ TENSORS = {
 }
 
 
-def save(folder, step=5, keep=3):
-    return save_checkpoint(folder, step, step * 32, TENSORS, keep)
+ID = "0123456789abcdef0123456789abcdef"
+
+
+def save(folder, step=5, keep=3, run=ID):
+    return save_checkpoint(folder, run, step, step * 32, TENSORS, keep)
+
+
+def check(path, run=ID):
+    """Everything about one checkpoint."""
+    state = read_state(path, run)
+    check_files(path, state)
+    return state
 
 
 def test_what_is_written_reads_back_bit_for_bit(tmp_path):
@@ -29,10 +40,10 @@ def test_what_is_written_reads_back_bit_for_bit(tmp_path):
         "optimizer.safetensors",
         "state.json",
     ]
-    state = read_state(path)
+    state = check(path)
     assert (state["step"], state["images"]) == (5, 160)
     for stem, named in TENSORS.items():
-        read = read_tensors(path, stem)
+        read = read_tensors(path, stem, state)
         assert read.keys() == named.keys()
         assert all(torch.equal(read[name], named[name]) for name in named)
 
@@ -52,7 +63,7 @@ def test_the_last_ones_are_kept(tmp_path):
 
 def test_the_same_step_again_replaces_it(tmp_path):
     (save(tmp_path) / "model.safetensors").write_bytes(b"damaged")
-    read_state(save(tmp_path))
+    check(save(tmp_path))
     assert len(list_checkpoints(tmp_path)) == 1
 
 
@@ -62,11 +73,11 @@ def test_a_save_that_is_cut_short_leaves_no_checkpoint_and_keeps_the_old_one(tmp
     def full_disk(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(module, "write_json", full_disk)
-    with pytest.raises(OSError, match="No space left"):
+    monkeypatch.setattr(module, "write_sealed", full_disk)
+    with pytest.raises(OSError, match=r"step-00000002 could not be written \(No space left on device\)$"):
         save(tmp_path, 2, keep=1)
     assert [p.name for p in list_checkpoints(tmp_path)] == ["step-00000001"]
-    read_state(tmp_path / "step-00000001")
+    check(tmp_path / "step-00000001")
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "ema.safetensors", "optimizer.safetensors", "state.json"])
@@ -86,12 +97,65 @@ def test_every_damage_is_found_and_said(tmp_path, name, damage):
         content[-1] ^= 1
         file.write_bytes(content)
     with pytest.raises(InputError, match="damaged"):
-        read_state(tmp_path / "step-00000005")
+        check(tmp_path / "step-00000005")
+
+
+def rewrite(path, **changes):
+    """state.json with other values, sealed as if they had been meant."""
+    values = json.loads((path / "state.json").read_text()) | changes
+    values.pop("seal")
+    canonical = json.dumps(values, sort_keys=True, separators=(",", ":"))
+    (path / "state.json").write_text(json.dumps(values | {"seal": hashlib.sha256(canonical.encode()).hexdigest()}))
 
 
 def test_a_later_format_is_refused(tmp_path):
     path = save(tmp_path)
+    rewrite(path, format=2)
+    with pytest.raises(InputError, match="format 2, this version reads 1") as refused:
+        check(path)
+    assert not isinstance(refused.value, DamagedError)
+
+
+def test_a_seal_that_was_meant_opens(tmp_path):
+    path = save(tmp_path)
+    rewrite(path, note="mine")
+    assert check(path)["note"] == "mine"
+
+
+def test_a_checkpoint_of_another_run_is_found(tmp_path):
+    path = save(tmp_path, run="f" * 32)
+    with pytest.raises(DamagedError, match=rf"of another run \(its id is {'f' * 32}, this run's {ID}\)$"):
+        check(path)
+    with pytest.raises(DamagedError, match="of another run"):
+        check(path, run=None)
+
+
+def test_a_checkpoint_under_another_steps_name_is_found(tmp_path):
+    path = save(tmp_path).rename(tmp_path / "step-00000007")
+    with pytest.raises(DamagedError, match="step-00000007 is step-00000005 under another name"):
+        check(path)
+
+
+def test_one_of_the_first_versions_opens_in_a_run_of_that_time(tmp_path):
+    path = save(tmp_path)
     state = json.loads((path / "state.json").read_text())
-    (path / "state.json").write_text(json.dumps(state | {"format": 2}))
-    with pytest.raises(InputError, match="format 2, this version reads 1"):
-        read_state(path)
+    (path / "state.json").write_text(json.dumps({k: v for k, v in state.items() if k not in ("run", "seal")}))
+    assert check(path, run=None)["step"] == 5
+    with pytest.raises(DamagedError, match=r"of another run \(its id is missing"):
+        check(path)
+
+
+def test_a_flipped_seal_is_found(tmp_path):
+    path = save(tmp_path)
+    text = (path / "state.json").read_text()
+    (path / "state.json").write_text(text.replace('"seal"', '"sea1"'))
+    with pytest.raises(DamagedError, match="differs from what was written"):
+        check(path)
+
+
+def test_bytes_that_change_after_they_were_checked_are_not_loaded(tmp_path):
+    path = save(tmp_path)
+    state = check(path)
+    (path / "model.safetensors").write_bytes((path / "ema.safetensors").read_bytes())
+    with pytest.raises(DamagedError, match="checksum"):
+        read_tensors(path, "model", state)

@@ -77,10 +77,11 @@ def test_the_last_checkpoints_are_kept_whole(run):
     assert [path.name for path in kept] == ["step-00000004", "step-00000005"]
     for step, checkpoint in enumerate(kept, 4):
         files = snapshot(checkpoint)
-        state = read_json(checkpoint / "state.json")
+        state, run_id = read_json(checkpoint / "state.json"), read_json(run / "config.json")["id"]
         files.pop("state.json")
         assert files.keys() == {f"{stem}.safetensors" for stem in FILES}
-        assert state == {"format": 1, "step": step, "images": step * STEP, "sha256": files}
+        assert len(state.pop("seal")) == len(run_id) * 2 == 64
+        assert state == {"format": 1, "run": run_id, "step": step, "images": step * STEP, "sha256": files}
         assert all(value.isfinite().all() for value in tensors(checkpoint).values())
 
 

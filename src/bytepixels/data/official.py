@@ -1,5 +1,6 @@
 """The official file formats of CIFAR-10 (pickles in a tar) and MNIST (idx), read without trusting them."""
 
+import codecs
 import gzip
 import io
 import pickle
@@ -15,32 +16,58 @@ from .pictures import Pictures, array_pictures
 CIFAR_BATCHES = {"train": [f"data_batch_{i}" for i in range(1, 6)], "test": ["test_batch"]}
 TWO_SPLITS = ("train", "test", "all")
 CIFAR_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+_NUMBERS = ("u1", "i1", "i2", "i4", "i8")  # what CIFAR's arrays may hold
+
+
+class _Dtype:
+    """Stands in for numpy.dtype, which believes what a pickle says of its inside, pointers included."""
+
+    def __init__(self, kind: str, *_: object):
+        if kind not in _NUMBERS:
+            raise pickle.UnpicklingError(f"it asks for an array of {kind!r}")
+        self.dtype = np.dtype(kind)
+
+    def __setstate__(self, state: tuple) -> None:
+        if state[1] in ("<", ">"):
+            self.dtype = self.dtype.newbyteorder(state[1])
+
+
+class _Array:
+    """Stands in for numpy.ndarray: as many numbers as there are bytes, in the shape that is asked for."""
+
+    def __init__(self, *_: object):
+        self.array = np.empty(0, np.uint8)
+
+    def __setstate__(self, state: tuple) -> None:
+        _, shape, kind, fortran, raw = state
+        raw = raw.encode("latin1") if isinstance(raw, str) else raw  # as Python 2 wrote it
+        self.array = np.frombuffer(raw, kind.dtype).reshape(shape, order="F" if fortran else "C")
+
+
 # All that an array of numbers needs; numpy moved its module in 2.0, and both names stand in files.
 _ALLOWED = {
-    ("numpy", "ndarray"),
-    ("numpy", "dtype"),
-    ("numpy.core.multiarray", "_reconstruct"),
-    ("numpy._core.multiarray", "_reconstruct"),
-    ("_codecs", "encode"),
+    ("numpy", "ndarray"): _Array,
+    ("numpy", "dtype"): _Dtype,
+    ("numpy.core.multiarray", "_reconstruct"): _Array,
+    ("numpy._core.multiarray", "_reconstruct"): _Array,
+    ("_codecs", "encode"): codecs.encode,
 }
 
 
 class _ArrayUnpickler(pickle.Unpickler):
-    """Unpickles dicts, lists, numbers, strings and numpy arrays; anything that could run code is refused."""
+    """Unpickles dicts, lists, numbers, strings and arrays of numbers; anything that could run code is refused.
+
+    numpy's own classes are not among them: their __setstate__ takes a crafted pickle's word and crashes, or worse.
+    """
 
     def find_class(self, module: str, name: str):
         if (module, name) not in _ALLOWED:
             raise pickle.UnpicklingError(f"it asks for {module}.{name}, which no array needs")
-        if name == "_reconstruct":
-            return _reconstruct
-        return super().find_class(module, name)
+        return _ALLOWED[module, name]
 
 
-def _reconstruct(kind: type, shape: tuple[int, ...], code: bytes | str) -> np.ndarray:
-    """What numpy's own function of this name does, for plain arrays only."""
-    if kind is not np.ndarray:
-        raise pickle.UnpicklingError(f"it asks for an array of type {kind!r}")
-    return np.ndarray(shape, "b")
+def _numbers(value: object, kind: type) -> np.ndarray:
+    return np.asarray(value.array if isinstance(value, _Array) else value, kind)
 
 
 def read_cifar(path: Path, split: str) -> Pictures:
@@ -51,13 +78,13 @@ def read_cifar(path: Path, split: str) -> Pictures:
             name: _ArrayUnpickler(io.BytesIO(raw), encoding="latin1").load() for name, raw in _batches(path, wanted)
         }
         found = [batches[name] for name in wanted if name in batches]
-        images = np.concatenate([np.asarray(batch["data"], np.uint8).reshape(-1, 3, 32, 32) for batch in found])
-        labels = np.concatenate([np.asarray(batch["labels"], np.int64).reshape(-1) for batch in found])
+        images = np.concatenate([_numbers(batch["data"], np.uint8).reshape(-1, 3, 32, 32) for batch in found])
+        labels = np.concatenate([_numbers(batch["labels"], np.int64).reshape(-1) for batch in found])
         if len(images) != len(labels) or not 0 <= labels.min() <= labels.max() < len(CIFAR_CLASSES):
             raise ValueError(f"{len(images)} pictures with {len(labels)} labels in {labels.min()}..{labels.max()}")
     except (tarfile.TarError, OSError, EOFError, zlib.error, pickle.UnpicklingError) as error:
         raise InputError(f"{path} is no readable CIFAR-10 archive: {error}") from error
-    except (ValueError, TypeError, KeyError, AttributeError, IndexError) as error:
+    except (ValueError, TypeError, LookupError, AttributeError, OverflowError) as error:
         raise InputError(f"{path} is no CIFAR-10 archive, its batches do not hold data and labels: {error}") from error
     note = f"Packed {', '.join(wanted)}."
     return array_pictures(images.transpose(0, 2, 3, 1), labels=labels, classes=CIFAR_CLASSES, notes=(note,))

@@ -201,7 +201,7 @@ def _decode_all(
 
 def _drop(path: Path, skipped: dict[int, str]) -> None:
     """Rewrite images.npy without the skipped rows, row by row."""
-    images, shorter = np.load(path, mmap_mode="r"), path.with_suffix(".part")
+    images, shorter = np.load(path, mmap_mode="r", allow_pickle=False), path.with_suffix(".part")
     shape = (len(images) - len(skipped), *images.shape[1:])
     with shorter.open("wb") as file:
         np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})

@@ -296,12 +296,29 @@ MUTABLE = {"images", "device"} | WATCHING
 
 def changed_settings(old: Config, new: Config) -> list[str]:
     """The flags in which two configs of one run differ though a run cannot change them, as "--lr 0.0002 -> 0.001"."""
-    before, after = _flat(old.to_dict()), _flat(new.to_dict())
     return [
-        f"--{name.replace('_', '-')} {_plain(before[name])} -> {_plain(after[name])}"
-        for name in before
-        if before[name] != after[name] and name not in MUTABLE and not name.startswith("sample.")
+        f"{_flag(name)} {_plain(before)} -> {_plain(after)}"
+        for name, (before, after) in _differences(old, new).items()
+        if name not in MUTABLE and not name.startswith("sample.")
     ]
+
+
+def own_settings(config: Config, preset: Config) -> list[str]:
+    """The flags in which a run differs from its preset, as "--lr 0.001"; not what the data and the machine decided."""
+    return [
+        f"{_flag(name)} {_plain(after)}"
+        for name, (before, after) in _differences(preset, config).items()
+        if before not in (None, "auto")
+    ]
+
+
+def _differences(old: Config, new: Config) -> dict[str, tuple[Any, Any]]:
+    before, after = _flat(old.to_dict()), _flat(new.to_dict())
+    return {name: (before[name], after[name]) for name in before if before[name] != after[name]}
+
+
+def _flag(name: str) -> str:
+    return f"--{name.removeprefix('sample.').replace('_', '-')}"
 
 
 def _flat(nested: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,24 +1,29 @@
 """A run is a directory: config.json, log.jsonl, checkpoints/, samples/. All that is needed to go on or to sample."""
 
 import json
-import math
 import os
 import platform
 import subprocess
-from collections.abc import Mapping
+import sys
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
+from uuid import uuid4
 
 import torch
 
 from ..errors import InputError
 from ..version import __version__
 from .config import Config
+from .files import TEMPORARY, DamagedError, one_line, read_sealed, reason, write_sealed, write_whole
+from .lock import HOLDER
+from .lock import NAME as LOCK
 
 FORMAT = 1
+CONFIG, SPARE = "config.json", ".config.json"  # the same twice: without it all checkpoints would be lost
 
 
 @dataclass(frozen=True)
@@ -31,6 +36,8 @@ class Run:
     """What it was trained on: source, count, classes and the sha256 of the packed pictures."""
     made_by: list[dict[str, Any]] = field(default_factory=list)
     """Versions, machine and commit of every process that worked on it, the first one first."""
+    id: str | None = None
+    """What its checkpoints know it by; None in runs of the first versions."""
 
     @property
     def checkpoints(self) -> Path:
@@ -54,48 +61,96 @@ class Run:
         return channels, *size
 
     def save(self) -> None:
-        """Write config.json, resolved, with the versions and the commit that made it."""
-        make_folder(self.samples, "--run")
-        make_folder(self.checkpoints, "--run")
+        """Write config.json, resolved, with the versions and the commit that made it, and its spare copy."""
+        make_folder(self.path, "--run")
         made_by = [*self.made_by, provenance()]
         saved = {"format": FORMAT, "config": self.config.to_dict(), "data": self.data, "made_by": made_by}
-        write_json(self.path / "config.json", saved)
+        saved |= {"id": self.id} if self.id else {}
+        for name in (CONFIG, SPARE):
+            write_sealed(self.path / name, saved)
+        make_folder(self.samples, "--run")
+        make_folder(self.checkpoints, "--run")
 
     def log(self, record: dict[str, Any]) -> None:
         """Append one line to log.jsonl."""
         with open(self.path / "log.jsonl", "a", encoding="utf-8") as file:
             file.write(one_line(record))
 
-    def trim_log(self, step: int) -> None:
-        """Drop the lines after `step`: a process that was killed may have logged more than it saved."""
+    def trim_log(self, step: int) -> int:
+        """Drop the lines after `step`: a process that was killed may have logged more than it saved.
+
+        Lines that cannot be read go too; returns how many those were.
+        """
         path = self.path / "log.jsonl"
-        if path.is_file():
-            lines = path.read_text(encoding="utf-8").splitlines()
-            kept = [line for line in lines if _logged_step(line) <= step]
-            if len(kept) < len(lines):
-                write_whole(path, "".join(line + "\n" for line in kept))
+        if not path.is_file():
+            return 0
+        content = path.read_bytes()
+        lines = [(line, _logged_step(line)) for line in content.split(b"\n") if line]
+        kept = b"".join(line + b"\n" for line, logged in lines if logged is not None and logged <= step)
+        if kept != content:
+            write_whole(path, kept.decode())
+        return sum(logged is None for _, logged in lines)
+
+
+def new_id() -> str:
+    """What tells a run from every other."""
+    return uuid4().hex
 
 
 def is_run(path: Path) -> bool:
     """Whether there is a run at `path`."""
-    return (path / "config.json").is_file()
+    return (path / CONFIG).is_file() or (path / SPARE).is_file()
+
+
+def is_free(path: Path) -> bool:
+    """Whether a run may begin at `path`: nothing is there, or what a process left that was killed as it began."""
+    if not path.exists():
+        return True
+    return path.is_dir() and all(p.name in (LOCK, HOLDER) or p.name.startswith(TEMPORARY) for p in path.iterdir())
 
 
 def open_run(path: Path) -> Run:
-    """The run at `path`; InputError when there is none or it is not one that this version reads."""
+    """The run at `path`; InputError when there is none or it is not one that this version reads.
+
+    A damaged config.json is replaced by its spare copy, and said.
+    """
     if not is_run(path):
         near = sorted(p.parent.name for p in path.parent.glob("*/config.json")) if path.parent.is_dir() else []
         hint = f"; there are runs {', '.join(near)} in {path.parent}" if near else ""
         raise InputError(f"{path} is not a run: it has no config.json{hint}")
     try:
-        saved = json.loads((path / "config.json").read_text(encoding="utf-8"))
+        return _read(path, CONFIG)
+    except DamagedError as damage:
+        try:
+            run = _read(path, SPARE)
+        except DamagedError:
+            raise damage from None
+        print(f"warning: {damage}; its spare copy is taken", file=sys.stderr)
+        with suppress(OSError):  # of a run that may only be read, every process takes the spare copy
+            _restore(path)
+        return run
+
+
+def _restore(path: Path) -> None:
+    """Put the spare copy in the place of config.json, and that one aside."""
+    spare = (path / SPARE).read_text(encoding="utf-8")
+    with suppress(FileNotFoundError):
+        os.replace(path / CONFIG, path / f"{CONFIG}.damaged")
+    write_whole(path / CONFIG, spare)
+
+
+def _read(path: Path, name: str) -> Run:
+    try:
+        saved = read_sealed(path / name, sealed_if="id")
         if saved["format"] != FORMAT:
             raise InputError(f"{path} has run format {saved['format']}, this version reads {FORMAT}")
-        return Run(path, Config.from_dict(saved["config"]), saved["data"], _as_list(saved["made_by"]))
+        config, data = Config.from_dict(saved["config"]), saved["data"]
+        data["source"], f"{data['count']:d}", data["classes"], data["sha256"]
+        return Run(path, config, data, _as_list(saved["made_by"]), saved.get("id"))
     except InputError:
         raise
     except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
-        raise InputError(f"{path / 'config.json'} cannot be read: {error!r}") from error
+        raise DamagedError(f"{path / name} cannot be read: {reason(error)}") from error
 
 
 def provenance() -> dict[str, Any]:
@@ -120,42 +175,16 @@ def make_folder(path: Path, flag: str) -> None:
         raise InputError(f"{flag}: the folder {path} cannot be written ({error.strerror})") from error
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write `value` as JSON; the file is whole or as it was."""
-    write_whole(path, json.dumps(finite(value), indent=2, allow_nan=False) + "\n")
-
-
-def one_line(value: Any) -> str:
-    """`value` as a line of a .jsonl file."""
-    return json.dumps(finite(value), allow_nan=False) + "\n"
-
-
-def finite(value: Any) -> Any:
-    """`value` with null for every number that JSON cannot say: NaN and the infinities."""
-    if isinstance(value, Mapping):
-        return {key: finite(inner) for key, inner in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [finite(inner) for inner in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write to a temporary name, then rename."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
-
-
 def _as_list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [value]  # the first runs had one record
 
 
-def _logged_step(line: str) -> float:
-    """The step of one line of log.jsonl; infinite for a line that was cut short."""
+def _logged_step(line: bytes) -> int | None:
+    """The step of one line of log.jsonl; None for a line that was cut short or is of another kind."""
     try:
-        return json.loads(line)["step"]
-    except (ValueError, KeyError, TypeError):
-        return float("inf")
+        return int(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError, OverflowError):
+        return None
 
 
 def _git_commit() -> str | None:

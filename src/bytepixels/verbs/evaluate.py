@@ -20,7 +20,8 @@ from ..likelihood import DEQUANTISATIONS
 from ..process import GaussianDiffusion, Process
 from ..progress import Progress
 from ..randomness import MAX_SEED
-from ..runs.directory import Run, make_folder, one_line, open_run, provenance
+from ..runs.directory import Run, make_folder, open_run, provenance
+from ..runs.files import one_line
 from ..train.distributed import World, join, own_device
 from ..training import evaluating
 from .heldout import PictureSet, held_out_set, other_set, training_set

@@ -16,9 +16,10 @@ from ..errors import InputError, check_choice, check_range
 from ..images import grid, save_gif, save_png, save_pngs
 from ..progress import Progress
 from ..randomness import MAX_SEED, SeededNoise
-from ..runs.checkpoint import DamagedError, list_checkpoints, read_state, read_tensors
+from ..runs.checkpoint import check_files, check_fit, list_checkpoints, read_state, read_tensors
 from ..runs.config import SampleConfig, check_steps
-from ..runs.directory import Run, make_folder, open_run, provenance, write_json
+from ..runs.directory import Run, make_folder, open_run, provenance
+from ..runs.files import DamagedError, write_json
 from ..samplers import trajectory
 from ..train.distributed import World, join, own_device
 from ..training import evaluating, pure_noise
@@ -228,11 +229,11 @@ def find_checkpoint(run: Run, name: str | None, flag: str = "--checkpoint") -> P
         raise InputError(f"{run.path} has no checkpoint yet: let it train for longer")
     if name is not None:
         path = run.checkpoints / check_choice(flag, name, [p.name for p in known])
-        read_state(path)
+        check_files(path, read_state(path, run.id))
         return path
     for path in reversed(known):
         try:
-            read_state(path)
+            check_files(path, read_state(path, run.id))
             return path
         except DamagedError as error:
             print(f"warning: {error}; looking for an older one", file=sys.stderr)
@@ -242,7 +243,9 @@ def find_checkpoint(run: Run, name: str | None, flag: str = "--checkpoint") -> P
 def load_network(run: Run, checkpoint: Path, weights: str, device: torch.device) -> nn.Module:
     """The run's network with the "ema" or "model" weights of a checkpoint."""
     network = build_network(run.config, run.shape, len(run.classes), device)
-    network.load_state_dict(read_tensors(checkpoint, weights))
+    tensors = read_tensors(checkpoint, weights, read_state(checkpoint, run.id))
+    check_fit(checkpoint, tensors, network.state_dict())
+    network.load_state_dict(tensors)
     if not all(bool(weight.isfinite().all()) for weight in network.parameters()):
         raise InputError(f"{checkpoint} holds {weights} weights that are not finite: its training went wrong")
     return network.eval().requires_grad_(False)

@@ -13,10 +13,12 @@ from ..errors import InputError
 from ..progress import Progress
 from ..runs.checkpoint import list_checkpoints
 from ..runs.config import Config, DataConfig, changed_settings, read_config
-from ..runs.directory import Run, is_run, open_run
+from ..runs.directory import Run, is_free, is_run, make_folder, new_id, open_run
+from ..runs.lock import RunLock
+from ..signals import Stop, stop_on_signals
 from ..train.distributed import World, join, own_device
 from ..train.loop import total_steps
-from .trainer import Trainer, stop_on_signals
+from .trainer import Trainer, TrainingError
 
 DIGITS = tuple("0123456789")  # mirrored, these would be other symbols
 FEW = 500  # pictures: below this a model is likely to copy its training set (see the field's memorisation reports)
@@ -28,16 +30,16 @@ def train(source: str, config: Config, path: Path) -> int:
     Under torchrun every process calls it: the first one writes the run, and is the only one that speaks.
     """
     device = best_device(own_device(config.train.device))
-    packed = pack_with_progress(source, as_asked(config.data, path))
-    if len(packed) < FEW:
-        print(f"note: {len(packed)} pictures are few; the model may learn to copy them")
-    with join(device) as world, stop_on_signals() as stop:
+    with join(device) as world, RunLock(path) as lock:
+        world.decide(lambda: lock.take() if is_run(path) else None)
+        packed = pack_with_progress(source, as_asked(config.data, path))
+        if len(packed) < FEW:
+            print(f"note: {len(packed)} pictures are few; the model may learn to copy them")
         run = shared_run(world, packed, lambda: prepare_run(packed, source, config, path, device))
-        trainer = Trainer(run, packed, world)  # what does not fit together is refused here: nothing is written yet
-        if trainer.state.step < total_steps(run.config.train):
-            if world.rank == 0:
-                run.save()
-            return trainer.fit(stop)
+        with stop_on_signals() as stop:
+            trainer = Trainer(run, packed, world)  # what does not fit together is refused here: nothing is written yet
+            if trainer.state.step < total_steps(run.config.train):
+                return fit(trainer, lock, stop)
     print(f"{path} is finished: {trainer.images:,} images seen. Go on with a larger --images.")
     print(f"Draw pictures with: bytepixels sample {path}")
     return 0
@@ -48,12 +50,32 @@ def shared_run(world: World, packed: Packed, prepare: Callable[[], Run]) -> Run:
 
     def plain() -> dict[str, Any]:
         run = prepare()
-        return {"path": str(run.path), "config": run.config.to_dict(), "data": run.data, "made_by": run.made_by}
+        return asdict(run) | {"path": str(run.path), "config": run.config.to_dict()}
 
     said = world.decide(plain)
     if said["data"]["sha256"] != packed.meta["sha256"]:
         raise InputError(f"process {world.rank} found other pictures in {said['data']['source']} than process 0")
-    return Run(Path(said["path"]), Config.from_dict(said["config"]), said["data"], said["made_by"])
+    return Run(**said | {"path": Path(said["path"]), "config": Config.from_dict(said["config"])})
+
+
+def fit(trainer: Trainer, lock: RunLock, stop: Stop) -> int:
+    """Begin the run, if it has not begun, and train. A full disk, or one that cannot be written, is a TrainingError."""
+    try:
+        trainer.world.decide(lambda: begin(trainer.run, lock))
+        return trainer.fit(stop)
+    except OSError as error:
+        intact = "the run is intact up to its last checkpoint, and the same command goes on from there"
+        raise TrainingError(f"training stopped: {error}; {intact}") from error
+
+
+def begin(run: Run, lock: RunLock) -> None:
+    """Take the lock of a new run, and write its settings."""
+    if not lock.held:
+        make_folder(run.path, "--run")
+        lock.take()
+        if is_run(run.path):
+            raise InputError(f"{run.path} was begun by another process just now; the same command goes on with it")
+    run.save()
 
 
 def as_asked(data: DataConfig, path: Path) -> DataConfig:
@@ -101,9 +123,9 @@ def prepare_run(packed: Packed, source: str, config: Config, path: Path, device:
         if changed and list_checkpoints(old.checkpoints):  # without any, there is nothing yet to contradict
             raise InputError(f"{path} was begun with other settings ({', '.join(changed)}); choose another --run")
         return replace(old, config=config)
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+    if not is_free(path):
         raise InputError(f"{path} exists and is not a run; choose another --run")
-    return Run(path, config, data)
+    return Run(path, config, data, id=new_id())
 
 
 def resolved(config: Config, packed: Packed, device: torch.device) -> Config:

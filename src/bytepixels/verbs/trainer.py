@@ -1,12 +1,10 @@
 """One process training one run: the steps, and what happens between them (the log, checkpoints, grids of samples)."""
 
 import math
-import signal
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from types import FrameType
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,38 +17,18 @@ from ..data.batches import Batches
 from ..errors import InputError, check_range
 from ..images import beside, grid, save_png
 from ..progress import Progress, duration
-from ..runs.checkpoint import STEMS, DamagedError, list_checkpoints, read_state, read_tensors, save_checkpoint
-from ..runs.directory import Run, write_json
-from ..train.distributed import World, under_torchrun
+from ..runs.checkpoint import STEMS, check_fit, list_checkpoints, read_state, read_tensors
+from ..runs.directory import Run
+from ..runs.files import DamagedError, write_json
+from ..runs.writer import Writer
+from ..signals import Stop, StoppedError
+from ..train.distributed import World
 from ..train.loop import Batch, StepResult, TrainState, total_steps, train_steps
 from .sample import draw_pictures, draw_together
 
 
 class TrainingError(RuntimeError):
     """Training cannot go on; the run is intact up to its last checkpoint."""
-
-
-class Stop:
-    """Remembers that the user pressed Ctrl-C or the system asked the process to end. A second time ends it at once."""
-
-    signal: int = 0  # none yet
-
-    def __call__(self, number: int, frame: FrameType | None) -> None:
-        if self.signal and not under_torchrun():  # torchrun may pass on what was sent to all
-            raise KeyboardInterrupt
-        self.signal = number
-
-
-@contextmanager
-def stop_on_signals() -> Iterator[Stop]:
-    """SIGINT and SIGTERM are remembered instead of ending the process."""
-    stop = Stop()
-    previous = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stop
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
 
 
 class Trainer:
@@ -69,6 +47,7 @@ class Trainer:
         self.state = TrainState.fresh(network, self.config, times, world)
         self.saved_step = world.decide(lambda: load_latest(run, self.state))
         self.state.share()
+        self.writer = Writer(run.checkpoints, run.id, self.config.keep)
         self.unread: list[StepResult] = []
         self.times: dict[int, Tensor | None] = {}  # of the steps in hand: those by importance cannot be drawn again
         self.note = ""
@@ -94,14 +73,15 @@ class Trainer:
         """Train to the end of the budget or until asked to stop, save, and return the exit code."""
         began, steps = time.monotonic(), total_steps(self.config)
         self._greet()
-        with Progress("train", steps * self.config.batch, "images", self.images) as progress:
-            logged = saved = began
+        with Progress("train", steps * self.config.batch, "images", self.images) as progress, self.writer:
+            logged, saved, asked = began, began, 0
             for result in train_steps(self.state, self.take, self.loss, self.config):
                 self.unread.append(result)
                 progress.count(self.images)
+                self.writer.check()
                 now = time.monotonic()
                 due = now - logged >= self.config.log_seconds, now - saved >= 60 * self.config.checkpoint_minutes
-                log_due, save_due, stop.signal = self.world.agree(*(self.leads and d for d in due), stop.signal)
+                log_due, save_due, asked = self.world.agree(*(self.leads and d for d in due), stop.signal)
                 if log_due:
                     self.read(progress)
                     logged = now
@@ -110,18 +90,21 @@ class Trainer:
                 if save_due:
                     self.save(progress)
                     saved = time.monotonic()
-                if stop.signal:
+                if asked:  # to stop, here or in another process
                     break
                 if self.preview_due(result.step):
                     self.save(progress)  # a preview takes a while, and may fail: nothing is lost by it
-                    self.preview(progress)
+                    self.writer.finish()
+                    with suppress(StoppedError):  # the loop ends after the next step
+                        self.preview(progress, stop)
             self.save(progress)
+            self.writer.finish()
             progress.show(self.note)
         if self.board is not None:
             self.board.close()
-        if stop.signal and self.state.step < steps:
+        if asked and self.state.step < steps:
             print(f"stopped at {self.images:,} images; saved. The same command goes on from there.", file=sys.stderr)
-            return 128 + stop.signal
+            return 128 + asked
         print(f"done in {duration(time.monotonic() - began)}: {self.run.path}")
         print(f"draw pictures with: bytepixels sample {self.run.path}")
         return 0
@@ -165,12 +148,11 @@ class Trainer:
         )
 
     def save(self, progress: Progress) -> None:
-        """Write a checkpoint, after making sure that the steps it would hold were finite."""
+        """Have a checkpoint written, after making sure that the steps it would hold were finite."""
         self.read(progress)
         if self.state.step != self.saved_step:
             if self.leads:
-                tensors, keep = self.state.tensors(), self.config.keep
-                save_checkpoint(self.run.checkpoints, self.state.step, self.images, tensors, keep)
+                self.writer.submit(self.state.step, self.images, self.state.tensors())
             self.saved_step = self.state.step
             progress.pause()
 
@@ -179,20 +161,21 @@ class Trainer:
         parts, total = self.config.previews, total_steps(self.config)
         return step * parts // total > (step - 1) * parts // total
 
-    def preview(self, progress: Progress) -> None:
+    def preview(self, progress: Progress, stop: Stop) -> None:
         """A grid of samples: raw weights on the left, their average on the right, from the same noise."""
-        raw, average = (grid(self.drawn(network)) for network in (self.state.model, self.state.ema))
+        raw, average = (grid(self.drawn(network, stop)) for network in (self.state.model, self.state.ema))
         path = self.run.samples / f"images-{self.images:09d}.png"
         if self.leads:
             save_png(beside(raw, average), path)
         progress.say(f"samples at {self.images:,} images (raw weights left, their average right): {path}")
         progress.pause()
 
-    def drawn(self, network: nn.Module) -> Tensor:
-        """The preview's pictures, uint8 [B, C, H, W]: every process draws its share."""
+    def drawn(self, network: nn.Module, stop: Stop) -> Tensor:
+        """The preview's pictures, uint8 [B, C, H, W]: every process draws its share. One alone stops when asked to."""
+        watch = stop.watch if self.world.size == 1 else lambda step, x: None
 
         def draw(seeds: range) -> Tensor:
-            return draw_pictures(network, self.run, self.run.config.sample, seeds, self.device)
+            return draw_pictures(network, self.run, self.run.config.sample, seeds, self.device, watch=watch)
 
         return draw_together(self.world, range(self.config.preview_pictures), self.run.shape, draw)
 
@@ -215,19 +198,32 @@ def load_latest(run: Run, state: TrainState) -> int | None:
     Raises InputError when there are checkpoints and none is whole: beginning anew would overwrite the run.
     """
     known = list_checkpoints(run.checkpoints)
-    if not known:
-        run.trim_log(0)
     for checkpoint in reversed(known):
         try:
-            step = read_state(checkpoint)["step"]
-            state.load(step, {stem: read_tensors(checkpoint, stem) for stem in STEMS})
-            run.trim_log(step)
-            return step
+            _load(run, checkpoint, state)
+            break
         except DamagedError as error:
             print(f"warning: {error}; looking for an older one", file=sys.stderr)
-    if known:
-        raise InputError(f"none of the {len(known)} checkpoints in {run.checkpoints} is whole; choose another --run")
-    return None
+    else:
+        if known:
+            raise InputError(
+                f"none of the {len(known)} checkpoints in {run.checkpoints} is whole; choose another --run"
+            )
+    if lost := run.trim_log(state.step):
+        print(f"note: {run.path / 'log.jsonl'} had {lost} lines that cannot be read; they are gone", file=sys.stderr)
+    return state.step if known else None
+
+
+def _load(run: Run, checkpoint: Path, state: TrainState) -> None:
+    """Take over one checkpoint; DamagedError when it is not one of this run's, whole."""
+    saved = read_state(checkpoint, run.id)
+    tensors = {stem: read_tensors(checkpoint, stem, saved) for stem in STEMS}
+    for stem in ("model", "ema"):
+        check_fit(checkpoint, tensors[stem], state.model.state_dict())
+    try:
+        state.load(saved["step"], tensors)
+    except KeyError as error:
+        raise DamagedError(f"{checkpoint} is of another optimizer than the run's config.json") from error
 
 
 def _tensorboard(run: Run, images: int) -> Any:

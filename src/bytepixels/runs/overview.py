@@ -1,0 +1,178 @@
+"""What there is to know of a run without loading it: how far it is, what it weighs, and whether it is whole."""
+
+import json
+import math
+import os
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+
+from ..errors import InputError
+from .checkpoint import PRUNED, STEMS, check_files, list_checkpoints, read_state
+from .directory import CONFIG, SPARE, Run, open_run
+from .files import DamagedError
+from .lock import in_use
+
+TAIL = 1 << 14  # bytes of log.jsonl that hold its last lines
+RECENT = 20  # lines that the loss is averaged over: one batch says little
+
+
+@dataclass(frozen=True)
+class Saved:
+    """One checkpoint as it lies there."""
+
+    path: Path
+    images: int | None
+    damage: str | None  # what is wrong with it; None when it is whole
+    pruned: bool = False  # of its optimizer
+
+    @property
+    def size(self) -> int:
+        """Bytes on the disk."""
+        return size_of(self.path)
+
+
+@dataclass(frozen=True)
+class Overview:
+    """One run as it lies there."""
+
+    path: Path
+    run: Run | None  # None when config.json cannot be read
+    damage: list[str]  # sentences
+    saved: list[Saved]  # oldest first
+    in_use: bool
+
+    @property
+    def images(self) -> int:
+        """Pictures seen: by the last checkpoint that is whole, or by now while it is being trained."""
+        done = max((one.images or 0 for one in self.saved if not one.damage), default=0)
+        last = self.recent[-1:] if self.in_use else []
+        return max([done, *(line["images"] for line in last)])
+
+    @property
+    def loss(self) -> float | None:
+        """Mean of the log's last lines."""
+        losses = [line["loss"] for line in self.recent]
+        return sum(losses) / len(losses) if losses else None
+
+    @property
+    def recent(self) -> list[dict[str, Any]]:
+        """The log's last lines."""
+        return list(read_log(self.path, TAIL))[-RECENT:]
+
+    @property
+    def finished(self) -> bool:
+        """Whether it has seen its budget."""
+        return self.run is not None and self.images >= self.run.config.train.images
+
+    @property
+    def state(self) -> str:
+        """In a word or two."""
+        if self.in_use:
+            return "training now"
+        if self.damage:
+            return "damaged"
+        return "finished" if self.finished else "stopped"
+
+    @property
+    def changed(self) -> float:
+        """When it last changed, in seconds since 1970."""
+        times = [0.0]
+        for path in (self.path / CONFIG, self.path / "log.jsonl", *(one.path for one in self.saved)):
+            with suppress(OSError):
+                times.append(path.stat().st_mtime)
+        return max(times)
+
+
+def find_runs(folder: Path) -> list[Path]:
+    """The runs in a folder, or the folder itself where it is one; InputError where there is no such folder."""
+    if not folder.is_dir():
+        raise InputError(f"{folder} is no folder; runs are kept in runs/ unless train was told another --run")
+    return [path for path in (folder, *sorted(folder.iterdir())) if _like_a_run(path)]
+
+
+def _like_a_run(path: Path) -> bool:
+    return any((path / name).is_file() for name in (CONFIG, SPARE)) or bool(list_checkpoints(path / "checkpoints"))
+
+
+def look_at(path: Path, thorough: bool) -> Overview:
+    """A run as it lies there. thorough: every byte of the checkpoints is compared with its checksum, not sizes alone.
+
+    InputError for one of a later version.
+    """
+    busy, run = in_use(path), None
+    damage: list[str] = []
+    try:
+        run = open_run(path)
+    except DamagedError as error:
+        damage.append(str(error))
+    saved: list[Saved] = []
+    if run is not None:
+        saved = [look_at_checkpoint(one, run.id, thorough) for one in list_checkpoints(run.checkpoints)]
+    if busy:
+        saved = [one for one in saved if one.path.exists()]  # else it was removed while we looked
+    return Overview(path, run, damage + [one.damage for one in saved if one.damage], saved, busy)
+
+
+def look_at_checkpoint(path: Path, run: str | None, thorough: bool) -> Saved:
+    """One checkpoint of the run with id `run`."""
+    images = None
+    try:
+        state = read_state(path, run)
+        images = state["images"]
+        if thorough:
+            check_files(path, state)
+        else:
+            _check_sizes(path, state)
+    except InputError as error:
+        return Saved(path, images, str(error))
+    return Saved(path, images, None, "optimizer" in state.get(PRUNED, ()))
+
+
+def _check_sizes(checkpoint: Path, state: dict[str, Any]) -> None:
+    """DamagedError when a file is missing or is not as long as its own header says."""
+    for stem in STEMS:
+        name = f"{stem}.safetensors"
+        try:
+            if stem not in state.get(PRUNED, ()):
+                safe_open(checkpoint / name, "pt")
+        except (OSError, SafetensorError) as error:
+            raise DamagedError(f"{checkpoint} is incomplete or damaged: {name}: {error}") from error
+
+
+def read_log(run: Path, tail: int | None = None) -> Iterator[dict[str, Any]]:
+    """Lines of log.jsonl that hold a loss, oldest first; of its last `tail` bytes alone where that is given."""
+    for record in read_lines(run / "log.jsonl", tail):
+        with suppress(ValueError, TypeError, KeyError, OverflowError):
+            loss, images = float(record["loss"]), int(record["images"])
+            if math.isfinite(loss):
+                yield record | {"loss": loss, "images": images}
+
+
+def read_lines(path: Path, tail: int | None = None) -> Iterator[dict[str, Any]]:
+    """The JSON objects in a file that holds one a line; what cannot be read is left out."""
+    try:
+        with open(path, "rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - tail) if tail else 0)
+            content = file.read()
+    except OSError:
+        return
+    for line in content.decode(errors="replace").split("\n"):
+        with suppress(ValueError):
+            record = json.loads(line)
+            if isinstance(record, dict):
+                yield record
+
+
+def size_of(path: Path) -> int:
+    """Bytes in all files of a folder, or in one file."""
+    total = 0
+    for file in [path, *path.rglob("*")]:
+        with suppress(OSError):  # removed meanwhile
+            total += file.stat().st_size if file.is_file() else 0
+    return total

@@ -1,0 +1,58 @@
+"""What a run no longer needs: old checkpoints, what killed processes left, and an optimizer that has done its work."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from .checkpoint import drop_optimizer, list_checkpoints, read_state
+from .directory import Run
+from .files import leftovers, remove, remove_folder
+from .overview import Saved, look_at_checkpoint, size_of
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What goes and what stays of one run."""
+
+    run: Run
+    kept: list[Saved]  # whole, oldest first
+    damaged: list[Saved]  # no older than those: left where they are
+    removed: list[Path] = field(default_factory=list)
+    leftovers: list[Path] = field(default_factory=list)
+    stripped: list[Path] = field(default_factory=list)  # checkpoints whose optimizer goes
+
+    @property
+    def freed(self) -> int:
+        """Bytes."""
+        optimizers = [path / "optimizer.safetensors" for path in self.stripped]
+        return sum(map(size_of, [*self.removed, *self.leftovers, *optimizers]))
+
+
+def plan_prune(run: Run, keep: int, optimizer: bool) -> Plan:
+    """Keep the newest `keep` checkpoints that are whole, and what is newer than the oldest of them; all, if none is.
+
+    Every byte is compared. optimizer: theirs go too, except that a run which has not seen its budget keeps the newest,
+    to go on from.
+    """
+    kept: list[Saved] = []
+    damaged: list[Saved] = []
+    known = list_checkpoints(run.checkpoints)
+    while known and len(kept) < keep:
+        one = look_at_checkpoint(known.pop(), run.id, thorough=True)
+        (damaged if one.damage else kept).append(one)
+    kept.reverse()
+    stripped: list[Path] = []
+    if optimizer and kept:
+        finished = (kept[-1].images or 0) >= run.config.train.images
+        stripped = [one.path for one in (kept if finished else kept[:-1]) if not one.pruned]
+    rest = [*leftovers(run.path), *leftovers(run.checkpoints)]
+    return Plan(run, kept, damaged, known if kept else [], rest, stripped)
+
+
+def carry_out(plan: Plan) -> None:
+    """Remove what is to go. Whatever ends the process on the way, each checkpoint is whole or gone."""
+    for path in plan.removed:
+        remove_folder(path)
+    for path in plan.leftovers:
+        remove(path)
+    for path in plan.stripped:
+        drop_optimizer(path, read_state(path, plan.run.id))

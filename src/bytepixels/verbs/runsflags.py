@@ -1,0 +1,65 @@
+"""The flags of runs: one frozen dataclass for each word after it, and the help that lists them."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import Positional, arg
+
+from ..errors import check_range
+
+HELP = """\
+usage: bytepixels runs list|show|prune [OPTIONS]
+
+What was trained here, how far it is, and whether it is whole.
+
+  bytepixels runs list [FOLDER]          every run in a folder (runs/), one line each
+  bytepixels runs show RUN               settings, data, checkpoints, the log, and how to go on
+  bytepixels runs prune RUN... --keep N  remove all but the newest checkpoints, and what killed processes left behind
+
+Every one explains itself: bytepixels runs prune --help
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ListRuns:
+    """Every run in FOLDER: pictures, images seen of its budget, loss (mean of its log's last 20 lines), and state.
+
+    Of the checkpoints only the sizes are looked at; runs show compares every byte.
+    """
+
+    folder: Positional[Annotated[Path, arg(metavar="FOLDER")]] = Path("runs")
+    """Where the runs are."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShowRun:
+    """One run: settings that differ from its preset's, data, every checkpoint compared with its checksums, the log."""
+
+    run: Positional[Annotated[Path, arg(metavar="RUN")]]
+    """The run's directory."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PruneRuns:
+    """Remove all but the newest whole checkpoints, and what killed processes left behind, and say what was freed.
+
+    The newest whole checkpoint always stays; damaged ones that are newer are named and left where they are.
+    """
+
+    run: Positional[Annotated[tuple[Path, ...], arg(metavar="RUN")]]
+    """One or more runs."""
+    keep: int
+    """How many checkpoints stay, at least 1."""
+    optimizer: bool = False
+    """Also remove the optimizer's state, half of a checkpoint: it can still be drawn from, but not trained further. A
+    run that has not seen its budget keeps that of its newest checkpoint."""
+    dry_run: bool = False
+    """Only say what would be removed."""
+
+    def __post_init__(self) -> None:
+        check_range("--keep", self.keep, 1)
+
+
+RunsFlags = ListRuns | ShowRun | PruneRuns
+KINDS: dict[str, type[RunsFlags]] = {"list": ListRuns, "show": ShowRun, "prune": PruneRuns}
