@@ -36,12 +36,18 @@ def inpainted(denoise: Denoise, known: Tensor, mask: Tensor) -> Denoise:
         raise InputError(f"the mask must lie in 0..1, got {low:g}..{high:g}")
 
     def inpaint(x: Tensor, level: Level) -> Tensor:
-        for name, part in (("known picture", known), ("mask", mask)):
-            if torch.broadcast_shapes(part.shape, x.shape) != x.shape:
-                raise InputError(f"the {name} must broadcast with x {list(x.shape)}, got {list(part.shape)}")
+        for name, part, whole in (("known picture", known, 3), ("mask", mask, 2)):
+            if part.shape[-whole:] != x.shape[-whole:] or not _spreads(part, x):
+                raise InputError(f"the {name} must fit x {list(x.shape)}, got {list(part.shape)}")
         return torch.lerp(denoise(x, level), known.to(x), mask.to(x))
 
     return inpaint
+
+
+def _spreads(part: Tensor, x: Tensor) -> bool:
+    """Whether `part` broadcasts to the shape of x as it is."""
+    sizes = zip(reversed(part.shape), reversed(x.shape), strict=False)
+    return part.ndim <= x.ndim and all(own in (1, whole) for own, whole in sizes)
 
 
 def resampling_path(levels: Sequence[Level], jump: int, repeats: int) -> list[Level]:
