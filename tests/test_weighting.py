@@ -234,6 +234,31 @@ def test_pure_noise_counts_for_nothing(weighting):
     assert loss[1] > 0
 
 
+LONG = {
+    "linear": GaussianDiffusion(6000),
+    "the least that may be left": GaussianDiffusion(
+        40, lambda T: torch.full((T,), 1 - 1.01e-15 ** (2 / T), dtype=torch.float64)
+    ),
+}
+
+
+@pytest.mark.parametrize("prediction", PREDICTIONS)
+@pytest.mark.parametrize("weighting", [None, *WEIGHTINGS])
+@pytest.mark.parametrize("name", LONG)
+def test_float32_holds_every_loss_where_hardly_anything_is_left(name, weighting, prediction):
+    """At T - 1, where alpha^2 may be 1e-30: finite, and what float64 makes of it."""
+    process = LONG[name]
+    t, generator = torch.tensor([process.T - 1]), torch.Generator().manual_seed(0)
+    x0, noise = (torch.randn(1, 2, 3, 3, generator=generator) for _ in range(2))
+    losses = []
+    for dtype in (torch.float32, torch.float64):
+        given = {"prediction": prediction, "t": t, "noise": noise.to(dtype), "weighting": weighting}
+        loss, _ = diffusion_loss(lambda x, t, dtype=dtype: network(x, t).to(dtype), process, x0.to(dtype), **given)
+        losses.append(loss.double())
+    assert losses[0].isfinite().all()
+    torch.testing.assert_close(*losses, rtol=1e-3, atol=0)
+
+
 def test_what_has_no_even_weight_is_refused():
     pure = GaussianDiffusion(1000, lambda timesteps: zero_terminal_snr(linear_schedule(timesteps)))
     for process in (pure, GaussianDiffusion(1)):
