@@ -324,7 +324,7 @@ def test_churn_on_a_chain_that_ends_in_pure_noise():
 
 
 MEASURED = Path(__file__).parents[1] / "docs" / "results" / "distances.csv"
-AUTO_RUNS = ("cifar10", "emoji", "digits")  # those that the rule was made from; any of them may be missing
+AUTO_RUNS = ("cifar10", "emoji", "digits")  # those that the rule was made from; one of them may be missing
 
 
 def distances_within(budget):
@@ -344,7 +344,7 @@ def test_auto_follows_the_measurements(budget):
     A tolerance of 15% lets the table be measured anew without a change of rule for every pair that draws level.
     """
     runs = distances_within(budget).values()
-    assert runs
+    assert len(runs) >= 2  # the rule is about what several runs have in common
     means = {
         pair: math.exp(np.mean([math.log(distances[pair] / min(distances.values())) for distances in runs]))
         for pair in set.intersection(*map(set, runs))

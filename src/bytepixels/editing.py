@@ -27,7 +27,7 @@ def inpainted(denoise: Denoise, known: Tensor, mask: Tensor) -> Denoise:
     known: x0, [C, H, W] or [B, C, H, W]; mask: 0 (repaint) to 1 (keep), it broadcasts with `known`. With the true x0 a
     ddpm step is, there, exactly the forward chain's q(x_nxt | x_now, x0): the known part keeps its law at every level,
     in agreement with the x that the unknown part was estimated from (Lugmayr et al. 2022, eq. 8a, draws it afresh).
-    InputError for a mask out of range or of another shape.
+    InputError for a mask out of range, and for a mask or a known picture that does not fit x.
     """
     if mask.shape[-2:] != known.shape[-2:]:
         raise InputError(f"the mask must have the picture's size {list(known.shape[-2:])}, got {list(mask.shape[-2:])}")
