@@ -1,5 +1,6 @@
 """build: the names of a config become the objects that they promise, and randomness is a function of (seed, step)."""
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -23,7 +24,7 @@ from bytepixels.data.batches import Batches
 from bytepixels.errors import InputError
 from bytepixels.process import EDMProcess, Level, RectifiedFlow
 from bytepixels.runs.config import Config, NetworkConfig, ProcessConfig, SampleConfig, TrainConfig
-from bytepixels.samplers import SAMPLERS, best_sampler
+from bytepixels.samplers import MAX_CHURN, SAMPLERS, best_sampler
 from bytepixels.schedules import SCHEDULES, zero_terminal_snr
 from bytepixels.train.distributed import World
 from bytepixels.training import diffusion_loss
@@ -266,6 +267,23 @@ def test_options_reach_the_step():
     assert moved_by_noise(SampleConfig("heun")) == 0
     few, many = (SampleConfig("heun", steps=steps, churn=2.0, clip=False) for steps in (10, 20))
     assert moved_by_noise(few) > moved_by_noise(many) > 0  # each step has churn / steps
+
+
+def test_the_most_churn_is_a_step_whatever_it_is_divided_by():
+    """(most * steps) / steps may be the next number above: each step still multiplies sigma / alpha by sqrt(2)."""
+    config = replace(CONFIG, process=ProcessConfig(timesteps=50, prediction="x0"))
+    seen, process, network = [], build_process(config), LabelsNetwork()
+
+    def denoise(x, level):
+        seen.append(level.half_log_snr)
+        return x
+
+    for steps in range(1, 1001):
+        settings = SampleConfig("euler", steps=steps, churn=MAX_CHURN * steps)
+        _, step = build_sampling(network, config, settings, process, None)
+        step(X, process.level(1.0), process.level(1.5), denoise, torch.zeros_like)
+    assert any(MAX_CHURN * steps / steps > MAX_CHURN for steps in range(1, 1001))
+    assert seen == pytest.approx([1.0 - math.log(2) / 2] * 1000, abs=1e-9)
 
 
 @pytest.mark.parametrize(("diffusion", "spacing"), [("ddpm", "trailing"), ("edm", "karras"), ("flow", "trailing")])

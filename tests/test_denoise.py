@@ -71,6 +71,20 @@ def test_a_learned_variance_is_split_off():
     assert Denoiser(lambda x, t: x).estimate(X, LEVEL)[1] is None
 
 
+@pytest.mark.parametrize("shape", [(3, 1, 4, 1), (1, 1, 4, 4), (3, 2, 1, 1), (3, 3, 4, 4), (3, 1)])
+def test_an_output_that_would_spread_over_the_picture_is_refused(shape):
+    """x is [3, 1, 4, 4]; the third is twice the channels, of another size."""
+    with pytest.raises(
+        InputError, match=r"the network must return \[3, 1, 4, 4\] or twice the channels, got \[[13], [13]"
+    ):
+        Denoiser(lambda x, t: x.new_zeros(shape))(X, LEVEL)
+
+
+def test_one_channel_for_three_is_refused():
+    with pytest.raises(InputError, match=r"must return \[2, 3, 4, 4\] or twice the channels, got \[2, 1, 4, 4\]"):
+        Denoiser(lambda x, t: x[:, :1])(torch.zeros(2, 3, 4, 4), LEVEL)
+
+
 def test_the_variance_comes_from_the_same_evaluation():
     calls = []
 

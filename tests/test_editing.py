@@ -1,6 +1,7 @@
 """Editing against exact laws: Gaussian conditionals, the probability-flow map, samplers that must agree bit for bit."""
 
 import math
+import re
 from functools import partial
 from itertools import pairwise
 
@@ -170,6 +171,34 @@ def test_a_mask_between_0_and_1_is_a_share():
 def test_masks_that_are_refused(mask, sentence):
     with pytest.raises(InputError, match=sentence):
         inpainted(TWO_MODES.denoise, X[0], mask)
+
+
+@pytest.mark.parametrize(
+    ("known", "mask", "name"),
+    [
+        ((3, 1, 4, 4), (4, 4), "known picture"),
+        ((1, 4, 4), (4, 4), "known picture"),
+        ((2, 3, 4, 5), (4, 5), "known picture"),
+        ((1, 2, 3, 4, 4), (4, 4), "known picture"),
+        ((3, 4, 4), (3, 1, 4, 4), "mask"),
+        ((3, 4, 4), (2, 4, 4), "mask"),
+    ],
+    ids=["other batch", "one channel for three", "other size", "five axes", "mask of another batch", "two channels"],
+)
+def test_what_would_spread_over_the_picture_in_silence_is_refused(known, mask, name):
+    x, got = torch.zeros(2, 3, 4, 4), known if name == "known picture" else mask
+    denoise = inpainted(lambda x, level: x, torch.zeros(known), torch.ones(mask))
+    with pytest.raises(InputError, match=re.escape(f"the {name} must fit x [2, 3, 4, 4], got {list(got)}")):
+        denoise(x, Level(0.0, 0.8, 0.6))
+
+
+@pytest.mark.parametrize("mask", [(4, 4), (1, 4, 4), (3, 4, 4), (1, 1, 4, 4), (2, 1, 4, 4), (2, 3, 4, 4)])
+@pytest.mark.parametrize("known", [(3, 4, 4), (1, 3, 4, 4), (2, 3, 4, 4)])
+def test_one_picture_or_mask_serves_all(known, mask):
+    x = torch.zeros(2, 3, 4, 4)
+    known = torch.rand(known, generator=torch.Generator().manual_seed(0))
+    got = inpainted(lambda x, level: x, known, torch.ones(mask))(x, Level(0.0, 0.8, 0.6))
+    assert torch.equal(got, known.expand(2, 3, 4, 4))
 
 
 # ---- the path of resampling

@@ -16,7 +16,7 @@ from bytepixels.evaluate.ideal import IdealDenoiser, LinearGuess, Pictures
 from bytepixels.evaluate.loss import Errors, judge, levels_of, measure_errors
 from bytepixels.evaluate.loss_report import sentences
 from bytepixels.laws import Empirical
-from bytepixels.likelihood import ode_bits, variational_bound
+from bytepixels.likelihood import Measured, ode_bits, variational_bound
 from bytepixels.schedules import cosine_schedule, linear_schedule, zero_terminal_snr
 
 from .verbs.tiny import cli, picture, plain, train, words
@@ -186,6 +186,20 @@ def test_the_shares_and_their_errors_by_hand():
     assert verdict.perplexity == pytest.approx(np.exp([3, 1, 0.1]))
 
 
+def test_held_out_pictures_are_measured_against_their_own_trivial_errors():
+    """One that goes half of the way on every held-out picture has no standard error, however unlike the pictures are.
+
+    The ideal has a quarter of the trivial error at the free level and none at the copy: the ways are 3/4 and 1.
+    """
+    entropy = torch.tensor([[3.0], [0.1]]).expand(2, 3)
+    trivial, ideal = torch.tensor([1.0, 2.0, 3.0]).expand(2, 3), torch.tensor([[0.9, 0.4, 0.2], [0.0, 0.0, 0.0]])
+    held_trivial = torch.tensor([[1.0, 5.0, 3.0, 7.0], [4.0, 2.0, 9.0, 1.0]])
+    half = held_trivial * (1 - 0.5 * torch.tensor([[0.75], [1.0]]))
+    verdict = judge(Errors(trivial, trivial, ideal, entropy), Errors(half, held_trivial, None, None))
+    assert verdict.learnt_held_out == pytest.approx((0.5, 0), abs=1e-9)
+    assert verdict.memorised == pytest.approx((-0.5, 0), abs=1e-9)
+
+
 def test_without_held_out_pictures_it_does_not_say_that_it_memorises():
     entropy = torch.tensor([[3.0], [0.1]]).expand(2, 4)
     training = Errors(torch.ones(2, 4), torch.full((2, 4), 2.0), torch.zeros(2, 4), entropy)
@@ -207,6 +221,25 @@ def test_the_errors_do_not_depend_on_the_batch(digits):
     for one, other in zip(vars(whole).values(), vars(parts).values(), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
     assert sum(counts) == 10 * len(levels)
+
+
+def test_every_level_and_every_seed_has_its_own_noise(digits):
+    """What the run is shown, less the picture, is standard normal: other at every level, and for every other seed."""
+    pictures, levels, n = known(digits), levels_of(PROCESS, 6), 30
+    x0, seeds, seen = x0_of(digits[0][:n]), [*range(7, 7 + n - 1), 7], []
+
+    def run(x, level, label):
+        seen.append(((x - level.alpha * x0) / level.sigma).flatten(1))
+        return x
+
+    measure_errors(run, LinearGuess(pictures, CPU), None, levels, x0, None, seeds, n)
+    noise = torch.stack(seen).double()  # [levels, pictures, numbers]
+    assert noise.mean().abs() < 4 / math.sqrt(noise.numel())
+    assert noise.std().item() == pytest.approx(1, abs=4 / math.sqrt(2 * noise.numel()))
+    torch.testing.assert_close(noise[:, 0], noise[:, -1], rtol=0, atol=2e-4)  # seed 7, twice
+    rows = noise[:, :-1].flatten(0, 1)
+    alike = (rows @ rows.T / rows.shape[1]).fill_diagonal_(0)
+    assert alike.abs().max() < 6 / math.sqrt(rows.shape[1])
 
 
 @pytest.mark.parametrize(
@@ -253,6 +286,13 @@ def test_the_bits_of_batches_are_those_of_the_core(digits):
     ode = ode_bits(x0, process, denoiser, 4, 2, SeededNoise(seeds))
     torch.testing.assert_close(got.ode.value, ode.value.double(), rtol=1e-4, atol=1e-5)
     assert sum(counts) == 5 * plan.evaluations
+
+
+def test_the_probes_share_is_the_error_of_a_mean_of_independent_numbers():
+    """Errors 3 and 4 of two pictures: their mean has sqrt(3^2 + 4^2) / 2."""
+    value, errors = torch.tensor([1.0, 2.0]), torch.tensor([3.0, 4.0])
+    found = bits_of.numbers(bits_of.Bits({}, Measured(value, errors)))["ode"]
+    assert found == pytest.approx({"total": 1.5, "standard_error": 0.5, "of_it_probes": 2.5})
 
 
 def test_clipping_lowers_the_chains_bits_of_a_wild_network(digits):

@@ -57,9 +57,15 @@ def test_then_by_the_root_mean_square_of_the_last_ten():
 
 
 def test_losses_of_zero_leave_the_draws_uniform():
-    torch.testing.assert_close(
-        filled(torch.zeros(T, HISTORY)).probabilities(), torch.full((T,), 1 / T, dtype=torch.float64)
-    )
+    times = filled(torch.zeros(T, HISTORY))
+    torch.testing.assert_close(times.probabilities(), torch.full((T,), 1 / T, dtype=torch.float64))
+    t, weight = times.draw(1000, torch.Generator().manual_seed(0))
+    assert set(t.tolist()) == set(range(T))
+    torch.testing.assert_close(weight, torch.ones(1000))
+    times.update(torch.tensor([3]), torch.tensor([1e-9]))  # one loss that is not, however small, decides again
+    expected = torch.full((T,), UNIFORM / T, dtype=torch.float64)
+    expected[3] += 1 - UNIFORM
+    torch.testing.assert_close(times.probabilities(), expected)
 
 
 @pytest.mark.parametrize("n", [3, HISTORY + 2])

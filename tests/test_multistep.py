@@ -1,8 +1,10 @@
 """DPM-Solver++ 2S, 3M and SDE-2M, UniPC, iPNDM, DEIS, churn: their formulas, and diffusers' where it has them."""
 
+import csv
 import math
 from functools import partial
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -30,7 +32,7 @@ from bytepixels import (
     trajectory,
     zero_terminal_snr,
 )
-from bytepixels.multistep import exponential_weights
+from bytepixels.multistep import exponential_weights, unipc_step
 from bytepixels.samplers import MAX_CHURN, STOCHASTIC, best_sampler, renoised
 
 from .laws import GAUSSIAN, PATHS, TWO_MODES, linear_alpha_bar, log_snr_grid
@@ -52,9 +54,17 @@ def test_exponential_weights_integrate_lagrange_polynomials(start, nodes, h):
 
 
 @pytest.mark.parametrize("path", PATHS)
-def test_euler_is_ddim_without_eta(path):
+@pytest.mark.parametrize("name", ["euler", "ddim"])
+def test_euler_and_ddim_are_eulers_method_in_sigma_over_alpha(name, path):
+    """d(x / alpha) / d(sigma / alpha) = eps (Karras et al. 2022, eq. 4), a straight line per step, to the clean end."""
     levels = [*log_snr_grid(path, 6), CLEAN]
-    assert torch.equal(*(run(X, levels, TWO_MODES.denoise, SAMPLERS[name]) for name in ("euler", "ddim")))
+    states = trajectory(X, levels, TWO_MODES.denoise, SAMPLERS[name], refuse)
+    y = X / levels[0].alpha
+    for (_, alpha, sigma), nxt, state in zip(levels[:-1], levels[1:], states, strict=True):
+        x = (alpha * y).numpy()
+        eps = torch.from_numpy((x - alpha * TWO_MODES.expected_x0(x, alpha, sigma)) / sigma)
+        y = y + (nxt.sigma / nxt.alpha - sigma / alpha) * eps
+        torch.testing.assert_close(state, nxt.alpha * y, rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("path", PATHS)
@@ -172,14 +182,15 @@ def test_sde_2m_is_diffusers_on_the_same_noise():
 
 @pytest.mark.parametrize("path", PATHS)
 def test_sde_2m_converges_to_the_moments_of_gaussian_data(path):
-    """Moments by recursion over the measured affine maps of (x, last estimate, noise)."""
+    """Moments by recursion over the measured affine maps of (x, last estimate, noise): mean and covariance of the two.
+
+    The mean is exact, and the variance of order 2: with one estimate alone it would be of order 1.
+    """
     (m,), (S,) = GAUSSIAN.means, GAUSSIAN.variances
     step, errors = SAMPLERS["dpmpp_sde_2m"], []
     for n in (20, 40, 80):
         levels = log_snr_grid(path, n)
         (_, a, s), (_, a_end, s_end) = levels[0], levels[-1]
-        torch.manual_seed(0)
-        state = torch.zeros(3, dtype=torch.float64)  # x = state . (1, x_T, z...): track mean and covariance instead
         mean, covariance = np.array([a * m, 0.0]), np.diag([a**2 * S + s**2, 0.0])
         memory = None
         for now, nxt in pairwise(levels):
@@ -194,11 +205,10 @@ def test_sde_2m_converges_to_the_moments_of_gaussian_data(path):
             A = np.stack([go(1.0, 0.0, 0.0)[0] - origin, go(0.0, 1.0, 0.0)[0] - origin], axis=1)
             C = go(0.0, 0.0, 1.0)[0] - origin
             mean, covariance, memory = A @ mean + origin, A @ covariance @ A.T + np.outer(C, C), h
-        assert state.sum() == 0
-        errors.append((abs(mean[0] - a_end * m), abs(covariance[0, 0] - (a_end**2 * S + s_end**2))))
-    for coarse, fine in pairwise(errors):
-        assert fine[1] < 0.65 * coarse[1]
-    assert max(errors[-1]) < 5e-3
+        assert mean[0] == pytest.approx(a_end * m, abs=1e-12)
+        errors.append(abs(covariance[0, 0] - (a_end**2 * S + s_end**2)))
+    assert [math.log2(coarse / fine) for coarse, fine in pairwise(errors)] == pytest.approx([2, 2], abs=0.15)
+    assert errors[-1] < 5e-4
 
 
 @pytest.mark.parametrize("process", [GaussianDiffusion(1000), EDMProcess(), RectifiedFlow()], ids=["vp", "edm", "flow"])
@@ -292,10 +302,18 @@ def test_every_sampler_works_at_one_step_and_on_every_process(name):
                 assert name == "heun" or last.abs().max() < 30  # the exact estimate of a mixture is not bounded
 
 
-def test_order_is_bound_with_partial():
-    levels = [*log_snr_grid("vp", 9), CLEAN]
-    third = run(X, levels, TWO_MODES.denoise, partial(SAMPLERS["unipc_3"].func, order=3))
-    assert torch.equal(third, run(X, levels, TWO_MODES.denoise, SAMPLERS["unipc_3"]))
+@pytest.mark.parametrize("path", PATHS)
+def test_the_order_is_bound_with_partial(path):
+    """UniPC-1 by hand: ddim's step, then again with the line through both ends' estimates before the next one."""
+    first, middle, last = log_snr_grid(path, 2, -1.0, 1.0)
+    h = middle.half_log_snr - first.half_log_snr
+    x0, c = TWO_MODES.denoise(X, first), -math.expm1(-h)  # c: the integral of exp(u - end) over the step
+    guess = middle.sigma / first.sigma * X + middle.alpha * c * x0
+    x1 = TWO_MODES.denoise(guess, middle)
+    corrected = guess + middle.alpha * (1 - c / h) * (x1 - x0)  # and of exp(u - end) times the share of the way
+    end = last.sigma / middle.sigma * corrected - last.alpha * math.expm1(-h) * x1
+    states = trajectory(X, [first, middle, last], TWO_MODES.denoise, partial(unipc_step, order=1), refuse)
+    torch.testing.assert_close(torch.stack([*states]), torch.stack([guess, end]), rtol=1e-9, atol=1e-9)
 
 
 def test_churn_on_a_chain_that_ends_in_pure_noise():
@@ -305,11 +323,31 @@ def test_churn_on_a_chain_that_ends_in_pure_noise():
     assert last.isfinite().all()
 
 
-def test_auto_follows_the_measurements():
-    """RESULTS.md: on trained runs, even in t below 20 steps and even in log SNR from there on."""
-    assert [best_sampler(steps) for steps in (1, 19, 20, 1000)] == [
-        ("unipc_3", "trailing"),
-        ("unipc_3", "trailing"),
-        ("unipc_3", "log_snr"),
-        ("unipc_3", "log_snr"),
-    ]
+MEASURED = Path(__file__).parents[1] / "docs" / "results" / "distances.csv"
+AUTO_RUNS = ("cifar10", "emoji", "digits")  # those that the rule was made from; one of them may be missing
+
+
+def distances_within(budget):
+    """{run: {(sampler, spacing): distance}}, each pair with the most evaluations that the budget allows."""
+    with open(MEASURED, newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["run"] in AUTO_RUNS and int(row["evaluations"]) <= budget]
+    found = {}
+    for row in sorted(rows, key=lambda row: int(row["evaluations"])):
+        found.setdefault(row["run"], {})[row["sampler"], row["spacing"]] = float(row["distance"])
+    return found
+
+
+@pytest.mark.parametrize("budget", [5, 6, 8, 10, 15, 20, 50])
+def test_auto_follows_the_measurements(budget):
+    """LOG.md: of all pairs of sampler and grid it has the least geometric mean over the runs of distance / best.
+
+    A tolerance of 15% lets the table be measured anew without a change of rule for every pair that draws level.
+    """
+    runs = distances_within(budget).values()
+    assert len(runs) >= 2  # the rule is about what several runs have in common
+    means = {
+        pair: math.exp(np.mean([math.log(distances[pair] / min(distances.values())) for distances in runs]))
+        for pair in set.intersection(*map(set, runs))
+    }
+    assert len(means) > 20  # there is a choice
+    assert means[best_sampler(budget)] <= 1.15 * min(means.values())

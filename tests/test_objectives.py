@@ -356,6 +356,43 @@ def test_a_chain_of_one_has_no_log_snr_to_be_even_in():
         assert step_of(ProcessConfig(timesteps=1, objective=objective, variance=variance))[0].losses.isfinite().all()
 
 
+@pytest.mark.parametrize("weighting", ["uniform", "sigmoid"])
+@pytest.mark.parametrize(("diffusion", "prediction"), [("edm", "eps"), ("edm", "v"), ("flow", "v")])
+def test_timesteps_are_ddpms_alone(diffusion, prediction, weighting):
+    """--timesteps 1 takes nothing from the others' log SNR, nor from the steps that they are sampled in."""
+    settings = ProcessConfig(diffusion=diffusion, timesteps=1, prediction=prediction, weighting=weighting)
+    assert Config(process=settings, sample=SampleConfig(steps=50)).process == settings
+    assert step_of(settings)[0].losses.isfinite().all()
+
+
+PURE = [GaussianDiffusion(T, lambda n: zero_terminal_snr(linear_schedule(n))), RectifiedFlow()]
+
+
+@pytest.mark.parametrize("process", PURE, ids=["zero terminal snr", "flow"])
+def test_at_pure_noise_eps_has_its_own_loss_and_no_other(process):
+    """Its error is that of x0 times alpha / sigma: where alpha is 0, no weight of x0's error and no bound exist."""
+    x0, noise = pictures(2), torch.randn(2, 1, 3, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    t = torch.tensor([T - 1, 3]) if process.whole_times else torch.tensor([1.0, 0.3])
+    loss, _ = diffusion_loss(network, process, x0, "eps", t=t, noise=noise)
+    assert loss[0].item() == pytest.approx((network(noise, t.double())[0] - noise[0]).square().mean().item())
+    assert loss.isfinite().all()
+    for options in ({"weighting": name} for name in WEIGHTINGS):
+        with pytest.raises(InputError, match="eps says nothing about x0 at pure noise"):
+            diffusion_loss(network, process, x0, "eps", t=t, noise=noise, **options)
+        for prediction in ("x0", "v"):
+            if process.whole_times and options["weighting"] in ("uniform", "sigmoid"):
+                continue  # has a refusal of its own
+            assert diffusion_loss(network, process, x0, prediction, t=t, noise=noise, **options)[0].isfinite().all()
+
+
+@pytest.mark.parametrize(("model", "objective"), [(network, "vlb"), (learned, "vlb"), (learned, "hybrid")])
+def test_at_pure_noise_eps_has_no_bound(model, objective):
+    x0, t = pictures(2), torch.tensor([T - 1, 3])
+    with pytest.raises(InputError, match="eps says nothing about x0 at pure noise"):
+        diffusion_loss(model, PURE[0], x0, "eps", t=t, objective=objective)
+    assert diffusion_loss(model, PURE[0], x0, "v", t=t, objective=objective)[0].isfinite().all()
+
+
 def test_the_bound_of_a_chain_that_ends_in_pure_noise():
     """Its last term is about the mean alone: nothing of x_t is left in it."""
     process = GaussianDiffusion(50, lambda n: zero_terminal_snr(linear_schedule(n)))

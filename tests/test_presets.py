@@ -137,7 +137,7 @@ def test_unknown_keys_and_impossible_values_raise(values, sentence):
         (lambda: SampleConfig(eta=0.5, sampler="auto"), "--eta belongs to --sampler ddim"),
         (lambda: SampleConfig("dpmpp_2m", churn=1.0), "--churn needs --sampler heun, euler or ddim, .*got dpmpp_2m"),
         (lambda: SampleConfig("heun", steps=10, churn=4.2), r"--churn must be in 0\.\.4\.142 .*, got 4\.2"),
-        (lambda: SampleConfig("heun", churn=-1.0), r"--churn must be in 0\.\.20\.71 .*, got -1"),
+        (lambda: SampleConfig("heun", churn=-1.0), r"--churn must be in 0\.\.20\.710 .*, got -1"),
         (lambda: SampleConfig(reverse_variance="small"), "--reverse-variance belongs to --sampler ddpm, got ddim"),
         (lambda: SampleConfig("ddpm", reverse_variance="big"), "--reverse-variance must be one of auto, small, large"),
         (lambda: SampleConfig(guidance_rescale=1.1), r"--guidance-rescale must be in 0\.\.1, got 1\.1"),
@@ -149,6 +149,17 @@ def test_unknown_keys_and_impossible_values_raise(values, sentence):
 def test_each_config_checks_itself(make, sentence):
     with pytest.raises(InputError, match=sentence):
         make()
+
+
+@pytest.mark.parametrize("steps", [1, 7, 18, 50, 250, 1000])
+def test_the_churn_that_a_refusal_offers_is_accepted(steps):
+    with pytest.raises(InputError) as refused:
+        SampleConfig("heun", steps=steps, churn=steps)
+    (limit,) = re.findall(r"--churn must be in 0\.\.(\S+) \(0\.414 for each of", str(refused.value))
+    assert float(limit) == pytest.approx((2**0.5 - 1) * steps, abs=1e-3)
+    assert SampleConfig("heun", steps=steps, churn=float(limit)).churn == float(limit)
+    with pytest.raises(InputError, match=f"got {float(limit) + 0.002:g}"):
+        SampleConfig("heun", steps=steps, churn=float(limit) + 0.002)
 
 
 def test_the_config_knows_every_name_that_can_be_built():

@@ -147,6 +147,40 @@ def test_times_are_uniform_over_all_timesteps():
     assert GaussianDiffusion(1).draw_times(3).tolist() == [0, 0, 0]
 
 
+# ---- how little of the picture may be left
+
+
+def constant_betas(left):
+    """Fifty alike, after which sqrt(alpha_bar) is `left`."""
+    return lambda T: torch.full((T,), 1 - left ** (2 / T), dtype=torch.float64)
+
+
+@pytest.mark.parametrize(
+    ("T", "schedule", "alpha_bar"),
+    [
+        (7000, linear_schedule, linear_alpha_bar(7000)[-1]),
+        (7000, zero_snr_linear, zero_snr_alpha_bar(7000)[-2]),  # the last is 0, which float32 can hold
+        (50, constant_betas(0.99e-15), 0.99e-15**2),
+    ],
+    ids=["linear", "zero terminal snr", "just below"],
+)
+def test_a_schedule_that_leaves_less_than_float32_can_hold_is_refused(T, schedule, alpha_bar):
+    sentence = f"{T} timesteps of this schedule leave {alpha_bar**0.5:.1e} of a picture .* less than 1e-15, which"
+    with pytest.raises(InputError, match=sentence):
+        GaussianDiffusion(T, schedule)
+
+
+@pytest.mark.parametrize(
+    ("T", "schedule"),
+    [(6000, linear_schedule), (50, constant_betas(1.01e-15)), (20_000, cosine_schedule), (1, zero_snr_linear)],
+    ids=["linear", "just above", "cosine", "pure noise"],
+)
+def test_what_float32_holds_is_not(T, schedule):
+    alpha, _ = GaussianDiffusion(T, schedule).alpha_sigma(torch.tensor([T - 1]))
+    expected = np.sqrt(np.prod(1 - schedule(T).numpy()))
+    assert alpha.item() == pytest.approx(expected, rel=1e-6, abs=0)
+
+
 # ---- levels
 
 COUNTS_OF_1000 = [*range(1, 34), *range(40, 1000, 21), 500, 501, 998, 999, 1000]

@@ -6,7 +6,7 @@ from itertools import pairwise
 import pytest
 import torch
 
-from bytepixels import SAMPLERS, GaussianDiffusion, RectifiedFlow, samplers
+from bytepixels import SAMPLERS, EDMProcess, GaussianDiffusion, RectifiedFlow, samplers
 from bytepixels.checks import bound, common, moments, orders, pictures, processes, seeds
 from bytepixels.checks.common import Check, log_snr_grid
 from bytepixels.laws import GAUSSIAN
@@ -194,6 +194,22 @@ def test_processes_see_what_is_wrong(monkeypatch, attribute, broken, rows):
     assert failed(processes.process_checks()) == {f"linear: {row}" for row in rows}
 
 
+def test_a_table_that_is_not_the_product_of_its_betas_is_seen(monkeypatch):
+    """The grid and add_noise read it alike, so between them nothing is wrong."""
+    wrong = GaussianDiffusion()
+    wrong.betas = wrong.betas.roll(1)
+    monkeypatch.setattr(processes, "processes", lambda: {"right": GaussianDiffusion(), "wrong": wrong})
+    assert failed(processes.process_checks()) == {"wrong: levels and add_noise agree"}
+
+
+@pytest.mark.parametrize("cls", [EDMProcess, RectifiedFlow])
+def test_a_grid_at_other_times_than_training_is_seen(monkeypatch, cls):
+    right = cls.level
+    monkeypatch.setattr(cls, "level", lambda self, at: right(self, at)._replace(t=right(self, at + 1e-6).t))
+    monkeypatch.setattr(processes, "processes", lambda: {"wrong": cls()})
+    assert "wrong: levels and add_noise agree" in failed(processes.process_checks())
+
+
 def test_a_wrong_target_is_seen_in_every_process(monkeypatch):
     right = processes.target
     monkeypatch.setattr(processes, "target", lambda kind, *rest: (-1 if kind == "v" else 1) * right(kind, *rest))
@@ -218,6 +234,13 @@ def test_the_bound_sees_what_is_wrong(monkeypatch, what, change, least):
     right = getattr(bound, what)
     monkeypatch.setattr(bound, what, lambda *args: change(right(*args)))
     assert len(failed(bound.bound_checks())) >= least
+
+
+def test_a_decoder_of_another_width_is_seen(monkeypatch):
+    """Its probabilities add up to 1 all the same."""
+    right = bound.log_likelihood_of_bins
+    monkeypatch.setattr(bound, "log_likelihood_of_bins", lambda x0, mean, wide: right(x0, mean, wide + 1e-6))
+    assert failed(bound.bound_checks()) == {"probability of each of 256 grey levels"}
 
 
 # ---- pictures

@@ -27,7 +27,7 @@ def inpainted(denoise: Denoise, known: Tensor, mask: Tensor) -> Denoise:
     known: x0, [C, H, W] or [B, C, H, W]; mask: 0 (repaint) to 1 (keep), it broadcasts with `known`. With the true x0 a
     ddpm step is, there, exactly the forward chain's q(x_nxt | x_now, x0): the known part keeps its law at every level,
     in agreement with the x that the unknown part was estimated from (Lugmayr et al. 2022, eq. 8a, draws it afresh).
-    InputError for a mask out of range or of another shape.
+    InputError for a mask out of range, and for a mask or a known picture that does not fit x.
     """
     if mask.shape[-2:] != known.shape[-2:]:
         raise InputError(f"the mask must have the picture's size {list(known.shape[-2:])}, got {list(mask.shape[-2:])}")
@@ -36,12 +36,18 @@ def inpainted(denoise: Denoise, known: Tensor, mask: Tensor) -> Denoise:
         raise InputError(f"the mask must lie in 0..1, got {low:g}..{high:g}")
 
     def inpaint(x: Tensor, level: Level) -> Tensor:
-        for name, part in (("known picture", known), ("mask", mask)):
-            if torch.broadcast_shapes(part.shape, x.shape) != x.shape:
-                raise InputError(f"the {name} must broadcast with x {list(x.shape)}, got {list(part.shape)}")
+        for name, part, whole in (("known picture", known, 3), ("mask", mask, 2)):
+            if part.shape[-whole:] != x.shape[-whole:] or not _spreads(part, x):
+                raise InputError(f"the {name} must fit x {list(x.shape)}, got {list(part.shape)}")
         return torch.lerp(denoise(x, level), known.to(x), mask.to(x))
 
     return inpaint
+
+
+def _spreads(part: Tensor, x: Tensor) -> bool:
+    """Whether `part` broadcasts to the shape of x as it is."""
+    sizes = zip(reversed(part.shape), reversed(x.shape), strict=False)
+    return part.ndim <= x.ndim and all(own in (1, whole) for own, whole in sizes)
 
 
 def resampling_path(levels: Sequence[Level], jump: int, repeats: int) -> list[Level]:

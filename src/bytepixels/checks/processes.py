@@ -1,5 +1,6 @@
-"""The processes against themselves: every way to the same number, and every way there and back."""
+"""The processes against their definitions and themselves: every way to the same number, every way there and back."""
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -50,13 +51,25 @@ def _pictures(levels: Sequence[Level]) -> tuple[Tensor, Tensor]:
 
 
 def _disagreement(process: Process, levels: Sequence[Level]) -> float:
-    """The grid's alpha and sigma against alpha_sigma(t), and x_t made of them against add_noise."""
+    """The grid, alpha_sigma(t) and add_noise against what t stands for by the process' definition."""
     t, (x0, noise) = _times(process, levels), _pictures(levels)
-    alpha, sigma = torch.tensor([level[1:] for level in levels], dtype=torch.float64).T[..., None, None, None]
-    one, other = process.alpha_sigma(t, torch.float64)
+    alpha, sigma = torch.tensor(_defined(process, levels), dtype=torch.float64)[..., None, None, None]
+    grid = torch.tensor([level[1:] for level in levels], dtype=torch.float64).T[..., None, None, None]
     x_t, _ = process.add_noise(x0, t, noise)
-    parts = (one - alpha, (other - sigma) / sigma, (x_t - alpha * x0 - sigma * noise) / sigma)
+    parts = [(x_t - alpha * x0 - sigma * noise) / sigma]
+    for one, other in (grid, process.alpha_sigma(t, torch.float64)):
+        parts += [one - alpha, (other - sigma) / sigma]
     return largest(torch.cat([part.flatten() for part in parts]))
+
+
+def _defined(process: Process, levels: Sequence[Level]) -> tuple[list[float], list[float]]:
+    """alpha and sigma at every t: from the product of 1 - beta up to t, exp(4 t) for EDM, 1 - t and t for the flow."""
+    if isinstance(process, GaussianDiffusion):
+        kept = [math.prod(1 - beta for beta in process.betas[: int(level.t) + 1].tolist()) for level in levels]
+        return [math.sqrt(part) for part in kept], [math.sqrt(1 - part) for part in kept]
+    if isinstance(process, EDMProcess):
+        return [1.0 for _ in levels], [math.exp(4 * level.t) for level in levels]
+    return [1 - level.t for level in levels], [level.t for level in levels]
 
 
 def _inversion(process: Process, levels: Sequence[Level]) -> float:
