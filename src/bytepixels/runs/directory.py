@@ -17,11 +17,12 @@ import torch
 from ..errors import InputError
 from ..version import __version__
 from .config import Config
-from .files import TEMPORARY, DamagedError, read_sealed, reason, write_sealed, write_whole
+from .files import TEMPORARY, DamagedError, leftovers, read_sealed, reason, write_sealed, write_whole
 from .lock import HOLDER
 from .lock import NAME as LOCK
 
 FORMAT = 1
+CHECKPOINTS = "checkpoints"
 CONFIG, SPARE = "config.json", ".config.json"  # the same twice: without it all checkpoints would be lost
 
 
@@ -40,7 +41,7 @@ class Run:
 
     @property
     def checkpoints(self) -> Path:
-        return self.path / "checkpoints"
+        return self.path / CHECKPOINTS
 
     @property
     def samples(self) -> Path:
@@ -94,6 +95,11 @@ class Run:
 def new_id() -> str:
     """What tells a run from every other."""
     return uuid4().hex
+
+
+def run_leftovers(path: Path) -> list[Path]:
+    """What processes that were killed left half written or half removed in the run at `path`."""
+    return leftovers(path) + leftovers(path / CHECKPOINTS)
 
 
 def is_run(path: Path) -> bool:

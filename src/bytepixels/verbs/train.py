@@ -11,7 +11,8 @@ from ..errors import InputError
 from ..progress import Progress
 from ..runs.checkpoint import list_checkpoints
 from ..runs.config import Config, DataConfig, changed_settings, read_config
-from ..runs.directory import Run, is_free, is_run, make_folder, new_id, open_run
+from ..runs.directory import Run, is_free, is_run, make_folder, new_id, open_run, run_leftovers
+from ..runs.files import remove
 from ..runs.lock import RunLock
 from ..signals import Stop, stop_on_signals
 from ..train.loop import total_steps
@@ -26,7 +27,7 @@ def train(source: str, config: Config, path: Path) -> int:
     device = best_device(config.train.device)
     with RunLock(path) as lock:
         if is_run(path):
-            lock.take()
+            take(lock)
         packed = pack_with_progress(source, as_asked(config.data, path))
         if len(packed) < FEW:
             print(f"note: {len(packed)} pictures are few; the model may learn to copy them")
@@ -40,13 +41,20 @@ def train(source: str, config: Config, path: Path) -> int:
     return 0
 
 
+def take(lock: RunLock) -> None:
+    """Take the lock and remove what a process that was killed did not finish. InputError when another one has it."""
+    lock.take()
+    for stale in run_leftovers(lock.run):
+        remove(stale)
+
+
 def fit(trainer: Trainer, lock: RunLock, stop: Stop) -> int:
     """Begin the run, if it has not begun, and train. A full disk, or one that cannot be written, is a TrainingError."""
     path = trainer.run.path
     try:
         if not lock.held:
             make_folder(path, "--run")
-            lock.take()
+            take(lock)
             if is_run(path):
                 raise InputError(f"{path} was begun by another process just now; the same command goes on with it")
         trainer.run.save()
