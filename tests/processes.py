@@ -53,9 +53,14 @@ def strike_at(folder, count, signals):
     sys.addaudithook(hook)
 
 
-def touches(scratch, folder, *words):
+def empty_cache(path):
+    """For `before`: nothing has been packed yet."""
+    os.environ["BYTEPIXELS_CACHE"] = str(path)
+
+
+def touches(scratch, folder, *words, before=None):
     """How often a command touches a folder."""
-    code, text = run_in_process(scratch, *words, at=(folder, None, ()))
+    code, text = run_in_process(scratch, *words, at=(folder, None, ()), before=before)
     assert code == 0, text
     return text.count("touch: ")
 
