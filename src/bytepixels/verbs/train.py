@@ -1,5 +1,7 @@
 """train SOURCE: from pictures to a run; the same line again goes on where it stopped."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -12,7 +14,7 @@ from ..progress import Progress
 from ..runs.checkpoint import list_checkpoints
 from ..runs.config import Config, DataConfig, changed_settings, read_config
 from ..runs.directory import Run, is_free, is_run, make_folder, new_id, open_run, run_leftovers
-from ..runs.files import remove
+from ..runs.files import reason, remove
 from ..runs.lock import RunLock
 from ..signals import Stop, stop_on_signals
 from ..train.loop import total_steps
@@ -32,7 +34,7 @@ def train(source: str, config: Config, path: Path) -> int:
         if len(packed) < FEW:
             print(f"note: {len(packed)} pictures are few; the model may learn to copy them")
         run = prepare_run(packed, source, config, path, device)
-        with stop_on_signals() as stop:
+        with stop_on_signals() as stop, _full_disk(path):
             trainer = Trainer(run, packed, device)  # what does not fit together is refused here: nothing is written yet
             if trainer.state.step < total_steps(run.config.train):
                 return fit(trainer, lock, stop)
@@ -49,19 +51,26 @@ def take(lock: RunLock) -> None:
 
 
 def fit(trainer: Trainer, lock: RunLock, stop: Stop) -> int:
-    """Begin the run, if it has not begun, and train. A full disk, or one that cannot be written, is a TrainingError."""
+    """Begin the run, if it has not begun, and train."""
     path = trainer.run.path
+    if not lock.held:
+        make_folder(path, "--run")
+        take(lock)
+        if is_run(path):
+            raise InputError(f"{path} was begun by another process just now; the same command goes on with it")
+    trainer.run.save()
+    return trainer.fit(stop)
+
+
+@contextmanager
+def _full_disk(path: Path) -> Iterator[None]:
+    """A disk that is full or cannot be written is a TrainingError, in one sentence."""
     try:
-        if not lock.held:
-            make_folder(path, "--run")
-            take(lock)
-            if is_run(path):
-                raise InputError(f"{path} was begun by another process just now; the same command goes on with it")
-        trainer.run.save()
-        return trainer.fit(stop)
+        yield
     except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
         intact = "the run is intact up to its last checkpoint, and the same command goes on from there"
-        raise TrainingError(f"training stopped: {error}; {intact}") from error
+        raise TrainingError(f"training stopped: {where}{reason(error)}; {intact}") from error
 
 
 def as_asked(data: DataConfig, path: Path) -> DataConfig:
