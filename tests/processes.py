@@ -15,7 +15,7 @@ FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(
     ["bytepixels.verbs.trainer", "bytepixels.verbs.train", "torch._dynamo", "tyro", "PIL.Image"]
 )
-PATIENCE = 120  # seconds
+PATIENCE = 600  # seconds
 REMOVALS = {"os.remove", "os.rmdir"}
 TOUCHES = REMOVALS | {"os.rename", "os.mkdir", "open"}
 

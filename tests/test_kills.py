@@ -14,7 +14,7 @@ import time
 import numpy as np
 import pytest
 
-from .processes import run_in_process, touches
+from .processes import Training, run_in_process, touches
 from .verbs.tiny import STEP, TINY, checkpoints, log_of, same_bits, words
 
 STEPS_A_LIFE = 6  # on average
@@ -92,40 +92,49 @@ def test_killed_at_each_touch_of_its_folder(tmp_path, pictures, straight):
 # At random instants, a hundred times
 
 
-def start(pictures, run, steps):
-    words = [sys.executable, "-m", "bytepixels", *command(pictures, run, steps)]
-    return subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-
-
 def wait_for_training(process, run):
     """Until this process has written config.json: its steps are next."""
-    path, deadline = run / "config.json", time.monotonic() + 120
+    path = run / "config.json"
     before = path.stat().st_mtime_ns if path.exists() else 0
-    while not (path.exists() and path.stat().st_mtime_ns > before):
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.001)
+    process.until(lambda: path.exists() and path.stat().st_mtime_ns > before)
 
 
-def finish(pictures, run, steps):
+def finish(tmp_path, pictures, run, steps):
     """Train to the end; seconds a step."""
-    process = start(pictures, run, steps)
-    wait_for_training(process, run)
-    began = time.monotonic()
-    error = process.communicate(timeout=900)[1]
-    assert (process.returncode, "warning" in error) == (0, False), error
+    with Training(tmp_path, *command(pictures, run, steps)) as process:
+        wait_for_training(process, run)
+        began = time.monotonic()
+        code = process.wait()
+        assert (code, "warning" in process.text) == (0, False), process.text
     return (time.monotonic() - began) / steps
 
 
-def kill(process, run):
-    """SIGKILL; what it was in the middle of."""
-    assert process.poll() is None, process.communicate()
-    process.kill()
-    error = process.communicate()[1]
-    assert "Traceback" not in error
-    assert "warning" not in error
+def killed_in(run, text):
+    """What a process was in the middle of when it was killed, from what it left."""
+    assert "Traceback" not in text
+    assert "warning" not in text
     left = [path.name for path in run.glob("checkpoints/.tmp-*")]
     return "save" if any("removed" not in name for name in left) else "removal" if left else "step"
+
+
+def killed_while_it_starts(pictures, run, steps, seconds):
+    """A process from nothing, with all its imports."""
+    words = [sys.executable, "-m", "bytepixels", *command(pictures, run, steps)]
+    process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    time.sleep(seconds)
+    assert process.poll() is None, process.communicate()
+    process.kill()
+    killed_in(run, process.communicate()[1])
+    return "start"
+
+
+def killed_while_it_trains(tmp_path, pictures, run, steps, seconds):
+    """A process that is forked with the imports done."""
+    with Training(tmp_path, *command(pictures, run, steps)) as process:
+        wait_for_training(process, run)
+        time.sleep(seconds)
+        assert process.kill() == -signal.SIGKILL, process.text
+        return killed_in(run, process.text)
 
 
 @pytest.mark.slow
@@ -133,20 +142,16 @@ def test_a_hundred_kills(tmp_path, pictures, capsys):
     """Nine in ten while it trains, after up to a dozen steps; the others at any instant from its start."""
     began, kills, between = time.monotonic(), 100, random.Random(0).uniform
     steps, run, whole = 3 * STEPS_A_LIFE * kills, tmp_path / "killed", tmp_path / "straight"
-    pace = finish(pictures, whole, steps)
+    pace = finish(tmp_path, pictures, whole, steps)
     found = {"save": 0, "removal": 0, "step": 0, "start": 0}
     for count in range(kills):
-        process = start(pictures, run, steps)
         if count % 10 == 9:
-            time.sleep(between(0, 3))
-            kill(process, run)
-            found["start"] += 1
+            found[killed_while_it_starts(pictures, run, steps, between(0, 3))] += 1
         else:
-            wait_for_training(process, run)
-            time.sleep(between(0, 2 * STEPS_A_LIFE * pace))
-            found[kill(process, run)] += 1
+            seconds = between(0, 2 * STEPS_A_LIFE * pace)
+            found[killed_while_it_trains(tmp_path, pictures, run, steps, seconds)] += 1
     reached = log_of(run)[-1]["step"]
-    finish(pictures, run, steps)
+    finish(tmp_path, pictures, run, steps)
     assert_the_same(run, whole)
     with capsys.disabled():
         print(f"\n{sum(found.values())} kills before step {reached} of {steps}, in the middle of: {found}; then")
