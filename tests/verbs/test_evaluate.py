@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from bytepixels.data import pack
+from bytepixels.runs.files import read_sealed, write_sealed
 
-from .tiny import cli, plain, read_json, train, words
+from .tiny import cli, plain, train, words
 
 FEW = words("-n 12 --ode-steps 1 --probes 1")
 
@@ -43,12 +44,12 @@ def run(source, tmp_path_factory):
 
 
 def as_if(run, to, part, **settings):
-    """A copy of the run whose config says otherwise."""
+    """A copy of the run whose config says otherwise, sealed as if that had been meant."""
     shutil.copytree(run, to)
-    saved = read_json(to / "config.json")
+    saved = read_sealed(to / "config.json", "id")
     assert saved["config"][part].keys() >= settings.keys()
     saved["config"][part] |= settings
-    (to / "config.json").write_text(json.dumps(saved))
+    write_sealed(to / "config.json", saved)
     return to
 
 
@@ -91,7 +92,7 @@ def test_estimates_are_clipped_where_the_run_samples_so(run, tmp_path):
 def test_a_run_that_mirrors_is_compared_with_the_mirror_images_too(run, tmp_path):
     """At the noisiest level the ideal knows nothing: it may have been any picture of the class, or twice as many."""
     own, mirrored = (
-        measured(as_if(run, tmp_path / flip, "data", flip=flip), "--loss", *FEW)["loss"] for flip in ("no", "yes")
+        measured(as_if(run, tmp_path / flip, "data", flip=flip), "--loss", "-n", 12)["loss"] for flip in ("no", "yes")
     )
     assert mirrored["perplexity"][0] == pytest.approx(2 * own["perplexity"][0], rel=1e-3)
     assert mirrored["perplexity"][-1] == pytest.approx(1, abs=1e-3)

@@ -18,11 +18,12 @@ import torch
 from ..errors import InputError
 from ..version import __version__
 from .config import Config
-from .files import TEMPORARY, DamagedError, one_line, read_sealed, reason, write_sealed, write_whole
+from .files import TEMPORARY, DamagedError, leftovers, one_line, read_sealed, reason, write_sealed, write_whole
 from .lock import HOLDER
 from .lock import NAME as LOCK
 
 FORMAT = 1
+CHECKPOINTS = "checkpoints"
 CONFIG, SPARE = "config.json", ".config.json"  # the same twice: without it all checkpoints would be lost
 
 
@@ -41,7 +42,7 @@ class Run:
 
     @property
     def checkpoints(self) -> Path:
-        return self.path / "checkpoints"
+        return self.path / CHECKPOINTS
 
     @property
     def samples(self) -> Path:
@@ -95,6 +96,11 @@ class Run:
 def new_id() -> str:
     """What tells a run from every other."""
     return uuid4().hex
+
+
+def run_leftovers(path: Path) -> list[Path]:
+    """What processes that were killed left half written or half removed in the run at `path`."""
+    return leftovers(path) + leftovers(path / CHECKPOINTS)
 
 
 def is_run(path: Path) -> bool:
@@ -167,12 +173,14 @@ def provenance() -> dict[str, Any]:
 
 def make_folder(path: Path, flag: str) -> None:
     """Make a folder to write to, and those above it; InputError, naming the flag it came from, where that fails."""
+    done = "made"
     try:
         path.mkdir(parents=True, exist_ok=True)
+        done = "written"
         with TemporaryFile(dir=path):  # permissions alone do not tell
             pass
     except OSError as error:
-        raise InputError(f"{flag}: the folder {path} cannot be written ({error.strerror})") from error
+        raise InputError(f"{flag}: the folder {path} cannot be {done} ({error.strerror})") from error
 
 
 def _as_list(value: Any) -> list[Any]:

@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 
 from ..errors import InputError
 from .checkpoint import PRUNED, STEMS, check_files, list_checkpoints, read_state
-from .directory import CONFIG, SPARE, Run, open_run
+from .directory import CHECKPOINTS, CONFIG, SPARE, Run, open_run
 from .files import DamagedError
 from .lock import in_use
 
@@ -96,7 +96,7 @@ def find_runs(folder: Path) -> list[Path]:
 
 
 def _like_a_run(path: Path) -> bool:
-    return any((path / name).is_file() for name in (CONFIG, SPARE)) or bool(list_checkpoints(path / "checkpoints"))
+    return any((path / name).is_file() for name in (CONFIG, SPARE)) or bool(list_checkpoints(path / CHECKPOINTS))
 
 
 def look_at(path: Path, thorough: bool) -> Overview:

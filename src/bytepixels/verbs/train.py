@@ -1,6 +1,7 @@
 """train SOURCE: from pictures to a run; the same line again goes on where it stopped."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,8 @@ from ..errors import InputError
 from ..progress import Progress
 from ..runs.checkpoint import list_checkpoints
 from ..runs.config import Config, DataConfig, changed_settings, read_config
-from ..runs.directory import Run, is_free, is_run, make_folder, new_id, open_run
+from ..runs.directory import Run, is_free, is_run, make_folder, new_id, open_run, run_leftovers
+from ..runs.files import reason, remove
 from ..runs.lock import RunLock
 from ..signals import Stop, stop_on_signals
 from ..train.distributed import World, join, own_device
@@ -31,12 +33,12 @@ def train(source: str, config: Config, path: Path) -> int:
     """
     device = best_device(own_device(config.train.device))
     with join(device) as world, RunLock(path) as lock:
-        world.decide(lambda: lock.take() if is_run(path) else None)
+        world.decide(lambda: take(lock) if is_run(path) else None)
         packed = pack_with_progress(source, as_asked(config.data, path))
         if len(packed) < FEW:
             print(f"note: {len(packed)} pictures are few; the model may learn to copy them")
         run = shared_run(world, packed, lambda: prepare_run(packed, source, config, path, device))
-        with stop_on_signals() as stop:
+        with stop_on_signals() as stop, _full_disk(path):
             trainer = Trainer(run, packed, world)  # what does not fit together is refused here: nothing is written yet
             if trainer.state.step < total_steps(run.config.train):
                 return fit(trainer, lock, stop)
@@ -58,21 +60,35 @@ def shared_run(world: World, packed: Packed, prepare: Callable[[], Run]) -> Run:
     return Run(**said | {"path": Path(said["path"]), "config": Config.from_dict(said["config"])})
 
 
+def take(lock: RunLock) -> None:
+    """Take the lock and remove what a process that was killed did not finish. InputError when another one has it."""
+    lock.take()
+    for stale in run_leftovers(lock.run):
+        remove(stale)
+
+
 def fit(trainer: Trainer, lock: RunLock, stop: Stop) -> int:
-    """Begin the run, if it has not begun, and train. A full disk, or one that cannot be written, is a TrainingError."""
+    """Begin the run, if it has not begun, and train."""
+    trainer.world.decide(lambda: begin(trainer.run, lock))
+    return trainer.fit(stop)
+
+
+@contextmanager
+def _full_disk(path: Path) -> Iterator[None]:
+    """A disk that is full or cannot be written is a TrainingError, in one sentence."""
     try:
-        trainer.world.decide(lambda: begin(trainer.run, lock))
-        return trainer.fit(stop)
+        yield
     except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
         intact = "the run is intact up to its last checkpoint, and the same command goes on from there"
-        raise TrainingError(f"training stopped: {error}; {intact}") from error
+        raise TrainingError(f"training stopped: {where}{reason(error)}; {intact}") from error
 
 
 def begin(run: Run, lock: RunLock) -> None:
     """Take the lock of a new run, and write its settings."""
     if not lock.held:
         make_folder(run.path, "--run")
-        lock.take()
+        take(lock)
         if is_run(run.path):
             raise InputError(f"{run.path} was begun by another process just now; the same command goes on with it")
     run.save()

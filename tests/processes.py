@@ -1,0 +1,114 @@
+"""Training in processes of their own, forked from one that has imported everything: they start in no time."""
+
+import multiprocessing
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from .verbs.tiny import cli
+
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload(
+    ["bytepixels.verbs.trainer", "bytepixels.verbs.train", "torch._dynamo", "tyro", "PIL.Image"]
+)
+PATIENCE = 600  # seconds
+REMOVALS = {"os.remove", "os.rmdir"}
+TOUCHES = REMOVALS | {"os.rename", "os.mkdir", "open"}
+
+
+def child(said, at, words, before=None):
+    """What a process does: one command line. `at`: (folder, count, signals): these come at that touch of the folder."""
+    output = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+    if at is not None:
+        strike_at(*at)
+    if before is not None:
+        before()
+    sys.exit(cli(*words))
+
+
+def strike_at(folder, count, signals):
+    """Send ourselves signals just before a folder is touched for the count-th time; None only tells of each touch."""
+    seen, folder = 0, os.fspath(folder)
+
+    def hook(event, arguments):
+        nonlocal seen
+        if event not in TOUCHES or not isinstance(arguments[0], str | Path):
+            return
+        inside = event in REMOVALS and arguments[1] != -1  # by name, within a folder that is open
+        if inside or os.fspath(arguments[0]).startswith(folder):
+            if count is None:
+                os.write(1, f"touch: {event} {arguments[0]}\n".encode())
+            elif seen == count:
+                os.write(1, f"struck: {event} {arguments[0]}\n".encode())
+                for number in signals:
+                    os.kill(os.getpid(), number)
+            seen += 1
+
+    sys.addaudithook(hook)
+
+
+def empty_cache(path):
+    """For `before`: nothing has been packed yet."""
+    os.environ["BYTEPIXELS_CACHE"] = str(path)
+
+
+def touches(scratch, folder, *words, before=None):
+    """How often a command touches a folder."""
+    code, text = run_in_process(scratch, *words, at=(folder, None, ()), before=before)
+    assert code == 0, text
+    return text.count("touch: ")
+
+
+class Training:
+    """with Training(folder, *words) as process: a bytepixels command in a process of its own."""
+
+    def __init__(self, folder, *words, at=None, before=None):
+        self.said = folder / "said.txt"
+        words = [str(word) for word in words]
+        self.process = FORKS.Process(target=child, args=(self.said, at, words, before))
+        self.process.start()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.process.kill()
+        self.process.join()
+
+    def send(self, number):
+        os.kill(self.process.pid, number)
+
+    def wait(self):
+        """The exit code; minus the signal's number where that ended it."""
+        self.process.join(PATIENCE)
+        if self.process.exitcode is None:
+            pytest.fail(f"it hangs: {self.text}")
+        return self.process.exitcode
+
+    def kill(self):
+        self.send(signal.SIGKILL)
+        return self.wait()
+
+    def until(self, condition):
+        """Wait until something is so, at most PATIENCE seconds, as long as the process lives."""
+        deadline = time.monotonic() + PATIENCE
+        while not condition():
+            assert self.process.is_alive(), self.text
+            assert time.monotonic() < deadline, self.text
+            time.sleep(0.001)
+
+    @property
+    def text(self):
+        return self.said.read_text(errors="replace")
+
+
+def run_in_process(folder, *words, at=None, before=None):
+    """(exit code, what was said) of a command in a process of its own."""
+    with Training(folder, *words, at=at, before=before) as process:
+        return process.wait(), process.text
