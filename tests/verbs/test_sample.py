@@ -486,8 +486,8 @@ def test_a_folder_that_cannot_be_written_is_refused_before_the_work(run, capsys,
 def test_weights_that_are_not_finite_are_refused(run, tmp_path, capsys, monkeypatch):
     from bytepixels.verbs import sample as module
 
-    def broken(checkpoint, weights):
-        tensors = read_tensors(checkpoint, weights)
+    def broken(checkpoint, weights, state):
+        tensors = read_tensors(checkpoint, weights, state)
         return tensors | {"first.bias": torch.full_like(tensors["first.bias"], float("nan"))}
 
     read_tensors = module.read_tensors
