@@ -118,7 +118,7 @@ def _shapes(thumbs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Thumbnails without each channel's mean, of length 1, float32 [N, 3, 8, 8]; their contrast in grey levels [N]."""
     centred = thumbs - thumbs.mean(axis=(2, 3), keepdims=True, dtype=np.float32)
     length = np.sqrt(np.square(centred).sum(axis=(1, 2, 3)))
-    return centred / np.maximum(length, 1e-6)[:, None, None, None], length / np.sqrt(centred[0].size)
+    return centred / np.maximum(length, 1e-6)[:, None, None, None], length / np.sqrt(np.prod(thumbs.shape[1:]))
 
 
 def _correlations(shapes: np.ndarray, one: np.ndarray, other: np.ndarray, turned: np.ndarray) -> np.ndarray:

@@ -15,7 +15,7 @@ Numbers = dict[str, Any]  # what JSON can hold
 FEW_IN_CLASS = 50  # pictures of a class, below which little can be learnt of it
 VARIANTS = 0.1  # share of near copies in a set, above which they are its nature (digits, drawings) and not an accident
 EXAMPLES, NAMES, UNREADABLE = 3, 3, 10  # groups of copies shown, names in each, files that cannot be read
-CUT = 1 / 3  # of a picture: whoever loses more of it to a crop should know
+KEPT = 0.66  # of a picture, below which a crop takes more than a third of it and its owner should know
 CHANNELS = {1: ["grey"], 2: ["grey", "alpha"], 3: ["red", "green", "blue"], 4: ["red", "green", "blue", "alpha"]}
 
 
@@ -40,7 +40,7 @@ def picture_numbers(found: Survey, seen: Mapping[int, Glance], layout: Layout) -
             "others": len(readable) - ratios[commonest],
             "tallest": _shape(by_ratio[0]),
             "widest": _shape(by_ratio[-1]),
-            "cropped_by_more_than_a_third": sum(share < 1 - CUT for share in kept) if layout.fit == "crop" else 0,
+            "cropped_by_more_than_a_third": sum(share < KEPT for share in kept) if layout.fit == "crop" else 0,
         },
         "kinds": dict(Counter(one.kind for one, _ in readable).most_common()),
         "grey": sum(one.grey for one, _ in readable),

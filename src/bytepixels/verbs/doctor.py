@@ -144,7 +144,7 @@ def plan_report(flags: Doctor, config: Config, report: Numbers, seen: Collection
     budget = budget_numbers(config, report["copies"]["distinct"])
     line = command(flags.source, config, seen, flags.data)
     print_part("What train will do", [("", train_paragraph(train))])
-    print_part("Suggestion", [("preset", config.preset), ("budget", budget_sentence(budget)), ("type", line)])
+    print_part("Suggestion", [("preset", config.preset), ("budget", budget_sentence(budget))], verbatim=line)
     return {"train": train, "budget": budget, "suggestion": {"preset": config.preset, "command": line}}
 
 

@@ -55,10 +55,8 @@ def _pixels(report: Numbers) -> list[str]:
     if flat:
         found.append(f"Look at {many(flat, 'picture')} of one colour: delete what was not meant to be one.")
     if readable < FEW:
-        have = many(readable, "picture")
-        found.append(
-            f"Add pictures to the {have} there {_are(readable)}: below {FEW} the model is likely to copy them."
-        )
+        have = f"{readable:,} there {_are(readable)}"
+        found.append(f"Add pictures to the {have}: below {FEW} the model is likely to copy them.")
     return found
 
 

@@ -10,8 +10,9 @@ from ..progress import duration
 LABEL, WIDEST = 16, 120  # columns
 
 
-def print_part(title: str, lines: Lines) -> None:
-    """A title, and (label, text) in two columns, wrapped to the terminal. Nothing without lines."""
+def print_part(title: str, lines: Lines, verbatim: str = "") -> None:
+    """A title, and (label, text) in two columns, wrapped to the terminal; `verbatim` is not, so that it can be copied.
+    Nothing without lines."""
     if not lines:
         return
     width = min(WIDEST, shutil.get_terminal_size((WIDEST, 24)).columns) - LABEL - 2
@@ -19,11 +20,11 @@ def print_part(title: str, lines: Lines) -> None:
     for label, text in lines:
         first, *rest = textwrap.wrap(text, max(width, 20), break_long_words=False, break_on_hyphens=False) or [""]
         print(f"  {label:<{LABEL}}{first}", *(" " * (LABEL + 2) + more for more in rest), sep="\n")
-    print(flush=True)
+    print(*(["", f"  {verbatim}"] if verbatim else []), "", sep="\n", flush=True)
 
 
 def numbered(sentences: list[str]) -> Lines:
-    return [(str(k), sentence) for k, sentence in enumerate(sentences, 1)]
+    return [(str(k), sentence) for k, sentence in enumerate(sentences or ["Nothing: it is fit to train on."], 1)]
 
 
 def time_lines(report: Numbers) -> Lines:

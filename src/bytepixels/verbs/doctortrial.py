@@ -74,13 +74,14 @@ def reckon(config: Config, sample: Packed, device: torch.device) -> Numbers:
     corner = replace(sample, images=sample.images[..., :CROP, :CROP])
     ratio = sample.images[0].size / corner.images[0].size
     seconds = ratio * timed_steps(with_batch(config, 1), corner, device, 2)[-1]
-    trial = try_out(with_batch(config, 1), corner, device)
-    each = ratio * kept_bytes(trial)
-    weights = sum(p.nbytes for p in trial.state.model.parameters())
-    free, at_a_time = _free_memory(device), config.train.batch
+    one, two = (try_out(with_batch(config, batch), corner, device) for batch in (1, 2))
+    once = kept_bytes(one)  # with copies of the weights in another type or layout, which the second adds nothing to
+    each = kept_bytes(two) - once
+    weights = sum(p.nbytes for p in one.state.model.parameters())
+    free, at_a_time, each, fixed = _free_memory(device), config.train.batch, ratio * each, once - each
 
     def needed() -> float:
-        return 5 * weights + TRANSIENT * at_a_time * each  # weights, gradient, two moments, average; the pictures
+        return 5 * weights + TRANSIENT * (fixed + at_a_time * each)  # weights, gradient, two moments, average; the rest
 
     while at_a_time > 1 and needed() > MEMORY_SHARE * free:
         at_a_time = -(-at_a_time // 2)
@@ -96,7 +97,7 @@ def reckon(config: Config, sample: Packed, device: torch.device) -> Numbers:
 
 
 def kept_bytes(trial: Trial) -> int:
-    """Bytes that one picture leaves in memory between its forward and its backward pass."""
+    """Bytes that one batch leaves in memory between its forward and its backward pass, beside the weights."""
     own = {p.untyped_storage().data_ptr() for p in trial.state.model.parameters()}
     kept: dict[int, int] = {}
 
@@ -107,8 +108,10 @@ def kept_bytes(trial: Trial) -> int:
         return tensor.detach()  # itself it would hold on to what it is part of
 
     with saved_tensors_hooks(note, lambda tensor: tensor):
-        losses = trial.loss(trial.state.model, *trial.draw(0))  # alive until all is counted: no address comes twice
-    return sum(kept.values()) // len(losses)
+        losses = trial.loss(trial.state.model, *trial.draw(0))
+    total = sum(kept.values())
+    del losses  # not before: while all of it is alive, no address comes twice
+    return total
 
 
 def measure(config: Config, sample: Packed, device: torch.device, seconds_per_picture: float) -> Numbers:
