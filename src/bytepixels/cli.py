@@ -115,12 +115,28 @@ def runs(argv: list[str]) -> int:
     return 0
 
 
+def data(argv: list[str]) -> int:
+    from .verbs.doctorflags import HELP as DATA_HELP
+    from .verbs.doctorflags import Doctor
+
+    if not argv or argv[0] in ("-h", "--help", "help"):
+        print(DATA_HELP)
+        return 0
+    check_choice("the word after data", argv[0], ("doctor",))
+    flags = _parse("data doctor", Doctor, argv[1:])
+    from .verbs.doctor import doctor
+
+    doctor(flags)
+    return 0
+
+
 VERBS: dict[str, Callable[[list[str]], int]] = {
     "train": train,
     "sample": sample,
     "edit": edit,
     "runs": runs,
     "show": show,
+    "data": data,
     "evaluate": evaluate,
     "verify": verify,
 }

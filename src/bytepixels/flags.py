@@ -16,6 +16,7 @@ bytepixels: diffusion models from scratch. From a folder of pictures to a traine
   bytepixels edit                inpaint, vary or interpolate pictures of your own, or find their noise
   bytepixels show SOURCE         see what the forward process does to your pictures
   bytepixels runs                list what was trained, look at a run, remove old checkpoints
+  bytepixels data doctor SOURCE  find what is wrong with your pictures, and how long training on them would take
   bytepixels evaluate RUN        bits per dimension, and whether its loss is a good one
   bytepixels verify              check the mathematics on this machine, against exact laws
 

@@ -71,7 +71,7 @@ def open_picture(file: Path | BinaryIO) -> Image.Image:
 
 def read_header(image: Image.Image) -> Header:
     width, height = image.size
-    if image.format != "TIFF" and _orientation(image) in SWAPS_SIDES:  # Pillow turns a TIFF by itself
+    if image.format != "TIFF" and orientation(image) in SWAPS_SIDES:  # Pillow turns a TIFF by itself
         width, height = height, width
     return Header(height, width, _is_grey(image))
 
@@ -93,7 +93,7 @@ def to_pixels(image: Image.Image, layout: Layout) -> Decoded:
     return Decoded(pixels.transpose(2, 0, 1), composed, reshaped, enlarged)
 
 
-def _orientation(image: Image.Image) -> int:
+def orientation(image: Image.Image) -> int:
     if image.format == "PNG" and not PNG_EXIF & image.info.keys():
         return 1  # asking further would decode the pixels
     try:
@@ -104,7 +104,7 @@ def _orientation(image: Image.Image) -> int:
 
 def _upright(image: Image.Image) -> Image.Image:
     image.load()  # before asking: Pillow turns a TIFF while it loads
-    if _orientation(image) != 1:
+    if orientation(image) != 1:
         with suppress(Exception):  # it may raise over other, damaged tags, once the pixels are turned
             ImageOps.exif_transpose(image, in_place=True)
     return image

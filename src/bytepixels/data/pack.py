@@ -67,7 +67,7 @@ def pack(
 
     Raises InputError, in one sentence, when there is nothing to pack or an argument is out of range.
     """
-    settings = _settings(size, channels, fit, background, split)
+    settings = checked_settings(size, channels, fit, background, split)
     root = default_cache() if cache is None else Path(cache).expanduser()
     found = open_source(source, split, root)
     path = root / "packs" / _folder_name(found, settings)
@@ -80,7 +80,7 @@ def pack(
     return packed
 
 
-def _settings(size: Any, channels: int | None, fit: str, background: str, split: str) -> Settings:
+def checked_settings(size: Any, channels: int | None, fit: str, background: str, split: str) -> Settings:
     if size is not None:
         if not (isinstance(size, (tuple, list)) and len(size) == 2 and all(isinstance(side, int) for side in size)):
             raise InputError(f"size must be (height, width) in pixels, got {size!r}")

@@ -1,0 +1,180 @@
+"""data doctor SOURCE: what is in a source, what is wrong with it, and what training on it takes on this machine."""
+
+import shutil
+from collections.abc import Callable, Collection
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..build import best_device, build_network
+from ..data import Packed, default_cache
+from ..data.decode import Layout
+from ..data.doctor import Glance, Survey, glances, survey
+from ..data.doctor_lines import class_lines, copy_lines, file_lines, picture_lines, pixel_lines
+from ..data.doctor_numbers import (
+    Numbers,
+    class_numbers,
+    copy_numbers,
+    file_numbers,
+    picture_numbers,
+    pixel_numbers,
+)
+from ..data.pictures import Pictures
+from ..data.sources import open_source
+from ..errors import InputError
+from ..progress import Progress
+from ..runs.config import Config
+from ..runs.directory import make_folder
+from ..runs.files import write_json
+from .doctoradvice import advice
+from .doctorflags import Doctor
+from .doctorpage import disk_lines, numbered, overfit_lines, print_part, time_lines
+from .doctorplan import (
+    budget_numbers,
+    budget_sentence,
+    choose,
+    command,
+    layout_of,
+    train_numbers,
+    train_paragraph,
+    with_budget,
+)
+from .doctortrial import measure, overfit, reckon, size_numbers
+from .train import resolved
+
+OVERFIT_SECONDS, QUICK_SECONDS = 25.0, 8.0
+
+
+def doctor(flags: Doctor) -> None:
+    """Print the page, part by part as it is found out; write --json. InputError for a source that is none."""
+    if flags.json is not None:
+        check_target(flags.json)
+    device = best_device(flags.device)
+    pictures = open_source(flags.source, flags.split, default_cache()).read()
+    seen = with_progress("headers", pictures, glances)
+    config = choose(seen.values(), flags.data, flags.preset, device)
+    layout = layout_of(config.data)
+    build_network(config, (layout.channels, layout.height, layout.width), 0, torch.device("meta"))  # refuses early
+    found = look_at(flags.source, pictures, layout)
+    report = pictures_report(flags, found, seen, layout, other_splits(flags, layout))
+    sample = sample_of(found)
+    config = resolved(with_budget(config, report["copies"]["distinct"]), sample, device)
+    reckoned = reckon(config, sample, device)
+    micro = reckoned["at_a_time"] % config.train.batch  # 0 is the whole batch
+    config = replace(config, train=replace(config.train, micro_batch=micro))
+    report |= plan_report(flags, config, report, seen.values())
+    report |= trial_report(flags, config, reckoned, sample, device)
+    report["disk"] = disk_numbers(report, config)
+    report["worth_doing_first"] = advice(report)
+    print_part(f"On this machine ({device})", [*time_lines(report), *disk_lines(report["disk"])])
+    print_part("Does it learn?", overfit_lines(report["overfit"]))
+    print_part("Worth doing first", numbered(report["worth_doing_first"]))
+    if flags.json is not None:
+        write_json(flags.json, report)
+        print(f"all numbers and names: {flags.json}")
+
+
+def check_target(path: Path) -> None:
+    """Refuse, before any work, a file that cannot be written at its end."""
+    if path.is_dir():
+        raise InputError(f"--json {path} is a folder, not a file")
+    make_folder(path.absolute().parent, "--json")
+
+
+def with_progress(what: str, pictures: Pictures, work: Callable[[Pictures, Any], Any]) -> Any:
+    with Progress(what, len(pictures.names), "pictures") as progress:
+        return work(pictures, lambda done, total: progress.update(done))
+
+
+def look_at(source: str, pictures: Pictures, layout: Layout) -> Survey:
+    """The survey of the split; InputError when not one of its pictures can be read."""
+    found: Survey = with_progress("pixels", pictures, lambda p, progress: survey(p, layout, progress))
+    if not len(found.readable):
+        first = file_numbers(found)["unreadable"][:3]
+        named = ", ".join(f"{file['name']} ({file['reason']})" for file in first)
+        raise InputError(f"{source} holds no readable picture among {len(found.digests):,} files: {named}")
+    return found
+
+
+def other_splits(flags: Doctor, layout: Layout) -> dict[str, Survey]:
+    """What the source holds beside the split that is looked at: name -> survey."""
+    found = {}
+    for split in ("train", "val", "test") if flags.split != "all" else ():
+        if split != flags.split:
+            try:
+                pictures = open_source(flags.source, split, default_cache()).read()
+            except InputError:  # it has no such split
+                continue
+            found[split] = with_progress(split, pictures, lambda p, progress: survey(p, layout, progress))
+    return found
+
+
+def pictures_report(
+    flags: Doctor, found: Survey, seen: dict[int, Glance], layout: Layout, others: dict[str, Survey]
+) -> Numbers:
+    """Print and return what there is to say of the pictures."""
+    report: Numbers = {"source": flags.source, "split": flags.split}
+    report["pictures"] = picture_numbers(found, seen, layout)
+    report["files"] = file_numbers(found)
+    report["copies"] = copy_numbers(found, flags.split, others)
+    report["classes"] = class_numbers(found)
+    report["pixels"] = pixel_numbers(found)
+    print_part(f"{flags.source}, split {flags.split}", picture_lines(report["pictures"]))
+    print_part("Files", file_lines(report["files"]))
+    print_part("Copies", copy_lines(report["copies"]))
+    print_part("Classes", class_lines(report["classes"]))
+    print_part(f"Pixels, at {layout.height} x {layout.width}", pixel_lines(report["pixels"]))
+    return report
+
+
+def sample_of(found: Survey) -> Packed:
+    """A few of the pictures, evenly over the source, as if they were all that was packed."""
+    chosen = sorted(found.sample)
+    labels = None if found.pictures.labels is None else found.pictures.labels[chosen]
+    images = np.stack([found.sample[k] for k in chosen])
+    return Packed(images, labels, found.pictures.classes, {}, Path(), ())
+
+
+def plan_report(flags: Doctor, config: Config, report: Numbers, seen: Collection[Glance]) -> Numbers:
+    """Print and return what train would do, and what to type."""
+    skipped, classes = len(report["files"]["unreadable"]), report["classes"]
+    train = train_numbers(config, report["pictures"], skipped, classes["count"] if classes else 0)
+    budget = budget_numbers(config, report["copies"]["distinct"])
+    line = command(flags.source, config, seen, flags.data)
+    print_part("What train will do", [("", train_paragraph(train))])
+    print_part("Suggestion", [("preset", config.preset), ("budget", budget_sentence(budget))], verbatim=line)
+    return {"train": train, "budget": budget, "suggestion": {"preset": config.preset, "command": line}}
+
+
+def trial_report(
+    flags: Doctor, config: Config, reckoned: Numbers, sample: Packed, device: torch.device
+) -> dict[str, Numbers | None]:
+    """What trying it out shows; nothing is tried that takes too much memory or time."""
+    limit, tried = QUICK_SECONDS if flags.quick else OVERFIT_SECONDS, reckoned["fits"] and reckoned["in_time"]
+    timed = tried and not flags.quick
+    return {
+        "reckoned": reckoned,
+        "network": size_numbers(config, sample, device),
+        "measured": measure(config, sample, device, reckoned["seconds_per_picture"]) if timed else None,
+        "overfit": overfit(config, sample, device, limit, reckoned["bytes_per_picture"]) if tried else None,
+    }
+
+
+def disk_numbers(report: Numbers, config: Config) -> Numbers:
+    """What the packed set and a run take, and what is free where they will be."""
+    (height, width), channels = report["train"]["size"], report["train"]["channels"]
+    packed = report["pictures"]["readable"] * channels * height * width
+    checkpoint, cache = report["network"]["checkpoint_bytes"], default_cache()
+    while not cache.exists():
+        cache = cache.parent
+    run = (config.train.keep + 1) * checkpoint  # one more while it is written
+    return {
+        "packed_bytes": packed,
+        "checkpoint_bytes": checkpoint,
+        "kept": config.train.keep,
+        "needed_bytes": packed + run,
+        "free_bytes": min(shutil.disk_usage(place).free for place in (cache, Path.cwd())),
+    }

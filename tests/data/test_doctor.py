@@ -1,0 +1,287 @@
+"""What the doctor sees in a source, against files made by hand, numpy, and what packing does with the same files."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from bytepixels.data import pack
+from bytepixels.data.arrange import printable
+from bytepixels.data.decode import Layout
+from bytepixels.data.doctor import Glance, glances, look, survey
+from bytepixels.data.doctor_lines import class_lines, copy_lines, file_lines, picture_lines, pixel_lines
+from bytepixels.data.doctor_numbers import class_numbers, copy_numbers, file_numbers, picture_numbers, pixel_numbers
+from bytepixels.data.sources import open_source
+
+from .fixtures import as_tar, as_zip, colours, write, write_all
+
+WHITE = (255, 255, 255)
+
+
+def seen(source, size=(16, 16), channels=3, fit="crop", split="train", cache=None):
+    """(glances, survey, layout) of a source."""
+    layout = Layout(*size, channels, fit, WHITE)
+    pictures = open_source(str(source), split, cache or source.parent).read()
+    return glances(pictures), survey(pictures, layout), layout
+
+
+def numbers(source, **options):
+    found_glances, found, layout = seen(source, **options)
+    return picture_numbers(found, found_glances, layout)
+
+
+def cut(path, pixels, file_format):
+    """A picture file that ends in its middle."""
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, file_format)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(file.getvalue()[: len(file.getvalue()) // 2])
+
+
+@pytest.fixture(scope="module")
+def defects(tmp_path_factory):
+    """A folder with one of everything."""
+    root = tmp_path_factory.mktemp("set") / "defects"
+    write_all(root, [f"cat/{k}.png" for k in range(6)], height=20, width=20)
+    write_all(root, [f"dog/{k}.png" for k in range(4)], height=20, width=20, seed=1)
+    noise = colours(1, 40, 40, seed=2)[0]
+    cut(root / "cat" / "cut.jpg", noise, "JPEG")
+    cut(root / "cat" / "cut.png", noise, "PNG")
+    (root / "dog" / "text.png").write_text("no picture")
+    (root / "dog" / "empty.webp").write_bytes(b"")
+    (root / "dog" / "notes.txt").write_text("no picture either")
+    Image.new("1", (12000, 12000)).save(root / "dog" / "bomb.png")
+    write(root / "cat" / "wide.png", colours(1, 10, 70, seed=3)[0])
+    write(root / "cat" / "small.png", colours(1, 9, 9, seed=4)[0])
+    write(root / "dog" / "flat.png", np.full((20, 20, 3), 7, np.uint8))
+    write(root / "dog" / "grey.png", colours(1, 20, 20, seed=5)[0][..., 0])
+    clear = np.concatenate([colours(1, 20, 20, seed=6)[0], np.full((20, 20, 1), 255, np.uint8)], axis=2)
+    write(root / "dog" / "opaque.png", clear)
+    clear[:5, :, 3] = 0
+    write(root / "dog" / "clear.png", clear)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(colours(1, 20, 30, seed=7)[0]).save(root / "dog" / "turned.jpg", exif=exif)
+    frames = [Image.fromarray(picture) for picture in colours(3, 20, 20, seed=8)]
+    frames[0].save(root / "dog" / "moves.gif", save_all=True, append_images=frames[1:])
+    return root
+
+
+def test_every_defect_is_counted(defects):
+    found = numbers(defects)
+    assert (found["files"], found["readable"]) == (23, 18)
+    assert found["kinds"] == {"PNG RGB": 13, "PNG RGBA": 2, "PNG L": 1, "JPEG RGB": 1, "GIF P": 1}
+    assert found["sizes"] == {"different": 4, "smallest": [9, 9], "median": [20, 20], "largest": [10, 70]}
+    ratios = found["aspect_ratios"]
+    assert (ratios["commonest"], ratios["others"]) == (1.0, 2)
+    assert ratios["tallest"] == {"ratio": pytest.approx(2 / 3), "size": [30, 20], "name": "dog/turned.jpg"}
+    assert ratios["widest"] == {"ratio": 7.0, "size": [10, 70], "name": "cat/wide.png"}
+    assert ratios["cropped_by_more_than_a_third"] == 1  # 6 / 7 of wide.png; only a third of turned.jpg
+    named = ("grey", "transparent", "rotated_by_exif", "several_frames", "composed", "reshaped", "enlarged")
+    assert [found[name] for name in named] == [1, 1, 1, 1, 1, 2, 1]
+
+
+def test_unreadable_files_are_named_as_packing_names_them(defects, tmp_path):
+    _, found, _ = seen(defects)
+    files = file_numbers(found)
+    packed = pack(defects, size=(16, 16), channels=3, cache=tmp_path / "cache")
+    assert [(file["name"], file["reason"]) for file in files["unreadable"]] == [
+        (name, reason) for name, reason in packed.meta["skipped"]
+    ]
+    assert (files["no_pictures"], files["damaged"]) == (2, 3)
+    assert "Ignored 1 other file (.txt)." in files["notes"]
+    said = dict(file_lines(files)[:1]) | {"all": "\n".join(text for _, text in file_lines(files))}
+    assert said["cannot be read"] == "5: 2 no pictures, 3 damaged or cut short"
+    assert all(f"{name}: " in said["all"] for name in ("cat/cut.jpg", "cat/cut.png", "dog/text.png", "dog/bomb.png"))
+
+
+@pytest.mark.parametrize("fit", ["crop", "pad", "squash"])
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+def test_what_packing_does_to_them_and_the_pixels_it_gets(defects, tmp_path, fit, channels):
+    found_glances, found, layout = seen(defects, size=(12, 16), channels=channels, fit=fit)
+    packed = pack(defects, size=(12, 16), channels=channels, fit=fit, cache=tmp_path / "cache")
+    pictures, pixels = picture_numbers(found, found_glances, layout), pixel_numbers(found)
+    assert pictures["readable"] == len(packed)
+    notes = " ".join(packed.notes)
+    for mark, said in (("composed", "transparent parts"), ("reshaped", "another aspect"), ("enlarged", "are smaller")):
+        phrase = f"{pictures[mark]:,} of {len(packed):,} pictures"
+        assert (f"{phrase} have {said}" in notes or f"{phrase} {said}" in notes) == bool(pictures[mark])
+    values = packed.images.astype(np.float64)
+    assert pixels["mean"] == pytest.approx(values.mean(axis=(0, 2, 3)), abs=1e-9)
+    assert pixels["std"] == pytest.approx(values.std(axis=(0, 2, 3)), abs=1e-9)
+    x0 = values / 127.5 - 1
+    assert pixels["mean_of_x0"] == pytest.approx(x0.mean(axis=(0, 2, 3)), abs=1e-9)
+    assert pixels["std_of_x0"] == pytest.approx(x0.std(axis=(0, 2, 3)), abs=1e-9)
+    colour = values[:, : 1 if channels < 3 else 3]
+    assert pixels["black"] == pytest.approx((colour == 0).all(axis=1).mean())
+    assert pixels["white"] == pytest.approx((colour == 255).all(axis=1).mean())
+    assert pixels["one_colour"]["examples"] == (["dog/flat.png"] if fit != "pad" else [])
+    assert all(np.array_equal(pixels, packed.images[k]) for k, pixels in enumerate(_in_order(found)))
+
+
+def _in_order(found):
+    """The sample, which is all of so few pictures, in the order of packing."""
+    return [found.sample[k] for k in found.readable.tolist()]
+
+
+def test_a_picture_is_the_same_in_every_format_and_no_other_is():
+    picture = Image.fromarray(colours(1, 7, 9)[0])
+    layout = Layout(8, 8, 3, "crop", WHITE)
+
+    def digest(image, file_format, **options):
+        file = io.BytesIO()
+        image.save(file, file_format, **options)
+        with Image.open(file) as again:
+            return look(again, layout).digest
+
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    upside_down = picture.transpose(Image.Transpose.ROTATE_180)
+    once = digest(picture, "PNG")
+    assert once == digest(picture, "BMP") == digest(picture.convert("RGBA"), "PNG") == digest(picture, "TIFF")
+    assert once == digest(upside_down, "PNG", exif=exif)
+    changed = picture.copy()
+    changed.putpixel((0, 0), tuple(value ^ 1 for value in picture.getpixel((0, 0))))
+    assert once != digest(changed, "PNG")
+    assert once != digest(upside_down, "PNG")
+    assert digest(Image.new("RGB", (4, 9)), "PNG") != digest(Image.new("RGB", (9, 4)), "PNG")  # as many bytes
+
+
+@pytest.mark.parametrize("make", [lambda root, path: root, as_zip, as_tar], ids=["folder", "zip", "tar"])
+def test_copies_within_the_split_across_classes_and_across_splits(tmp_path, make):
+    root = tmp_path / "set"
+    pictures = colours(12, 24, 24)
+    for k, picture in enumerate(pictures[:8]):
+        write(root / "train" / "ab"[k % 2] / f"{k}.png", picture)
+    write(root / "train" / "a" / "again-0.bmp", pictures[0])
+    write(root / "train" / "b" / "again-0.tiff", pictures[0])
+    write(root / "train" / "a" / "mirror-2.png", pictures[2][:, ::-1])
+    write(root / "test" / "a" / "same-4.png", pictures[4])
+    write(root / "test" / "b" / "mirror-5.png", pictures[5][:, ::-1])
+    write(root / "test" / "b" / "new.png", pictures[9])
+    write(root / "val" / "a" / "new.png", pictures[10])
+    source = make(root, tmp_path / "set.tar.gz" if make is as_tar else tmp_path / "set.zip")
+    surveys = {split: seen(source, split=split, cache=tmp_path)[1] for split in ("train", "val", "test")}
+    found = copy_numbers(surveys.pop("train"), "train", surveys)
+    prefix = "train/"
+    assert found["distinct"] == 9
+    exact = [f"{prefix}a/0.png", f"{prefix}a/again-0.bmp", f"{prefix}b/again-0.tiff"]
+    assert found["exact"]["examples"] == [exact]
+    assert [found["exact"][key] for key in ("groups", "pictures", "spare", "largest")] == [1, 3, 2, 3]
+    assert found["near"]["examples"] == [[f"{prefix}a/2.png", f"{prefix}a/mirror-2.png"]]
+    assert found["near"]["all_compared"]
+    classes = found["across_classes"]
+    assert (classes["exact_groups"], classes["near_groups"]) == (1, 0)
+    assert classes["examples"] == [[exact[0], exact[2]]]
+    assert found["across_splits"]["val"] == {"pictures": 1, "exact": 0, "near": 0, "examples": []}
+    leak = found["across_splits"]["test"]
+    assert (leak["pictures"], leak["exact"], leak["near"]) == (3, 1, 1)
+    assert leak["examples"] == [
+        [f"{prefix}a/4.png", "test/a/same-4.png (test)"],
+        [f"{prefix}b/5.png", "test/b/mirror-5.png (test)"],
+    ]
+    said = copy_lines(found)
+    assert ("exact copies", "1 group of 3 pictures, 2 to spare") in said
+    assert ("also in test", "1 exactly, 1 nearly, of 3") in said
+    assert ("across classes", "1 group of exact and 0 of near copies") in said
+
+
+def test_copies_among_unreadable_files_bear_the_right_names(tmp_path):
+    """What cannot be read is left out, and nothing moves up into its place."""
+    root, pictures = tmp_path / "set", colours(3, 24, 24)
+    cut(root / "0.png", pictures[0], "PNG")
+    write(root / "1.png", pictures[1])
+    cut(root / "2.png", pictures[0], "PNG")
+    write(root / "3.png", pictures[2])
+    write(root / "4.png", pictures[1])
+    found = copy_numbers(seen(root)[1], "train", {})
+    assert found["exact"]["examples"] == [["1.png", "4.png"]]
+    assert found["across_classes"] is None
+    assert found["across_splits"] == {}
+
+
+def test_classes_and_their_balance(tmp_path):
+    root = tmp_path / "set"
+    write_all(root, [f"many/{k}.png" for k in range(60)] + ["two/0.png", "two/1.png"])
+    cut(root / "none" / "0.png", colours(1, 30, 30)[0], "PNG")
+    _, found, _ = seen(root)
+    classes = class_numbers(found)
+    assert classes["pictures"] == {"many": 60, "none": 0, "two": 2}
+    assert classes["smallest"] == {"name": "none", "pictures": 0}
+    assert classes["largest"] == {"name": "many", "pictures": 60}
+    assert classes["ratio"] is None
+    assert classes["few"] == ["none", "two"]
+    assert class_lines(classes)[1] == ("balance", "smallest none (0), largest many (60), no end; 2 with fewer than 50")
+    (root / "none" / "0.png").unlink()
+    assert class_numbers(seen(root)[1])["ratio"] == 30
+    assert class_numbers(seen(root / "many")[1]) is None
+
+
+def test_arrays_have_pictures_but_no_files(tmp_path):
+    images = colours(5, 9, 8)
+    np.savez(tmp_path / "set.npz", images_train=images, images_test=images[:2, ::-1])
+    found = numbers(tmp_path / "set.npz")
+    assert found["kinds"] == {"array RGB": 5}
+    assert found["sizes"] == {"different": 1, "smallest": [9, 8], "median": [9, 8], "largest": [9, 8]}
+    assert dict(picture_lines(found))["sizes"] == "9 x 8, all of them"
+    assert found["grey"] == 0
+
+
+def test_one_picture_and_many_chunks_are_counted_alike(tmp_path, monkeypatch):
+    root = tmp_path / "set"
+    write_all(root, [f"{k}.png" for k in range(40)], height=8, width=8)
+    once = seen(root, size=(8, 8))[1]
+    monkeypatch.setattr("bytepixels.data.doctor.CHUNK_BYTES", 400)  # two pictures
+    again = seen(root, size=(8, 8))[1]
+    assert np.array_equal(once.histogram, again.histogram)
+    assert once.histogram.sum() == 40 * 8 * 8 * 3
+    assert np.array_equal(once.bits, again.bits)
+    assert once.digests == again.digests
+
+
+def test_the_sample_is_spread_over_the_source_and_bounded(tmp_path, monkeypatch):
+    np.save(tmp_path / "set.npy", colours(100, 8, 8))
+    assert sorted(seen(tmp_path / "set.npy", size=(8, 8))[1].sample) == list(range(100))
+    monkeypatch.setattr("bytepixels.data.doctor.SAMPLE", 8)
+    assert sorted(seen(tmp_path / "set.npy", size=(8, 8))[1].sample) == list(range(0, 100, 13))
+    monkeypatch.setattr("bytepixels.data.doctor.SAMPLE_BYTES", 8 * 8 * 3 * 2)
+    assert sorted(seen(tmp_path / "set.npy", size=(8, 8))[1].sample) == [0, 50]
+
+
+def test_a_sample_is_found_where_the_chosen_ones_cannot_be_read(tmp_path, monkeypatch):
+    root = tmp_path / "set"
+    for k in range(6):
+        cut(root / f"{k}.png", colours(1, 30, 30)[0], "PNG")
+    write(root / "3.png", colours(1)[0])
+    monkeypatch.setattr("bytepixels.data.doctor.SAMPLE", 1)
+    assert list(seen(root)[1].sample) == [3]
+
+
+def test_headers_of_files_that_have_none_are_left_out(defects):
+    found, _, _ = seen(defects)
+    assert all(isinstance(one, Glance) for one in found.values())
+    names = open_source(str(defects), "train", defects).read().names
+    missing = {names[k] for k in range(len(names)) if k not in found}
+    assert missing == {"dog/text.png", "dog/empty.webp", "dog/bomb.png"}
+
+
+def test_names_of_any_kind_are_said(tmp_path):
+    root = tmp_path / "set"
+    names = ["猫.png", "two words.png", "a'b\"c.png"]
+    write_all(root, names)
+    for k, name in enumerate(names):
+        write(root / f"copy-{k}.png", np.asarray(Image.open(root / name)))
+    found = copy_numbers(seen(root)[1], "train", {})
+    said = {name for group in found["exact"]["examples"] for name in group}
+    assert {printable(name) for name in names} <= said
+
+
+def test_words_for_pixels():
+    found = {"channels": ["grey"], "mean": [127.5], "std": [51.0], "mean_of_x0": [0.0], "std_of_x0": [0.4]}
+    found |= {"black": 0.25, "white": 0.5, "one_colour": {"pictures": 1, "examples": ["a.png"]}}
+    assert pixel_lines(found) == [
+        ("grey", "mean 127.5, standard deviation 51.0 of 255; in -1..1: +0.000, 0.400"),
+        ("pure pixels", "black 25.00%, white 50.00%"),
+        ("of one colour", "1: a.png"),
+    ]

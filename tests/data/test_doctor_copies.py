@@ -1,0 +1,219 @@
+"""Near copies against a comparison of all pairs, written down a second time; and what counts as a copy."""
+
+import io
+from itertools import combinations
+
+import numpy as np
+import pytest
+from PIL import Image
+from scipy.fft import dctn
+
+from bytepixels.data import doctor_copies
+from bytepixels.data.doctor_copies import Groups, fingerprints, nearly_same, same
+
+
+def smooth(seed, side=64):
+    """A picture with large shapes, as photographs have: uint8 [side, side, 3]."""
+    coarse = np.random.default_rng(seed).integers(0, 256, (6, 6, 3), np.uint8)
+    return np.asarray(Image.fromarray(coarse).resize((side, side), Image.Resampling.BICUBIC))
+
+
+def thumb(pixels):
+    """uint8 [H, W, 3] -> [3, 16, 16]."""
+    return np.asarray(Image.fromarray(pixels).resize((16, 16), Image.Resampling.LANCZOS)).transpose(2, 0, 1)
+
+
+def again(pixels, file_format="JPEG", **options):
+    """Written to a lossy file and read again."""
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, file_format, **options)
+    return np.asarray(Image.open(file).convert("RGB"))
+
+
+def resized(pixels, side):
+    return np.asarray(Image.fromarray(pixels).resize((side, side), Image.Resampling.BICUBIC))
+
+
+def shifted(pixels, amount):
+    return np.clip(pixels.astype(int) + amount, 0, 255).astype(np.uint8)
+
+
+def groups_of(pictures):
+    thumbs = np.stack([thumb(picture) for picture in pictures])
+    return nearly_same(Groups(len(pictures)), *fingerprints(thumbs))
+
+
+def reference_bits(thumbs):
+    """The signs of the 64 lowest frequencies but the mean, by scipy's transform and in a plain loop."""
+    rows = []
+    for one in thumbs.astype(np.float64):
+        spectrum = dctn(0.299 * one[0] + 0.587 * one[1] + 0.114 * one[2], type=2) / 4
+        waves = [(down + across, down, across) for down in range(16) for across in range(16)]
+        values = np.array([spectrum[down, across] for _, down, across in sorted(waves)[1:65]])
+        rows.append(values > 0.1 * np.sqrt((values**2).mean()))
+    return np.array(rows)
+
+
+def reference_groups(thumbs):
+    """Groups by comparing every pair: 7 bits, a correlation of 0.95, either way round; then along chains."""
+    bits, turned = reference_bits(thumbs), reference_bits(thumbs[..., ::-1])
+    small = np.round(thumbs.reshape(len(thumbs), 3, 8, 2, 8, 2).astype(np.float64).mean(axis=(3, 5)))
+    small -= small.mean(axis=(2, 3), keepdims=True)
+    near, close, alike = [], 0, 0
+    for a, b in combinations(range(len(thumbs)), 2):
+        for other_bits, other in ((bits[b], small[b]), (turned[b], small[b][..., ::-1])):
+            few = (bits[a] != other_bits).sum() <= 7
+            correlated = np.corrcoef(small[a].ravel(), other.ravel())[0, 1] >= 0.95
+            close, alike = close + (few and not correlated), alike + (correlated and not few)
+            near += [(a, b)] if few and correlated else []
+    of = list(range(len(thumbs)))
+    for _ in of:
+        for a, b in near:
+            of[a] = of[b] = min(of[a], of[b])
+    return of, near, close, alike
+
+
+@pytest.fixture(scope="module")
+def mixed():
+    """Thumbnails of 40 pictures and of copies that are more and more unlike them."""
+    pictures, draw = [], np.random.default_rng(0)
+    for seed in range(40):
+        picture = smooth(seed)
+        pictures += [picture, again(picture, quality=int(draw.integers(5, 60)))]
+        if seed % 2:
+            pictures.append(picture[:, ::-1])
+        if seed % 3 == 0:
+            pictures.append(np.roll(picture, int(draw.integers(1, 6)), axis=1))
+        noise = draw.normal(0, draw.uniform(10, 120), (8, 8, 3))
+        pictures.append(shifted(picture, np.kron(noise, np.ones((8, 8, 1))).astype(int)))
+    return np.stack([thumb(picture) for picture in pictures])
+
+
+def test_the_groups_are_those_of_comparing_all_pairs(mixed):
+    expected, near, close, alike = reference_groups(mixed)
+    groups, complete = nearly_same(Groups(len(mixed)), *fingerprints(mixed))
+    assert groups.of.tolist() == expected
+    assert complete
+    assert len(near) > 40
+    assert min(close, alike) > 0  # both conditions decide somewhere
+
+
+def test_the_groups_do_not_depend_on_how_many_are_compared_at_a_time(mixed, monkeypatch):
+    expected, _ = nearly_same(Groups(len(mixed)), *fingerprints(mixed))
+    monkeypatch.setattr(doctor_copies, "ROWS", 3)
+    groups, complete = nearly_same(Groups(len(mixed)), *fingerprints(mixed))
+    assert groups.of.tolist() == expected.of.tolist()
+    assert complete
+
+
+def test_a_window_too_small_is_owned_up_to_and_invents_nothing(mixed, monkeypatch):
+    expected, _ = nearly_same(Groups(len(mixed)), *fingerprints(mixed))
+    monkeypatch.setattr(doctor_copies, "ROWS", 1)
+    monkeypatch.setattr(doctor_copies, "WINDOW", 0)
+    groups, complete = nearly_same(Groups(len(mixed)), *fingerprints(mixed))
+    assert not complete
+    assert groups.members() == []
+    assert len(expected.members()) > 30
+
+
+def test_bits_are_those_of_scipys_transform(mixed):
+    bits, mirrored, _ = fingerprints(mixed)
+    assert ((bits > 0) == reference_bits(mixed)).all()
+    assert ((mirrored > 0) == reference_bits(mixed[..., ::-1])).all()
+    assert set(np.unique(bits)) == {-1, 1}
+
+
+COPIES = {
+    "compressed": lambda p: again(p, quality=40),
+    "another format": lambda p: again(p, "WEBP", quality=50),
+    "smaller": lambda p: resized(p, 24),
+    "larger": lambda p: resized(p, 200),
+    "mirrored": lambda p: p[:, ::-1],
+    "brighter": lambda p: shifted(p, 25),
+    "less contrast": lambda p: (p // 2 + 60).astype(np.uint8),
+    "mirrored and compressed": lambda p: again(p[:, ::-1], quality=40),
+}
+OTHERS = {
+    "upside down": lambda p: p[::-1],
+    "a quarter turned": lambda p: np.rot90(p),
+    "negative": lambda p: 255 - p,
+    "other colours": lambda p: p[..., [1, 2, 0]],
+    "half another picture": lambda p: np.where(np.arange(64)[:, None] < 32, p, smooth(999)).astype(np.uint8),
+}
+
+
+@pytest.mark.parametrize("change", COPIES.values(), ids=COPIES)
+def test_a_changed_copy_is_found(change):
+    pictures = [smooth(seed) for seed in range(20)]
+    groups, _ = groups_of([*pictures, *map(change, map(np.copy, pictures))])
+    assert groups.of.tolist() == [*range(20), *range(20)]
+
+
+@pytest.mark.parametrize("change", OTHERS.values(), ids=OTHERS)
+def test_another_picture_is_none(change):
+    pictures = [smooth(seed) for seed in range(20)]
+    groups, _ = groups_of([*pictures, *map(change, pictures)])
+    assert groups.members() == []
+
+
+def test_symmetric_pictures_are_known_again():
+    """Their odd frequencies across are zero, and compression gives each of them a sign by chance."""
+    pictures = [np.concatenate([half, half[:, ::-1]], axis=1) for half in (smooth(k)[:, :32] for k in range(20))]
+    groups, _ = groups_of([*pictures, *(again(picture, quality=40) for picture in pictures)])
+    assert groups.of.tolist() == [*range(20), *range(20)]
+
+
+def test_pictures_of_one_colour_are_not_nearly_alike():
+    flat = [np.full((64, 64, 3), level, np.uint8) for level in (0, 1, 128, 255)]
+    groups, _ = groups_of(flat)
+    assert groups.members() == []
+
+
+def test_exact_copies_stay_together_and_a_near_copy_of_one_is_a_copy_of_all():
+    picture = smooth(1)
+    thumbs = np.stack([thumb(p) for p in (picture, smooth(2), picture, again(picture, quality=40), smooth(2))])
+    exact = same([b"a", b"b", b"a", b"c", b"b"])
+    assert exact.of.tolist() == [0, 1, 0, 3, 1]
+    near, _ = nearly_same(exact, *fingerprints(thumbs))
+    assert near.of.tolist() == [0, 1, 0, 0, 1]
+    assert exact.of.tolist() == [0, 1, 0, 3, 1]  # not changed by it
+    assert [group.tolist() for group in near.members()] == [[0, 2, 3], [1, 4]]
+
+
+def test_groups_join_along_chains_in_any_order():
+    draw = np.random.default_rng(0)
+    for _ in range(50):
+        pairs = draw.integers(0, 30, (draw.integers(1, 25), 2))
+        groups, expected = Groups(30), list(range(30))
+        for a, b in pairs.tolist():
+            low, high = sorted((expected[a], expected[b]))
+            expected = [low if one == high else one for one in expected]
+        cut = len(pairs) // 2
+        groups.join(pairs[:cut, 0], pairs[:cut, 1])
+        groups.join(pairs[cut:, 0], pairs[cut:, 1])
+        assert groups.of.tolist() == expected
+
+
+def test_no_pictures_at_all():
+    groups, complete = nearly_same(same([]), *fingerprints(np.zeros((0, 3, 16, 16), np.uint8)))
+    assert groups.members() == []
+    assert complete
+
+
+@pytest.mark.slow
+def test_a_hundred_thousand_pictures():
+    """All of 1,000 planted copies are found among as many pictures as fit, every pair that shares a byte compared."""
+    draw = np.random.default_rng(0)
+    coarse = draw.integers(0, 256, (99_000, 3, 5, 5)).astype(np.float32)
+    grid = np.linspace(0, 3.999, 16)
+    low, part = grid.astype(int), (grid % 1).astype(np.float32)
+    across = coarse[..., low] * (1 - part) + coarse[..., low + 1] * part
+    originals = across[..., low, :] * (1 - part)[:, None] + across[..., low + 1, :] * part[:, None]
+    copies = originals[:1000] + draw.normal(0, 4, (1000, 3, 16, 16))
+    copies[500:] = copies[500:, ..., ::-1]
+    thumbs = np.clip(np.concatenate([originals, copies]), 0, 255).astype(np.uint8)
+    parts = [fingerprints(thumbs[k : k + 1000]) for k in range(0, 100_000, 1000)]
+    groups, complete = nearly_same(Groups(100_000), *(np.concatenate(part) for part in zip(*parts, strict=True)))
+    assert complete
+    assert (groups.of[99_000:] == groups.of[:1000]).all()
+    assert len(groups.members()) < 1100
