@@ -137,7 +137,7 @@ def test_unknown_keys_and_impossible_values_raise(values, sentence):
         (lambda: SampleConfig(eta=0.5, sampler="auto"), "--eta belongs to --sampler ddim"),
         (lambda: SampleConfig("dpmpp_2m", churn=1.0), "--churn needs --sampler heun, euler or ddim, .*got dpmpp_2m"),
         (lambda: SampleConfig("heun", steps=10, churn=4.2), r"--churn must be in 0\.\.4\.142 .*, got 4\.2"),
-        (lambda: SampleConfig("heun", churn=-1.0), r"--churn must be in 0\.\.20\.710 .*, got -1"),
+        (lambda: SampleConfig("heun", churn=-1.0), r"--churn must be in 0\.\.20\.71 .*, got -1"),
         (lambda: SampleConfig(reverse_variance="small"), "--reverse-variance belongs to --sampler ddpm, got ddim"),
         (lambda: SampleConfig("ddpm", reverse_variance="big"), "--reverse-variance must be one of auto, small, large"),
         (lambda: SampleConfig(guidance_rescale=1.1), r"--guidance-rescale must be in 0\.\.1, got 1\.1"),
