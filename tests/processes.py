@@ -25,6 +25,7 @@ def child(said, at, words, before=None):
     output = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(output, 1)
     os.dup2(output, 2)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in what a script starts in the background
     if at is not None:
         strike_at(*at)
     if before is not None:
