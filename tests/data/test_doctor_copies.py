@@ -202,8 +202,8 @@ def test_no_pictures_at_all():
 
 @pytest.mark.slow
 def test_a_hundred_thousand_pictures():
-    """All of 1,000 planted copies are found among 99,000 others, though pictures this smooth share bytes so often that
-    the fullest blocks are compared within a window alone."""
+    """Of 1,000 planted copies in 100,000 pictures nearly all are found, though pictures so smooth share bytes so often
+    that the fullest blocks are compared within a window alone, which is said."""
     draw = np.random.default_rng(0)
     coarse = draw.integers(0, 256, (99_000, 3, 5, 5)).astype(np.float32)
     grid = np.linspace(0, 3.999, 16)
@@ -214,6 +214,7 @@ def test_a_hundred_thousand_pictures():
     copies[500:] = copies[500:, ..., ::-1]
     thumbs = np.clip(np.concatenate([originals, copies]), 0, 255).astype(np.uint8)
     parts = [fingerprints(thumbs[k : k + 1000]) for k in range(0, 100_000, 1000)]
-    groups, _ = nearly_same(Groups(100_000), *(np.concatenate(part) for part in zip(*parts, strict=True)))
-    assert (groups.of[99_000:] == groups.of[:1000]).all()
+    groups, complete = nearly_same(Groups(100_000), *(np.concatenate(part) for part in zip(*parts, strict=True)))
+    assert not complete
+    assert (groups.of[99_000:] == groups.of[:1000]).mean() > 0.99
     assert len(groups.members()) < 1100
