@@ -57,7 +57,8 @@ def check_end(code, text, signals, run):
         assert checkpoints(run)[-1].name == f"step-{log_of(run)[-1]['step']:08d}"
     else:
         assert code in {CODE[number] for number in signals}
-        assert text.endswith("\nbytepixels: interrupted\n")
+        said = text.endswith("\nbytepixels: interrupted\n")
+        assert said or (len(signals) == 2 and not text)  # the second one may come before anything could be said
 
 
 @pytest.mark.parametrize("signals", SIGNALS.values(), ids=SIGNALS)
