@@ -30,7 +30,9 @@ def child(said, at, words, before=None):
         strike_at(*at)
     if before is not None:
         before()
-    sys.exit(cli(*words))
+    code = cli(*words)
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT, signal.SIGTERM])  # what comes now meets Python's own end
+    sys.exit(code)
 
 
 def strike_at(folder, count, signals):

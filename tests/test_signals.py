@@ -99,7 +99,7 @@ def test_at_random_instants(tmp_path, pictures, straight, capsys):
     assert run_in_process(tmp_path, *command(pictures, folder, steps))[0] == 0
     run, codes = tmp_path / "run", []
     for _ in range(60):
-        signals = rng.choice(list(SIGNALS.values()))
+        signals = [rng.choice([SIGTERM, SIGINT])]  # two at once: at the touches above, where it is known what they meet
         with Training(tmp_path, *command(pictures, run, steps)) as process:
             time.sleep(rng.uniform(0, 0.5))
             for number in signals:
