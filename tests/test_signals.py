@@ -2,7 +2,6 @@
 
 import os
 import random
-import time
 from functools import partial
 from signal import SIGINT, SIGTERM
 
@@ -12,7 +11,7 @@ from PIL import Image
 
 from bytepixels.verbs import trainer
 
-from .processes import Training, empty_cache, run_in_process, touches
+from .processes import empty_cache, run_in_process, touches
 from .test_kills import FLAGS, assert_the_same, command
 from .verbs.tiny import STEP, checkpoints, cli, log_of, train
 
@@ -90,30 +89,6 @@ def test_while_packing(tmp_path, pictures, straight, signals):
 def test_packing_has_that_many_touches(tmp_path, pictures):
     cache, flags = tmp_path / "cache", ["-n", 1, "--timesteps", 10, "--columns", 2, "--out", tmp_path / "out"]
     assert touches(tmp_path, cache, "show", pictures, *flags, before=partial(empty_cache, cache)) >= 7
-
-
-@pytest.mark.slow
-def test_at_random_instants(tmp_path, pictures, straight, capsys):
-    """Sixty processes, one after the other on the same run of 600 steps, each signalled after up to half a second."""
-    folder, steps, rng = tmp_path / "straight", 600, random.Random(4)
-    assert run_in_process(tmp_path, *command(pictures, folder, steps))[0] == 0
-    run, codes = tmp_path / "run", []
-    for _ in range(60):
-        signals = [rng.choice([SIGTERM, SIGINT])]  # two at once: at the touches above, where it is known what they meet
-        with Training(tmp_path, *command(pictures, run, steps)) as process:
-            time.sleep(rng.uniform(0, 0.5))
-            for number in signals:
-                if process.process.is_alive():
-                    process.send(number)
-                time.sleep(rng.choice([0, 0, 0.001, 0.02]))
-            codes.append(process.wait())
-            if codes[-1] not in (-SIGTERM, -SIGINT):  # before main had begun
-                check_end(codes[-1], process.text, signals, run)
-    assert run_in_process(tmp_path, *command(pictures, run, steps))[0] == 0
-    assert_the_same(run, folder)
-    with capsys.disabled():
-        print(f"\nexit codes { ({code: codes.count(code) for code in sorted(set(codes))}) }")
-    assert {130, 143} <= set(codes)
 
 
 @pytest.mark.parametrize("signals", [[SIGTERM], [SIGINT], [SIGTERM, SIGTERM]], ids=["term", "int", "term term"])
