@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from bytepixels.data.batches import Batches
+from bytepixels.errors import Terminated
 from bytepixels.signals import Stop
 
 from .verbs.tiny import (
@@ -338,6 +339,30 @@ def test_a_second_signal_ends_at_once():
     assert stop.signal == signal.SIGINT
     with pytest.raises(KeyboardInterrupt):
         stop(signal.SIGINT, None)
+
+
+def test_another_signal_is_no_second_one():
+    """torchrun answers Ctrl-C with SIGTERM for its processes, which the terminal has sent SIGINT to already."""
+    stop = Stop()
+    stop(signal.SIGINT, None)
+    stop(signal.SIGTERM, None)
+    assert stop.signal == signal.SIGINT
+    with pytest.raises(Terminated):
+        stop(signal.SIGTERM, None)
+
+
+@pytest.mark.parametrize("ignored", [False, True], ids=["the terminal closes", "nohup"])
+def test_the_terminal_closes(tmp_path, watch, capsys, ignored):
+    run = tmp_path / "run"
+    watch.signal, watch.stops = signal.SIGHUP, {1}
+    previous = signal.signal(signal.SIGHUP, signal.SIG_IGN if ignored else signal.SIG_DFL)
+    try:
+        code = train(run, steps=4)
+        assert signal.getsignal(signal.SIGHUP) == (signal.SIG_IGN if ignored else signal.SIG_DFL)
+    finally:
+        signal.signal(signal.SIGHUP, previous)
+    assert code == (0 if ignored else 129)
+    assert checkpoints(run)[-1].name == ("step-00000004" if ignored else "step-00000002")
 
 
 def test_the_handlers_are_given_back(tmp_path):

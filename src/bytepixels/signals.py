@@ -14,26 +14,38 @@ class StoppedError(Exception):
 
 
 class Stop:
-    """Remembers that the user pressed Ctrl-C or the system asked the process to end. A second time ends it at once."""
+    """Remembers that the user pressed Ctrl-C, closed the terminal, or the system asked the process to end.
 
-    signal: int | None = None
+    The same signal a second time ends it at once. Another one does not: a launcher passes on as SIGTERM the Ctrl-C that
+    its processes have got themselves.
+    """
+
+    def __init__(self) -> None:
+        self.signals: list[int] = []
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
-        if self.signal is not None:
+        if number in self.signals:
             raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
-        self.signal = number
+        self.signals.append(number)
+
+    @property
+    def signal(self) -> int | None:
+        """The first one that came."""
+        return self.signals[0] if self.signals else None
 
     def watch(self, step: int, x: object) -> None:
         """Between two steps of a sampler: raises StoppedError once we were asked to stop."""
-        if self.signal is not None:
+        if self.signals:
             raise StoppedError
 
 
 @contextmanager
 def stop_on_signals() -> Iterator[Stop]:
-    """SIGINT and SIGTERM are remembered instead of ending the process."""
-    stop = Stop()
-    previous = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    """SIGINT, SIGTERM and SIGHUP (unless nohup has it ignored) are remembered instead of ending the process."""
+    stop, numbers = Stop(), [signal.SIGINT, signal.SIGTERM]
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        numbers.append(signal.SIGHUP)
+    previous = {number: signal.signal(number, stop) for number in numbers}
     try:
         yield stop
     finally:
