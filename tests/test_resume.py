@@ -12,7 +12,6 @@ import pytest
 import torch
 
 from bytepixels.data.batches import Batches
-from bytepixels.errors import Terminated
 from bytepixels.signals import Stop
 
 from .verbs.tiny import (
@@ -339,16 +338,6 @@ def test_a_second_signal_ends_at_once():
     assert stop.signal == signal.SIGINT
     with pytest.raises(KeyboardInterrupt):
         stop(signal.SIGINT, None)
-
-
-def test_another_signal_is_no_second_one():
-    """torchrun answers Ctrl-C with SIGTERM for its processes, which the terminal has sent SIGINT to already."""
-    stop = Stop()
-    stop(signal.SIGINT, None)
-    stop(signal.SIGTERM, None)
-    assert stop.signal == signal.SIGINT
-    with pytest.raises(Terminated):
-        stop(signal.SIGTERM, None)
 
 
 @pytest.mark.parametrize("ignored", [False, True], ids=["the terminal closes", "nohup"])

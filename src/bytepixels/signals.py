@@ -14,37 +14,27 @@ class StoppedError(Exception):
 
 
 class Stop:
-    """Remembers that the user pressed Ctrl-C, closed the terminal, or the system asked the process to end.
+    """Remembers that the user pressed Ctrl-C or the system asked the process to end. A second time ends it at once."""
 
-    The same signal a second time ends it at once. Another one does not: a launcher passes on as SIGTERM the Ctrl-C that
-    its processes have got themselves.
-    """
-
-    def __init__(self) -> None:
-        self.signals: list[int] = []
+    signal: int | None = None
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
-        if number in self.signals:
+        if self.signal is not None:
             raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
-        self.signals.append(number)
-
-    @property
-    def signal(self) -> int | None:
-        """The first one that came."""
-        return self.signals[0] if self.signals else None
+        self.signal = number
 
     def watch(self, step: int, x: object) -> None:
         """Between two steps of a sampler: raises StoppedError once we were asked to stop."""
-        if self.signals:
+        if self.signal is not None:
             raise StoppedError
 
 
 @contextmanager
 def stop_on_signals() -> Iterator[Stop]:
-    """SIGINT, SIGTERM and SIGHUP (unless nohup has it ignored) are remembered instead of ending the process."""
+    """SIGINT, SIGTERM, and SIGHUP where nohup has not turned it off, are remembered instead of ending the process."""
     stop, numbers = Stop(), [signal.SIGINT, signal.SIGTERM]
     if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
-        numbers.append(signal.SIGHUP)
+        numbers.append(signal.SIGHUP)  # the terminal closes
     previous = {number: signal.signal(number, stop) for number in numbers}
     try:
         yield stop

@@ -14,7 +14,7 @@ from ..progress import Progress
 from ..runs.checkpoint import list_checkpoints
 from ..runs.config import Config, DataConfig, changed_settings, read_config
 from ..runs.directory import Run, is_free, is_run, make_folder, new_id, open_run, run_leftovers
-from ..runs.files import remove
+from ..runs.files import reason, remove
 from ..runs.lock import RunLock
 from ..signals import Stop, stop_on_signals
 from ..train.loop import total_steps
@@ -25,10 +25,7 @@ FEW = 500  # pictures: below this a model is likely to copy its training set (se
 
 
 def train(source: str, config: Config, path: Path) -> int:
-    """Train, or go on with the run at `path`. Returns the exit code.
-
-    0 done; 130, 143 or 129 after Ctrl-C, SIGTERM or SIGHUP, saved.
-    """
+    """Train, or go on with the run at `path`. Returns the exit code: 0 done, 130 or 143 interrupted after saving."""
     device = best_device(config.train.device)
     with RunLock(path) as lock:
         if is_run(path):
@@ -73,9 +70,9 @@ def _full_disk(path: Path) -> Iterator[None]:
     except BrokenPipeError:  # whoever read what we say has left
         raise
     except OSError as error:
-        what = f"{error.filename}: {error.strerror}" if error.filename else error.strerror or error
+        where = f"{error.filename}: " if error.filename else ""
         intact = "the run is intact up to its last checkpoint, and the same command goes on from there"
-        raise TrainingError(f"training stopped: {what}; {intact}") from error
+        raise TrainingError(f"training stopped: {where}{reason(error)}; {intact}") from error
 
 
 def as_asked(data: DataConfig, path: Path) -> DataConfig:
