@@ -3,9 +3,9 @@
 import signal
 import socket
 
-import pytest
+from bytepixels.verbs import train as train_verb
 
-from .processes import Training
+from .processes import Training, run_in_process
 from .test_kills import assert_the_same, command, pictures  # noqa: F401 (a fixture)
 from .verbs.tiny import checkpoints, cli, snapshot
 
@@ -40,9 +40,25 @@ def test_a_run_in_training(tmp_path, pictures, capsys):  # noqa: F811
     assert_the_same(run, whole)
 
 
-@pytest.mark.parametrize("others", [3])
-def test_several_that_begin_one_run_at_once(tmp_path, pictures, others):  # noqa: F811
-    run, homes = tmp_path / "run", [tmp_path / str(k) for k in range(others)]
+def test_a_run_that_another_process_began_and_ended_in_between(tmp_path, pictures, monkeypatch, capsys):  # noqa: F811
+    """Between the look whether there is a run and the lock of a new one."""
+    run, build = tmp_path / "run", train_verb.Trainer
+
+    def build_late(*arguments):
+        mine = build(*arguments)
+        assert run_in_process(tmp_path, *command(pictures, run, 2))[0] == 0
+        return mine
+
+    monkeypatch.setattr(train_verb, "Trainer", build_late)
+    assert cli(*command(pictures, run, 5)) == 2
+    assert f"{run} was begun by another process just now; the same command goes on with it" in capsys.readouterr().err
+    assert [path.name for path in checkpoints(run)] == ["step-00000001", "step-00000002"]
+    monkeypatch.setattr(train_verb, "Trainer", build)
+    assert cli(*command(pictures, run, 5)) == 0
+
+
+def test_several_that_begin_one_run_at_once(tmp_path, pictures):  # noqa: F811
+    run, homes = tmp_path / "run", [tmp_path / str(k) for k in range(3)]
     for home in homes:
         home.mkdir()
     trainings = [Training(home, *command(pictures, run, 40)) for home in homes]
