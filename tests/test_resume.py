@@ -340,6 +340,20 @@ def test_a_second_signal_ends_at_once():
         stop(signal.SIGINT, None)
 
 
+@pytest.mark.parametrize("ignored", [False, True], ids=["the terminal closes", "nohup"])
+def test_the_terminal_closes(tmp_path, watch, capsys, ignored):
+    run = tmp_path / "run"
+    watch.signal, watch.stops = signal.SIGHUP, {1}
+    previous = signal.signal(signal.SIGHUP, signal.SIG_IGN if ignored else signal.SIG_DFL)
+    try:
+        code = train(run, steps=4)
+        assert signal.getsignal(signal.SIGHUP) == (signal.SIG_IGN if ignored else signal.SIG_DFL)
+    finally:
+        signal.signal(signal.SIGHUP, previous)
+    assert code == (0 if ignored else 129)
+    assert checkpoints(run)[-1].name == ("step-00000004" if ignored else "step-00000002")
+
+
 def test_the_handlers_are_given_back(tmp_path):
     before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
     assert train(tmp_path / "run", steps=1) == 0

@@ -32,9 +32,11 @@ class Stop:
 
 @contextmanager
 def stop_on_signals() -> Iterator[Stop]:
-    """SIGINT and SIGTERM are remembered instead of ending the process."""
-    stop = Stop()
-    previous = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    """SIGINT, SIGTERM, and SIGHUP where nohup has not turned it off, are remembered instead of ending the process."""
+    stop, numbers = Stop(), [signal.SIGINT, signal.SIGTERM]
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        numbers.append(signal.SIGHUP)  # the terminal closes
+    previous = {number: signal.signal(number, stop) for number in numbers}
     try:
         yield stop
     finally:

@@ -159,3 +159,17 @@ def test_bytes_that_change_after_they_were_checked_are_not_loaded(tmp_path):
     (path / "model.safetensors").write_bytes((path / "ema.safetensors").read_bytes())
     with pytest.raises(DamagedError, match="checksum"):
         read_tensors(path, "model", state)
+
+
+@pytest.mark.parametrize("own", [ID, None])
+@pytest.mark.parametrize("other", ["f" * 32, None])
+def test_a_checkpoint_of_another_run_is_not_removed(tmp_path, own, other):
+    """Neither a later one, nor an older one, nor one that lies where ours is to go."""
+    for step in (1, 5, 9):
+        save(tmp_path, step, run=other, keep=9)
+    written = {path.name: (path / "state.json").read_bytes() for path in list_checkpoints(tmp_path)}
+    check(save(tmp_path, 5, run=own, keep=1), run=own)
+    assert [path.name for path in list_checkpoints(tmp_path)] == ["step-00000005"]
+    aside = {path.name[len("other-run-") : -9]: path for path in tmp_path.glob("other-run-*")}
+    assert aside.keys() == (set() if own == other else written.keys())
+    assert all((path / "state.json").read_bytes() == written[name] for name, path in aside.items())

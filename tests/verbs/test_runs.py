@@ -261,6 +261,15 @@ def test_the_newest_stay(runs, capsys):
     assert f"{run}: removed nothing (0 bytes)" in said(capsys, "prune", run, "--keep", 2).out
 
 
+def test_a_checkpoint_of_another_run_is_not_ours_to_remove(runs, capsys):
+    shutil.copytree(runs / "half" / "checkpoints" / "step-00000001", runs / "done" / "checkpoints" / "step-00000001")
+    assert (
+        "removed step-00000003, step-00000004, step-00000005 (" in said(capsys, "prune", runs / "done", "--keep", 1).out
+    )
+    assert [path.name for path in checkpoints(runs / "done")] == ["step-00000001", "step-00000006"]
+    assert "step-00000001 is of another run" in said(capsys, "show", runs / "done").out
+
+
 @pytest.mark.parametrize("keep", [1, 2, 9])
 def test_a_damaged_newest_does_not_push_out_the_newest_whole_one(runs, capsys, keep):
     run = runs / "done"

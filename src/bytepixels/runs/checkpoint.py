@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from safetensors import SafetensorError
 from safetensors.torch import load, save_file
@@ -46,17 +47,17 @@ def save_checkpoint(folder: Path, run: str | None, step: int, images: int, tenso
         temporary.mkdir(parents=True)
         _write(temporary, {"format": FORMAT, "run": run, "step": step, "images": images}, tensors)
         if final.exists():  # a damaged one of the same step, or the same one again
-            remove_folder(final)
+            discard(final, run)
         os.replace(temporary, final)
         flush(folder)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(temporary, ignore_errors=True)
-        raise OSError(f"{final} could not be written ({reason(error)})") from error
+        raise OSError(f"{final} could not be written ({getattr(error, 'strerror', None) or error})") from error
     known = list_checkpoints(folder)
     kept = [path for path in known if path.name <= final.name][-keep:]  # a later one was damaged, or we were there
     for path in known:
         if path not in kept:
-            remove_folder(path)
+            discard(path, run)
     return final
 
 
@@ -68,6 +69,22 @@ def _write(folder: Path, state: dict[str, Any], tensors: Tensors) -> None:
     for path in files:
         flush(path)
     write_sealed(folder / "state.json", state | {"sha256": {path.name: sha256(path) for path in files}})
+
+
+def discard(checkpoint: Path, run: str | None) -> None:
+    """Remove a checkpoint of the run with id `run`. One of another run is not ours to remove: it gets another name."""
+    if is_foreign(checkpoint, run):
+        os.replace(checkpoint, checkpoint.with_name(f"other-run-{checkpoint.name}-{uuid4().hex[:8]}"))
+    else:
+        remove_folder(checkpoint)
+
+
+def is_foreign(checkpoint: Path, run: str | None) -> bool:
+    """Whether another run than the one with id `run` wrote it."""
+    try:
+        return read_sealed(checkpoint / "state.json", sealed_if="run").get("run") != run
+    except (OSError, ValueError):
+        return False
 
 
 def list_checkpoints(folder: Path) -> list[Path]:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .checkpoint import drop_optimizer, list_checkpoints, read_state
+from .checkpoint import drop_optimizer, is_foreign, list_checkpoints, read_state
 from .directory import Run, run_leftovers
 from .files import remove, remove_folder
 from .overview import Saved, look_at_checkpoint, size_of
@@ -44,7 +44,8 @@ def plan_prune(run: Run, keep: int, optimizer: bool) -> Plan:
     if optimizer and kept:
         finished = (kept[-1].images or 0) >= run.config.train.images
         stripped = [one.path for one in (kept if finished else kept[:-1]) if not one.pruned]
-    return Plan(run, kept, damaged, known if kept else [], run_leftovers(run.path), stripped)
+    older = [path for path in known if not is_foreign(path, run.id)] if kept else []
+    return Plan(run, kept, damaged, older, run_leftovers(run.path), stripped)
 
 
 def carry_out(plan: Plan) -> None:
