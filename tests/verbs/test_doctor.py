@@ -4,6 +4,7 @@ import json
 import math
 import shlex
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -397,6 +398,16 @@ def test_a_slow_step_is_measured_on_a_part_of_the_batch():
     found = measure(config, noise_sample(), CPU, seconds_per_picture=1.0)
     assert (found["measured_batch"], found["batch"], found["micro_batch"]) == (6, 64, 6)
     assert found["images_per_second"] == pytest.approx(64 / found["seconds_per_step"])
+
+
+def test_the_disk_is_the_fuller_one_of_cache_and_run(of_digits, monkeypatch):
+    free = {str(verb.Path.cwd()): 10**9}
+    monkeypatch.setattr(verb.shutil, "disk_usage", lambda place: SimpleNamespace(free=free.get(str(place), 5 * 10**8)))
+    assert verb.disk_numbers(of_digits, digits())["free_bytes"] == 5 * 10**8
+    free[str(verb.Path.cwd())] = 10**6
+    found = verb.disk_numbers(of_digits, digits())
+    assert found["free_bytes"] == 10**6
+    assert found["needed_bytes"] == 1797 * 64 + 4 * of_digits["network"]["checkpoint_bytes"]
 
 
 def test_the_advice_has_counts_and_at_most_five_sentences(of_digits):
