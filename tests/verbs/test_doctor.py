@@ -274,6 +274,7 @@ def test_what_was_asked_for_goes_first():
     assert (config.preset, config.data) == ("small", replace(asked, flip="auto"))
     grey = choose([glance(8, grey=True)] * 3, DataConfig(), None, CPU)
     assert grey.data.channels == 1
+    assert choose([glance(8, grey=True), glance(8)], DataConfig(), None, CPU).data.channels == 3
     line = command("a b", with_budget(config, 10), [glance(8)], asked)
     flags = "--size 48 40 --channels 1 --fit pad --background red --split all --images 50000"
     assert line == f"bytepixels train 'a b' {flags}"
