@@ -355,8 +355,9 @@ def test_a_heavy_network_is_tried_on_fewer_pictures():
 
 
 def test_bytes_that_a_picture_leaves():
-    """A linear layer keeps its input, a square its own: 2 x 10 float32 for each of 3 pictures, and no weights."""
-    model = nn.Linear(10, 10, bias=False)
+    """Two layers keep their inputs, a square its own: 3 x 10 float32 for each of 3 pictures. The second layer keeps its
+    weights as well, which are there anyway."""
+    model = nn.Sequential(nn.Linear(10, 10, bias=False), nn.Linear(10, 10, bias=False))
     trial = Trial(
         digits(),
         TrainState(model, model, torch.optim.Adam(model.parameters())),
@@ -364,7 +365,7 @@ def test_bytes_that_a_picture_leaves():
         lambda model, x: model(x).square().sum(dim=1),
         CPU,
     )
-    assert kept_bytes(trial) == 3 * 2 * 10 * 4
+    assert kept_bytes(trial) == 3 * 3 * 10 * 4
 
 
 def test_what_a_picture_takes_grows_with_its_area():
