@@ -54,23 +54,25 @@ def reference_bits(thumbs):
     return np.array(rows)
 
 
-def reference_groups(thumbs):
-    """Groups by comparing every pair: 7 bits, a correlation of 0.95, either way round; then along chains."""
-    bits, turned = reference_bits(thumbs), reference_bits(thumbs[..., ::-1])
-    small = np.round(thumbs.reshape(len(thumbs), 3, 8, 2, 8, 2).astype(np.float64).mean(axis=(3, 5)))
-    small -= small.mean(axis=(2, 3), keepdims=True)
-    near, close, alike = [], 0, 0
-    for a, b in combinations(range(len(thumbs)), 2):
-        for other_bits, other in ((bits[b], small[b]), (turned[b], small[b][..., ::-1])):
-            few = (bits[a] != other_bits).sum() <= 7
-            correlated = np.corrcoef(small[a].ravel(), other.ravel())[0, 1] >= 0.95
-            close, alike = close + (few and not correlated), alike + (correlated and not few)
-            near += [(a, b)] if few and correlated else []
-    of = list(range(len(thumbs)))
+def reference_groups(bits, turned, small):
+    """Groups by comparing every pair: 7 bits, a correlation of 0.95, either way round; then along chains. Also what
+    each pair was: (bits that differ, correlation)."""
+    small = small.astype(np.float64)
+    small = small - small.mean(axis=(2, 3), keepdims=True)
+    flat = np.sqrt((small**2).mean(axis=(1, 2, 3))) < 1
+    near, pairs = [], []
+    for a, b in combinations(np.flatnonzero(~flat).tolist(), 2):
+        ways = [(bits[a], bits[b], small[b]), (bits[a], turned[b], small[b][..., ::-1])]
+        ways += [(turned[a], bits[b], small[b][..., ::-1])]
+        for own, other, shape in ways:
+            differ, alike = int((own != other).sum()), np.corrcoef(small[a].ravel(), shape.ravel())[0, 1]
+            pairs.append((differ, alike))
+            near += [(a, b)] if differ <= 7 and alike >= 0.95 else []
+    of = list(range(len(small)))
     for _ in of:
         for a, b in near:
             of[a] = of[b] = min(of[a], of[b])
-    return of, near, close, alike
+    return of, np.array(pairs)
 
 
 @pytest.fixture(scope="module")
@@ -89,13 +91,55 @@ def mixed():
     return np.stack([thumb(picture) for picture in pictures])
 
 
-def test_the_groups_are_those_of_comparing_all_pairs(mixed):
-    expected, near, close, alike = reference_groups(mixed)
-    groups, complete = nearly_same(Groups(len(mixed)), *fingerprints(mixed))
+def borderline(seed):
+    """(bits, mirrored, thumbs) about the limits: 5 to 9 bits differ, correlations from 0.9 to 1, some have no shape."""
+    draw = np.random.default_rng(seed)
+    bits, mirrored, thumbs = [], [], []
+    for k in range(60):
+        own, other, shape = draw.choice([-1, 1], 64), draw.choice([-1, 1], 64), draw.normal(0, 40, (3, 8, 8))
+        if k % 10 == 0:
+            shape *= 0.02  # less than a grey level
+        for _ in range(2):
+            turn = draw.random() < 0.3
+            one, two = own.copy(), other.copy()
+            one[draw.permutation(64)[: draw.integers(0, 6)]] *= -1
+            two[draw.permutation(64)[: draw.integers(0, 6)]] *= -1
+            seen = shape + draw.normal(0, draw.uniform(0, 0.3) * shape.std(), shape.shape)
+            bits.append(two if turn else one)
+            mirrored.append(one if turn else two)
+            thumbs.append(np.round(128 + (seen[..., ::-1] if turn else seen)).clip(0, 255))
+    return np.array(bits, np.int8), np.array(mirrored, np.int8), np.array(thumbs, np.uint8)
+
+
+def assert_groups_are_those_of_comparing_all_pairs(bits, mirrored, thumbs):
+    expected, pairs = reference_groups(bits, mirrored, thumbs)
+    groups, complete = nearly_same(Groups(len(bits)), bits, mirrored, thumbs)
     assert groups.of.tolist() == expected
     assert complete
-    assert len(near) > 40
-    assert min(close, alike) > 0  # both conditions decide somewhere
+    return pairs
+
+
+def test_the_groups_are_those_of_comparing_all_pairs(mixed):
+    assert_groups_are_those_of_comparing_all_pairs(*fingerprints(mixed))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_limits_are_where_they_should_be(seed):
+    pairs = assert_groups_are_those_of_comparing_all_pairs(*borderline(seed))
+    differ, alike = pairs[:, 0], pairs[:, 1]
+    assert min((differ[alike >= 0.95] == limit).sum() for limit in (6, 7, 8)) > 0
+    assert min(((alike > low) & (alike < low + 0.03))[differ <= 7].sum() for low in (0.92, 0.95)) > 0
+
+
+@pytest.mark.parametrize("byte", range(8))
+def test_one_byte_in_common_is_enough(byte):
+    """Seven bits differ, one in each of the other bytes."""
+    bits = np.ones((2, 64), np.int8)
+    bits[1, [8 * k + 3 for k in range(8) if k != byte]] = -1
+    thumbs = np.random.default_rng(0).integers(0, 256, (1, 3, 8, 8), np.uint8).repeat(2, axis=0)
+    assert nearly_same(Groups(2), bits, -bits, thumbs)[0].of.tolist() == [0, 0]
+    bits[1, 8 * byte] = -1
+    assert nearly_same(Groups(2), bits, -bits, thumbs)[0].of.tolist() == [0, 1]
 
 
 def test_the_groups_do_not_depend_on_how_many_are_compared_at_a_time(mixed, monkeypatch):

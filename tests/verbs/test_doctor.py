@@ -4,6 +4,7 @@ import json
 import math
 import shlex
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -273,6 +274,7 @@ def test_what_was_asked_for_goes_first():
     assert (config.preset, config.data) == ("small", replace(asked, flip="auto"))
     grey = choose([glance(8, grey=True)] * 3, DataConfig(), None, CPU)
     assert grey.data.channels == 1
+    assert choose([glance(8, grey=True), glance(8)], DataConfig(), None, CPU).data.channels == 3
     line = command("a b", with_budget(config, 10), [glance(8)], asked)
     flags = "--size 48 40 --channels 1 --fit pad --background red --split all --images 50000"
     assert line == f"bytepixels train 'a b' {flags}"
@@ -353,8 +355,9 @@ def test_a_heavy_network_is_tried_on_fewer_pictures():
 
 
 def test_bytes_that_a_picture_leaves():
-    """A linear layer keeps its input, a square its own: 2 x 10 float32 for each of 3 pictures, and no weights."""
-    model = nn.Linear(10, 10, bias=False)
+    """Two layers keep their inputs, a square its own: 3 x 10 float32 for each of 3 pictures. The second layer keeps its
+    weights as well, which are there anyway."""
+    model = nn.Sequential(nn.Linear(10, 10, bias=False), nn.Linear(10, 10, bias=False))
     trial = Trial(
         digits(),
         TrainState(model, model, torch.optim.Adam(model.parameters()), model),
@@ -362,7 +365,7 @@ def test_bytes_that_a_picture_leaves():
         lambda model, x: model(x).square().sum(dim=1),
         CPU,
     )
-    assert kept_bytes(trial) == 3 * 2 * 10 * 4
+    assert kept_bytes(trial) == 3 * 3 * 10 * 4
 
 
 def test_what_a_picture_takes_grows_with_its_area():
@@ -397,6 +400,16 @@ def test_a_slow_step_is_measured_on_a_part_of_the_batch():
     found = measure(config, noise_sample(), CPU, seconds_per_picture=1.0)
     assert (found["measured_batch"], found["batch"], found["micro_batch"]) == (6, 64, 6)
     assert found["images_per_second"] == pytest.approx(64 / found["seconds_per_step"])
+
+
+def test_the_disk_is_the_fuller_one_of_cache_and_run(of_digits, monkeypatch):
+    free = {str(verb.Path.cwd()): 10**9}
+    monkeypatch.setattr(verb.shutil, "disk_usage", lambda place: SimpleNamespace(free=free.get(str(place), 5 * 10**8)))
+    assert verb.disk_numbers(of_digits, digits())["free_bytes"] == 5 * 10**8
+    free[str(verb.Path.cwd())] = 10**6
+    found = verb.disk_numbers(of_digits, digits())
+    assert found["free_bytes"] == 10**6
+    assert found["needed_bytes"] == 1797 * 64 + 4 * of_digits["network"]["checkpoint_bytes"]
 
 
 def test_the_advice_has_counts_and_at_most_five_sentences(of_digits):

@@ -89,13 +89,15 @@ def glance(image: Image.Image) -> Glance:
 
 
 def look(image: Image.Image, layout: Layout) -> Look:
-    """Decode one picture in full, and once more as `layout` packs it."""
+    """Decode one picture in full, and make of it what is packed."""
     height, width, _ = read_header(image)
     whole = to_pixels(image, Layout(height, width, 4, "squash", layout.background)).pixels  # [4, height, width]
+    pixels = np.ascontiguousarray(whole.transpose(1, 2, 0))
     digest = hashlib.blake2b(f"{height} {width} ".encode(), digest_size=16)
-    digest.update(np.ascontiguousarray(whole.transpose(1, 2, 0)).data)
-    thumb = to_pixels(image, Layout(THUMB, THUMB, 3, "squash", layout.background)).pixels
-    packed = to_pixels(image, layout)
+    digest.update(pixels.data)
+    decoded = Image.fromarray(pixels)
+    thumb = to_pixels(decoded, Layout(THUMB, THUMB, 3, "squash", layout.background)).pixels
+    packed = to_pixels(decoded, layout)
     flat = bool((packed.pixels == packed.pixels[:, :1, :1]).all())
     marks = (bool(whole[3].min() < 255), packed.composed, packed.reshaped, packed.enlarged, flat)
     return Look(digest.digest(), thumb, packed.pixels, marks)

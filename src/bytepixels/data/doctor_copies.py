@@ -14,9 +14,7 @@ THUMB = 16  # side of the thumbnails that the bits come from
 BITS = 64
 NEAR_BITS = 7  # the most that may differ, one less than there are bytes
 NEAR_CORRELATION = 0.95
-FAINT = (
-    0.1  # of the frequencies' root mean square: below it a sign is chance, as in symmetric pictures, and counts as 0
-)
+FAINT = 0.1  # of the frequencies' root mean square: what is not above it is minus, as its sign would be chance
 FLAT = 1.0  # grey levels of contrast, below which a thumbnail has no shape
 ROWS, WINDOW = 256, 8192  # how many pictures are compared at a time, and with how many at most that share a byte
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)

@@ -65,7 +65,8 @@ def _shape(one: tuple[float, int, int, str]) -> Numbers:
 def file_numbers(found: Survey) -> Numbers:
     """The files that could not be read, all of them, and the notes of the source on the others."""
     files = [
-        {"name": printable(found.pictures.names[k]), "reason": reason} for k, reason in sorted(found.unreadable.items())
+        {"name": printable(found.pictures.names[k]), "reason": printable(reason)}
+        for k, reason in sorted(found.unreadable.items())
     ]
     strange = sum("not a picture" in file["reason"] for file in files)
     return {
