@@ -1,5 +1,6 @@
 """From the file names of a source to an order, class labels and a split: what the folders mean."""
 
+import posixpath
 import re
 from collections import Counter
 from dataclasses import dataclass
@@ -47,7 +48,7 @@ def is_hidden(name: str) -> bool:
 
 
 def is_picture(name: str) -> bool:
-    return PurePosixPath(name).suffix.lower() in picture_suffixes()
+    return posixpath.splitext(name)[1].lower() in picture_suffixes()
 
 
 def natural_key(name: str) -> list[tuple[int, str]]:

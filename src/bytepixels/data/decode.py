@@ -3,7 +3,6 @@
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 import numpy as np
@@ -64,7 +63,7 @@ def picture_suffixes() -> frozenset[str]:
     return frozenset(suffix for suffix, name in Image.registered_extensions().items() if name in allowed)
 
 
-def open_picture(file: Path | BinaryIO) -> Image.Image:
+def open_picture(file: str | BinaryIO) -> Image.Image:
     """Read the header of a picture file; the pixels are decoded when first used."""
     return Image.open(file, formats=picture_formats())
 

@@ -1,0 +1,33 @@
+"""Locks between processes, of the kind that the system takes back from a process that is killed."""
+
+import os
+from pathlib import Path
+from typing import BinaryIO
+from uuid import uuid4
+
+from filelock import FileLock, Timeout
+
+
+def claim(path: Path) -> FileLock | None:
+    """The lock at `path`, held; None where another process holds it."""
+    lock = FileLock(path)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        return None
+    return lock
+
+
+def write_whole(path: Path, content: bytes, workshop: Path) -> None:
+    """Write a file that is there completely or not at all; what a killed process leaves lies in the workshop."""
+    part = workshop / f"{uuid4().hex}.part"
+    with part.open("wb") as file:
+        file.write(content)
+        sync(file)
+    os.replace(part, path)
+
+
+def sync(file: BinaryIO) -> None:
+    """Onto the disk."""
+    file.flush()
+    os.fsync(file.fileno())
