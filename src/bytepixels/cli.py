@@ -159,8 +159,8 @@ def _peek(argv: list[str]) -> tuple[str, Path | None, str | None]:
 
 
 def _stem(source: str) -> str:
-    """ "pictures/cats.tar.xz" -> "cats"."""
-    return Path(source).absolute().name.split(".")[0] or "pictures"
+    """ "pictures/cats.tar.xz" -> "cats", "train-{000..127}.tar" -> "train"."""
+    return re.split(r"\.|[-_]?\{", Path(source).absolute().name)[0] or "pictures"
 
 
 def _interrupted(error: BaseException | None) -> bool:

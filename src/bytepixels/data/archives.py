@@ -3,7 +3,6 @@
 import io
 import tarfile
 import zipfile
-from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -13,8 +12,8 @@ from ..errors import InputError, check_choice
 from .arrange import arrange, clean_name
 from .decode import open_picture
 from .official import CIFAR_BATCHES, TWO_SPLITS, read_cifar
-from .pictures import Item, Part, Pictures, Source, check_file_size, file_key, parts_of
-from .tars import read_tar, readable
+from .pictures import Item, Pictures, Source, check_file_size, file_key, parts_of
+from .tars import read_tar, readable, tar_part
 
 
 def open_archive(path: Path, split: str) -> Source:
@@ -52,25 +51,5 @@ def _read_tar(path: Path, split: str) -> Pictures:
     if any(name.rsplit("/", 1)[-1] == CIFAR_BATCHES["test"][0] for name in names):
         return read_cifar(path, check_choice("split", split, TWO_SPLITS))
     found = arrange(names, split, str(path))
-    part = tar_part(path, 0, {member: index for index, member in enumerate(found.order)})
+    part = tar_part(path, {member: index for index, member in enumerate(found.order)})
     return Pictures([names[i] for i in found.order], [part], found.labels, found.classes, found.notes)
-
-
-def tar_part(path: Path, start: int, position: dict[int, int]) -> Part:
-    """The pictures of one tar: those with the given numbers in it, at the positions start, start + 1, ... in some
-    order."""
-
-    def stream(wanted: Callable[[int], bool]) -> Iterator[Item]:
-        def chosen(number: int, member: tarfile.TarInfo) -> bool:
-            return number in position and wanted(position[number])
-
-        for number, member, content in read_tar(path, chosen):
-            if chosen(number, member):
-                yield Item(position[number], partial(_open_content, content, member.size), len(content))
-
-    return Part(slice(start, start + len(position)), stream)
-
-
-def _open_content(content: bytes, size: int) -> Image.Image:
-    check_file_size(size)
-    return open_picture(io.BytesIO(content))

@@ -19,8 +19,7 @@ import numpy as np
 import PIL
 from filelock import FileLock
 
-from ..errors import InputError
-from .locks import claim, sync, write_whole
+from .locks import claim, make_folder, sync, write_whole
 from .packed import Packed, open_packed
 from .rows import Rows, npy_header
 
@@ -37,10 +36,8 @@ class Draft:
         self.path, self.folder = path, path.parent / f"{TEMPORARY}{path.name}-{_MAKER}"
         self.whole, self._shorter = self.folder / "whole", self.folder / "shorter.npy"
         self._reasons = self.folder / "skipped"
-        try:
-            self.whole.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(f"the cache {path.parent} cannot be written ({error.strerror}); choose another") from error
+        make_folder(self.folder)
+        make_folder(self.whole)
 
     def lock(self, name: str) -> FileLock:
         """A lock among all processes that make this pack."""

@@ -7,6 +7,7 @@ import stat
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 from PIL import Image
 
@@ -15,12 +16,24 @@ from .decode import open_picture
 from .pictures import Item, Pictures, Source, check_file_size, parts_of
 
 
-def open_folder(root: Path, split: str) -> Source:
-    """All pictures below root. The key holds names, sizes and times of change: reading every file would take longer."""
-    found = sorted(walk(root))
-    content = "\n".join([str(root.resolve()), *(f"{name}\0{size}\0{changed}" for name, size, changed in found)])
-    key = hashlib.sha256(content.encode(errors="surrogateescape")).hexdigest()
-    return Source(str(root), key, lambda: read_files(root, [name for name, *_ in found], split, str(root)))
+class File(NamedTuple):
+    """A file below a folder."""
+
+    name: str  # relative, with /
+    size: int
+    changed: int  # ns
+
+
+def open_folder(root: Path, files: list[File], split: str) -> Source:
+    """The pictures among the files below root."""
+    names = [file.name for file in files]
+    return Source(str(root), files_key(root, files), lambda: read_files(root, names, split, str(root)))
+
+
+def files_key(root: Path, files: list[File]) -> str:
+    """A hash of names, sizes and times of change: reading every file would take longer."""
+    content = "\n".join([str(root.resolve()), *(f"{name}\0{size}\0{changed}" for name, size, changed in files)])
+    return hashlib.sha256(content.encode(errors="surrogateescape")).hexdigest()
 
 
 def read_files(root: Path, names: list[str], split: str, source: str) -> Pictures:
@@ -40,9 +53,18 @@ def _refuse(error: OSError) -> None:
     raise error  # a folder that may not be entered is missing data, not an empty folder
 
 
-def walk(root: Path) -> Iterator[tuple[str, int, int]]:
-    """(relative name, bytes, time of change in ns) of all files below root; links are followed, but never round in a
-    circle."""
+def file_at(root: Path, path: Path) -> File:
+    """A file below root, given by its path."""
+    found = path.stat()
+    return File(path.relative_to(root).as_posix(), found.st_size, found.st_mtime_ns)
+
+
+def files_below(root: Path) -> list[File]:
+    """All files below root, by name; links are followed, but never round in a circle."""
+    return sorted(_walk(root))
+
+
+def _walk(root: Path) -> Iterator[File]:
     seen = set()
     for folder, subfolders, files in os.walk(root, onerror=_refuse, followlinks=True):
         real = os.path.realpath(folder)
@@ -61,4 +83,4 @@ def walk(root: Path) -> Iterator[tuple[str, int, int]]:
                     continue
                 raise
             if stat.S_ISREG(found.st_mode):  # not a socket, a pipe or a device
-                yield prefix + name, found.st_size, found.st_mtime_ns
+                yield File(prefix + name, found.st_size, found.st_mtime_ns)

@@ -1,4 +1,4 @@
-"""Locks between processes, of the kind that the system takes back from a process that is killed."""
+"""What processes share: folders, files that are whole, and locks that the system takes back from a killed process."""
 
 import os
 from pathlib import Path
@@ -6,6 +6,16 @@ from typing import BinaryIO
 from uuid import uuid4
 
 from filelock import FileLock, Timeout
+
+from ..errors import InputError
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder of the cache, unless it is there. Raises InputError where that cannot be."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"the cache {path.parent} cannot be written ({error.strerror}); choose another") from error
 
 
 def claim(path: Path) -> FileLock | None:

@@ -27,10 +27,12 @@ def pack(
     progress: Progress | None = None,
 ) -> Packed:
     """Decode every picture of `source` to uint8 [N, C, H, W], once: the next call with the same content and settings
-    opens what the first one wrote.
+    opens what the first one wrote, or goes on where it was interrupted. Processes that pack the same thing at once, on
+    one machine or on a file system with locks that they share, each decode parts of it, and all return the whole.
 
-    source: a folder (subfolders are classes), a .zip or .tar(.gz/.xz/.bz2) of one, a .npz or .npy, one picture, the
-        official CIFAR-10 or MNIST files, or a name in SOURCES.
+    source: a folder (subfolders are classes), a .zip or .tar(.gz/.xz/.bz2) of one, a .npz or .npy, one picture,
+        WebDataset shards (one, a folder of them, or a pattern such as train-{000000..000127}.tar), the official
+        CIFAR-10 or MNIST files, or a name in SOURCES.
     size: (height, width); None keeps a size that all pictures share, else takes the median short side, square.
     channels: 1 grey, 2 grey and alpha, 3 RGB, 4 RGBA; None is 1 where every picture is grey, else 3.
     fit: for another aspect ratio: "crop" the centre, "pad" with the background, or "squash".

@@ -2,17 +2,22 @@
 
 import bz2
 import gzip
+import io
 import lzma
 import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 from ..errors import InputError
-from .pictures import MAX_FILE_BYTES
+from .decode import open_picture
+from .pictures import MAX_FILE_BYTES, Item, Part, check_file_size
 
 _COMPRESSED: dict[bytes, Callable[..., Any]] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\x00": lzma.open}
 _EXTENSIONS = (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE)
@@ -65,6 +70,24 @@ def read_tar(
             yield number, member, content.read() if content else b""
             number += 1
         file.read(_TRAILING)
+
+
+def tar_part(path: Path, position: dict[int, int]) -> Part:
+    """The pictures of one tar, given by their number in it; their positions follow one another, in any order."""
+
+    def stream(wanted: Callable[[int], bool]) -> Iterator[Item]:
+        chosen = {number for number, place in position.items() if wanted(place)}
+        for number, member, content in read_tar(path, lambda number, member: number in chosen):
+            if number in chosen:
+                yield Item(position[number], partial(_open_content, content, member.size), len(content))
+
+    first = min(position.values())
+    return Part(slice(first, first + len(position)), stream)
+
+
+def _open_content(content: bytes, size: int) -> Image.Image:
+    check_file_size(size)
+    return open_picture(io.BytesIO(content))
 
 
 def _open(path: Path) -> Any:
