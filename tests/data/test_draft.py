@@ -215,12 +215,20 @@ def test_a_tar_that_shrinks_meanwhile_is_refused(tmp_path, folder, monkeypatch):
 # several processes
 
 
-def packing(results, source, cache, progress):
-    """Start a process that packs and puts (decoded pictures, contents of the pack) into `results`."""
+def packing(results, source, cache, progress=None, barrier=None):
+    """Start a process that packs and puts (decoded pictures, contents of the pack) into `results`. It waits at the
+    barrier when it has its first picture in hand."""
 
     def child():
         seen, original = [], making.to_pixels
-        making.to_pixels = lambda *args: seen.append(1) or original(*args)
+
+        def to_pixels(*arguments):
+            if barrier and not seen:
+                barrier.wait(60)
+            seen.append(1)
+            return original(*arguments)
+
+        making.to_pixels = to_pixels
         path = pack(source, cache=cache, progress=progress).path
         results.put((len(seen), contents(path)))
 
@@ -232,21 +240,13 @@ def packing(results, source, cache, progress):
 @pytest.mark.parametrize("source", ["folder", "zip"], indirect=True)
 def test_processes_share_the_work(tmp_path, source, monkeypatch):
     expected = uninterrupted(source, tmp_path)
-    monkeypatch.setattr(pictures, "PART", 2)
+    monkeypatch.setattr(pictures, "PART", 1)
     monkeypatch.setattr(parallel, "CHUNK", 1)
     monkeypatch.setattr(
         os, "sched_getaffinity", lambda pid: {0}, raising=False
     )  # little under way: none takes all the parts at once
     barrier, results = FORK.Barrier(3), FORK.SimpleQueue()
-
-    def progress(done, total):
-        nonlocal begun
-        if not begun:
-            begun = True
-            barrier.wait(60)  # until each has a part
-
-    begun = False
-    processes = [packing(results, source, tmp_path / "cache", progress) for _ in range(3)]
+    processes = [packing(results, source, tmp_path / "cache", barrier=barrier) for _ in range(3)]
     for process in processes:
         process.join(60)
     counts, made = zip(*(results.get() for _ in processes), strict=True)
@@ -267,7 +267,7 @@ def test_what_a_killed_process_was_at_is_done_by_another(tmp_path, folder):
 
     hanging = packing(results, folder, tmp_path / "cache", hang)
     assert reached.wait(60)
-    waiting = packing(results, folder, tmp_path / "cache", None)
+    waiting = packing(results, folder, tmp_path / "cache")
     waiting.join(1)
     assert waiting.is_alive()  # the part is taken
     hanging.kill()

@@ -310,14 +310,8 @@ def test_processes_read_different_shards(tmp_path, monkeypatch, suffix):
     expected = contents(pack(root, cache=tmp_path / "reference").path)
     monkeypatch.setattr(parallel, "CHUNK", 1)
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0})
-    barrier, results, begun = FORK.Barrier(2), FORK.SimpleQueue(), []
-
-    def progress(done, total):
-        if not begun:
-            begun.append(1)
-            barrier.wait(60)
-
-    both = [packing(results, root, tmp_path / "cache", progress) for _ in range(2)]
+    barrier, results = FORK.Barrier(2), FORK.SimpleQueue()
+    both = [packing(results, root, tmp_path / "cache", barrier=barrier) for _ in range(2)]
     for process in both:
         process.join(60)
     counts, made = zip(*(results.get() for _ in both), strict=True)

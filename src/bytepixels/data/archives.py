@@ -9,7 +9,7 @@ from pathlib import Path
 from PIL import Image
 
 from ..errors import InputError, check_choice
-from .arrange import arrange, clean_name
+from .arrange import arrange, clean_name, counted
 from .decode import open_picture
 from .official import CIFAR_BATCHES, TWO_SPLITS, read_cifar
 from .pictures import Item, Pictures, Source, check_file_size, file_key, parts_of
@@ -46,10 +46,13 @@ def _open_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Image.Ima
 def _read_tar(path: Path, split: str) -> Pictures:
     """A compressed tar has no index and cannot seek: it is read from front to back, once for the names and once more
     for the pictures, which come in the archive's order and know their own position."""
-    listed = read_tar(path, lambda number, member: False)
-    names = [clean_name(member.name) if member.isfile() else "" for _, member, _ in listed]
+    names, links = [], 0
+    for _, member, _ in read_tar(path, lambda number, member: False):
+        names.append(clean_name(member.name) if member.isfile() else "")
+        links += member.issym() or member.islnk()
     if any(name.rsplit("/", 1)[-1] == CIFAR_BATCHES["test"][0] for name in names):
         return read_cifar(path, check_choice("split", split, TWO_SPLITS))
     found = arrange(names, split, str(path))
     part = tar_part(path, {member: index for index, member in enumerate(found.order)})
-    return Pictures([names[i] for i in found.order], [part], found.labels, found.classes, found.notes)
+    notes = (*found.notes, *([f"Ignored {counted(links, 'link')} in the archive."] if links else []))
+    return Pictures([names[i] for i in found.order], [part], found.labels, found.classes, notes)

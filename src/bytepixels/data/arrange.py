@@ -2,6 +2,7 @@
 
 import posixpath
 import re
+import unicodedata
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -21,6 +22,7 @@ FOLDER_SPLITS = {
     "test": "test",
     "testing": "test",
 }
+_TURNS = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"  # they change the direction of what follows
 
 
 @dataclass(frozen=True)
@@ -39,8 +41,16 @@ def clean_name(name: str) -> str:
 
 
 def printable(name: str) -> str:
-    """A file name without the bytes that are no UTF-8, which cannot be printed."""
-    return name.encode(errors="replace").decode()
+    """A file name on one line: bytes that are no UTF-8, line ends and other controls are written out (\\xff, \\n)."""
+    return "".join(_written_out(letter) for letter in name)
+
+
+def _written_out(letter: str) -> str:
+    if "\udc80" <= letter <= "\udcff":  # how Python keeps a byte of a file name that is no UTF-8
+        return f"\\x{ord(letter) - 0xDC00:x}"
+    if unicodedata.category(letter) in ("Cc", "Cs", "Zl", "Zp") or letter in _TURNS:
+        return letter.encode("unicode_escape").decode()
+    return letter
 
 
 def is_hidden(name: str) -> bool:

@@ -1,13 +1,12 @@
 """Which pictures a training step sees: a function of (seed, step) alone, so that nothing needs to be remembered."""
 
-import os
-
 import numpy as np
 import torch
 from torch import Tensor
 
 from ..errors import InputError
 from ..randomness import FLIP, ORDER, seeded
+from .memory import free_memory
 from .reader import Ahead, row_reader
 
 RESIDENT = 0.25  # share of the device's free memory that the pictures may take to be kept there
@@ -84,13 +83,5 @@ class Batches:
 
 
 def _free_memory(device: torch.device) -> float:
-    """Bytes free on the device; on the host, what the system reports as available, or enough where it does not, for
-    each of the processes that torchrun starts there."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    try:
-        with open("/proc/meminfo", encoding="ascii") as file:
-            free = next(1024.0 * int(line.split()[1]) for line in file if line.startswith("MemAvailable"))
-    except (OSError, StopIteration):
-        free = 8e9
-    return free / int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    """Bytes free on the device."""
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else free_memory()

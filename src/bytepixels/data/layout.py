@@ -4,8 +4,9 @@ from contextlib import closing
 
 import numpy as np
 
-from .decode import Header, Layout, read_header
+from .decode import Header, read_header
 from .draft import DONE, Draft
+from .fit import Layout
 from .parallel import together
 from .pictures import Pictures
 from .settings import Settings

@@ -15,8 +15,9 @@ from PIL import Image
 
 from ..errors import InputError
 from .arrange import printable
-from .decode import Layout, to_pixels
+from .decode import to_pixels
 from .draft import DONE, Draft, word
+from .fit import Layout
 from .layout import find_layout
 from .notes import COMPOSED, ENLARGED, RESHAPED, HopelessError, named, notes_of, refusal
 from .packed import FORMAT, Packed, open_packed

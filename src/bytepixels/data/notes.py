@@ -4,7 +4,7 @@ import numpy as np
 
 from ..errors import InputError
 from .arrange import printable
-from .decode import Layout
+from .fit import Layout
 from .pictures import Source
 
 COMPOSED, RESHAPED, ENLARGED = 4, 8, 16  # bits of a picture's word, beside those of the draft

@@ -88,13 +88,18 @@ def array_pictures(
     labels: np.ndarray | None = None,
     classes: tuple[str, ...] = (),
     notes: tuple[str, ...] = (),
+    value_range: tuple[float, float] | None = None,
 ) -> Pictures:
-    """Pictures of an array: [N, H, W] or [N, H, W, C], uint8 (or uint16 [N, H, W])."""
-
+    """Pictures of an array: [N, H, W] or [N, H, W, C], uint8 (or uint16 [N, H, W]); of any type with a value range,
+    which are the values of black and white."""
     names = [f"picture {index}" for index in range(len(images))]
-    parts = parts_of(len(images), lambda index: Item(index, partial(_from_array, images, index)))
+    parts = parts_of(len(images), lambda index: Item(index, partial(_from_array, images, index, value_range)))
     return Pictures(names, parts, labels, classes, notes)
 
 
-def _from_array(images: np.ndarray, index: int) -> Image.Image:
-    return Image.fromarray(np.ascontiguousarray(images[index]))
+def _from_array(images: np.ndarray, index: int, value_range: tuple[float, float] | None) -> Image.Image:
+    image = images[index]
+    if value_range is not None:  # here, one at a time: the floats of the whole set may not fit in memory
+        black, white = value_range
+        image = np.round((np.clip(image.astype(np.float64), black, white) - black) * (255 / (white - black)))
+    return Image.fromarray(np.ascontiguousarray(image.astype(np.uint8) if value_range else image))

@@ -62,4 +62,8 @@ class Ahead:
         for one in wanted:
             if one not in self.coming:
                 self.coming[one] = self.pool.submit(self.read, positions_of(one))
-        return self.coming.pop(step).result()
+        try:
+            return self.coming.pop(step).result()
+        except OSError:
+            self.coming.clear()  # they may have failed as well: whoever tries again shall not get an old error
+            raise

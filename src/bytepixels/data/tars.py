@@ -4,6 +4,7 @@ import bz2
 import gzip
 import io
 import lzma
+import struct
 import tarfile
 import zipfile
 import zlib
@@ -23,7 +24,10 @@ _COMPRESSED: dict[bytes, Callable[..., Any]] = {b"\x1f\x8b": gzip.open, b"BZh": 
 _EXTENSIONS = (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE)
 _MAX_EXTENSION = 1 << 20  # bytes of a name or of other facts about a member, which tarfile reads into memory
 _TRAILING = 1 << 24  # bytes read behind the end mark, so that a compressed file comes to its checksum
-_DAMAGE = (tarfile.TarError, zipfile.BadZipFile, lzma.LZMAError, zlib.error, EOFError, OSError, NotImplementedError)
+_DAMAGE = (
+    *(tarfile.TarError, zipfile.BadZipFile, lzma.LZMAError, zlib.error, struct.error, EOFError, OSError),
+    *(ValueError, OverflowError, NotImplementedError),
+)
 
 
 class _StrictHeader(tarfile.TarInfo):
@@ -51,6 +55,8 @@ def readable(path: Path) -> Iterator[None]:
     """Turn what a damaged archive raises into one sentence."""
     try:
         yield
+    except InputError:
+        raise
     except _DAMAGE as error:
         raise InputError(f"{path} is damaged or cut short: {error}") from error
 
