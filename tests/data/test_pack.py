@@ -3,17 +3,19 @@
 import hashlib
 import json
 import os
+import threading
+import time
 import warnings
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from bytepixels.data import Packed, making, open_packed, pack
+from bytepixels.data import Packed, decode, making, open_packed, pack, parallel
 from bytepixels.data.packed import default_cache
 from bytepixels.errors import InputError
 
-from .fixtures import as_tar, colours, stacked, write, write_all
+from .fixtures import as_tar, as_zip, colours, peak, stacked, write, write_all
 
 NAMES = ["a.png", "b.png", "c.png"]
 
@@ -302,6 +304,51 @@ def test_only_a_few_pictures_are_under_way(monkeypatch):
     threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     assert held(0) <= (2 * threads + 1) * CHUNK
     assert held(5 << 20) <= 2 * threads + 1  # large files are handed over one by one
+    monkeypatch.setattr(parallel, "HELD_BYTES", 12 << 20)
+    assert held(5 << 20) <= 3  # two, and one that has been read and waits its turn
+    assert held(50 << 20) <= 2
+
+
+def test_many_large_pictures_need_little_memory(tmp_path, monkeypatch):
+    """46 MB of files that become 300 MB of pixels, from sources that are read in very different ways."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 1}, raising=False)
+    (tmp_path / "in").mkdir()
+    rng = np.random.default_rng(0)
+    for number in range(32):
+        pixels = np.broadcast_to(rng.integers(0, 256, (400, 1, 1200, 3), np.uint8), (400, 4, 1200, 3))
+        Image.fromarray(pixels.reshape(1600, 1200, 3)).save(tmp_path / f"in/{number}.png", compress_level=1)
+    files = sum(path.stat().st_size for path in (tmp_path / "in").iterdir()) >> 20
+    assert files > 40
+    for source in (
+        tmp_path / "in",
+        as_tar(tmp_path / "in", tmp_path / "x.tar"),
+        as_zip(tmp_path / "in", tmp_path / "x.zip"),
+    ):
+        assert peak(lambda source=source: pack(source, cache=tmp_path / "cache")) < 100, source
+
+
+def test_only_two_large_pictures_are_decoded_at_a_time(tmp_path, monkeypatch, packed):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(8)), raising=False)
+    monkeypatch.setattr(parallel, "CHUNK", 1)
+    write_all(tmp_path / "in", [f"{number}.png" for number in range(24)])
+    now, most, original, lock = 0, 0, decode._decode, threading.Lock()
+
+    def counted(*arguments):
+        nonlocal now, most
+        with lock:
+            now, most = now + 1, max(most, now + 1)
+        time.sleep(0.01)
+        with lock:
+            now -= 1
+        return original(*arguments)
+
+    monkeypatch.setattr(decode, "_decode", counted)
+    packed(tmp_path / "in")
+    assert most > 2
+    most = 0
+    monkeypatch.setattr(decode, "LARGE", 35)  # pixels; these have 36
+    packed(tmp_path / "in", size=(5, 5))
+    assert most == 2
 
 
 def test_the_cache_folder(monkeypatch, tmp_path, folder):

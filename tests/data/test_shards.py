@@ -14,8 +14,8 @@ from bytepixels.data import pack, parallel, shards
 from bytepixels.data.samples import read_shard
 from bytepixels.errors import InputError
 
-from .fixtures import TAR_MODES, colours
-from .test_draft import FORK, contents, interrupted, packing
+from .fixtures import FORK, TAR_MODES, colours
+from .test_draft import contents, interrupted, packing
 
 
 def png(pixels):

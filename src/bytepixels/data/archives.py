@@ -1,7 +1,6 @@
 """Pictures inside a .zip or a .tar (plain, .gz, .xz, .bz2), read where they lie: nothing is extracted to disk."""
 
 import io
-import tarfile
 import zipfile
 from functools import partial
 from pathlib import Path
@@ -13,13 +12,12 @@ from .arrange import arrange, clean_name, counted
 from .decode import open_picture
 from .official import CIFAR_BATCHES, TWO_SPLITS, read_cifar
 from .pictures import Item, Pictures, Source, check_file_size, file_key, parts_of
-from .tars import read_tar, readable, tar_part
+from .tars import is_tar, read_tar, readable, tar_part
 
 
 def open_archive(path: Path, split: str) -> Source:
     """A zip or tar archive, told by its content; InputError when it is neither or is damaged."""
-    with readable(path):  # what is cut off within its first header
-        read = _read_zip if zipfile.is_zipfile(path) else _read_tar if tarfile.is_tarfile(path) else None
+    read = _read_zip if zipfile.is_zipfile(path) else _read_tar if is_tar(path) else None
     if read is None:
         raise InputError(f"{path} is no picture, .npz, .npy, .zip or .tar archive, or it is damaged")
     return Source(str(path), file_key(path), lambda: read(path, split))
@@ -29,7 +27,7 @@ def _read_zip(path: Path, split: str) -> Pictures:
     with readable(path):
         archive = zipfile.ZipFile(path)  # stays open: threads read their own members of it; closed with its last reader
     members = [member for member in archive.infolist() if not member.is_dir()]
-    found = arrange([clean_name(member.filename) for member in members], split, str(path))
+    found = arrange([clean_name(member.filename.replace("\\", "/")) for member in members], split, str(path))
     kept = [members[index] for index in found.order]
 
     def item(index: int) -> Item:

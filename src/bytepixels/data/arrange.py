@@ -36,8 +36,8 @@ class Arrangement:
 
 
 def clean_name(name: str) -> str:
-    """A name in an archive as a relative path that leads nowhere else: ./a, /a, ../a and \\a are all a."""
-    return "/".join(part for part in name.replace("\\", "/").split("/") if part not in ("", ".", ".."))
+    """A name in an archive as a relative path that leads nowhere else: ./a, /a and ../a are all a."""
+    return "/".join(part for part in name.split("/") if part not in ("", ".", ".."))
 
 
 def printable(name: str) -> str:

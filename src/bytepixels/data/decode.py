@@ -56,7 +56,7 @@ def picture_formats() -> tuple[str, ...]:
 @cache
 def picture_suffixes() -> frozenset[str]:
     """Lower-case file suffixes, with the dot, of those formats."""
-    allowed = picture_formats()
+    allowed = {*picture_formats(), "MPO"}  # which are opened as JPEG
     return frozenset(suffix for suffix, name in Image.registered_extensions().items() if name in allowed)
 
 

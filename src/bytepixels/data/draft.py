@@ -43,16 +43,12 @@ class Draft:
         """A lock among all processes that make this pack."""
         return FileLock(self.folder / f"{name}.lock")
 
-    def write(self, path: Path, content: bytes) -> None:
-        """Write a small file, which is there completely or not at all."""
-        write_whole(path, content, self.folder)
-
     def words(self, name: str, count: int) -> np.ndarray:
         """uint64 [count], shared by all processes."""
         path = self.folder / name
         with self.lock("files"):
             if not path.exists() or path.stat().st_size != 8 * count:
-                self.write(path, bytes(8 * count))
+                write_whole(path, bytes(8 * count), self.folder)
         return np.memmap(path, np.uint64, "r+", shape=(count,))
 
     def rows(self, shape: tuple[int, ...]) -> Rows:
@@ -100,15 +96,18 @@ class Draft:
                 digest.update(content := b"".join(kept))
                 if shorter:
                     shorter.write(content)
-            if shorter:
-                sync(shorter)
         return digest.hexdigest() if words.all() else None
 
-    def finish(self, meta: dict[str, Any]) -> None:
-        """Make whole/ whole: with its meta.json, or with the shorter images.npy that fits to it."""
-        self.write(self.whole / "meta.json", json.dumps(meta, indent=1).encode())
+    def finish(self, meta: dict[str, Any], labels: bytes | None) -> None:
+        """Make whole/ whole: with its meta.json, or with the shorter images.npy that fits to it, which comes last."""
+        images = self.whole / "images.npy"
+        with (self._shorter if meta["skipped"] else images).open("r+b") as file:
+            sync(file)
+        if labels is not None:
+            write_whole(self.whole / "labels.npy", labels, self.folder, lasting=True)
+        write_whole(self.whole / "meta.json", json.dumps(meta, indent=1).encode(), self.folder, lasting=True)
         if meta["skipped"]:
-            os.replace(self._shorter, self.whole / "images.npy")
+            os.replace(self._shorter, images)
 
     def publish(self) -> Packed:
         """Move whole/ to where packs lie, unless a good one is there already, and clear up."""

@@ -28,12 +28,16 @@ def claim(path: Path) -> FileLock | None:
     return lock
 
 
-def write_whole(path: Path, content: bytes, workshop: Path) -> None:
-    """Write a file that is there completely or not at all; what a killed process leaves lies in the workshop."""
+def write_whole(path: Path, content: bytes, workshop: Path, lasting: bool = False) -> None:
+    """Write a file that is there completely or not at all; what a killed process leaves lies in the workshop.
+
+    lasting: also after a power cut, which takes a moment.
+    """
     part = workshop / f"{uuid4().hex}.part"
     with part.open("wb") as file:
         file.write(content)
-        sync(file)
+        if lasting:
+            sync(file)
     os.replace(part, path)
 
 

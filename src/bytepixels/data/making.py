@@ -76,11 +76,11 @@ def _fill(draft: Draft, source: Source, settings: Settings, strict: bool, progre
         _check_space(draft.folder, total - before, layout)
         rows = draft.rows((total, layout.channels, layout.height, layout.width))
         job = _Job(draft, source, settings, pictures, layout, notes, words, rows)
-        while not _made(draft):  # more than once only where rows were damaged
+        sealed = False
+        while not sealed:  # more than once only where rows were damaged
             _decode(job, strict, progress)
             with draft.lock("seal"):
-                if not _made(draft):
-                    _seal(job)
+                sealed = _made(draft) or _seal(job)
     if not before:
         return ""
     return f"{before:,} of {total:,} pictures lay packed already when this command began: it went on from there."
@@ -89,7 +89,7 @@ def _fill(draft: Draft, source: Source, settings: Settings, strict: bool, progre
 @contextmanager
 def _pillow_warnings() -> Iterator[None]:
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module="PIL")  # damaged EXIF and the like: the pixels are fine
+        warnings.simplefilter("ignore")  # damaged EXIF, a format that is dying out and the like: the pixels are fine
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         yield
 
@@ -142,20 +142,20 @@ def _row(image: Image.Image, layout: Layout) -> tuple[int, bytes]:
     return word(bits, row), row
 
 
-def _seal(job: _Job) -> None:
-    """Make draft.whole whole; where rows turn out to be damaged, mark them as not done instead."""
-    names, labels = job.pictures.names, job.pictures.labels
+def _seal(job: _Job) -> bool:
+    """Make draft.whole whole; False where rows turn out to be damaged, which then count as not done."""
+    names = job.pictures.names
     skipped = job.draft.skipped(job.words)
     if len(skipped) == len(names):
         raise HopelessError(f"{job.source.name} holds no readable picture: {named(skipped, names)}")
     images = job.draft.seal(job.words, job.rows, skipped) if job.words.all() else None
     if images is None:
-        return
-    sums = {"images": images}
-    if labels is not None:
-        np.save(file := io.BytesIO(), np.delete(labels, list(skipped)))
-        job.draft.write(job.draft.whole / "labels.npy", file.getvalue())
-        sums["labels"] = hashlib.sha256(file.getvalue()).hexdigest()
+        return False
+    sums, labels = {"images": images}, None
+    if job.pictures.labels is not None:
+        np.save(file := io.BytesIO(), np.delete(job.pictures.labels, list(skipped)))
+        labels = file.getvalue()
+        sums["labels"] = hashlib.sha256(labels).hexdigest()
     meta = {
         "format": FORMAT,
         "source": job.source.name,
@@ -169,4 +169,5 @@ def _seal(job: _Job) -> None:
         "notes": [*job.pictures.notes, *job.notes, *notes_of(job.words, job.layout, skipped, names)],
         "sha256": sums,
     }
-    job.draft.finish(meta)
+    job.draft.finish(meta, labels)
+    return True

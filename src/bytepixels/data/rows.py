@@ -7,8 +7,6 @@ from typing import BinaryIO
 
 import numpy as np
 
-from .locks import sync
-
 BLOCK_BYTES = 1 << 20
 
 
@@ -30,8 +28,9 @@ class Rows:
         size = len(self.header) + shape[0] * self.row_bytes
         if not path.exists() or path.stat().st_size != size:
             with path.open("wb") as file:
-                file.write(self.header)
                 file.truncate(size)
+        with path.open("r+b") as file:
+            file.write(self.header)
 
     def write(self, position: int, row: bytes) -> None:
         """Put a row in its place."""
@@ -53,6 +52,5 @@ class Rows:
     def close(self) -> None:
         """Let go of the file: Windows moves nothing that is open."""
         if self._file is not None:
-            sync(self._file)
             self._file.close()
             self._file = None

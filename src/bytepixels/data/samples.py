@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from ..errors import InputError
 from .arrange import clean_name, is_hidden, is_picture, printable
-from .tars import read_tar, readable
+from .tars import is_tar, read_tar
 
 CLASS_FIELDS = ("class", "cls", "label", "class_name", "class_id")  # of a .json; the first that is there counts
 PICTURE_NAMES = ("image", "img", "rgb")  # of several pictures of a sample, after one without a name of its own
@@ -36,9 +36,8 @@ def split_name(name: str) -> tuple[str, str]:
 
 def looks_like_shard(path: Path) -> bool:
     """Whether a file is a tar in which, as far as a glance tells, a picture has a class beside it."""
-    with readable(path):
-        if not tarfile.is_tarfile(path):
-            return False
+    if not is_tar(path):
+        return False
     pictures, classes = set(), set()
     for _, member, content in islice(read_tar(path, _holds_facts), _GLANCE):
         key, extension = split_name(clean_name(member.name))

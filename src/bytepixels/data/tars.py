@@ -61,6 +61,19 @@ def readable(path: Path) -> Iterator[None]:
         raise InputError(f"{path} is damaged or cut short: {error}") from error
 
 
+def is_tar(path: Path) -> bool:
+    """Whether a file begins as a tar does, compressed or not. (tarfile's own look reads names of any length.)"""
+    with readable(path), _open(path) as file:
+        start = file.read(tarfile.BLOCKSIZE)
+    try:
+        tarfile.TarInfo.frombuf(start, tarfile.ENCODING, "surrogateescape")
+    except tarfile.EOFHeaderError:  # type: ignore[attr-defined]  # an empty one
+        return True
+    except tarfile.HeaderError:
+        return False
+    return True
+
+
 def read_tar(
     path: Path, wanted: Callable[[int, tarfile.TarInfo], bool]
 ) -> Iterator[tuple[int, tarfile.TarInfo, bytes]]:
