@@ -222,7 +222,7 @@ def test_decompression_bombs_in_pictures(tmp_path, packed, quiet):
         assert {name for name in bombs() if "wide" in name or name in ("large.png", "just.png")} <= set(reasons(result))
         assert all(len(reason.splitlines()) == 1 for reason in reasons(result).values())
 
-    assert peak(work) < 300
+    assert peak(work) < 450  # two of 89 million pixels
 
 
 def test_bombs_in_archives(tmp_path, packed, refused, monkeypatch):

@@ -30,7 +30,7 @@ def _headers(draft: Draft, pictures: Pictures, colour_settles: bool) -> np.ndarr
     """The words of the readable pictures, uint64; not of all of them where one in colour settles what was asked."""
     words = draft.words("headers", len(pictures.names))
     if not (colour_settles and _coloured(words).any()):
-        with closing(together(words, pictures.parts, read_header, draft.folder)) as found:
+        with closing(together(words, pictures.parts, read_header, draft.folder, 0)) as found:
             for position, header in found:
                 words[position] = _word(header) if isinstance(header, Header) else DONE
                 if colour_settles and _coloured(words[position]):

@@ -118,7 +118,8 @@ def _decode(job: _Job, strict: bool, progress: Progress) -> None:
     look_up()
     work = partial(_row, layout=job.layout)
     try:
-        with closing(together(words, job.pictures.parts, work, job.draft.folder, look_up)) as results:
+        made = together(words, job.pictures.parts, work, job.draft.folder, job.rows.row_bytes, look_up)
+        with closing(made) as results:
             for position, result in results:
                 if not isinstance(result, Unreadable):
                     word_, row = result

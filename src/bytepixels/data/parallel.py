@@ -19,7 +19,7 @@ from .pictures import Item, Part
 Result = TypeVar("Result")
 CHUNK = 16  # pictures per task: handing over single thumbnails costs as much as decoding them
 CHUNK_BYTES = 1 << 20  # ... but fewer when they are large and held in memory
-HELD_BYTES = 1 << 28  # in memory at a time, undecoded; one larger file goes alone
+HELD_BYTES = 1 << 28  # in memory at a time, as files or as results; what is larger goes alone
 PAUSE = 0.1  # seconds between two looks at what other processes have done
 
 
@@ -32,6 +32,7 @@ def together(
     parts: list[Part],
     work: Callable[[Image.Image], Result],
     folder: Path,
+    result_bytes: int,
     waiting: Callable[[], None] = lambda: None,
 ) -> Generator[tuple[int, Result | Unreadable], None, None]:
     """Yield (position, work(picture)) of every picture whose `done` [N] is 0, where the caller then takes note of it.
@@ -42,7 +43,7 @@ def together(
     while left := [number for number, part in enumerate(parts) if not done[part.positions].all()]:
         taken: dict[int, FileLock] = {}
         try:
-            with closing(in_parallel(work, _taken_items(done, parts, left, folder, taken))) as results:
+            with closing(in_parallel(work, _taken_items(done, parts, left, folder, taken), result_bytes)) as results:
                 yield from results
             if not all(done[parts[number].positions].all() for number in taken):
                 raise OSError("pictures of the source went missing while they were packed; run the same command again")
@@ -69,16 +70,16 @@ def _taken_items(
 
 
 def in_parallel(
-    work: Callable[[Image.Image], Result], items: Iterable[Item]
+    work: Callable[[Image.Image], Result], items: Iterable[Item], result_bytes: int
 ) -> Generator[tuple[int, Result | Unreadable], None, None]:
     """Yield (position, work(picture)) in the order of the items, worked out by threads: Pillow's decoders let go of the
-    interpreter. At most three chunks per thread are under way; close the generator to stop early."""
+    interpreter. Two chunks per thread are under way, of at most HELD_BYTES with their results of `result_bytes` each;
+    close the generator to stop early."""
     threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     under_way: deque[tuple[int, Future]] = deque()
     with ThreadPoolExecutor(threads) as pool:
         try:
-            for chunk in _chunks(items):
-                size = _held(chunk)
+            for chunk, size in _chunks(items, result_bytes):
                 while len(under_way) >= 2 * threads or (under_way and size + sum(s for s, _ in under_way) > HELD_BYTES):
                     yield from under_way.popleft()[1].result()
                 under_way.append((size, pool.submit(_attempt_all, work, chunk)))
@@ -89,19 +90,18 @@ def in_parallel(
                 future.cancel()
 
 
-def _chunks(items: Iterable[Item]) -> Iterator[list[Item]]:
+def _chunks(items: Iterable[Item], result_bytes: int) -> Iterator[tuple[list[Item], int]]:
+    """Some items, and the bytes that they and their results take."""
     chunk: list[Item] = []
+    size = 0
     for item in items:
         chunk.append(item)
-        if len(chunk) == CHUNK or _held(chunk) > CHUNK_BYTES:
-            yield chunk
-            chunk = []
+        size += item.held_bytes + result_bytes
+        if len(chunk) == CHUNK or size > CHUNK_BYTES:
+            yield chunk, size
+            chunk, size = [], 0
     if chunk:
-        yield chunk
-
-
-def _held(chunk: list[Item]) -> int:
-    return sum(item.held_bytes for item in chunk)
+        yield chunk, size
 
 
 def _attempt_all(work: Callable[[Image.Image], Result], chunk: list[Item]) -> list[tuple[int, Result | Unreadable]]:
