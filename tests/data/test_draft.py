@@ -187,12 +187,13 @@ def test_a_changed_source_or_decoder_begins_anew(tmp_path, folder, decoded, monk
 
 
 def after_the_headers(monkeypatch, change):
-    """Change the source when the headers have been read, and the pixels have not."""
-    original = making.find_layout
+    """Do something, once, when the headers have been read and the pixels have not."""
+    original, changes = making.find_layout, [change]
 
     def then_change(*arguments):
         layout = original(*arguments)
-        change()
+        if changes:
+            changes.pop()()
         return layout
 
     monkeypatch.setattr(making, "find_layout", then_change)
@@ -210,6 +211,22 @@ def test_a_tar_that_shrinks_meanwhile_is_refused(tmp_path, folder, monkeypatch):
     after_the_headers(monkeypatch, lambda: os.replace(shorter, path))
     with pytest.raises(OSError, match="went missing while they were packed"):
         pack(path, cache=tmp_path / "cache")
+
+
+def test_a_draft_that_another_process_has_just_finished_is_not_touched(tmp_path, folder, monkeypatch):
+    expected, cache = uninterrupted(folder, tmp_path), tmp_path / "cache"
+
+    def interrupt(draft):
+        raise KeyboardInterrupt
+
+    def finish_without_publishing():
+        with monkeypatch.context() as patch:
+            patch.setattr(module.Draft, "publish", interrupt)
+            with pytest.raises(KeyboardInterrupt):
+                pack(folder, cache=cache)
+
+    after_the_headers(monkeypatch, finish_without_publishing)
+    assert contents(pack(folder, cache=cache).path) == expected
 
 
 # several processes

@@ -52,9 +52,8 @@ class Draft:
         return np.memmap(path, np.uint64, "r+", shape=(count,))
 
     def rows(self, shape: tuple[int, ...]) -> Rows:
-        """images.npy of the pack, uint8 [N, C, H, W], before anything is left out."""
-        with self.lock("files"):
-            return Rows(self.whole / "images.npy", shape)
+        """images.npy of the pack, uint8 [N, C, H, W], before anything is left out. To be called under a lock."""
+        return Rows(self.whole / "images.npy", shape)
 
     def skip(self, position: int, reason: str) -> int:
         """Take note of why a picture is skipped; returns its word."""

@@ -54,9 +54,9 @@ def make(path: Path, source: Source, settings: Settings, strict: bool, progress:
     except HopelessError:
         draft.drop()
         raise
-    except FileNotFoundError:  # another process was faster, and has cleared up
+    except FileNotFoundError as error:  # another process was faster, and has cleared up
         if (made := open_packed(path)) is None:
-            raise
+            raise OSError(f"{draft.folder} was removed meanwhile; run the same command again") from error
         packed = made
     return replace(packed, notes=(*packed.notes, note)) if note else packed
 
@@ -71,10 +71,13 @@ def _fill(draft: Draft, source: Source, settings: Settings, strict: bool, progre
     total = len(pictures.names)
     with _pillow_warnings():
         layout, notes = find_layout(draft, pictures, settings)
-        words = draft.words("rows", total)
-        before = int(np.count_nonzero(words))
-        _check_space(draft.folder, total - before, layout)
-        rows = draft.rows((total, layout.channels, layout.height, layout.width))
+        with draft.lock("seal"):  # a row file that is sealed is not touched any more
+            if _made(draft):
+                return ""
+            words = draft.words("rows", total)
+            before = int(np.count_nonzero(words))
+            _check_space(draft.folder, total - before, layout)
+            rows = draft.rows((total, layout.channels, layout.height, layout.width))
         job = _Job(draft, source, settings, pictures, layout, notes, words, rows)
         sealed = False
         while not sealed:  # more than once only where rows were damaged
