@@ -51,6 +51,11 @@ class Draft:
                 write_whole(path, bytes(8 * count), self.folder)
         return np.memmap(path, np.uint64, "r+", shape=(count,))
 
+    def done(self) -> int:
+        """How many pictures lie there already."""
+        path = self.folder / "rows"
+        return int(np.count_nonzero(np.fromfile(path, np.uint64))) if path.exists() else 0
+
     def rows(self, shape: tuple[int, ...]) -> Rows:
         """images.npy of the pack, uint8 [N, C, H, W], before anything is left out. To be called under a lock."""
         return Rows(self.whole / "images.npy", shape)

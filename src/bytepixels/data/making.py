@@ -67,6 +67,7 @@ def _made(draft: Draft) -> bool:
 
 def _fill(draft: Draft, source: Source, settings: Settings, strict: bool, progress: Progress) -> str:
     """Fill draft.whole; returns what there is to say of a draft that was taken up."""
+    before = draft.done()
     pictures = source.read()
     total = len(pictures.names)
     with _pillow_warnings():
@@ -75,8 +76,7 @@ def _fill(draft: Draft, source: Source, settings: Settings, strict: bool, progre
             if _made(draft):
                 return ""
             words = draft.words("rows", total)
-            before = int(np.count_nonzero(words))
-            _check_space(draft.folder, total - before, layout)
+            _check_space(draft.folder, int(np.count_nonzero(words == 0)), layout)
             rows = draft.rows((total, layout.channels, layout.height, layout.width))
         job = _Job(draft, source, settings, pictures, layout, notes, words, rows)
         sealed = False
