@@ -1,6 +1,7 @@
 """Pictures in every format and mode that Pillow writes, with the colours that a reader must find in them."""
 
 import io
+import warnings
 
 import numpy as np
 from PIL import Image
@@ -85,7 +86,9 @@ def files():
         for mode, (image, _) in MODES.items():
             file = io.BytesIO()
             try:
-                image.save(file, file_format)
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")  # a format that Pillow will drop
+                    image.save(file, file_format)
             except Exception:  # Pillow does not write this mode in this format
                 continue
             written[file_format, mode] = file.getvalue()

@@ -124,9 +124,8 @@ def killed(source, cache, event):
 
 
 @pytest.mark.parametrize("source", ["folder"], indirect=True)
-def test_killed_at_any_file_operation(tmp_path, source, monkeypatch):
+def test_killed_at_any_file_operation(tmp_path, source):
     """Every open, rename, removal and written row in turn is the last thing that a process does."""
-    monkeypatch.setattr(os, "fsync", lambda file: None)  # it is for power cuts, and slow
     expected, event = uninterrupted(source, tmp_path), 0
     while killed(source, tmp_path / f"cache{event}", event):
         cache = tmp_path / f"cache{event}"
@@ -170,6 +169,20 @@ def test_what_a_power_cut_may_leave_is_found(tmp_path, folder, name, harm):
     interrupted(folder, cache, after=6)
     harm(drafts(cache)[0] / name)
     assert contents(pack(folder, cache=cache).path) == expected
+
+
+@pytest.mark.parametrize("some_skipped", [False, True])
+def test_a_pack_is_on_the_disk_before_it_is_in_its_place(tmp_path, folder, synced, monkeypatch, some_skipped):
+    if not some_skipped:
+        (folder / "cat/2b.png").unlink()
+        (folder / "dog/0b.png").unlink()
+    before, rename = [], os.rename
+    monkeypatch.setattr(os, "rename", lambda *paths: before.append(list(synced)) or rename(*paths))
+    pack(folder, cache=tmp_path / "cache")
+    images = "shorter.npy" if some_skipped else "whole/images.npy"
+    assert len(before[-1]) == 3
+    assert before[-1][0].endswith(images)  # then labels.npy and meta.json, under the names that they have until then
+    assert all(path.endswith(".part") for path in before[-1][1:])
 
 
 def test_a_changed_source_or_decoder_begins_anew(tmp_path, folder, decoded, monkeypatch):
