@@ -102,8 +102,9 @@ def test_several_processes_draw_the_rows_of_one(batches, size):
     """A batch of 64 over 1, 2, 3 and 5 processes: pictures, labels, times, noise and what is dropped."""
     config = replace(CONFIG, network=replace(CONFIG.network, dropout=0.5))
     process, whole = build_process(config), build_draw(config, build_process(config), batches, 4)(7)
-    worlds = [World(rank, size) for rank in range(size)]
-    parts = [build_draw(config, process, batches, 4, world=world)(7) for world in worlds]
+    images, labels, rows = batches.images, batches.labels.numpy(), [World(rank, size).rows(64) for rank in range(size)]
+    shares = [Batches(images, labels, batches.batch, batches.seed, flip=True, rows=own) for own in rows]
+    parts = [build_draw(config, process, share, 4)(7) for share in shares]
     assert max(len(part[0]) for part in parts) - min(len(part[0]) for part in parts) <= 1
     for one, *pieces in zip(whole, *parts, strict=True):
         assert (one is None and set(pieces) == {None}) or torch.equal(torch.cat(pieces), one)

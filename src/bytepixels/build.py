@@ -19,7 +19,6 @@ from .randomness import DROPOUT, INIT, LABELS, NOISE, TIMES, derived_seed, seede
 from .runs.config import Config, Precision, SampleConfig
 from .samplers import MAX_CHURN, SAMPLERS, Step, best_sampler, churned
 from .schedules import SCHEDULES, zero_terminal_snr
-from .train.distributed import ALONE, World
 from .train.loop import Batch, DrawBatch, Loss
 from .training import ancestral, default_variance, diffusion_loss
 
@@ -73,14 +72,13 @@ def build_draw(
     batches: Batches,
     classes: int,
     times: ImportanceTimes | None = None,
-    world: World = ALONE,
 ) -> DrawBatch:
     """step -> (images uint8, label, t, noise, weight, dropout keys), None for what there is not: all that is random.
 
     A function of (seed, step), and of what `times` remembers where it is given; `weight` makes up for it. Every process
-    draws for the global batch, which costs next to nothing, and keeps its own rows.
+    draws for the global batch, which costs next to nothing, and keeps the rows that its `batches` give out.
     """
-    seed, rows = config.train.seed, world.rows(config.train.batch)
+    seed, batch, rows = config.train.seed, batches.batch, batches.rows
 
     def draw(step: int) -> Batch:
         images, label = batches(step)
@@ -88,19 +86,20 @@ def build_draw(
         if classes == 0 or label is None:
             label = None
         else:
-            forget = torch.rand(len(label), generator=seeded(seed, LABELS, step, device=device), device=device)
+            forget = torch.rand(batch, generator=seeded(seed, LABELS, step, device=device), device=device)[rows]
             label = torch.where(forget < config.train.label_dropout, classes, label)  # row `classes` means no label
         weight, generator = None, seeded(seed, TIMES, step, device=device)
         if times is None:
-            t = process.draw_times(len(images), generator)
+            t = process.draw_times(batch, generator)
         else:
-            t, weight = times.draw(len(images), generator)
-        noise = torch.empty(images.shape, device=device).normal_(generator=seeded(seed, NOISE, step, device=device))
+            t, weight = times.draw(batch, generator)
+        generator, shape = seeded(seed, NOISE, step, device=device), (batch, *images.shape[1:])
+        noise = torch.empty(shape, device=device).normal_(generator=generator)
         keys = None
         if config.network.dropout > 0:
             generator = seeded(seed, DROPOUT, step, device=device)
-            keys = torch.randint(2**31, (len(images),), generator=generator, device=device)
-        return tuple(None if one is None else one[rows] for one in (images, label, t, noise, weight, keys))
+            keys = torch.randint(2**31, (batch,), generator=generator, device=device)
+        return images, label, *(None if one is None else one[rows] for one in (t, noise, weight, keys))
 
     return draw
 

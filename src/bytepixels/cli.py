@@ -195,8 +195,8 @@ def _peek(argv: list[str]) -> tuple[str, Path | None, str | None]:
 
 
 def _stem(source: str) -> str:
-    """ "pictures/cats.tar.xz" -> "cats"."""
-    return Path(source).absolute().name.split(".")[0] or "pictures"
+    """ "pictures/cats.tar.xz" -> "cats", "train-{000..127}.tar" -> "train"."""
+    return re.split(r"\.|[-_]?\{", Path(source).absolute().name)[0] or "pictures"
 
 
 def foreseen(error: RuntimeError) -> str | None:
@@ -224,6 +224,8 @@ def only_the_first_speaks() -> Iterator[None]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; returns the exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # file names may hold what the terminal's encoding does not
+        sys.stdout.reconfigure(errors="backslashreplace")
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(HELP)
         return 0

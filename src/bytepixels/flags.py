@@ -11,7 +11,7 @@ from .runs.config import Config
 HELP = """\
 bytepixels: diffusion models from scratch. From a folder of pictures to a trained model, and on to new pictures.
 
-  bytepixels train SOURCE        train on a folder, zip, tar, .npz, or digits | cifar10 | mnist | fashion-mnist
+  bytepixels train SOURCE        train on a folder, zip, tar, shards, .npz, or digits | cifar10 | mnist | fashion-mnist
   bytepixels sample RUN          draw new pictures from a trained run
   bytepixels edit                inpaint, vary or interpolate pictures of your own, or find their noise
   bytepixels show SOURCE         see what the forward process does to your pictures
@@ -35,8 +35,8 @@ class Train:
     """Train a model on the pictures of SOURCE, or go on with a run that was interrupted (same command again)."""
 
     source: Positional[Annotated[str, arg(metavar="SOURCE")]]
-    """A folder (one subfolder per class, or flat), a .zip or .tar of one, an .npz or .npy, or a name: digits, cifar10,
-    mnist, fashion-mnist."""
+    """A folder (one subfolder per class, or flat), a .zip or .tar of one, WebDataset shards (a folder of them, or a
+    quoted pattern: 'train-{000000..000127}.tar'), an .npz or .npy, or a name: digits, cifar10, mnist, fashion-mnist."""
     run: Path | None = None
     """Where the run is kept. Default: runs/SOURCE-PRESET."""
     config: OmitArgPrefixes[Config] = field(default_factory=Config)

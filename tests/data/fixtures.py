@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import multiprocessing
 import pickle
 import struct
 import tarfile
@@ -11,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+FORK = multiprocessing.get_context("fork")  # a fresh process would import torch for seconds
 TAR_MODES = {".tar": "w", ".tar.gz": "w:gz", ".tar.xz": "w:xz", ".tar.bz2": "w:bz2"}
 
 
@@ -119,3 +121,26 @@ def unpack(archive: Path, folder: Path):
     with tarfile.open(archive) as tar:
         tar.extractall(folder, filter="data")
     return folder
+
+
+def peak(work):
+    """MB that `work()` needs at most, in a process of its own."""
+    results = FORK.SimpleQueue()
+
+    def child():
+        with open("/proc/self/clear_refs", "w") as file:
+            file.write("5")  # forget the peak that came before the fork
+        before = resident("VmRSS")
+        work()
+        results.put(resident("VmHWM") - before)
+
+    process = FORK.Process(target=child)
+    process.start()
+    process.join(300)
+    assert process.exitcode == 0
+    return results.get()
+
+
+def resident(kind):
+    with open("/proc/self/status") as file:
+        return next(int(line.split()[1]) // 1024 for line in file if line.startswith(kind))

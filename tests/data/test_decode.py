@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bytepixels.data.decode import Layout, open_picture, read_header, to_pixels
+from bytepixels.data.decode import open_picture, read_header, to_pixels
+from bytepixels.data.fit import Layout
 
 WHITE = (255, 255, 255)
 

@@ -2,9 +2,8 @@
 
 import hashlib
 import json
-import multiprocessing
 import os
-import sys
+import threading
 import time
 import warnings
 
@@ -12,14 +11,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bytepixels.data import Packed, open_packed, pack
-from bytepixels.data import pack as _pack_function
+from bytepixels.data import Packed, decode, making, open_packed, pack, parallel
 from bytepixels.data.packed import default_cache
 from bytepixels.errors import InputError
 
-from .fixtures import as_tar, colours, stacked, write, write_all
+from .fixtures import as_tar, as_zip, colours, peak, stacked, write, write_all
 
-pack_module = sys.modules[_pack_function.__module__]
 NAMES = ["a.png", "b.png", "c.png"]
 
 
@@ -38,8 +35,8 @@ def folder(tmp_path):
 def decodes(monkeypatch):
     """Counts the pictures that are decoded."""
     counted = []
-    original = pack_module.to_pixels
-    monkeypatch.setattr(pack_module, "to_pixels", lambda *args: counted.append(1) or original(*args))
+    original = making.to_pixels
+    monkeypatch.setattr(making, "to_pixels", lambda *args: counted.append(1) or original(*args))
     return counted
 
 
@@ -118,7 +115,7 @@ def test_too_large_for_the_disk(folder, packed):
     for index in range(300):
         os.link(folder / "a.png", folder / f"link{index}.png")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pack_module.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 10_000}))
+        patch.setattr(making.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 10_000}))
         with pytest.raises(InputError, match=r"303 pictures of 6 x 6 need 0.0 GB in .* ask for a smaller size"):
             packed(folder)
 
@@ -276,71 +273,6 @@ def test_a_damaged_pack_is_made_again(tmp_path, packed, name, harm):
     assert packs(tmp_path) == [path.name]
 
 
-def test_progress_and_interruption(tmp_path, folder, packed):
-    steps = []
-
-    def interrupt(done, total):
-        steps.append((done, total))
-        if done == 2:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        packed(folder, progress=interrupt)
-    assert packs(tmp_path) == []
-    steps.clear()
-    assert len(packed(folder, progress=lambda *step: steps.append(step))) == 3
-    assert steps == [(1, 3), (2, 3), (3, 3)]
-
-
-def test_leftovers_of_killed_processes(tmp_path, folder, packed):
-    old, young = (tmp_path / "cache/packs" / name for name in (".packing-old", ".packing-young"))
-    for path in (old, young):
-        path.mkdir(parents=True)
-        (path / "images.npy").write_bytes(b"half")
-    os.utime(old, (time.time() - 30 * 86400,) * 2)
-    assert len(packed(folder)) == 3
-    assert young.exists()  # it may belong to a process at work
-    assert not old.exists()
-
-
-def test_the_loser_of_a_race_uses_what_the_winner_made(tmp_path, folder, packed):
-    winner = []
-
-    def other_process(done, total):
-        if done == 2 and not winner:
-            winner.append(None)
-            winner[0] = packed(folder)
-            winner.append((winner[0].path / "images.npy").stat().st_ino)
-
-    result = packed(folder, progress=other_process)
-    assert result.path == winner[0].path
-    assert (result.path / "images.npy").stat().st_ino == winner[1]  # others may have it open
-    assert np.array_equal(result.images, winner[0].images)
-    assert packs(tmp_path) == [result.path.name]
-
-
-def pack_and_wait(source, cache, barrier, results):
-    """Pack, but at the first picture wait until the other process has come as far."""
-    result = pack(source, cache=cache, progress=lambda done, _: barrier.wait(30) if done == 1 else None)
-    results.put((len(result), str(result.path), result.images.tobytes()))
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="a fresh process would import torch for seconds")
-def test_two_processes_at_once(tmp_path, folder):
-    context = multiprocessing.get_context("fork")
-    barrier, results = context.Barrier(2), context.Queue()
-    arguments = (folder, tmp_path / "cache", barrier, results)
-    both = [context.Process(target=pack_and_wait, args=arguments) for _ in range(2)]
-    for process in both:
-        process.start()
-    one, two = (results.get(timeout=30) for _ in both)
-    for process in both:
-        process.join()
-    assert one == two
-    assert one[0] == 3
-    assert packs(tmp_path) == [os.path.basename(one[1])]
-
-
 def test_order_and_memory_with_many_pictures(tmp_path, packed):
     """Far more pictures than are under way at a time, each known by its value."""
     values = np.arange(300)
@@ -352,9 +284,9 @@ def test_order_and_memory_with_many_pictures(tmp_path, packed):
 
 def test_only_a_few_pictures_are_under_way(monkeypatch):
     from bytepixels.data.parallel import CHUNK, in_parallel
-    from bytepixels.data.pictures import Item, Pictures
+    from bytepixels.data.pictures import Item
 
-    def held(size):
+    def held(size, result=0):
         begun, most, seen = 0, 0, 0
 
         def stream():
@@ -363,7 +295,7 @@ def test_only_a_few_pictures_are_under_way(monkeypatch):
                 begun += 1
                 yield Item(index, lambda: Image.new("L", (2, 2)), size)
 
-        for seen, (index, _) in enumerate(in_parallel(lambda image: image.size, Pictures([], stream)), 1):
+        for seen, (index, _) in enumerate(in_parallel(lambda image: image.size, stream(), result), 1):
             assert index == seen - 1
             most = max(most, begun - seen)
         assert seen == 2000
@@ -372,6 +304,47 @@ def test_only_a_few_pictures_are_under_way(monkeypatch):
     threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     assert held(0) <= (2 * threads + 1) * CHUNK
     assert held(5 << 20) <= 2 * threads + 1  # large files are handed over one by one
+    monkeypatch.setattr(parallel, "HELD_BYTES", 12 << 20)
+    assert held(5 << 20) <= 3  # two, and one that has been read and waits its turn
+    assert held(0, 5 << 20) <= 3  # nor do large results pile up
+    assert held(50 << 20) <= 2
+
+
+def test_many_large_pictures_need_little_memory(tmp_path, monkeypatch):
+    """184 MB of pixels, from sources that are read in very different ways."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 1}, raising=False)
+    (tmp_path / "in").mkdir()
+    rng = np.random.default_rng(0)
+    for number in range(32):
+        pixels = np.broadcast_to(rng.integers(0, 256, (400, 1, 1200, 3), np.uint8), (400, 4, 1200, 3))
+        Image.fromarray(pixels.reshape(1600, 1200, 3)).save(tmp_path / f"in/{number}.png", compress_level=1)
+    for make in (lambda root, path: root, as_tar, as_zip):
+        source = make(tmp_path / "in", tmp_path / ("x.tar" if make is as_tar else "x.zip"))
+        assert peak(lambda source=source: pack(source, cache=tmp_path / "cache")) < 100, source
+
+
+def test_only_two_large_pictures_are_decoded_at_a_time(tmp_path, monkeypatch, packed):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(8)), raising=False)
+    monkeypatch.setattr(parallel, "CHUNK", 1)
+    write_all(tmp_path / "in", [f"{number}.png" for number in range(24)])
+    now, most, original, lock = 0, 0, decode._decode, threading.Lock()
+
+    def counted(*arguments):
+        nonlocal now, most
+        with lock:
+            now, most = now + 1, max(most, now + 1)
+        time.sleep(0.01)
+        with lock:
+            now -= 1
+        return original(*arguments)
+
+    monkeypatch.setattr(decode, "_decode", counted)
+    packed(tmp_path / "in")
+    assert most > 2
+    most = 0
+    monkeypatch.setattr(decode, "LARGE", 35)  # pixels; these have 36
+    packed(tmp_path / "in", size=(5, 5))
+    assert most == 2
 
 
 def test_the_cache_folder(monkeypatch, tmp_path, folder):

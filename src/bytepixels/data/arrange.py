@@ -1,6 +1,8 @@
 """From the file names of a source to an order, class labels and a split: what the folders mean."""
 
+import posixpath
 import re
+import unicodedata
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -11,7 +13,7 @@ from ..errors import InputError, check_choice
 from .decode import picture_suffixes
 
 SPLITS = ("train", "val", "test", "all")
-_FOLDER_SPLITS = {
+FOLDER_SPLITS = {
     "train": "train",
     "training": "train",
     "val": "val",
@@ -20,6 +22,7 @@ _FOLDER_SPLITS = {
     "test": "test",
     "testing": "test",
 }
+_TURNS = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"  # they change the direction of what follows
 
 
 @dataclass(frozen=True)
@@ -33,13 +36,21 @@ class Arrangement:
 
 
 def clean_name(name: str) -> str:
-    """A name in an archive as a relative path that leads nowhere else: ./a, /a, ../a and \\a are all a."""
-    return "/".join(part for part in name.replace("\\", "/").split("/") if part not in ("", ".", ".."))
+    """A name in an archive as a relative path that leads nowhere else: ./a, /a and ../a are all a."""
+    return "/".join(part for part in name.split("/") if part not in ("", ".", ".."))
 
 
 def printable(name: str) -> str:
-    """A file name without the bytes that are no UTF-8, which cannot be printed."""
-    return name.encode(errors="replace").decode()
+    """A file name on one line: bytes that are no UTF-8, line ends and other controls are written out (\\xff, \\n)."""
+    return "".join(_written_out(letter) for letter in name)
+
+
+def _written_out(letter: str) -> str:
+    if "\udc80" <= letter <= "\udcff":  # how Python keeps a byte of a file name that is no UTF-8
+        return f"\\x{ord(letter) - 0xDC00:x}"
+    if unicodedata.category(letter) in ("Cc", "Cs", "Zl", "Zp") or letter in _TURNS:
+        return letter.encode("unicode_escape").decode()
+    return letter
 
 
 def is_hidden(name: str) -> bool:
@@ -47,7 +58,7 @@ def is_hidden(name: str) -> bool:
 
 
 def is_picture(name: str) -> bool:
-    return PurePosixPath(name).suffix.lower() in picture_suffixes()
+    return posixpath.splitext(name)[1].lower() in picture_suffixes()
 
 
 def natural_key(name: str) -> list[tuple[int, str]]:
@@ -69,18 +80,15 @@ def arrange(names: list[str], split: str, source: str) -> Arrangement:
         PurePosixPath(names[index]).suffix.lower() or "no suffix" for index in visible if not is_picture(names[index])
     )
     if not pictures:
-        raise InputError(f"{source} holds no picture{_found(others)}")
-    paths = _unwrapped({index: tuple(names[index].split("/")) for index in pictures})
+        raise InputError(f"{source} holds no picture{found_instead(others)}")
+    paths = unwrapped({index: tuple(names[index].split("/")) for index in pictures})
     paths, notes = _one_split(paths, split, source)
-    labels_of, classes, class_notes = _classes(paths)
     order = sorted(paths, key=lambda index: ([natural_key(part) for part in paths[index]], index))
-    labels = np.array([labels_of[index] for index in order], np.int64) if classes else None
-    if others:
-        notes.append(f"Ignored {_count(sum(others.values()), 'other file')} ({_listed(others)}).")
-    return Arrangement(order, labels, classes, (*notes, *class_notes))
+    labels, classes, class_notes = folder_labels([paths[index] for index in order])
+    return Arrangement(order, labels, classes, (*notes, *ignored(others), *class_notes))
 
 
-def _unwrapped(paths: dict[int, tuple[str, ...]]) -> dict[int, tuple[str, ...]]:
+def unwrapped(paths: dict[int, tuple[str, ...]]) -> dict[int, tuple[str, ...]]:
     while all(len(path) > 1 for path in paths.values()) and len({path[0] for path in paths.values()}) == 1:
         paths = {index: path[1:] for index, path in paths.items()}
     return paths
@@ -90,42 +98,57 @@ def _one_split(
     paths: dict[int, tuple[str, ...]], split: str, source: str
 ) -> tuple[dict[int, tuple[str, ...]], list[str]]:
     tops = [path[0].lower() if len(path) > 1 else "" for path in paths.values()]
-    counts = Counter(_FOLDER_SPLITS.get(top, "") for top in tops)
+    counts = Counter(FOLDER_SPLITS.get(top, "") for top in tops)
     if "" in counts:
         if split in ("val", "test"):
             raise InputError(f"{source} has no {split} split: its top folders are not named train, val or test")
         return paths, []
     present = [name for name in SPLITS if name in counts]
     check_choice("split", split, [*present, "all"])
-    kept = {i: path[1:] for i, path in paths.items() if split in ("all", _FOLDER_SPLITS[path[0].lower()])}
+    kept = {i: path[1:] for i, path in paths.items() if split in ("all", FOLDER_SPLITS[path[0].lower()])}
     listed = ", ".join(f"{name} ({counts[name]:,})" for name in present)
-    note = f"Splits found: {listed}; packed {split}, {_count(len(kept), 'picture')}."
-    return _unwrapped(kept), [note]
+    note = f"Splits found: {listed}; packed {split}, {counted(len(kept), 'picture')}."
+    return unwrapped(kept), [note]
 
 
-def _classes(paths: dict[int, tuple[str, ...]]) -> tuple[dict[int, int], tuple[str, ...], list[str]]:
-    depths = [len(path) for path in paths.values()]
+def folder_labels(paths: list[tuple[str, ...]]) -> tuple[np.ndarray | None, tuple[str, ...], list[str]]:
+    """(labels int64 [N], classes, notes) of N paths: the first folder of each, where all have one."""
+    depths = [len(path) for path in paths]
     if max(depths) == 1:
-        return {}, (), []
+        return None, (), []
     if min(depths) == 1:
-        return {}, (), ["Some pictures lie in subfolders and some beside them: packed without class labels."]
-    folders = sorted({path[0] for path in paths.values()}, key=natural_key)
-    label_of = {name: label for label, name in enumerate(folders)}
-    classes = tuple(map(printable, folders))
+        return None, (), ["Some pictures lie in subfolders and some beside them: packed without class labels."]
+    return class_labels([path[0] for path in paths], "the subfolders")
+
+
+def class_labels(names: list[str], origin: str) -> tuple[np.ndarray, tuple[str, ...], list[str]]:
+    """(labels int64 [N], classes in natural order, notes) of N pictures whose classes have these names."""
+    known = sorted(set(names), key=natural_key)
+    label_of = {name: label for label, name in enumerate(known)}
+    classes = tuple(map(printable, known))
     shown = ", ".join(classes[:10]) + (", ..." if len(classes) > 10 else "")
-    note = f"{len(classes)} classes from the subfolders: {shown}."
-    return {index: label_of[path[0]] for index, path in paths.items()}, classes, [note]
+    note = f"{len(classes)} classes from {origin}: {shown}."
+    return np.array([label_of[name] for name in names], np.int64), classes, [note]
 
 
-def _count(number: int, noun: str) -> str:
+def ignored(others: Counter[str]) -> list[str]:
+    """What there is to say of files that are no pictures, counted by suffix."""
+    if not others:
+        return []
+    return [f"Ignored {counted(sum(others.values()), 'other file')} ({listed(others)})."]
+
+
+def counted(number: int, noun: str) -> str:
+    """ "1,000 pictures", or "1 picture"."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
-def _listed(others: Counter[str]) -> str:
+def listed(others: Counter[str]) -> str:
     return ", ".join(suffix for suffix, _ in others.most_common(5))
 
 
-def _found(others: Counter[str]) -> str:
+def found_instead(others: Counter[str]) -> str:
+    """What follows "holds no picture"."""
     if not others:
         return ": it is empty"
-    return f" that Pillow can open: it has {_count(sum(others.values()), 'other file')} ({_listed(others)})"
+    return f" that Pillow can open: it has {counted(sum(others.values()), 'other file')} ({listed(others)})"

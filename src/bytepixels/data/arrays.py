@@ -1,13 +1,12 @@
 """Pictures in .npy and .npz files: which array, which axis holds the channels, which range the values have."""
 
-import zipfile
-import zlib
 from pathlib import Path
 
 import numpy as np
 
 from ..errors import InputError
 from .arrange import SPLITS
+from .memory import free_memory
 from .pictures import Pictures, Source, array_pictures, file_key, only_split
 
 IMAGE_KEYS = ("images", "image", "x", "data", "arr_0", "imgs")
@@ -22,14 +21,30 @@ def open_arrays(path: Path, split: str) -> Source:
 
 def _read(path: Path, split: str) -> Pictures:
     try:
-        loaded = np.load(path, mmap_mode="r", allow_pickle=False)
-        arrays = {"images": loaded} if isinstance(loaded, np.ndarray) else dict(loaded)
-    except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
-        raise InputError(f"{path} is no readable array file: {error}") from error
+        arrays = _load(path)
+    except InputError:
+        raise
+    except Exception as error:  # what is no array file may raise nearly anything
+        raise InputError(f"{path} is no readable array file: {' '.join(str(error).split())}") from error
     images_key, labels_key, notes = _keys(arrays, split, str(path))
-    images, image_notes = standard_images(arrays[images_key], f"{path}[{images_key}]")
+    images, value_range, image_notes = standard_images(arrays[images_key], f"{path}[{images_key}]")
     labels, classes, label_notes = standard_labels(arrays[labels_key] if labels_key else None, len(images))
-    return array_pictures(images, labels=labels, classes=classes, notes=(*notes, *image_notes, *label_notes))
+    return array_pictures(images, labels, classes, (*notes, *image_notes, *label_notes), value_range)
+
+
+def _load(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of a file; those of a .npz are unpacked, which is refused where memory is too small for them."""
+    loaded = np.load(path, mmap_mode="r", allow_pickle=False)
+    if isinstance(loaded, np.ndarray):
+        return {"images": loaded}
+    with loaded:
+        needed, free = sum(member.file_size for member in loaded.zip.infolist()), free_memory()
+        if needed > free / 2:
+            raise InputError(
+                f"{path} needs {needed / 1e9:,.1f} GB of memory when unpacked, of {free / 1e9:,.1f} GB that are free; "
+                f"save its pictures as .npy, which is read where it lies"
+            )
+        return dict(loaded)
 
 
 def _keys(arrays: dict[str, np.ndarray], split: str, source: str) -> tuple[str, str | None, list[str]]:
@@ -53,22 +68,20 @@ def _keys(arrays: dict[str, np.ndarray], split: str, source: str) -> tuple[str, 
     return images, next((lower[key] for key in LABEL_KEYS if key in lower and lower[key] != images), None), []
 
 
-def standard_images(images: np.ndarray, name: str) -> tuple[np.ndarray, list[str]]:
-    """-> uint8 [N, H, W] or [N, H, W, C] (uint16 [N, H, W] is left for the decoder), and what is worth saying."""
+def standard_images(images: np.ndarray, name: str) -> tuple[np.ndarray, tuple[float, float] | None, list[str]]:
+    """-> [N, H, W] or [N, H, W, C]; black and white, where values are not to be taken as they are; and what is worth
+    saying. Values that are: uint8, and uint16 [N, H, W]."""
     if images.ndim not in (3, 4) or 0 in images.shape:
         raise InputError(f"{name} must be [N, H, W], [N, H, W, C] or [N, C, H, W], got shape {list(images.shape)}")
     if images.ndim == 4:
         images = _channels_last(images, name)
     if images.dtype == np.uint8 or (images.dtype == np.uint16 and images.ndim == 3 and images.max() > 255):
-        return images, []
+        return images, None, []
     if images.dtype.kind not in "buif":
         raise InputError(f"{name} must hold numbers, got {images.dtype}")
     low, high = float(images.min()), float(images.max())
     start, end = _range(low, high, images, name)
-    scaled = np.empty(images.shape, np.uint8)
-    for index, image in enumerate(images):  # one at a time: the floats of the whole set may not fit in memory
-        scaled[index] = np.round((np.clip(image.astype(np.float64), start, end) - start) * (255 / (end - start)))
-    return scaled, [f"Values of {name} were read as {start:g}..{end:g} (they lie in {low:g}..{high:g})."]
+    return images, (start, end), [f"Values of {name} were read as {start:g}..{end:g} (they lie in {low:g}..{high:g})."]
 
 
 def _channels_last(images: np.ndarray, name: str) -> np.ndarray:

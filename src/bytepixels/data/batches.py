@@ -4,7 +4,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..errors import InputError
 from ..randomness import FLIP, ORDER, seeded
+from .memory import free_memory
+from .reader import Ahead, row_reader
 
 RESIDENT = 0.25  # share of the device's free memory that the pictures may take to be kept there
 
@@ -12,7 +15,10 @@ RESIDENT = 0.25  # share of the device's free memory that the pictures may take 
 class Batches:
     """Pictures [B, C, H, W] uint8 and labels [B] of any step: every epoch in a new order, batches run across epochs.
 
-    images: uint8 [N, C, H, W], possibly memory-mapped; copied once to the device when they fit there.
+    images: uint8 [N, C, H, W], possibly memory-mapped; copied once to the device when they fit there, else read from
+        the disk, two steps ahead of the training.
+    rows: which rows of every batch are given out, where several processes share it; None for all. Order and mirroring
+        are those of the whole batch.
     """
 
     def __init__(
@@ -23,35 +29,42 @@ class Batches:
         seed: int = 0,
         flip: bool = False,
         device: torch.device | str = "cpu",
+        rows: slice | None = None,
     ):
         self.images, self.batch, self.seed, self.flip, self.device = images, batch, seed, flip, torch.device(device)
+        self.rows = slice(None) if rows is None else rows
+        if not range(batch)[self.rows]:
+            raise InputError(f"rows {self.rows.start}:{self.rows.stop} of a batch of {batch} are none")
         self.labels = None if labels is None else torch.as_tensor(np.array(labels), device=self.device)
         fits = images.nbytes <= RESIDENT * _free_memory(self.device)
         self.resident = torch.from_numpy(np.array(images)).to(self.device) if fits else None
+        self._ahead = Ahead(row_reader(images))
         self._orders: dict[int, np.ndarray] = {}
 
     def indices(self, step: int) -> np.ndarray:
-        """Which pictures step `step` sees, [B]."""
+        """Which pictures the whole batch of step `step` is made of, [B]."""
         positions = np.arange(step * self.batch, (step + 1) * self.batch)
         epochs, places = np.divmod(positions, len(self.images))
         return np.concatenate([self._order(e)[places[epochs == e]] for e in np.unique(epochs).tolist()])
 
     def __call__(self, step: int) -> tuple[Tensor, Tensor | None]:
-        """(images uint8 [B, C, H, W], labels int64 [B] or None) of step `step`, on the device."""
-        chosen = self.indices(step)
-        index = self._upload(chosen)
+        """(images uint8 [R, C, H, W], labels int64 [R] or None) of step `step`, on the device; R rows, B where all."""
+        index = self._upload(self._own(step))
         if self.resident is None:
-            images = self._upload(self.images[chosen])
+            images = self._upload(self._ahead(step, self._own))
         else:
             images = self.resident[index]
         if self.flip:
             images = self._mirrored(images, step)
         return images, None if self.labels is None else self.labels[index]
 
+    def _own(self, step: int) -> np.ndarray:
+        return self.indices(step)[self.rows]
+
     def _mirrored(self, images: Tensor, step: int) -> Tensor:
-        """Half of the pictures, chosen by (seed, step), left to right."""
+        """Half of the pictures, chosen by (seed, step) and their place in the whole batch, left to right."""
         generator = seeded(self.seed, FLIP, step, device=self.device)
-        coin = torch.rand(len(images), generator=generator, device=self.device) < 0.5
+        coin = torch.rand(self.batch, generator=generator, device=self.device)[self.rows] < 0.5
         return torch.where(coin[:, None, None, None], images.flip(-1), images)
 
     def _upload(self, values: np.ndarray) -> Tensor:
@@ -70,11 +83,5 @@ class Batches:
 
 
 def _free_memory(device: torch.device) -> float:
-    """Bytes free on the device; on the host, what the system reports as available, or enough where it does not."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    try:
-        with open("/proc/meminfo", encoding="ascii") as file:
-            return next(1024.0 * int(line.split()[1]) for line in file if line.startswith("MemAvailable"))
-    except (OSError, StopIteration):
-        return 8e9
+    """Bytes free on the device."""
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else free_memory()

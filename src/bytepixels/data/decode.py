@@ -1,34 +1,30 @@
 """One picture file -> uint8 [C, H, W]: any mode, any size, transparency and rotation done right."""
 
-from contextlib import suppress
-from dataclasses import dataclass
+import logging
+import zlib
+from contextlib import nullcontext, suppress
 from functools import cache
-from pathlib import Path
+from threading import Semaphore
 from typing import BinaryIO, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageOps
+
+from .fit import REDUCING_GAP, Layout, fit
+
+logging.getLogger("PIL").addHandler(logging.NullHandler())  # what is wrong with a file is ours to say, once
 
 MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 GREY_MODES = {"1", "L", "LA", "F"}
 COMMON_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
 # Formats that Pillow names but that are no pixels, need another program, or (EPS) would run one.
 REFUSED_FORMATS = {"EPS", "MPEG", "HDF5", "GRIB", "BUFR", "WMF"}
-REDUCING_GAP = 3.0  # shrink coarsely to 3 x the size, then finely: many times faster, the same to the eye
 SWAPS_SIDES = {5, 6, 7, 8}  # EXIF orientations that turn a landscape into a portrait
 ORIENTATION = 0x0112
+LARGE = 1 << 24  # pixels; of larger pictures only two are decoded at a time, for each takes a gigabyte on its way
+BLOCK = 1 << 20  # pixels
+_LARGE_TURNS = Semaphore(2)
 PNG_EXIF = {"exif", "Raw profile type exif", "XML:com.adobe.xmp"}
-
-
-@dataclass(frozen=True)
-class Layout:
-    """What every packed picture looks like; `background` is RGB in 0..255."""
-
-    height: int
-    width: int
-    channels: int
-    fit: str
-    background: tuple[int, int, int]
 
 
 class Header(NamedTuple):
@@ -60,11 +56,11 @@ def picture_formats() -> tuple[str, ...]:
 @cache
 def picture_suffixes() -> frozenset[str]:
     """Lower-case file suffixes, with the dot, of those formats."""
-    allowed = picture_formats()
+    allowed = {*picture_formats(), "MPO"}  # which are opened as JPEG
     return frozenset(suffix for suffix, name in Image.registered_extensions().items() if name in allowed)
 
 
-def open_picture(file: Path | BinaryIO) -> Image.Image:
+def open_picture(file: str | BinaryIO) -> Image.Image:
     """Read the header of a picture file; the pixels are decoded when first used."""
     return Image.open(file, formats=picture_formats())
 
@@ -78,19 +74,41 @@ def read_header(image: Image.Image) -> Header:
 
 def to_pixels(image: Image.Image, layout: Layout) -> Decoded:
     """Decode, turn upright, compose on the background, fit to the layout's size: uint8 [C, H, W]."""
-    height, width, _ = read_header(image)
+    if image.format == "PNG":
+        _check_png(image.fp)  # type: ignore[attr-defined]
     side = int(REDUCING_GAP * max(layout.height, layout.width))
+    header = read_header(image)
     if min(image.size) > side:
         image.draft(None, (side, side))  # decode a JPEG at 1/2, 1/4 or 1/8, both sides still at least this long
+    with _LARGE_TURNS if image.width * image.height > LARGE else nullcontext():
+        return _decode(image, header, layout)
+
+
+def _decode(image: Image.Image, header: Header, layout: Layout) -> Decoded:
     image = _standard_mode(_upright(image))
     composed = False
     if layout.channels in (1, 3) and image.mode == "RGBA":
         image, composed = _compose(image, layout.background)
-    fitted = _fit(_convert(image, MODES[layout.channels]), layout)
+    fitted = fit(_convert(image, MODES[layout.channels]), layout)
     pixels = np.asarray(fitted).reshape(layout.height, layout.width, layout.channels)
-    reshaped = height * layout.width != width * layout.height
-    enlarged = height < layout.height and width < layout.width
+    reshaped = header.height * layout.width != header.width * layout.height
+    enlarged = header.height < layout.height and header.width < layout.width
     return Decoded(pixels.transpose(2, 0, 1), composed, reshaped, enlarged)
+
+
+def _check_png(file: BinaryIO) -> None:
+    """Raise where the checksum of a PNG's pixels is wrong: Pillow does not look at it, and reads other pixels."""
+    start = file.tell()
+    file.seek(8)
+    while len(head := file.read(8)) == 8 and head[4:] != b"IEND":
+        length = int.from_bytes(head[:4], "big")
+        if head[4:] == b"IDAT":
+            content, checksum = file.read(length), file.read(4)
+            if len(checksum) == 4 and zlib.crc32(content, zlib.crc32(b"IDAT")) != int.from_bytes(checksum, "big"):
+                raise ValueError("damaged: its checksum is wrong")
+        else:
+            file.seek(length + 4, 1)
+    file.seek(start)
 
 
 def orientation(image: Image.Image) -> int:
@@ -133,13 +151,17 @@ def _convert(image: Image.Image, mode: str) -> Image.Image:
 
 def _to_8_bits(image: Image.Image) -> Image.Image:
     """16-bit integers (0..65535) or floats (0..1, or 0..255) -> L; RGBA where a value is marked transparent."""
-    values = np.asarray(image).astype(np.float64)
+    values = np.asarray(image)
     low, high = (values.min(), values.max()) if values.size else (0, 0)
     limit = 255 if image.mode == "F" else 65535
     if not 0 <= low <= high <= limit:
         raise ValueError(f"values from {low:g} to {high:g}, outside 0..{limit}")
     white = limit if high > 1 or image.mode != "F" else 1
-    grey = Image.fromarray(np.round(values * (255 / white)).astype(np.uint8))
+    scaled = np.empty(values.shape, np.uint8)
+    for start in range(0, values.size, BLOCK):  # as float64 the whole would take eight times the memory
+        block = values.reshape(-1)[start : start + BLOCK].astype(np.float64)
+        scaled.reshape(-1)[start : start + BLOCK] = np.round(block * (255 / white))
+    grey = Image.fromarray(scaled)
     transparent = image.info.get("transparency")
     if not isinstance(transparent, int):
         return grey
@@ -153,34 +175,3 @@ def _compose(image: Image.Image, background: tuple[int, int, int]) -> tuple[Imag
         return image.convert("RGB"), False
     below = Image.new("RGBA", image.size, (*background, 255))
     return Image.alpha_composite(below, image).convert("RGB"), True
-
-
-def _fit(image: Image.Image, layout: Layout) -> Image.Image:
-    # Pillow's resize weighs colours by alpha, so RGBA and LA keep clean edges too.
-    target = (layout.width, layout.height)
-    if image.size == target:
-        return image
-    if layout.fit == "squash" or image.width * layout.height == image.height * layout.width:
-        return _resize(image, target)
-    return _crop(image, target) if layout.fit == "crop" else _pad(image, target, layout.background)
-
-
-def _resize(image: Image.Image, size: tuple[int, int], box: tuple[float, ...] | None = None) -> Image.Image:
-    return image.resize(size, Image.Resampling.LANCZOS, box=box, reducing_gap=REDUCING_GAP)  # type: ignore[arg-type]
-
-
-def _crop(image: Image.Image, target: tuple[int, int]) -> Image.Image:
-    """Scale to cover, keep the centre; the corner is a whole pixel, so that a mere crop changes no value."""
-    shrink = min(image.width / target[0], image.height / target[1])
-    width, height = target[0] * shrink, target[1] * shrink
-    left, top = int((image.width - width) / 2), int((image.height - height) / 2)
-    return _resize(image, target, (left, top, min(left + width, image.width), min(top + height, image.height)))
-
-
-def _pad(image: Image.Image, target: tuple[int, int], background: tuple[int, int, int]) -> Image.Image:
-    """Scale to fit inside, centred on the background; where alpha is kept, the padding is transparent."""
-    scale = min(target[0] / image.width, target[1] / image.height)
-    inner = _resize(image, (max(1, round(image.width * scale)), max(1, round(image.height * scale))))
-    below = Image.new("RGBA", target, (*background, 0 if image.mode in ("LA", "RGBA") else 255)).convert(image.mode)
-    below.paste(inner, ((target[0] - inner.width) // 2, (target[1] - inner.height) // 2))
-    return below

@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -71,7 +72,7 @@ class Survey:
 def glances(pictures: Pictures, progress: Progress | None = None) -> dict[int, Glance]:
     """Position -> what its header says, of every picture that has one."""
     found = {}
-    with bombs_refused(), closing(in_parallel(glance, pictures)) as seen:
+    with bombs_refused(), closing(in_parallel(glance, pictures.items(), 0)) as seen:
         for count, (position, result) in enumerate(seen, 1):
             if isinstance(result, Glance):
                 found[position] = result
@@ -116,8 +117,9 @@ def survey(pictures: Pictures, layout: Layout, progress: Progress | None = None)
         {mark: np.zeros(total, bool) for mark in MARKS},
         np.zeros((layout.channels, 256), np.int64),
     )
-    kept = set(_sample_positions(total, layout.channels * layout.height * layout.width))
-    with bombs_refused(), closing(in_parallel(lambda image: look(image, layout), pictures)) as seen:
+    result_bytes = layout.channels * layout.height * layout.width
+    kept = set(_sample_positions(total, result_bytes))
+    with bombs_refused(), closing(in_parallel(partial(look, layout=layout), pictures.items(), result_bytes)) as seen:
         for chunk in _chunks(seen, total, progress):
             for position, result in chunk.items():
                 if isinstance(result, Look):

@@ -1,43 +1,51 @@
 """Pictures in a folder on disk."""
 
+import errno
 import hashlib
 import os
+import stat
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 from PIL import Image
 
 from .arrange import arrange
 from .decode import open_picture
-from .pictures import Item, Pictures, Source, check_file_size
+from .pictures import Item, Pictures, Source, check_file_size, parts_of
 
 
-def open_folder(root: Path, split: str) -> Source:
-    """All pictures below root. The key holds names, sizes and times of change: reading every file would take longer."""
-    names = sorted(_walk(root))
-    content = [str(root.resolve())]
-    for name in names:
-        stat = (root / name).stat()
-        content.append(f"{name}\0{stat.st_size}\0{stat.st_mtime_ns}")
-    key = hashlib.sha256("\n".join(content).encode(errors="surrogateescape")).hexdigest()
-    return Source(str(root), key, lambda: read_files(root, names, split, str(root)))
+class File(NamedTuple):
+    """A file below a folder."""
+
+    name: str  # relative, with /
+    size: int
+    changed: int  # ns
+
+
+def open_folder(root: Path, files: list[File], split: str) -> Source:
+    """The pictures among the files below root."""
+    names = [file.name for file in files]
+    return Source(str(root), files_key(root, files), lambda: read_files(root, names, split, str(root)))
+
+
+def files_key(root: Path, files: list[File]) -> str:
+    """A hash of names, sizes and times of change: reading every file would take longer."""
+    content = "\n".join([str(root.resolve()), *(f"{name}\0{size}\0{changed}" for name, size, changed in files)])
+    return hashlib.sha256(content.encode(errors="surrogateescape")).hexdigest()
 
 
 def read_files(root: Path, names: list[str], split: str, source: str) -> Pictures:
     """The pictures among the files root / name, arranged by their folders."""
     found = arrange(names, split, source)
     kept = [names[index] for index in found.order]
-
-    def stream() -> Iterator[Item]:
-        for index, name in enumerate(kept):
-            yield Item(index, partial(_open, root / name))
-
-    return Pictures(kept, stream, found.labels, found.classes, found.notes)
+    parts = parts_of(len(kept), lambda index: Item(index, partial(_open, os.path.join(root, kept[index]))))
+    return Pictures(kept, parts, found.labels, found.classes, found.notes)
 
 
-def _open(path: Path) -> Image.Image:
-    check_file_size(path.stat().st_size)
+def _open(path: str) -> Image.Image:
+    check_file_size(os.stat(path).st_size)
     return open_picture(path)
 
 
@@ -45,8 +53,18 @@ def _refuse(error: OSError) -> None:
     raise error  # a folder that may not be entered is missing data, not an empty folder
 
 
-def _walk(root: Path) -> Iterator[str]:
-    """Relative names of all files below root; links are followed, but never round in a circle."""
+def file_at(root: Path, path: Path) -> File:
+    """A file below root, given by its path."""
+    found = path.stat()
+    return File(path.relative_to(root).as_posix(), found.st_size, found.st_mtime_ns)
+
+
+def files_below(root: Path) -> list[File]:
+    """All files below root, by name; links are followed, but never round in a circle."""
+    return sorted(_walk(root))
+
+
+def _walk(root: Path) -> Iterator[File]:
     seen = set()
     for folder, subfolders, files in os.walk(root, onerror=_refuse, followlinks=True):
         real = os.path.realpath(folder)
@@ -55,7 +73,14 @@ def _walk(root: Path) -> Iterator[str]:
             continue
         seen.add(real)
         subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
+        inside = os.path.relpath(folder, root)
+        prefix = "" if inside == "." else Path(inside).as_posix() + "/"
         for name in files:
-            path = Path(folder, name)
-            if path.is_file():  # not a dangling link, a socket or a pipe
-                yield path.relative_to(root).as_posix()
+            try:
+                found = os.stat(os.path.join(folder, name))
+            except OSError as error:
+                if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):  # a link that leads nowhere
+                    continue
+                raise
+            if stat.S_ISREG(found.st_mode):  # not a socket, a pipe or a device
+                yield File(prefix + name, found.st_size, found.st_mtime_ns)

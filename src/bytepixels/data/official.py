@@ -3,15 +3,19 @@
 import codecs
 import gzip
 import io
+import math
 import pickle
-import tarfile
+import struct
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
 from ..errors import InputError
+from .memory import free_memory
 from .pictures import Pictures, array_pictures
+from .tars import read_tar
 
 CIFAR_BATCHES = {"train": [f"data_batch_{i}" for i in range(1, 6)], "test": ["test_batch"]}
 TWO_SPLITS = ("train", "test", "all")
@@ -74,46 +78,54 @@ def read_cifar(path: Path, split: str) -> Pictures:
     """CIFAR-10's python version, a .tar.gz or the folder it unpacks to: 32 x 32 RGB, 10 classes."""
     wanted = [batch for name, batches in CIFAR_BATCHES.items() if split in (name, "all") for batch in batches]
     try:
-        batches = {
-            name: _ArrayUnpickler(io.BytesIO(raw), encoding="latin1").load() for name, raw in _batches(path, wanted)
-        }
+        batches = {name: _unpickled(raw) for name, raw in _batches(path, wanted)}
         found = [batches[name] for name in wanted if name in batches]
-        images = np.concatenate([_numbers(batch["data"], np.uint8).reshape(-1, 3, 32, 32) for batch in found])
-        labels = np.concatenate([_numbers(batch["labels"], np.int64).reshape(-1) for batch in found])
+        images = np.concatenate([images for images, _ in found])
+        labels = np.concatenate([labels for _, labels in found])
         if len(images) != len(labels) or not 0 <= labels.min() <= labels.max() < len(CIFAR_CLASSES):
             raise ValueError(f"{len(images)} pictures with {len(labels)} labels in {labels.min()}..{labels.max()}")
-    except (tarfile.TarError, OSError, EOFError, zlib.error, pickle.UnpicklingError) as error:
+    except InputError:
+        raise
+    except (OSError, EOFError, pickle.UnpicklingError) as error:
         raise InputError(f"{path} is no readable CIFAR-10 archive: {error}") from error
-    except (ValueError, TypeError, LookupError, AttributeError, OverflowError) as error:
+    except Exception as error:  # a pickle that is none may raise nearly anything
         raise InputError(f"{path} is no CIFAR-10 archive, its batches do not hold data and labels: {error}") from error
     note = f"Packed {', '.join(wanted)}."
     return array_pictures(images.transpose(0, 2, 3, 1), labels=labels, classes=CIFAR_CLASSES, notes=(note,))
 
 
-def _batches(path: Path, wanted: list[str]):
+def _unpickled(raw: bytes) -> tuple[np.ndarray, np.ndarray]:
+    """(pictures uint8 [N, 3, 32, 32], labels int64 [N]) of one batch."""
+    batch = _ArrayUnpickler(io.BytesIO(raw), encoding="latin1").load()
+    return _numbers(batch["data"], np.uint8).reshape(-1, 3, 32, 32), _numbers(batch["labels"], np.int64).reshape(-1)
+
+
+def _batches(path: Path, wanted: list[str]) -> Iterator[tuple[str, bytes]]:
     """(name, content) of the wanted batches, wherever they lie in the archive."""
     if path.is_dir():
         yield from ((name, (path / name).read_bytes()) for name in wanted if (path / name).is_file())
         return
-    with tarfile.open(path, "r|*") as archive:
-        for member in archive:
-            name = member.name.rsplit("/", 1)[-1]
-            if name in wanted and (file := archive.extractfile(member)):
-                yield name, file.read()
+    for _, member, content in read_tar(path, lambda number, member: member.name.rsplit("/", 1)[-1] in wanted):
+        if member.name.rsplit("/", 1)[-1] in wanted:
+            yield member.name.rsplit("/", 1)[-1], content
 
 
 def read_idx(path: Path, dimensions: int) -> np.ndarray:
     """An idx file of bytes, gzipped or not: uint8 with the given number of axes."""
     try:
-        raw = path.read_bytes()
-        raw = gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw
+        with path.open("rb") as file:
+            packed = file.read(2) == b"\x1f\x8b"
+        with gzip.open(path) if packed else path.open("rb") as file:
+            head = file.read(4 + 4 * dimensions)
+            if len(head) < 4 + 4 * dimensions or head[:4] != bytes([0, 0, 8, dimensions]):  # 8: unsigned bytes
+                raise InputError(f"{path} is no idx file of bytes with {dimensions} axes")
+            shape = list(struct.unpack(f">{dimensions}I", head[4:]))
+            size = math.prod(shape)
+            if size > free_memory() / 2:
+                raise InputError(f"{path} is damaged: it announces {size / 1e9:,.1f} GB of pictures")
+            values = np.frombuffer(file.read(size + 1), np.uint8)  # one more, to see that this is all
     except (OSError, EOFError, zlib.error) as error:
         raise InputError(f"{path} is damaged or cut short: {error}") from error
-    head = np.frombuffer(raw[: 4 + 4 * dimensions], ">u4") if len(raw) >= 4 + 4 * dimensions else np.zeros(1)
-    if head[0] != 0x0800 + dimensions:  # 0x08: unsigned bytes; then the number of axes, then their lengths
-        raise InputError(f"{path} is no idx file of bytes with {dimensions} axes")
-    shape = [int(length) for length in head[1:]]
-    values = np.frombuffer(raw, np.uint8, offset=4 + 4 * dimensions)
-    if values.size != np.prod(shape) or not values.size:
+    if values.size != size or not size:
         raise InputError(f"{path} is damaged or cut short: {values.size:,} values for shape {shape}")
     return values.reshape(shape)

@@ -2,22 +2,13 @@
 
 import json
 import os
-import shutil
-import time
-from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import numpy as np
 
-from ..errors import InputError
-
 FORMAT = 1
-_TEMPORARY = ".packing-"
-_STALE_SECONDS = 7 * 24 * 3600
 
 
 @dataclass(frozen=True)
@@ -62,52 +53,3 @@ def _load(path: Path, dtype: type, shape: tuple[int, ...]) -> np.ndarray:
     if array.dtype != dtype or array.shape != shape or path.stat().st_size != array.offset + array.nbytes:
         raise ValueError(f"{path} is not {np.dtype(dtype)} {shape}")
     return array
-
-
-def publish(path: Path, write: Callable[[Path], None]) -> Packed:
-    """Let `write` fill a temporary folder, then rename it to `path`: an interruption leaves nothing half-made.
-
-    When another process was faster, its result is used and ours dropped.
-    """
-    folder = _temporary(path.parent)
-    try:
-        folder.mkdir(parents=True)
-    except OSError as error:
-        raise InputError(f"the cache {path.parent} cannot be written ({error.strerror}); choose another") from error
-    _remove_stale(path.parent)
-    try:
-        write(folder)
-        _move(folder, path)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-    packed = open_packed(path)
-    if packed is None:
-        raise OSError(f"{path} was damaged while it was written")
-    return packed
-
-
-def _move(folder: Path, path: Path) -> None:
-    for _ in range(3):  # a damaged pack stands in the way, or another process put a good one there
-        try:
-            os.rename(folder, path)
-            return
-        except OSError:
-            if open_packed(path) is not None:
-                return
-            aside = _temporary(path.parent)
-            with suppress(FileNotFoundError):
-                os.rename(path, aside)
-            shutil.rmtree(aside, ignore_errors=True)
-    os.rename(folder, path)
-
-
-def _temporary(parent: Path) -> Path:
-    return parent / f"{_TEMPORARY}{uuid4().hex}"
-
-
-def _remove_stale(parent: Path) -> None:
-    """Drop what killed processes left behind long ago."""
-    for folder in parent.glob(_TEMPORARY + "*"):
-        with suppress(FileNotFoundError):  # its owner has just finished
-            if time.time() - folder.stat().st_mtime > _STALE_SECONDS:
-                shutil.rmtree(folder, ignore_errors=True)

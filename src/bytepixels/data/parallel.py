@@ -1,53 +1,107 @@
-"""Many pictures at once: threads, in order, with little in memory."""
+"""Many pictures at once: threads, in order, with little in memory; and many processes, each at a part of its own."""
 
 import os
+import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
 from typing import TypeVar
 
+import numpy as np
+from filelock import FileLock
 from PIL import Image, UnidentifiedImageError
 
-from .pictures import Item, Pictures
+from .locks import claim
+from .pictures import Item, Part
 
 Result = TypeVar("Result")
 CHUNK = 16  # pictures per task: handing over single thumbnails costs as much as decoding them
 CHUNK_BYTES = 1 << 20  # ... but fewer when they are large and held in memory
+HELD_BYTES = 1 << 28  # in memory at a time, as files or as results; what is larger goes alone
+PAUSE = 0.1  # seconds between two looks at what other processes have done
 
 
 class Unreadable(str):
     """Why a file could not be read."""
 
 
-def in_parallel(
-    work: Callable[[Image.Image], Result], pictures: Pictures
+def together(
+    done: np.ndarray,
+    parts: list[Part],
+    work: Callable[[Image.Image], Result],
+    folder: Path,
+    result_bytes: int,
+    waiting: Callable[[], None] = lambda: None,
 ) -> Generator[tuple[int, Result | Unreadable], None, None]:
-    """Yield (position, work(picture)) in the stream's order, worked out by threads: Pillow's decoders let go of the
-    interpreter. At most three chunks per thread are under way; close the generator to stop early."""
+    """Yield (position, work(picture)) of every picture whose `done` [N] is 0, where the caller then takes note of it.
+
+    Other processes may do the same at once: each locks, in `folder`, the part that it is at, and what a killed one left
+    is taken by another. Ends when all is done, by whomever; `waiting()` is called while there is only that to wait for.
+    """
+    while left := [number for number, part in enumerate(parts) if not done[part.positions].all()]:
+        taken: dict[int, FileLock] = {}
+        try:
+            with closing(in_parallel(work, _taken_items(done, parts, left, folder, taken), result_bytes)) as results:
+                yield from results
+            if not all(done[parts[number].positions].all() for number in taken):
+                raise OSError("pictures of the source went missing while they were packed; run the same command again")
+        finally:
+            for lock in taken.values():
+                lock.release()
+        if not taken:
+            waiting()
+            time.sleep(PAUSE)
+
+
+def _taken_items(
+    done: np.ndarray, parts: list[Part], left: list[int], folder: Path, taken: dict[int, FileLock]
+) -> Iterator[Item]:
+    """The pictures of the parts that nobody is at, locked one after the other."""
+    for number in left:
+        lock = claim(folder / f"part-{number}.lock")
+        if lock is not None:
+            for earlier, held in taken.items():
+                if done[parts[earlier].positions].all():
+                    held.release()
+            taken[number] = lock
+            yield from parts[number].stream(lambda position: not done[position])
+
+
+def in_parallel(
+    work: Callable[[Image.Image], Result], items: Iterable[Item], result_bytes: int
+) -> Generator[tuple[int, Result | Unreadable], None, None]:
+    """Yield (position, work(picture)) in the order of the items, worked out by threads: Pillow's decoders let go of the
+    interpreter. Two chunks per thread are under way, of at most HELD_BYTES with their results of `result_bytes` each;
+    close the generator to stop early."""
     threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    waiting: deque[Future] = deque()
+    under_way: deque[tuple[int, Future]] = deque()
     with ThreadPoolExecutor(threads) as pool:
         try:
-            for chunk in _chunks(pictures.stream()):
-                waiting.append(pool.submit(_attempt_all, work, chunk))
-                if len(waiting) > 2 * threads:
-                    yield from waiting.popleft().result()
-            while waiting:
-                yield from waiting.popleft().result()
+            for chunk, size in _chunks(items, result_bytes):
+                while len(under_way) >= 2 * threads or (under_way and size + sum(s for s, _ in under_way) > HELD_BYTES):
+                    yield from under_way.popleft()[1].result()
+                under_way.append((size, pool.submit(_attempt_all, work, chunk)))
+            while under_way:
+                yield from under_way.popleft()[1].result()
         finally:
-            for future in waiting:
+            for _, future in under_way:
                 future.cancel()
 
 
-def _chunks(stream: Iterator[Item]) -> Iterator[list[Item]]:
+def _chunks(items: Iterable[Item], result_bytes: int) -> Iterator[tuple[list[Item], int]]:
+    """Some items, and the bytes that they and their results take."""
     chunk: list[Item] = []
-    for item in stream:
+    size = 0
+    for item in items:
         chunk.append(item)
-        if len(chunk) == CHUNK or sum(item.held_bytes for item in chunk) > CHUNK_BYTES:
-            yield chunk
-            chunk = []
+        size += item.held_bytes + result_bytes
+        if len(chunk) == CHUNK or size > CHUNK_BYTES:
+            yield chunk, size
+            chunk, size = [], 0
     if chunk:
-        yield chunk
+        yield chunk, size
 
 
 def _attempt_all(work: Callable[[Image.Image], Result], chunk: list[Item]) -> list[tuple[int, Result | Unreadable]]:

@@ -13,6 +13,7 @@ from PIL import Image
 from ..errors import InputError
 
 MAX_FILE_BYTES = 1 << 30
+PART = 512  # pictures that one process reads at a time
 
 
 class Item(NamedTuple):
@@ -23,15 +24,28 @@ class Item(NamedTuple):
     held_bytes: int = 0  # memory that is taken until then
 
 
+class Part(NamedTuple):
+    """The pictures that one process reads at a time: `stream(wanted)` yields those whose position is wanted, in
+    whatever order they are read fastest, the same every time."""
+
+    positions: slice
+    stream: Callable[[Callable[[int], bool]], Iterator[Item]]
+
+
 @dataclass(frozen=True)
 class Pictures:
-    """N pictures in their final order; `stream()` yields them in whatever order the source is read fastest."""
+    """N pictures in their final order, and the parts in which they are read."""
 
     names: list[str]
-    stream: Callable[[], Iterator[Item]]
+    parts: list[Part]
     labels: np.ndarray | None = None  # int64 [N], positions in `classes`
     classes: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+
+    def items(self) -> Iterator[Item]:
+        """Every picture once, in the order in which the source is read fastest."""
+        for part in self.parts:
+            yield from part.stream(lambda position: True)
 
 
 @dataclass(frozen=True)
@@ -41,6 +55,16 @@ class Source:
     name: str
     key: str
     read: Callable[[], Pictures]
+
+
+def parts_of(count: int, item: Callable[[int], Item]) -> list[Part]:
+    """The parts of a source whose pictures can be opened in any order: `item(position)` for 0..count - 1."""
+
+    def stream(positions: range, wanted: Callable[[int], bool]) -> Iterator[Item]:
+        return (item(position) for position in positions if wanted(position))
+
+    parts = (range(start, min(start + PART, count)) for start in range(0, count, PART))
+    return [Part(slice(positions.start, positions.stop), partial(stream, positions)) for positions in parts]
 
 
 def file_key(*paths: Path) -> str:
@@ -69,15 +93,18 @@ def array_pictures(
     labels: np.ndarray | None = None,
     classes: tuple[str, ...] = (),
     notes: tuple[str, ...] = (),
+    value_range: tuple[float, float] | None = None,
 ) -> Pictures:
-    """Pictures of an array: [N, H, W] or [N, H, W, C], uint8 (or uint16 [N, H, W])."""
-
-    def stream() -> Iterator[Item]:
-        for index in range(len(images)):
-            yield Item(index, partial(_from_array, images, index))
-
-    return Pictures([f"picture {index}" for index in range(len(images))], stream, labels, classes, notes)
+    """Pictures of an array: [N, H, W] or [N, H, W, C], uint8 (or uint16 [N, H, W]); of any type with a value range,
+    which are the values of black and white."""
+    names = [f"picture {index}" for index in range(len(images))]
+    parts = parts_of(len(images), lambda index: Item(index, partial(_from_array, images, index, value_range)))
+    return Pictures(names, parts, labels, classes, notes)
 
 
-def _from_array(images: np.ndarray, index: int) -> Image.Image:
-    return Image.fromarray(np.ascontiguousarray(images[index]))
+def _from_array(images: np.ndarray, index: int, value_range: tuple[float, float] | None) -> Image.Image:
+    image = images[index]
+    if value_range is not None:  # here, one at a time: the floats of the whole set may not fit in memory
+        black, white = value_range
+        image = np.round((np.clip(image.astype(np.float64), black, white) - black) * (255 / (white - black)))
+    return Image.fromarray(np.ascontiguousarray(image.astype(np.uint8) if value_range else image))

@@ -6,11 +6,13 @@ from pathlib import Path
 
 from ..errors import InputError
 from .archives import open_archive
-from .arrange import is_picture
+from .arrange import is_hidden, is_picture
 from .arrays import open_arrays
-from .folders import open_folder, read_files
+from .folders import file_at, files_below, open_folder, read_files
 from .named import NAMED, open_named, open_official
 from .pictures import Source, file_key, only_split
+from .samples import looks_like_shard
+from .shards import named_by_braces, open_shards, shards_among
 
 
 def open_source(source: str | Path, split: str, cache: Path) -> Source:
@@ -22,19 +24,35 @@ def open_source(source: str | Path, split: str, cache: Path) -> Source:
         return open_named(source, split, cache)
     path = Path(source).expanduser()
     try:
-        if not os.fspath(source) or not path.exists():
+        if os.fspath(source) and path.exists():
+            return open_official(path, split) or (_open_folder if path.is_dir() else _open_file)(path, split, cache)
+        shards = named_by_braces(str(path))
+        if not shards:
             raise InputError(f"{os.fspath(source)!r} is no file, no folder and no known data set{_nearest(path)}")
-        return open_official(path, split) or (open_folder if path.is_dir() else _open_file)(path, split)
+        root = Path(os.path.commonpath([shard.parent for shard in shards]))
+        return open_shards(str(path), root, [file_at(root, shard) for shard in shards], split, cache)
     except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
+        raise InputError(f"{error.filename or path} cannot be read: {error.strerror or error}") from error
 
 
-def _open_file(path: Path, split: str) -> Source:
+def _open_folder(path: Path, split: str, cache: Path) -> Source:
+    files = files_below(path)
+    shards = shards_among(files)
+    if shards and not any(is_picture(file.name) and not is_hidden(file.name) for file in files):
+        return open_shards(str(path), path, shards, split, cache)
+    return open_folder(path, files, split)
+
+
+def _open_file(path: Path, split: str, cache: Path) -> Source:
+    if not path.is_file():
+        raise InputError(f"{path} is neither a file nor a folder")
     if path.suffix.lower() in (".npy", ".npz"):
         return open_arrays(path, split)
     if is_picture(path.name):
         only_split(str(path), split)
         return Source(str(path), file_key(path), lambda: read_files(path.parent, [path.name], "all", str(path)))
+    if looks_like_shard(path):
+        return open_shards(str(path), path.parent, [file_at(path.parent, path)], split, cache)
     return open_archive(path, split)
 
 

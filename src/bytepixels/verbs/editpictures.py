@@ -58,7 +58,7 @@ def load_mask(run: Run, path: Path, picture: Path) -> Tensor:
 
 def _size(path: Path) -> tuple[int, int]:
     """Height and width of a picture file, upright."""
-    (item,) = open_source(path, "all", Path()).read().stream()
+    (item,) = open_source(path, "all", Path()).read().items()
     with item.open() as image:
         header = read_header(image)
     return header.height, header.width

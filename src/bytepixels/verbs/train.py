@@ -108,19 +108,26 @@ def pack_with_progress(source: str, data: DataConfig) -> Packed:
     with Progress("pack", 0, "pictures") as progress:
 
         def show(done: int, total: int) -> None:
+            if not progress.total and done > 1:  # what lay there already is no measure of the speed
+                progress.count(done)
+                progress.pause()
             progress.total = total
             progress.update(done)
 
-        packed = pack(
-            source,
-            size=data.size,
-            channels=data.channels,
-            fit=data.fit,
-            background=data.background,
-            strict=data.strict,
-            split=data.split,
-            progress=show,
-        )
+        try:
+            packed = pack(
+                source,
+                size=data.size,
+                channels=data.channels,
+                fit=data.fit,
+                background=data.background,
+                strict=data.strict,
+                split=data.split,
+                progress=show,
+            )
+        except KeyboardInterrupt:
+            progress.say("stopped while packing; the same command goes on from there")
+            raise
     for note in packed.notes:
         print(note)
     return packed

@@ -38,10 +38,11 @@ class Trainer:
         self.run, self.config, self.world, self.device = run, run.config.train, world, world.device
         check_range("--batch on that many processes", self.config.batch, world.size)
         flip = run.config.data.flip == "yes"
-        self.batches = Batches(packed.images, packed.labels, self.config.batch, self.config.seed, flip, self.device)
+        batch, seed = self.config.batch, self.config.seed
+        self.batches = Batches(packed.images, packed.labels, batch, seed, flip, self.device, world.rows(batch))
         process, classes = build_process(run.config), len(run.classes)
         times = build_times(run.config, self.device)
-        self.draw = build_draw(run.config, process, self.batches, classes, times, world)
+        self.draw = build_draw(run.config, process, self.batches, classes, times)
         self.loss = build_loss(run.config, process, PixelCodec(), self.device, times)
         network = build_network(run.config, run.shape, classes, self.device)
         self.state = TrainState.fresh(network, self.config, times, world)

@@ -1,0 +1,154 @@
+"""A pack in the making, in a folder of its own: what is done is kept, so that an interruption costs nothing.
+
+It holds one 64-bit word for each picture (0 until it is done), why pictures were skipped, locks, and in whole/ what the
+pack will be. A row is written before its word, the word holds the row's checksum, and whole/meta.json comes last.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import time
+from contextlib import ExitStack, nullcontext, suppress
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+from zlib import crc32
+
+import numpy as np
+import PIL
+from filelock import FileLock
+
+from .locks import claim, make_folder, sync, write_whole
+from .packed import Packed, open_packed
+from .rows import Rows, npy_header
+
+DONE, SKIPPED = 1, 2  # bits of a word; the upper half is the checksum of the row, or of why there is none
+TEMPORARY = ".packing-"
+_MAKER = f"1-{PIL.__version__}"  # another decoder goes on with none of this one's drafts
+_STALE_SECONDS = 7 * 24 * 3600
+
+
+class Draft:
+    """What will be the pack at `path`; any number of processes may have it open."""
+
+    def __init__(self, path: Path):
+        self.path, self.folder = path, path.parent / f"{TEMPORARY}{path.name}-{_MAKER}"
+        self.whole, self._shorter = self.folder / "whole", self.folder / "shorter.npy"
+        self._reasons = self.folder / "skipped"
+        make_folder(self.folder)
+        make_folder(self.whole)
+
+    def lock(self, name: str) -> FileLock:
+        """A lock among all processes that make this pack."""
+        return FileLock(self.folder / f"{name}.lock")
+
+    def words(self, name: str, count: int) -> np.ndarray:
+        """uint64 [count], shared by all processes."""
+        path = self.folder / name
+        with self.lock("files"):
+            if not path.exists() or path.stat().st_size != 8 * count:
+                write_whole(path, bytes(8 * count), self.folder)
+        return np.memmap(path, np.uint64, "r+", shape=(count,))
+
+    def done(self) -> int:
+        """How many pictures lie there already."""
+        path = self.folder / "rows"
+        return int(np.count_nonzero(np.fromfile(path, np.uint64))) if path.exists() else 0
+
+    def rows(self, shape: tuple[int, ...]) -> Rows:
+        """images.npy of the pack, uint8 [N, C, H, W], before anything is left out. To be called under a lock."""
+        return Rows(self.whole / "images.npy", shape)
+
+    def skip(self, position: int, reason: str) -> int:
+        """Take note of why a picture is skipped; returns its word."""
+        with self._reasons.open("ab", buffering=0) as file:  # the line in front may have been cut short
+            file.write(b"\n" + json.dumps([position, reason]).encode())
+        return word(DONE | SKIPPED, json.dumps(reason).encode())
+
+    def skipped(self, words: np.ndarray) -> dict[int, str]:
+        """Position and reason of what was skipped, in order. A word whose reason was lost is 0 again."""
+        reasons = {}
+        with suppress(FileNotFoundError):
+            for line in self._reasons.read_bytes().split(b"\n"):
+                with suppress(ValueError):
+                    position, reason = json.loads(line)
+                    reasons[position] = reason
+        positions = np.flatnonzero(words & SKIPPED).tolist()
+        for position in positions:
+            if words[position] != word(DONE | SKIPPED, json.dumps(reasons.get(position)).encode()):
+                words[position] = 0
+        return {position: reasons[position] for position in positions if words[position]}
+
+    def seal(self, words: np.ndarray, rows: Rows, skipped: dict[int, str]) -> str | None:
+        """The sha256 of images.npy without the skipped rows; that shorter file is written where there are any.
+
+        None where a row does not fit its word, after a power cut say: the word is 0 again.
+        """
+        header = npy_header((len(words) - len(skipped), *rows.shape[1:]))
+        digest = hashlib.sha256(header)
+        with self._shorter.open("wb") if skipped else nullcontext() as shorter:
+            if shorter:
+                shorter.write(header)
+            for start, block in rows.read():
+                kept = []
+                for position, row in enumerate(block, start):
+                    if position not in skipped:
+                        kept.append(row)
+                        if int(words[position]) >> 32 != crc32(row):
+                            words[position] = 0
+                digest.update(content := b"".join(kept))
+                if shorter:
+                    shorter.write(content)
+        return digest.hexdigest() if words.all() else None
+
+    def finish(self, meta: dict[str, Any], labels: bytes | None) -> None:
+        """Make whole/ whole: with its meta.json, or with the shorter images.npy that fits to it, which comes last."""
+        images = self.whole / "images.npy"
+        with (self._shorter if meta["skipped"] else images).open("r+b") as file:
+            sync(file)
+        if labels is not None:
+            write_whole(self.whole / "labels.npy", labels, self.folder, lasting=True)
+        write_whole(self.whole / "meta.json", json.dumps(meta, indent=1).encode(), self.folder, lasting=True)
+        if meta["skipped"]:
+            os.replace(self._shorter, images)
+
+    def publish(self) -> Packed:
+        """Move whole/ to where packs lie, unless a good one is there already, and clear up."""
+        if (packed := open_packed(self.path)) is None:
+            with suppress(FileNotFoundError):  # a damaged pack stands in the way
+                os.rename(self.path, self.folder / uuid4().hex)
+            os.rename(self.whole, self.path)
+            packed = open_packed(self.path)
+        if packed is None:
+            raise OSError(f"{self.path} was damaged while it was written; run the same command again")
+        shutil.rmtree(self.folder, ignore_errors=True)
+        _remove_stale(self.path.parent)
+        return packed
+
+    def drop(self) -> None:
+        """Remove what was made, unless another process is at it."""
+        _remove_if_idle(self.folder)
+
+
+def word(bits: int, content: bytes) -> int:
+    """What stands for a picture that is done."""
+    return crc32(content) << 32 | bits
+
+
+def _remove_stale(parent: Path) -> None:
+    """Drop what was begun long ago and never taken up again."""
+    for folder in parent.glob(TEMPORARY + "*"):
+        with suppress(FileNotFoundError):  # its owner has just finished
+            if time.time() - folder.stat().st_mtime > _STALE_SECONDS:
+                _remove_if_idle(folder)
+
+
+def _remove_if_idle(folder: Path) -> None:
+    with ExitStack() as held:
+        for path in folder.glob("*.lock"):
+            lock = claim(path)
+            if lock is None:
+                return
+            held.callback(lock.release)
+        shutil.rmtree(folder, ignore_errors=True)

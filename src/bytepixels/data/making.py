@@ -1,0 +1,177 @@
+"""From a source to a finished pack: every picture once, by threads and by as many processes as there are."""
+
+import hashlib
+import io
+import shutil
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from ..errors import InputError
+from .arrange import printable
+from .decode import to_pixels
+from .draft import DONE, Draft, word
+from .fit import Layout
+from .layout import find_layout
+from .notes import COMPOSED, ENLARGED, RESHAPED, HopelessError, named, notes_of, refusal
+from .packed import FORMAT, Packed, open_packed
+from .parallel import Unreadable, together
+from .pictures import Pictures, Source
+from .rows import Rows
+from .settings import Settings
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class _Job:
+    """A pack that is to be made, once it is known what there is and what it will look like."""
+
+    draft: Draft
+    source: Source
+    settings: Settings
+    pictures: Pictures
+    layout: Layout
+    notes: list[str]
+    words: np.ndarray  # uint64 [N], one for each picture: 0 until its row is written
+    rows: Rows
+
+
+def make(path: Path, source: Source, settings: Settings, strict: bool, progress: Progress | None) -> Packed:
+    """The pack at `path`, made together with other processes that make the same, or taken up where it was left."""
+    draft, note = Draft(path), ""
+    try:
+        if not _made(draft):
+            note = _fill(draft, source, settings, strict, progress or (lambda done, total: None))
+        with draft.lock("seal"):
+            packed = draft.publish()
+    except HopelessError:
+        draft.drop()
+        raise
+    except FileNotFoundError as error:  # another process was faster, and has cleared up
+        if (made := open_packed(path)) is None:
+            raise OSError(f"{draft.folder} was removed meanwhile; run the same command again") from error
+        packed = made
+    return replace(packed, notes=(*packed.notes, note)) if note else packed
+
+
+def _made(draft: Draft) -> bool:
+    return any(open_packed(path) is not None for path in (draft.path, draft.whole))
+
+
+def _fill(draft: Draft, source: Source, settings: Settings, strict: bool, progress: Progress) -> str:
+    """Fill draft.whole; returns what there is to say of a draft that was taken up."""
+    before = draft.done()
+    pictures = source.read()
+    total = len(pictures.names)
+    with _pillow_warnings():
+        layout, notes = find_layout(draft, pictures, settings)
+        with draft.lock("seal"):  # a row file that is sealed is not touched any more
+            if _made(draft):
+                return ""
+            words = draft.words("rows", total)
+            _check_space(draft.folder, int(np.count_nonzero(words == 0)), layout)
+            rows = draft.rows((total, layout.channels, layout.height, layout.width))
+        job = _Job(draft, source, settings, pictures, layout, notes, words, rows)
+        sealed = False
+        while not sealed:  # more than once only where rows were damaged
+            _decode(job, strict, progress)
+            with draft.lock("seal"):
+                sealed = _made(draft) or _seal(job)
+    if not before:
+        return ""
+    return f"{before:,} of {total:,} pictures lay packed already when this command began: it went on from there."
+
+
+@contextmanager
+def _pillow_warnings() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # damaged EXIF, a format that is dying out and the like: the pixels are fine
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        yield
+
+
+def _check_space(folder: Path, count: int, layout: Layout) -> None:
+    needed = count * layout.channels * layout.height * layout.width
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise InputError(
+            f"{count:,} pictures of {layout.height} x {layout.width} need {needed / 1e9:,.1f} GB in {folder.parent}, "
+            f"where {free / 1e9:,.1f} GB are free; ask for a smaller size"
+        )
+
+
+def _decode(job: _Job, strict: bool, progress: Progress) -> None:
+    """Write the row, then the word, of every picture that has none."""
+    words, total, done = job.words, len(job.words), 0
+
+    def look_up() -> None:
+        nonlocal done
+        job.rows.close()  # another process may be about to move it: Windows moves nothing that is open
+        done = int(np.count_nonzero(words))
+        if done:
+            progress(done, total)
+
+    look_up()
+    work = partial(_row, layout=job.layout)
+    try:
+        made = together(words, job.pictures.parts, work, job.draft.folder, job.rows.row_bytes, look_up)
+        with closing(made) as results:
+            for position, result in results:
+                if not isinstance(result, Unreadable):
+                    word_, row = result
+                    job.rows.write(position, row)
+                    words[position] = word_
+                elif strict:
+                    raise refusal(job.source, job.pictures.names[position], result)
+                else:
+                    words[position] = job.draft.skip(position, printable(result))
+                done += 1
+                progress(done, total)
+    finally:
+        job.rows.close()
+
+
+def _row(image: Image.Image, layout: Layout) -> tuple[int, bytes]:
+    """A picture's word and row."""
+    decoded = to_pixels(image, layout)
+    row = decoded.pixels.tobytes()
+    bits = DONE | COMPOSED * decoded.composed | RESHAPED * decoded.reshaped | ENLARGED * decoded.enlarged
+    return word(bits, row), row
+
+
+def _seal(job: _Job) -> bool:
+    """Make draft.whole whole; False where rows turn out to be damaged, which then count as not done."""
+    names = job.pictures.names
+    skipped = job.draft.skipped(job.words)
+    if len(skipped) == len(names):
+        raise HopelessError(f"{job.source.name} holds no readable picture: {named(skipped, names)}")
+    images = job.draft.seal(job.words, job.rows, skipped) if job.words.all() else None
+    if images is None:
+        return False
+    sums, labels = {"images": images}, None
+    if job.pictures.labels is not None:
+        np.save(file := io.BytesIO(), np.delete(job.pictures.labels, list(skipped)))
+        labels = file.getvalue()
+        sums["labels"] = hashlib.sha256(labels).hexdigest()
+    meta = {
+        "format": FORMAT,
+        "source": job.source.name,
+        "source_key": job.source.key,
+        "settings": asdict(job.settings),
+        "count": len(names) - len(skipped),
+        "size": [job.layout.height, job.layout.width],
+        "channels": job.layout.channels,
+        "classes": job.pictures.classes,
+        "skipped": [(names[position], reason) for position, reason in skipped.items()],
+        "notes": [*job.pictures.notes, *job.notes, *notes_of(job.words, job.layout, skipped, names)],
+        "sha256": sums,
+    }
+    job.draft.finish(meta, labels)
+    return True

@@ -1,0 +1,45 @@
+"""What there is to say about a pack: what had to be done to its pictures, and which could not be read."""
+
+import numpy as np
+
+from ..errors import InputError
+from .arrange import printable
+from .fit import Layout
+from .pictures import Source
+
+COMPOSED, RESHAPED, ENLARGED = 4, 8, 16  # bits of a picture's word, beside those of the draft
+
+
+class HopelessError(InputError):
+    """No pack will come of this source as it is asked for: what was made of it need not be kept."""
+
+
+def notes_of(words: np.ndarray, layout: Layout, skipped: dict[int, str], names: list[str]) -> list[str]:
+    """Sentences for the user. words: uint64 [N]; skipped: position and reason; names: of all N files."""
+    total = len(names) - len(skipped)
+    verb = {"crop": "cropped to their centre", "pad": "padded", "squash": "squashed"}[layout.fit]
+    colour = "#{:02x}{:02x}{:02x}".format(*layout.background)
+    sentences = {
+        COMPOSED: f"have transparent parts: composed on {colour}.",
+        RESHAPED: f"have another aspect ratio than {layout.height} x {layout.width}: {verb}.",
+        ENLARGED: f"are smaller than {layout.height} x {layout.width}: enlarged.",
+    }
+    counts = {bit: np.count_nonzero(words & bit) for bit in sentences}
+    notes = [f"{counts[bit]:,} of {total:,} pictures {sentences[bit]}" for bit in sentences if counts[bit]]
+    if skipped:
+        notes.append(f"Skipped {len(skipped):,} of {len(names):,} files: {named(skipped, names)}.")
+    return notes
+
+
+def named(skipped: dict[int, str], names: list[str]) -> str:
+    """The first few of them, with their reasons."""
+    shown = [f"{printable(names[index])} ({reason})" for index, reason in list(skipped.items())[:5]]
+    more = f" and {len(skipped) - 5:,} more" if len(skipped) > 5 else ""
+    return ", ".join(shown) + more
+
+
+def refusal(source: Source, name: str, reason: str) -> InputError:
+    """Of a picture that cannot be read, where every one must be."""
+    return HopelessError(
+        f"{source.name}: {printable(name)} cannot be read ({reason}); without strict it would be skipped"
+    )

@@ -1,0 +1,51 @@
+"""What the command line says of a pack that was interrupted, and of the speed of one that is taken up."""
+
+import time
+
+import numpy as np
+from PIL import Image
+
+from bytepixels.data.rows import Rows
+from bytepixels.runs.config import DataConfig
+from bytepixels.verbs import train
+
+from .tiny import cli
+
+
+def test_ctrl_c_while_packing_and_the_same_command_again(tmp_path, monkeypatch, capsys):
+    (tmp_path / "in").mkdir()
+    for number in range(5):
+        Image.fromarray(np.full((8, 8), number, np.uint8)).save(tmp_path / f"in/{number}.png")
+    written, write = [], Rows.write
+
+    def write_three(*arguments):
+        if len(written) == 3:
+            raise KeyboardInterrupt
+        written.append(write(*arguments))
+
+    monkeypatch.setattr(Rows, "write", write_three)
+    command = ("show", tmp_path / "in", "--out", tmp_path / "out", "--columns", 2, "--timesteps", 2)
+    assert cli(*command) == 130
+    assert "stopped while packing; the same command goes on from there" in capsys.readouterr().err
+    monkeypatch.setattr(Rows, "write", write)
+    assert cli(*command) == 0
+    assert "3 of 5 pictures lay packed already when this command began" in capsys.readouterr().out
+
+
+def test_what_lay_there_already_is_no_speed(monkeypatch):
+    rates = []
+
+    class Watched(train.Progress):
+        def show(self, note=""):
+            rates.append(self.rate)
+
+    def resumed(source, progress, **options):
+        for done in (50_000, 50_001, 50_002):
+            progress(done, 60_000)
+            time.sleep(0.01)
+        return type("Packed", (), {"notes": ()})
+
+    monkeypatch.setattr(train, "Progress", Watched)
+    monkeypatch.setattr(train, "pack", resumed)
+    train.pack_with_progress("anything", DataConfig())
+    assert 0 < rates[-1] < 1000
