@@ -51,7 +51,7 @@ def stall(images: np.ndarray, plain: bool, ahead: int, seconds: float, seed: int
 
 def main(folder: Path) -> None:
     images = made(folder)
-    batches._free_memory = lambda device: 0.0
+    batches.free_memory = lambda device: 0.0
     for seconds in (0.02, 0.05, 0.2):
         for way, (plain, ahead) in WAYS.items():
             waits = [stall(images, plain, ahead, seconds, seed) for seed in range(3)]

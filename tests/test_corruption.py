@@ -19,8 +19,8 @@ from bytepixels.build import build_network
 from bytepixels.errors import InputError
 from bytepixels.runs.directory import open_run
 from bytepixels.train.loop import TrainState
+from bytepixels.verbs.resume import load_latest
 from bytepixels.verbs.sample import find_checkpoint, load_network
-from bytepixels.verbs.trainer import load_latest
 
 from .verbs.tiny import FILES, cli, same_bits, snapshot, tensors, train
 

@@ -130,7 +130,7 @@ def test_a_finished_run_says_so_and_stays_as_it_is(tmp_path, watch, capsys):
     watch.take()
     assert train(run) == 0
     said = capsys.readouterr().out
-    assert f"{run} is finished: 64 images seen. Go on with a larger --images." in said
+    assert f"{run} is finished: 64 images seen. Go on with a larger --images, --epochs or --budget." in said
     assert f"bytepixels sample {run}" in said
     assert watch.take() == []
     assert snapshot(run) == before

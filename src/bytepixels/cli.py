@@ -10,7 +10,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -33,11 +33,13 @@ def train(argv: list[str]) -> int:
             raise InputError(f"{path} was begun with --preset {default.preset}, got {preset}; choose another --run")
     else:
         default = PRESETS[check_choice("--preset", preset or "small", PRESETS)]()
+    if _budget(argv):  # the one that is given now stands alone
+        default = replace(default, train=replace(default.train, epochs=None, budget=None))
     request = _parse("train", Train, argv, Train(source=tyro.MISSING, config=default))
     if request.source != source:
         raise InputError(f"SOURCE comes first: bytepixels train {request.source} ...")
+    from .verbs.nonfinite import TrainingError
     from .verbs.train import train as train_verb
-    from .verbs.trainer import TrainingError
 
     try:
         return train_verb(request.source, request.config, path)
@@ -192,6 +194,14 @@ def _peek(argv: list[str]) -> tuple[str, Path | None, str | None]:
     parser.add_argument("--preset")
     known, _ = parser.parse_known_args(argv)
     return known.source, known.run, known.preset
+
+
+def _budget(argv: list[str]) -> list[str]:
+    """The flag that says how long to train, if one does. InputError for several: each says it all."""
+    given = [flag for flag in ("--images", "--epochs", "--budget") if any(re.match(rf"{flag}(=|$)", a) for a in argv)]
+    if len(given) > 1:
+        raise InputError(f"{' and '.join(given)} say the same thing in different units; give one of them")
+    return given
 
 
 def _stem(source: str) -> str:

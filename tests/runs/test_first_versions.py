@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from bytepixels.build import build_network
 from bytepixels.runs.directory import open_run
 from bytepixels.train.loop import TrainState
-from bytepixels.verbs.trainer import load_latest
+from bytepixels.verbs.resume import load_latest
 from tests.verbs import tiny
 from tests.verbs.tiny import checkpoints, cli, log_of, read_json, snapshot, tensors
 

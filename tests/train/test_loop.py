@@ -82,7 +82,7 @@ def test_the_gradient_is_clipped_and_its_norm_reported_before_that():
 def test_it_learns_and_ends_with_the_budget():
     config = TrainConfig(images=3201, batch=8, lr=0.01, warmup=0)
     state = TrainState.fresh(network(), config)
-    results = list(train_steps(state, draw, loss, config))
+    results = list(train_steps(state, draw, loss, lambda: config))
     assert len(results) == total_steps(config) == 401
     assert results[-1].losses.mean() < 0.05 * results[0].losses.mean()
 
@@ -92,10 +92,10 @@ def test_a_state_that_was_saved_and_loaded_goes_on_bitwise():
         images=160, batch=8, lr=0.01, warmup=50, lr_decay="cosine", ema_half_life=30, weight_decay=0.01
     )
     straight = TrainState.fresh(network(dropout=0.5), config)
-    for _ in train_steps(straight, draw, loss, config):
+    for _ in train_steps(straight, draw, loss, lambda: config):
         pass
     first = TrainState.fresh(network(dropout=0.5), config)
-    for result in train_steps(first, draw, loss, config):
+    for result in train_steps(first, draw, loss, lambda: config):
         if result.step == 7:
             break
     saved = {stem: {n: t.clone() for n, t in named.items()} for stem, named in first.tensors().items()}
@@ -103,7 +103,7 @@ def test_a_state_that_was_saved_and_loaded_goes_on_bitwise():
     torch.rand(5)
     second = TrainState.fresh(nn.Sequential(nn.Linear(3, 16), nn.Dropout(0.5), nn.Linear(16, 1)), config)
     second.load(7, saved)
-    for _ in train_steps(second, draw, loss, config):
+    for _ in train_steps(second, draw, loss, lambda: config):
         pass
     assert same(tensors(second), tensors(straight))
 

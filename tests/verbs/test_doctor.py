@@ -16,12 +16,13 @@ from bytepixels.data import Packed, pack
 from bytepixels.data.doctor import Glance
 from bytepixels.presets import PRESETS, digits
 from bytepixels.runs.config import DataConfig
-from bytepixels.train.loop import TrainState, total_steps
+from bytepixels.train.loop import total_steps
 from bytepixels.verbs import doctor as verb
 from bytepixels.verbs import doctortrial
 from bytepixels.verbs.doctoradvice import advice
 from bytepixels.verbs.doctorplan import budget_numbers, budget_sentence, choose, command, own_size, with_budget
-from bytepixels.verbs.doctortrial import Trial, kept_bytes, measure, overfit, reckon
+from bytepixels.verbs.doctortrial import measure, overfit, reckon
+from bytepixels.verbs.memory import kept_bytes
 
 from ..data.fixtures import colours, write, write_all
 from .tiny import cli, plain, read_json, snapshot
@@ -358,14 +359,11 @@ def test_bytes_that_a_picture_leaves():
     """Two layers keep their inputs, a square its own: 3 x 10 float32 for each of 3 pictures. The second layer keeps its
     weights as well, which are there anyway."""
     model = nn.Sequential(nn.Linear(10, 10, bias=False), nn.Linear(10, 10, bias=False))
-    trial = Trial(
-        digits(),
-        TrainState(model, model, torch.optim.Adam(model.parameters()), model),
-        lambda step: (torch.ones(3, 10),),
-        lambda model, x: model(x).square().sum(dim=1),
-        CPU,
-    )
-    assert kept_bytes(trial) == 3 * 3 * 10 * 4
+
+    def loss(model, x):
+        return model(x).square().sum(dim=1)
+
+    assert kept_bytes(model, loss, (torch.ones(3, 10),)) == 3 * 3 * 10 * 4
 
 
 def test_what_a_picture_takes_grows_with_its_area():
@@ -377,7 +375,7 @@ def test_what_a_picture_takes_grows_with_its_area():
 
 
 def test_little_memory_makes_the_batch_go_in_parts(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(doctortrial, "_free_memory", lambda device: 40e6)
+    monkeypatch.setattr(doctortrial, "free_memory", lambda device: 40e6)
     found = doctor("digits", "--quick", out=tmp_path / "found.json")
     part = found["reckoned"]["at_a_time"]
     assert 1 <= part < 64
@@ -386,7 +384,7 @@ def test_little_memory_makes_the_batch_go_in_parts(tmp_path, monkeypatch, capsys
     assert found["suggestion"]["command"].endswith(f"--micro-batch {part}")
 
 
-@pytest.mark.parametrize(("name", "value"), [("_free_memory", lambda device: 1e6), ("MEASURE_SECONDS", 0.0)])
+@pytest.mark.parametrize(("name", "value"), [("free_memory", lambda device: 1e6), ("MEASURE_SECONDS", 0.0)])
 def test_what_takes_too_much_is_not_tried(tmp_path, monkeypatch, capsys, name, value):
     monkeypatch.setattr(doctortrial, name, value)
     found = doctor("digits", out=tmp_path / "found.json")

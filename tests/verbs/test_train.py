@@ -238,6 +238,8 @@ def poisoned(monkeypatch):
 
     def diffusion_loss(*args):
         errors, t = honest(*args)
+        if len(errors) < STEP:  # how much memory they take is looked at first
+            return errors, t
         calls.append(t)
         if len(calls) == 4:
             errors = errors * torch.where(torch.arange(len(errors)) == 5, math.nan, 1.0)
@@ -274,6 +276,41 @@ def test_after_a_loss_that_was_not_finite_the_same_command_goes_on(tmp_path, poi
     assert train(run, *flags, steps=6) == 0  # the poison was for the fourth call alone
     assert train(whole, *flags, steps=6) == 0
     assert same_bits(checkpoints(run)[-1], checkpoints(whole)[-1]) == []
+
+
+def test_a_step_that_is_not_finite_can_be_left_out(tmp_path, capsys, poisoned):
+    """Its log has it, the run goes on to its end, and what comes after is finite."""
+    run = tmp_path / "run"
+    assert train(run, "--on-nonfinite", "skip", "--checkpoint-minutes", 0, "--keep", 9, steps=6) == 0
+    assert "1 step left out: the loss or its gradient was not finite" in capsys.readouterr().err
+    log = log_of(run)
+    assert [line["step"] for line in log] == [1, 2, 3, 4, 5, 6]
+    assert [line.get("skipped", 0) for line in log] == [0, 0, 0, 1, 0, 0]
+    assert "loss" not in log[3]
+    assert not (run / "nonfinite.json").exists()
+    before, after, last = (tensors(checkpoints(run)[k]) for k in (2, 3, 5))
+    kept = [name for name in before if not name.startswith("ema")]
+    assert all(torch.equal(before[name], after[name]) for name in kept)  # weights, moments and Adam's count of steps
+    assert all(value.isfinite().all() for value in last.values())
+    assert cli("runs", "show", run) == 0
+    assert "1 step left out" in capsys.readouterr().out
+
+
+def test_skipping_changes_nothing_where_all_is_finite(tmp_path):
+    assert train(tmp_path / "stop", steps=3) == train(tmp_path / "skip", "--on-nonfinite", "skip", steps=3) == 0
+    stop, skip = (tensors(checkpoints(tmp_path / name)[-1]) for name in ("stop", "skip"))
+    assert all(torch.equal(stop[name], skip[name]) for name in stop)
+
+
+def test_when_every_step_is_not_finite_the_weights_are_to_blame(tmp_path, capsys, monkeypatch):
+    from bytepixels.verbs import trainer
+
+    honest = bytepixels.build.diffusion_loss
+    monkeypatch.setattr(bytepixels.build, "diffusion_loss", lambda *a: (honest(*a)[0] * math.nan, honest(*a)[1]))
+    monkeypatch.setattr(trainer, "MOST_SKIPPED", 5)
+    assert train(tmp_path / "run", "--on-nonfinite", "skip", steps=9) == 1
+    assert "not finite at step 4 " in capsys.readouterr().err
+    assert read_json(tmp_path / "run/nonfinite.json")["step"] == 4
 
 
 @pytest.mark.parametrize("bad", ["loss", "gradient"])

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..randomness import FLIP, ORDER, seeded
-from .memory import free_memory
+from . import memory
 from .reader import Ahead, row_reader
 
 RESIDENT = 0.25  # share of the device's free memory that the pictures may take to be kept there
@@ -36,7 +36,7 @@ class Batches:
         if not range(batch)[self.rows]:
             raise InputError(f"rows {self.rows.start}:{self.rows.stop} of a batch of {batch} are none")
         self.labels = None if labels is None else torch.as_tensor(np.array(labels), device=self.device)
-        fits = images.nbytes <= RESIDENT * _free_memory(self.device)
+        fits = images.nbytes <= RESIDENT * free_memory(self.device)
         self.resident = torch.from_numpy(np.array(images)).to(self.device) if fits else None
         self._ahead = Ahead(row_reader(images))
         self._orders: dict[int, np.ndarray] = {}
@@ -82,6 +82,6 @@ class Batches:
         return self._orders[epoch]
 
 
-def _free_memory(device: torch.device) -> float:
+def free_memory(device: torch.device) -> float:
     """Bytes free on the device."""
-    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else free_memory()
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else memory.free_memory()

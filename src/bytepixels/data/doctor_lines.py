@@ -2,16 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 
+from ..words import many
 from .doctor_copies import BITS, NEAR_BITS, NEAR_CORRELATION
 from .doctor_numbers import FEW_IN_CLASS, UNREADABLE, Numbers
 
 Lines = list[tuple[str, str]]
 SHOWN_CLASSES = 10
-
-
-def many(number: int, one: str, several: str | None = None) -> str:
-    """ "1 picture", "2,000 pictures"."""
-    return f"{number:,} {one if number == 1 else several or one + 's'}"
 
 
 def picture_lines(numbers: Numbers) -> Lines:

@@ -1,14 +1,39 @@
 """How much memory there is for pictures."""
 
 import os
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
 
 
 def free_memory() -> float:
-    """Bytes that the system reports as available, or enough where it does not; a share of them for each of the
-    processes that torchrun starts on a machine."""
-    try:
-        with open("/proc/meminfo", encoding="ascii") as file:
-            free = next(1024.0 * int(line.split()[1]) for line in file if line.startswith("MemAvailable"))
-    except (OSError, StopIteration):
-        free = 8e9
-    return free / int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    """Bytes that this process may still take: what the system reports as available, or what a container's or the
+    process' own limit leaves of it; 8 GB where nothing says. Those that torchrun starts on a machine share it."""
+    return min(_limits(), default=8e9) / int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+
+
+def _limits() -> Iterator[float]:
+    with suppress(OSError, StopIteration, ValueError):
+        yield _kilobytes("/proc/meminfo", "MemAvailable")
+    with suppress(OSError, ValueError):  # a container's; "max" where it has none
+        group = Path("/sys/fs/cgroup")
+        most, taken = (int((group / f"memory.{name}").read_text()) for name in ("max", "current"))
+        yield max(0.0, most - taken + _cached(group))
+    with suppress(ImportError, OSError, StopIteration, ValueError):  # ulimit -v
+        import resource
+
+        most = resource.getrlimit(resource.RLIMIT_AS)[0]
+        if most != resource.RLIM_INFINITY:
+            yield max(0.0, most - _kilobytes("/proc/self/status", "VmSize"))
+
+
+def _kilobytes(path: str, name: str) -> float:
+    """A line such as "VmSize: 1234 kB", in bytes."""
+    with open(path, encoding="ascii", errors="replace") as file:
+        return next(1024.0 * int(line.split()[1]) for line in file if line.startswith(f"{name}:"))
+
+
+def _cached(group: Path) -> float:
+    """Bytes of files that a container's system keeps in memory until somebody needs it."""
+    lines = (line.split() for line in (group / "memory.stat").read_text().splitlines())
+    return next((float(value) for name, value in lines if name == "inactive_file"), 0.0)

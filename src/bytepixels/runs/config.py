@@ -17,9 +17,11 @@ from ..samplers import MAX_CHURN, SAMPLERS
 from ..schedules import SCHEDULES
 from ..training import OBJECTIVES
 from ..weighting import WEIGHTINGS
+from .quantities import Images, seconds_of
 
 Precision = Literal["auto", "float32", "bf16"]
 MAX_GUIDANCE = 1000.0
+MOST_IMAGES = 10**12
 MOST_STEPS = 10_000  # where a process has no timesteps to be the limit
 TIMES = {"ddpm": ("uniform", "importance"), "edm": ("log_normal",), "flow": ("uniform", "logit_normal")}
 
@@ -150,8 +152,14 @@ class NetworkConfig:
 class TrainConfig:
     """The budget, the optimiser, and how the run is watched."""
 
-    images: int = 1_000_000
-    """The budget: training pictures to see in all, repeats counted."""
+    images: Images = 1_000_000
+    """The budget: training pictures to see in all, repeats counted; 5M and 500k are numbers too. The learning rate's
+    decay ends with the budget. A run that is done goes on with a larger one."""
+    epochs: float | None = None
+    """The budget in passes over the pictures, instead of --images."""
+    budget: str | None = None
+    """The budget in time, instead of --images: 2h, 90m, 1h30m. As many images as fit, reckoned from the measured rate
+    again and again until the end; only time that is spent training counts."""
     batch: int = 128
     """Pictures per optimiser step."""
     micro_batch: int = 0
@@ -184,13 +192,16 @@ class TrainConfig:
     """Sample grids drawn along the way, evenly over the budget; 0 draws none."""
     preview_pictures: int = 16
     """Pictures in each of those grids."""
+    on_nonfinite: Literal["stop", "skip"] = "stop"
+    """At a loss or gradient that is not finite: stop, or leave that step out and count it."""
     log_seconds: float = 5.0
     """Time between lines of log.jsonl (and between reads of the loss from the device)."""
     tensorboard: bool = False
     """Write TensorBoard files to the run as well (needs the tensorboard extra)."""
 
     def __post_init__(self) -> None:
-        for name in ("images", "batch", "keep", "preview_pictures"):
+        check_range("--images", self.images, 1, MOST_IMAGES)
+        for name in ("batch", "keep", "preview_pictures"):
             check_range(f"--{name.replace('_', '-')}", getattr(self, name), 1)
         for name in ("warmup", "weight_decay", "clip_norm", "ema_half_life", "checkpoint_minutes", "previews", "seed"):
             check_range(f"--{name.replace('_', '-')}", getattr(self, name), 0)
@@ -201,6 +212,13 @@ class TrainConfig:
         if not 0 < self.lr < 1:
             raise InputError(f"--lr must be between 0 and 1, got {self.lr}")
         check_choice("--lr-decay", self.lr_decay, ("none", "cosine", "linear"))
+        check_choice("--on-nonfinite", self.on_nonfinite, ("stop", "skip"))
+        if self.epochs is not None and not 0 < self.epochs < math.inf:
+            raise InputError(f"--epochs must be above 0 and finite, got {self.epochs}")
+        if self.budget is not None:
+            seconds_of(self.budget)
+            if self.epochs is not None:
+                raise InputError(f"--epochs {self.epochs:g} and --budget {self.budget} exclude each other")
         check_choice("--precision", self.precision, ("auto", "float32", "bf16"))
 
 
@@ -288,10 +306,11 @@ def check_steps(sample: SampleConfig, process: ProcessConfig) -> None:
         raise InputError("--reverse-variance learned needs a run that was trained with --variance learned")
 
 
-# What may change when a run goes on: its budget (which a decaying learning rate follows), its device, and how it is
-# watched. Nothing else, so that its curve is that of one experiment.
+# What may change when a run goes on: its budget (which a decaying learning rate follows), its device and how much of a
+# batch that holds at a time, what becomes of a loss that is not finite, and how it is watched. Nothing else, so that
+# its curve is that of one experiment.
 WATCHING = {"checkpoint_minutes", "keep", "previews", "preview_pictures", "log_seconds", "tensorboard", "strict"}
-MUTABLE = {"images", "device"} | WATCHING
+MUTABLE = {"images", "epochs", "budget", "device", "micro_batch", "on_nonfinite"} | WATCHING
 
 
 def changed_settings(old: Config, new: Config) -> list[str]:

@@ -35,7 +35,7 @@ class StepResult(NamedTuple):
 
     step: int  # steps done, this one included
     losses: Tensor  # [B], of this process' rows
-    grad_norm: Tensor  # [] before clipping
+    grad_norm: Tensor  # [] before clipping; not finite where the step was skipped
     lr: float
 
 
@@ -104,9 +104,11 @@ def total_steps(config: TrainConfig) -> int:
     return math.ceil(config.images / config.batch)
 
 
-def train_steps(state: TrainState, draw: DrawBatch, loss: Loss, config: TrainConfig) -> Iterator[StepResult]:
-    """Train from state.step to the end of the budget, yielding after every step."""
-    while state.step < total_steps(config):
+def train_steps(
+    state: TrainState, draw: DrawBatch, loss: Loss, settings: Callable[[], TrainConfig]
+) -> Iterator[StepResult]:
+    """Train from state.step to the end of the budget, yielding after every step; the settings may move that end."""
+    while state.step < total_steps(config := settings()):
         yield train_step(state, draw(state.step), loss, config)
 
 
@@ -118,7 +120,7 @@ def train_step(state: TrainState, batch: Batch, loss: Loss, config: TrainConfig)
         group["lr"] = lr
     state.model.train()
     state.optimizer.zero_grad(set_to_none=True)
-    losses, rows = [], state.world.rows(config.batch)
+    parts, rows = list[Tensor](), state.world.rows(config.batch)
     count = rows.stop - rows.start
     micro = min(config.micro_batch or count, count)
     for start in range(0, count, micro):
@@ -126,11 +128,16 @@ def train_step(state: TrainState, batch: Batch, loss: Loss, config: TrainConfig)
         with state.world.synchronising(state.network, now=start + micro >= count):
             part = loss(state.network, *(None if value is None else value[start : start + micro] for value in batch))
             (part.sum() / (config.batch / state.world.size)).backward()  # processes are averaged
-        losses.append(part.detach())
+        parts.append(part.detach())
+    losses = torch.cat(parts)
     grad_norm = clip_grad_norm_(state.model.parameters(), config.clip_norm or math.inf)
+    if config.on_nonfinite == "skip":
+        broken = state.world.sum((~losses.isfinite().all()).float()) + ~grad_norm.isfinite()
+        state.optimizer.found_inf = (broken > 0).float()  # type: ignore[attr-defined]  # the fused kernels leave the weights alone then
+        grad_norm = torch.where(broken > 0, math.nan, grad_norm)
     state.optimizer.step()
     state.step += 1
     update_ema(state.ema, state.model, ema_decay(seen, config.batch, config.ema_half_life))
     if state.memory is not None:
         state.memory.settle(partial(state.world.gather, batch=config.batch))
-    return StepResult(state.step, torch.cat(losses), grad_norm, lr)
+    return StepResult(state.step, losses, grad_norm, lr)

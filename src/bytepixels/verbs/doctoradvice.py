@@ -1,7 +1,7 @@
 """What is worth doing before training: a few sentences, each with a count and an action."""
 
-from ..data.doctor_lines import many
 from ..data.doctor_numbers import FEW_IN_CLASS, Numbers
+from ..words import many
 from .train import FEW
 
 MOST = 5  # sentences

@@ -3,9 +3,10 @@
 import shutil
 import textwrap
 
-from ..data.doctor_lines import Lines, many
+from ..data.doctor_lines import Lines
 from ..data.doctor_numbers import Numbers
 from ..progress import duration
+from ..words import many
 
 LABEL, WIDEST = 16, 120  # columns
 

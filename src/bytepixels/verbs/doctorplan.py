@@ -9,12 +9,12 @@ import torch
 
 from ..data.decode import Layout
 from ..data.doctor import Glance
-from ..data.doctor_lines import many
 from ..data.doctor_numbers import CHANNELS, Numbers
 from ..data.pack import checked_settings
 from ..presets import PRESETS
 from ..runs.config import Config, DataConfig
 from ..train.loop import total_steps
+from ..words import many
 
 TINY_SIDE = 16  # pixels, up to which the digits' network sees a whole picture
 LARGE_SET = 10_000  # pictures, from which a GPU's 35.7M weights are worth it

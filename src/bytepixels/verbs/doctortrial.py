@@ -11,20 +11,17 @@ from statistics import median
 
 import torch
 from torch import Tensor
-from torch.autograd.graph import saved_tensors_hooks
 
 from ..build import build_draw, build_loss, build_network, build_process, build_times
 from ..codec import PixelCodec
 from ..data import Packed
-from ..data.batches import Batches, _free_memory
+from ..data.batches import Batches, free_memory
 from ..data.doctor_numbers import Numbers
-from ..runs.config import Config
+from ..runs.config import MOST_IMAGES, Config
 from ..train.loop import Batch, DrawBatch, Loss, TrainState, total_steps, train_step
+from .memory import CROP, MEMORY_SHARE, step_memory
 
 MEASURE_SECONDS, MEASURE_STEPS = 20.0, 10  # of measuring: about so long, or so many steps
-MEMORY_SHARE = 0.7  # of what is free, that a step may take
-TRANSIENT = 1.5  # memory of a step over what is kept for its backward pass: gradients on their way, and scratch
-CROP = 64  # pixels: what a step takes is reckoned from a corner of this size, and grows with the area
 OVERFIT_PICTURES, OVERFIT_BYTES = 4, 40e6  # in the batch: so many, or as many as keep so much for the backward pass
 OVERFIT_STEPS = 200  # at most
 OVERFIT_DONE = 0.1  # of the loss of predicting nothing: as good as learnt
@@ -74,44 +71,20 @@ def reckon(config: Config, sample: Packed, device: torch.device) -> Numbers:
     corner = replace(sample, images=sample.images[..., :CROP, :CROP])
     ratio = sample.images[0].size / corner.images[0].size
     seconds = ratio * timed_steps(with_batch(config, 1), corner, device, 2)[-1]
-    one, two = (try_out(with_batch(config, batch), corner, device) for batch in (1, 2))
-    once = kept_bytes(one)  # with copies of the weights in another type or layout, which the second adds nothing to
-    each = kept_bytes(two) - once
-    weights = sum(p.nbytes for p in one.state.model.parameters())
-    free, at_a_time, each, fixed = _free_memory(device), config.train.batch, ratio * each, once - each
-
-    def needed() -> float:
-        return 5 * weights + TRANSIENT * (fixed + at_a_time * each)  # weights, gradient, two moments, average; the rest
-
-    while at_a_time > 1 and needed() > MEMORY_SHARE * free:
+    trial = try_out(with_batch(config, 2), sample, device)
+    memory = step_memory(trial.state.model, trial.loss, trial.draw(0))
+    free, at_a_time = free_memory(device), config.train.batch
+    while at_a_time > 1 and memory.of(at_a_time) > MEMORY_SHARE * free:
         at_a_time = -(-at_a_time // 2)
     return {
         "at_a_time": at_a_time,
-        "bytes_per_picture": int(each),
-        "bytes": int(needed()),
+        "bytes_per_picture": int(memory.each),
+        "bytes": int(memory.of(at_a_time)),
         "free_bytes": int(free),
-        "fits": needed() <= MEMORY_SHARE * free,
+        "fits": memory.of(at_a_time) <= MEMORY_SHARE * free,
         "seconds_per_picture": seconds,
         "in_time": seconds <= MEASURE_SECONDS,
     }
-
-
-def kept_bytes(trial: Trial) -> int:
-    """Bytes that one batch leaves in memory between its forward and its backward pass, beside the weights."""
-    own = {p.untyped_storage().data_ptr() for p in trial.state.model.parameters()}
-    kept: dict[int, int] = {}
-
-    def note(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in own:
-            kept[storage.data_ptr()] = storage.nbytes()
-        return tensor.detach()  # itself it would hold on to what it is part of
-
-    with saved_tensors_hooks(note, lambda tensor: tensor):
-        losses = trial.loss(trial.state.model, *trial.draw(0))
-    total = sum(kept.values())
-    del losses  # not before: while all of it is alive, no address comes twice
-    return total
 
 
 def measure(config: Config, sample: Packed, device: torch.device, seconds_per_picture: float) -> Numbers:
@@ -160,7 +133,7 @@ def size_numbers(config: Config, sample: Packed, device: torch.device) -> Number
 
 def overfit(config: Config, sample: Packed, device: torch.device, limit: float, bytes_per_picture: int) -> Numbers:
     """Train on one batch, with one draw of its noise, and say how far the loss falls. `limit` in seconds."""
-    train = replace(config.train, images=2**62, warmup=0, lr_decay="none")
+    train = replace(config.train, images=MOST_IMAGES, warmup=0, lr_decay="none")
     pictures = max(1, min(OVERFIT_PICTURES, int(OVERFIT_BYTES / bytes_per_picture), len(sample)))
     trial = try_out(with_batch(replace(config, train=train), pictures), sample, device)
     batch, share = trial.draw(0), 1.0

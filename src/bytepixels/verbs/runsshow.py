@@ -13,6 +13,7 @@ from ..runs.config import own_settings
 from ..runs.directory import Run, open_run
 from ..runs.lock import holder
 from ..runs.overview import Overview, look_at, read_lines, read_log, size_of
+from ..words import many
 
 BARS = "▁▂▃▄▅▆▇█"
 CURVE = 48  # columns of the loss curve
@@ -73,6 +74,8 @@ def _log(path: Path) -> Iterator[str]:
     names = {"grad_norm": "gradient", "lr": "learning rate", "images_per_second": "images/s"}
     facts = [f"{word} {last[name]:.4g}" for name, word in names.items() if isinstance(last.get(name), int | float)]
     yield f"  at last: {', '.join(facts)}"
+    if skipped := sum(record.get("skipped", 0) for record in read_lines(path / "log.jsonl")):
+        yield f"  {many(skipped, 'step')} left out: the loss or its gradient was not finite"
 
 
 def curve(values: Sequence[float], width: int = CURVE) -> str:

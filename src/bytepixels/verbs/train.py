@@ -1,5 +1,6 @@
 """train SOURCE: from pictures to a run; the same line again goes on where it stopped."""
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
@@ -19,8 +20,8 @@ from ..runs.files import reason, remove
 from ..runs.lock import RunLock
 from ..signals import Stop, stop_on_signals
 from ..train.distributed import World, join, own_device
-from ..train.loop import total_steps
-from .trainer import Trainer, TrainingError
+from .nonfinite import TrainingError
+from .trainer import Trainer
 
 DIGITS = tuple("0123456789")  # mirrored, these would be other symbols
 FEW = 500  # pictures: below this a model is likely to copy its training set (see the field's memorisation reports)
@@ -40,9 +41,9 @@ def train(source: str, config: Config, path: Path) -> int:
         run = shared_run(world, packed, lambda: prepare_run(packed, source, config, path, device))
         with stop_on_signals() as stop, _full_disk(path):
             trainer = Trainer(run, packed, world)  # what does not fit together is refused here: nothing is written yet
-            if trainer.state.step < total_steps(run.config.train):
+            if not trainer.done:
                 return fit(trainer, lock, stop)
-    print(f"{path} is finished: {trainer.images:,} images seen. Go on with a larger --images.")
+    print(f"{path} is finished: {trainer.images:,} images seen. Go on with a larger --images, --epochs or --budget.")
     print(f"Draw pictures with: bytepixels sample {path}")
     return 0
 
@@ -159,8 +160,7 @@ def resolved(config: Config, packed: Packed, device: torch.device) -> Config:
     flip = config.data.flip
     if flip == "auto":
         flip = "no" if packed.classes == DIGITS else "yes"
-    return replace(
-        config,
-        data=replace(config.data, size=(height, width), channels=channels, flip=flip),
-        train=replace(config.train, precision=best_precision(config.train.precision, device)),
-    )
+    train = replace(config.train, precision=best_precision(config.train.precision, device))
+    if train.epochs is not None:
+        train = replace(train, images=math.ceil(train.epochs * len(packed)))
+    return replace(config, data=replace(config.data, size=(height, width), channels=channels, flip=flip), train=train)

@@ -1,10 +1,9 @@
 """One process training one run: the steps, and what happens between them (the log, checkpoints, grids of samples)."""
 
-import math
 import sys
 import time
 from contextlib import suppress
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -17,18 +16,20 @@ from ..data.batches import Batches
 from ..errors import InputError, check_range
 from ..images import beside, grid, save_png
 from ..progress import Progress, duration
-from ..runs.checkpoint import STEMS, check_fit, list_checkpoints, read_state, read_tensors
+from ..runs.config import TrainConfig
 from ..runs.directory import Run
-from ..runs.files import DamagedError, write_json
+from ..runs.overview import read_log
+from ..runs.quantities import seconds_of
 from ..runs.writer import Writer
 from ..signals import Stop, StoppedError
 from ..train.distributed import World
-from ..train.loop import Batch, StepResult, TrainState, total_steps, train_steps
+from ..train.loop import Batch, Loss, StepResult, TrainState, total_steps, train_steps
+from ..words import many
+from .budget import TimeBudget, extended
+from .memory import halvings
+from .nonfinite import MOST_SKIPPED, Culprits, stopped
+from .resume import load_latest
 from .sample import draw_pictures, draw_together
-
-
-class TrainingError(RuntimeError):
-    """Training cannot go on; the run is intact up to its last checkpoint."""
 
 
 class Trainer:
@@ -51,8 +52,38 @@ class Trainer:
         self.writer = Writer(run.checkpoints, run.id, self.config.keep)
         self.unread: list[StepResult] = []
         self.times: dict[int, Tensor | None] = {}  # of the steps in hand: those by importance cannot be drawn again
+        self.skipped = self.skipped_in_a_row = 0
         self.note = ""
         self.board = _tensorboard(run, self.images) if self.config.tensorboard and self.leads else None
+        self.spent, rate = world.decide(lambda: _spent(run))
+        self.began = time.monotonic()
+        self.budget: TimeBudget | None = None
+        if self.config.budget is not None:
+            self._extend(seconds_of(self.config.budget), rate)
+        if not self.done:
+            self._make_fit(build_loss(run.config, process, PixelCodec(), self.device))
+
+    def _extend(self, limit: float, rate: float) -> None:
+        """Take up the time that is left, of a budget that may be larger than the last time."""
+        self.budget = TimeBudget(limit, self.spent, self.images) if self.leads else None
+        if self.done and self.saved_step:
+            images = extended(limit, self.spent, self.images, rate)
+            self._settle(replace(self.config, images=max(self.images, images)))
+
+    def _make_fit(self, loss: Loss) -> None:
+        """Take smaller micro-batches where the memory asks for it; the batch stays what it is."""
+        most = -(-self.config.batch // self.world.size)
+        micro = min(self.config.micro_batch or most, most)
+        (count,) = self.world.agree(halvings(self.state, loss, self.draw(self.state.step), micro) if micro > 1 else 0)
+        if count:
+            self._settle(replace(self.config, micro_batch=-(-micro // 2**count)))
+            left = f"passes of {self.config.micro_batch} (--micro-batch), the batch stays {self.config.batch}"
+            print(f"note: {micro} pictures at a time do not fit in memory: {left}")
+
+    def _settle(self, config: TrainConfig) -> None:
+        """Go on with settings that turned out along the way; they are the run's."""
+        self.config = config
+        self.run = replace(self.run, config=replace(self.run.config, train=self.config))
 
     @property
     def leads(self) -> bool:
@@ -64,6 +95,11 @@ class Trainer:
         """Pictures seen so far."""
         return self.state.step * self.config.batch
 
+    @property
+    def done(self) -> bool:
+        """Whether the budget is used up."""
+        return self.state.step >= total_steps(self.config)
+
     def take(self, step: int) -> Batch:
         """The batch of one step; its times are kept until its loss has been read."""
         batch = self.draw(step)
@@ -72,21 +108,26 @@ class Trainer:
 
     def fit(self, stop: Stop) -> int:
         """Train to the end of the budget or until asked to stop, save, and return the exit code."""
-        began, steps = time.monotonic(), total_steps(self.config)
+        self.began = logged = saved = time.monotonic()
+        asked = 0
         self._greet()
-        with Progress("train", steps * self.config.batch, "images", self.images) as progress, self.writer:
-            logged, saved, asked = began, began, 0
-            for result in train_steps(self.state, self.take, self.loss, self.config):
+        total = total_steps(self.config) * self.config.batch
+        with Progress("train", total, "images", self.images) as progress, self.writer:
+            for result in train_steps(self.state, self.take, self.loss, lambda: self.config):
                 self.unread.append(result)
                 progress.count(self.images)
                 self.writer.check()
                 now = time.monotonic()
                 due = now - logged >= self.config.log_seconds, now - saved >= 60 * self.config.checkpoint_minutes
-                log_due, save_due, asked = self.world.agree(*(self.leads and d for d in due), stop.signal)
+                log_due, save_due, asked, images = self.world.agree(
+                    *(self.leads and d for d in due), stop.signal, self.budget.images(self.images) if self.budget else 0
+                )
+                if images:
+                    self.move_end(images, progress)
                 if log_due:
                     self.read(progress)
                     logged = now
-                if result.step < steps:  # the last line comes when all is read and saved
+                if not self.done:  # the last line comes when all is read and saved
                     progress.show(self.note)
                 if save_due:
                     self.save(progress)
@@ -101,14 +142,27 @@ class Trainer:
             self.save(progress)
             self.writer.finish()
             progress.show(self.note)
+        return self.end(asked)
+
+    def end(self, asked: int) -> int:
+        """Say how it ended; returns the exit code."""
         if self.board is not None:
             self.board.close()
-        if asked and self.state.step < steps:
+        if self.skipped:
+            print(f"{many(self.skipped, 'step')} left out: the loss or its gradient was not finite", file=sys.stderr)
+        if asked and not self.done:
             print(f"stopped at {self.images:,} images; saved. The same command goes on from there.", file=sys.stderr)
             return 128 + asked
-        print(f"done in {duration(time.monotonic() - began)}: {self.run.path}")
+        print(f"done in {duration(time.monotonic() - self.began)}: {self.run.path}")
         print(f"draw pictures with: bytepixels sample {self.run.path}")
         return 0
+
+    def move_end(self, images: int, progress: Progress) -> None:
+        """Set the budget in images to what fits into the time: the run's settings say so from here on."""
+        self._settle(replace(self.config, images=images))
+        if self.leads:
+            self.run.save()
+        progress.total = total_steps(self.config) * self.config.batch
 
     def read(self, progress: Progress) -> None:
         """Fetch the figures of the steps since the last time: one read from the device, one line of log.jsonl."""
@@ -117,36 +171,33 @@ class Trainer:
             return
         means = self.world.sum(torch.stack([r.losses.sum() for r in results])) / self.config.batch
         figures = torch.stack([means, torch.stack([r.grad_norm for r in results])], dim=1).cpu()  # [steps, 2]
-        for result, finite in zip(results, figures.isfinite().all(dim=1).tolist(), strict=True):
-            if not finite:
-                self.fail(result)
+        finite = figures.isfinite().all(dim=1)
+        self._look_at(results, finite.tolist())
         self.times.clear()
-        loss, grad_norm = figures.double().mean(dim=0).tolist()
-        record = {"step": results[-1].step, "images": self.images, "loss": loss, "grad_norm": grad_norm}
-        record |= {"lr": results[-1].lr, "images_per_second": round(progress.rate, 2)}
-        if self.leads:
-            self.run.log(record | {"time": round(time.time(), 2)})
+        record = {"step": results[-1].step, "images": self.images, "lr": results[-1].lr}
+        record |= {"images_per_second": round(progress.rate, 2)}
+        if finite.any():
+            loss, grad_norm = figures[finite].double().mean(dim=0).tolist()
+            record |= {"loss": loss, "grad_norm": grad_norm}
+            self.note = f"loss {loss:.4f}  grad {grad_norm:.3f}"
+        if skipped := len(results) - int(finite.sum()):
+            record["skipped"] = skipped
         if self.board is not None:
-            for name in ("loss", "grad_norm", "lr", "images_per_second"):
+            for name in record.keys() - {"step", "images"}:
                 self.board.add_scalar(name, record[name], self.images)
-        self.note = f"loss {loss:.4f}  grad {grad_norm:.3f}"
-
-    def fail(self, result: StepResult) -> None:
-        """Stop at a loss or gradient that is not finite, and leave what it takes to repeat that step."""
-        step, batch = result.step - 1, self.config.batch
-        losses, t = self.world.gather(result.losses, batch).tolist(), self.times[step]
-        pictures, times = self.batches.indices(step).tolist(), [] if t is None else self.world.gather(t, batch).tolist()
-        where: dict[str, Any] = {"step": step, "seed": self.config.seed, "grad_norm": str(result.grad_norm.item())}
-        each = [{"picture": p, "t": t, "loss": str(v)} for p, t, v in zip(pictures, times, losses, strict=True)]
+        now = {"time": round(time.time(), 2), "seconds": round(self.spent + time.monotonic() - self.began, 2)}
         if self.leads:
-            write_json(self.run.path / "nonfinite.json", where | {"batch": each})
-        bad = [one for one in each if not math.isfinite(float(one["loss"]))]
-        what = f"picture {bad[0]['picture']}, t {bad[0]['t']}, loss {bad[0]['loss']}" if bad else "losses finite"
-        raise TrainingError(
-            f"the loss or its gradient is not finite at step {step} with seed {self.config.seed} ({what}, gradient "
-            f"{where['grad_norm']}); the batch and its times are in {self.run.path / 'nonfinite.json'}, the last "
-            f"checkpoint is whole. Begin another --run with a smaller --lr"
-        )
+            self.run.log(record | now)
+
+    def _look_at(self, results: list[StepResult], finite: list[bool]) -> None:
+        """Count the steps that were left out; stop at one that should not be, or at too many in a row."""
+        for result, good in zip(results, finite, strict=True):
+            self.skipped_in_a_row = 0 if good else self.skipped_in_a_row + 1
+            self.skipped += not good
+            if not good and (self.config.on_nonfinite == "stop" or self.skipped_in_a_row == MOST_SKIPPED):
+                step = result.step - 1
+                culprits = Culprits(self.batches.indices(step).tolist(), self.times[step], self.config.seed)
+                raise stopped(self.run.path, self.world, result, culprits)
 
     def save(self, progress: Progress) -> None:
         """Have a checkpoint written, after making sure that the steps it would hold were finite."""
@@ -193,38 +244,12 @@ class Trainer:
             print(f"going on from {self.images:,} images")
 
 
-def load_latest(run: Run, state: TrainState) -> int | None:
-    """Take over the newest checkpoint that is whole, saying when a newer one is not. Returns its step; None at first.
-
-    Raises InputError when there are checkpoints and none is whole: beginning anew would overwrite the run.
-    """
-    known = list_checkpoints(run.checkpoints)
-    for checkpoint in reversed(known):
-        try:
-            _load(run, checkpoint, state)
-            break
-        except DamagedError as error:
-            print(f"warning: {error}; looking for an older one", file=sys.stderr)
-    else:
-        if known:
-            raise InputError(
-                f"none of the {len(known)} checkpoints in {run.checkpoints} is whole; choose another --run"
-            )
-    if lost := run.trim_log(state.step):
-        print(f"note: {run.path / 'log.jsonl'} had {lost} lines that cannot be read; they are gone", file=sys.stderr)
-    return state.step if known else None
-
-
-def _load(run: Run, checkpoint: Path, state: TrainState) -> None:
-    """Take over one checkpoint; DamagedError when it is not one of this run's, whole."""
-    saved = read_state(checkpoint, run.id)
-    tensors = {stem: read_tensors(checkpoint, stem, saved) for stem in STEMS}
-    for stem in ("model", "ema"):
-        check_fit(checkpoint, tensors[stem], state.model.state_dict())
-    try:
-        state.load(saved["step"], tensors)
-    except KeyError as error:
-        raise DamagedError(f"{checkpoint} is of another optimizer than the run's config.json") from error
+def _spent(run: Run) -> tuple[float, float]:
+    """Seconds that earlier sessions trained, and images per second at the end of the last one."""
+    last: dict[str, Any] = {}
+    for line in read_log(run.path):
+        last = line
+    return float(last.get("seconds", 0.0)), float(last.get("images_per_second", 0.0))
 
 
 def _tensorboard(run: Run, images: int) -> Any:

@@ -1,0 +1,45 @@
+"""Numbers as people write them: 5M pictures, 1h30m."""
+
+import math
+import re
+from typing import Annotated
+
+from tyro.constructors import PrimitiveConstructorSpec
+
+from ..errors import InputError
+
+MULTIPLES = {"k": 10**3, "m": 10**6, "g": 10**9}
+SECONDS = {"d": 86_400, "h": 3_600, "m": 60, "s": 1}
+
+
+def images_of(text: str) -> int:
+    """ "5M" -> 5,000,000. InputError for what is no whole number of pictures."""
+    unit = MULTIPLES.get(text[-1:].lower(), 1)
+    try:
+        count = float(text[:-1] if unit > 1 else text) * unit
+    except ValueError:
+        count = math.nan
+    if not count.is_integer():
+        raise InputError(f"--images must be a whole number such as 2000000, 500k or 5M, got {text!r}")
+    return int(count)
+
+
+def seconds_of(text: str) -> float:
+    """ "1h30m" -> 5,400. InputError for what is no time, or none at all."""
+    parts = re.findall(r"(\d+(?:\.\d+)?)([dhms])", text.lower())
+    seconds = sum(float(number) * SECONDS[unit] for number, unit in parts)
+    if "".join(number + unit for number, unit in parts) != text.lower() or not 0 < seconds < 1e9:
+        raise InputError(f"--budget must be a time such as 2h, 90m or 1h30m (units d, h, m, s), got {text!r}")
+    return seconds
+
+
+Images = Annotated[
+    int,
+    PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="INT|5M",
+        instance_from_str=lambda words: images_of(words[0]),
+        is_instance=lambda value: isinstance(value, int),
+        str_from_instance=lambda count: [str(count)],
+    ),
+]

@@ -1,0 +1,6 @@
+"""Numbers in sentences."""
+
+
+def many(number: int, one: str, several: str | None = None) -> str:
+    """ "1 picture", "2,000 pictures"."""
+    return f"{number:,} {one if number == 1 else several or one + 's'}"
