@@ -22,6 +22,7 @@ from .presets import PRESETS
 from .runs.config import DataConfig, SampleConfig
 from .runs.directory import is_run, open_run
 from .signals import interruption, unwind_on_sigterm
+from .words import many
 
 
 def train(argv: list[str]) -> int:
@@ -55,7 +56,7 @@ def sample(argv: list[str]) -> int:
     asked = {f.name: getattr(request, f.name) for f in fields(SampleConfig)}
     drawing = SampleRequest(**{f.name: getattr(request, f.name) for f in fields(SampleRequest)})
     out = sample_run(request.run, {name: value for name, value in asked.items() if value is not None}, drawing)
-    print(f"{request.n} pictures, grid.png and manifest.json: {out}")
+    print(f"{many(request.n, 'picture')}, grid.png and manifest.json: {out}")
     return 0
 
 
@@ -177,10 +178,10 @@ def _sentence(box: str) -> str:
     text = " ".join(_FRAME.sub(" ", _HELP_TEXT.sub("", box)).split()).replace("{None}|", "")
     text = _TITLE.sub("", re.split(r"Argument helptext:|For full helptext", text)[0].strip())
     if found := _PARSING.match(text):
-        flag, kind, many, one = found.groups()
-        return (
-            f"{flag} takes {kind.replace('{None}|', '').strip('{}')}, got {many}" if many else f"{flag} cannot be {one}"
-        )
+        flag, kind, several, one = found.groups()
+        if several is None:
+            return f"{flag} cannot be {one}"
+        return f"{flag} takes {kind.replace('{None}|', '').strip('{}')}, got {several}"
     return text
 
 

@@ -26,13 +26,13 @@ FLAGS = words(
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}
 
 
-def command(processes, *line, agent=("--standalone",)):
+def command(processes, *line, agent=("--standalone",), module=("bytepixels",)):
     launch = [sys.executable, "-m", "torch.distributed.run", *agent, "--nproc-per-node", processes]
-    return [str(word) for word in (*launch, "-m", "bytepixels", "--", *line)]
+    return [str(word) for word in (*launch, "-m", *module, "--", *line)]
 
 
-def torchrun(processes, *line):
-    return subprocess.run(command(processes, *line), env=ENVIRONMENT, capture_output=True, text=True)
+def torchrun(processes, *line, module=("bytepixels",)):
+    return subprocess.run(command(processes, *line, module=module), env=ENVIRONMENT, capture_output=True, text=True)
 
 
 def train(run, processes, *flags, steps):
@@ -203,6 +203,40 @@ def test_a_worker_that_dies_is_replaced_and_training_ends_right(tmp_path, rank):
     assert len(read_json(run / "config.json")["made_by"]) == 2
     torch.testing.assert_close(losses(run)[-1], losses(tmp_path / "straight")[-1], rtol=1e-4, atol=0)
     assert apart(tmp_path / "straight", run) < 1e-3
+
+
+def tampered(how, run, *flags):
+    """Six steps on two processes, with something wrong in the second one."""
+    line = ("train", "digits", *FLAGS, "--run", run, "--images", 180, "--previews", 0, *flags)
+    done = torchrun(2, *line, module=("tests.train.tampered", how))
+    assert done.returncode == 0, done.stderr
+    return done.stdout + done.stderr
+
+
+@pytest.mark.slow
+def test_a_loss_that_is_not_finite_in_one_process_is_left_out_in_all(tmp_path):
+    assert "1 step left out" in tampered("loss", tmp_path / "run", "--on-nonfinite", "skip")
+    log = log_of(tmp_path / "run")
+    assert [line.get("skipped", 0) for line in log] == [0, 0, 0, 1, 0, 0]
+    assert all(value.isfinite().all() for value in tensors(checkpoints(tmp_path / "run")[-1]).values())
+
+
+@pytest.mark.slow
+def test_the_process_with_the_least_memory_decides(tmp_path):
+    said = tampered("memory", tmp_path / "little")
+    assert "note: 15 pictures at a time do not fit in memory: passes of" in said
+    assert read_json(tmp_path / "little/config.json")["config"]["train"]["micro_batch"] < 15
+    train(tmp_path / "much", 1, "--previews", 0, steps=6)
+    torch.testing.assert_close(losses(tmp_path / "little"), losses(tmp_path / "much"), rtol=1e-5, atol=0)
+
+
+@pytest.mark.slow
+def test_a_budget_of_time_ends_everywhere_at_once(tmp_path):
+    done = torchrun(2, "train", "digits", *FLAGS, "--run", tmp_path / "run", "--budget", "6s", "--lr-decay", "linear")
+    assert done.returncode == 0, done.stderr
+    log, config = log_of(tmp_path / "run"), read_json(tmp_path / "run/config.json")["config"]["train"]
+    assert 4 < log[-1]["seconds"] < 9
+    assert config["images"] <= log[-1]["images"] < config["images"] + 30
 
 
 @pytest.mark.slow

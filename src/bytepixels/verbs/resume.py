@@ -8,6 +8,7 @@ from ..runs.checkpoint import STEMS, check_fit, list_checkpoints, read_state, re
 from ..runs.directory import Run
 from ..runs.files import DamagedError
 from ..train.loop import TrainState
+from ..words import many
 
 
 def load_latest(run: Run, state: TrainState) -> int | None:
@@ -28,7 +29,8 @@ def load_latest(run: Run, state: TrainState) -> int | None:
                 f"none of the {len(known)} checkpoints in {run.checkpoints} is whole; choose another --run"
             )
     if lost := run.trim_log(state.step):
-        print(f"note: {run.path / 'log.jsonl'} had {lost} lines that cannot be read; they are gone", file=sys.stderr)
+        damaged = many(lost, "line")
+        print(f"note: {run.path / 'log.jsonl'} had {damaged} that cannot be read, now gone", file=sys.stderr)
     return state.step if known else None
 
 

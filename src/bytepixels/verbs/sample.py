@@ -23,6 +23,7 @@ from ..runs.files import DamagedError, write_json
 from ..samplers import trajectory
 from ..train.distributed import World, join, own_device
 from ..training import evaluating, pure_noise
+from ..words import many
 
 Watch = Callable[[int, Tensor], None]  # (step, x_t): every state on the way
 
@@ -70,7 +71,8 @@ def sample_run(path: Path, overrides: Mapping[str, Any], request: SampleRequest)
     weak = None if request.weak is None else load_weak(run, request.weak, device)
     out = request.out or run.samples / _folder_name(settings, request)
     make_folder(out, "--out")
-    print(f"{settings.steps} steps of {settings.sampler}, {settings.spacing}: {checkpoint.name}, {request.weights}")
+    steps = many(settings.steps, "step")
+    print(f"{steps} of {settings.sampler}, {settings.spacing}: {checkpoint.name}, {request.weights}")
     seeds = range(request.seed, request.seed + request.n)
     first: list[Tensor] = []  # what the grid shows
     frames: list[Tensor] = []

@@ -237,9 +237,9 @@ class Trainer:
         print(f"{self.run.path}: {size:,} weights, {self.config.precision} on {self.device}", end="; ")
         print(f"{budget:,} images to see ({budget / pictures:.1f} epochs)")
         (channels, height, width), flip = self.run.shape, self.run.config.data.flip
-        print(f"{pictures:,} pictures, {height} x {width}, channels {channels}", end="; ")
+        print(f"{many(pictures, 'picture')}, {height} x {width}, channels {channels}", end="; ")
         print("half of them mirrored" if flip == "yes" else "not mirrored", end="; ")
-        print(f"{len(self.run.classes)} classes" if self.run.classes else "no classes")
+        print(many(len(self.run.classes), "class", "classes") if self.run.classes else "no classes")
         if self.state.step:
             print(f"going on from {self.images:,} images")
 
