@@ -159,7 +159,7 @@ def read_lines(path: Path, tail: int | None = None) -> Iterator[dict[str, Any]]:
         with open(path, "rb") as file:
             size = file.seek(0, os.SEEK_END)
             file.seek(max(0, size - tail) if tail else 0)
-            content = file.read()
+            content = file.read(size)
     except OSError:
         return
     for line in content.decode(errors="replace").split("\n"):

@@ -247,7 +247,7 @@ class Trainer:
 def _spent(run: Run) -> tuple[float, float]:
     """Seconds that earlier sessions trained, and images per second at the end of the last one."""
     last: dict[str, Any] = {}
-    for line in read_log(run.path):
+    for line in read_log(run.path, tail=1 << 16):
         last = line
     return float(last.get("seconds", 0.0)), float(last.get("images_per_second", 0.0))
 
