@@ -66,7 +66,7 @@ REFUSED = {
     "sampler": (["--sampler", "hein"], "got 'hein'; did you mean 'heun'?"),
     "prediction": (["--prediction", "epsilon"], "invalid choice 'epsilon' for argument '--prediction'"),
     "a word for a number": (["--images", "many"], "'many'"),
-    "images": (["--images", 0], "--images must be at least 1, got 0"),
+    "images": (["--images", 0], "--images must be in 1..1000000000000, got 0"),
     "batch": (["--batch", 0], "--batch must be at least 1, got 0"),
     "micro-batch": (["--micro-batch", 64], "--micro-batch must be in 0..32, got 64"),
     "negative": (["--warmup", -1], "--warmup must be at least 0, got -1"),
@@ -204,7 +204,7 @@ def test_the_process_exits_with_the_code(tmp_path):
 @pytest.mark.parametrize(
     ("flags", "sentence"),
     [
-        (["--images", "0"], "--images must be at least 1, got 0"),
+        (["--images", "0"], "--images must be in 1..1000000000000, got 0"),
         (["--steps", "2000"], "--steps must be in 1..1000, got 2000"),
         (["--dropout", "1"], "--dropout must be at least 0 and below 1, got 1.0"),
         (["--attention", "3"], "--attention must be in 0..1, got 3"),

@@ -161,7 +161,6 @@ def finished(tmp_path):
         (["--schedule", "linear"], "--schedule cosine -> linear"),
         (["--prediction", "eps"], "--prediction v -> eps"),
         (["--no-labels"], "--labels True -> False"),
-        (["--micro-batch", "8"], "--micro-batch 0 -> 8"),
         (["--ema-half-life", "99"], "--ema-half-life 10000 -> 99"),
         (["--preset", "small"], "--preset digits, got small"),
         (["--size", "16", "16"], "is of other pictures"),

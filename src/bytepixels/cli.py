@@ -217,7 +217,9 @@ def foreseen(error: RuntimeError) -> str | None:
             "another process of this job has ended; torchrun begins again from the last checkpoint, "
             "where --max-restarts lets it"
         )
-    if "out of memory" in str(error) or "can't allocate memory" in str(error):
+    from .verbs.memory import is_out_of_memory
+
+    if is_out_of_memory(error):
         return "out of memory; try train --micro-batch, or sample --batch, with fewer pictures"
     return None
 

@@ -121,7 +121,9 @@ def test_other_errors_are_not_swallowed():
         halvings(device, device.loss, (torch.zeros(5, 2), None), 5)
 
 
-@pytest.mark.parametrize("said", ["MPS backend out of memory", "DefaultCPUAllocator: can't allocate memory"])
+@pytest.mark.parametrize(
+    "said", ["MPS backend out of memory", "DefaultCPUAllocator: can't allocate memory", "could not create a primitive"]
+)
 def test_errors_of_other_allocators(said):
     assert is_out_of_memory(RuntimeError(said))
     assert not is_out_of_memory(RuntimeError("shapes"))

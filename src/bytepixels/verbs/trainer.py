@@ -51,6 +51,7 @@ class Trainer:
         self.state.share()
         self.writer = Writer(run.checkpoints, run.id, self.config.keep)
         self.unread: list[StepResult] = []
+        self.ahead: dict[int, Batch] = {}  # drawn before its step
         self.times: dict[int, Tensor | None] = {}  # of the steps in hand: those by importance cannot be drawn again
         self.skipped = self.skipped_in_a_row = 0
         self.note = ""
@@ -74,7 +75,8 @@ class Trainer:
         """Take smaller micro-batches where the memory asks for it; the batch stays what it is."""
         most = -(-self.config.batch // self.world.size)
         micro = min(self.config.micro_batch or most, most)
-        (count,) = self.world.agree(halvings(self.state, loss, self.draw(self.state.step), micro) if micro > 1 else 0)
+        batch = self.ahead[self.state.step] = self.draw(self.state.step)
+        (count,) = self.world.agree(halvings(self.state, loss, batch, micro) if micro > 1 else 0)
         if count:
             self._settle(replace(self.config, micro_batch=-(-micro // 2**count)))
             left = f"passes of {self.config.micro_batch} (--micro-batch), the batch stays {self.config.batch}"
@@ -102,7 +104,7 @@ class Trainer:
 
     def take(self, step: int) -> Batch:
         """The batch of one step; its times are kept until its loss has been read."""
-        batch = self.draw(step)
+        batch = self.ahead.pop(step) if step in self.ahead else self.draw(step)
         self.times[step] = batch[2]
         return batch
 
