@@ -22,8 +22,9 @@ from ..runs.directory import Run
 from ..runs.files import DamagedError, write_json
 from ..runs.writer import Writer
 from ..signals import Stop, StoppedError
-from ..train.distributed import World
+from ..train.distributed import CPU, World
 from ..train.loop import Batch, StepResult, TrainState, total_steps, train_steps
+from ..train.saving import ShardWriter, find_parts, take_parts
 from .sample import draw_pictures, draw_together
 
 
@@ -44,11 +45,16 @@ class Trainer:
         times = build_times(run.config, self.device)
         self.draw = build_draw(run.config, process, self.batches, classes, times)
         self.loss = build_loss(run.config, process, PixelCodec(), self.device, times)
-        network = build_network(run.config, run.shape, classes, self.device)
+        home = CPU if world.sharded else self.device  # which may not hold all of it
+        network = build_network(run.config, run.shape, classes, home)
         self.state = TrainState.fresh(network, self.config, times, world)
         self.saved_step = world.decide(lambda: load_latest(run, self.state))
-        self.state.share()
-        self.writer = Writer(run.checkpoints, run.id, self.config.keep)
+        if world.sharded:
+            take_parts(run.checkpoints, run.id, self.state, self.saved_step)
+        else:
+            self.state.share()
+        where = run.checkpoints, run.id, self.config.keep
+        self.writer = ShardWriter(world, *where) if world.sharded else Writer(*where)
         self.unread: list[StepResult] = []
         self.times: dict[int, Tensor | None] = {}  # of the steps in hand: those by importance cannot be drawn again
         self.note = ""
@@ -152,7 +158,7 @@ class Trainer:
         """Have a checkpoint written, after making sure that the steps it would hold were finite."""
         self.read(progress)
         if self.state.step != self.saved_step:
-            if self.leads:
+            if self.leads or self.world.sharded:
                 self.writer.submit(self.state.step, self.images, self.state.tensors())
             self.saved_step = self.state.step
             progress.pause()
@@ -217,6 +223,9 @@ def load_latest(run: Run, state: TrainState) -> int | None:
 
 def _load(run: Run, checkpoint: Path, state: TrainState) -> None:
     """Take over one checkpoint; DamagedError when it is not one of this run's, whole."""
+    if state.world.sharded:
+        find_parts(checkpoint, run.id, state)
+        return
     saved = read_state(checkpoint, run.id)
     tensors = {stem: read_tensors(checkpoint, stem, saved) for stem in STEMS}
     for stem in ("model", "ema"):
