@@ -21,7 +21,7 @@ def shard(device: torch.device, *models: nn.Module) -> None:
         model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
         lists = [module for module in model.modules() if isinstance(module, nn.ModuleList)]
         inner = [layer for layers in reversed(lists) for layer in layers]  # a list within a list comes before it
-        for part in [*inner, model]:
+        for part in [*(layer for layer in inner if not isinstance(layer, nn.ModuleList)), model]:
             # else a model keeps its own parameters whole after a call without a backward pass
             fully_shard(part, mesh=mesh, reshard_after_forward=True)
 
