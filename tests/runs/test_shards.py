@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch import distributed, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from bytepixels.errors import InputError
 from bytepixels.runs import shards
@@ -83,6 +84,18 @@ def refusal(work):
         return str(error)
 
 
+class Calls(TorchDispatchMode):
+    """Notes the names of the functions that torch calls."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.seen.append(str(function))
+        return function(*args, **(kwargs or {}))
+
+
 def member(folder, rank, act):
     """One of two processes: act(world, folder) -> what is kept in a file."""
     store = distributed.FileStore(str(folder / "store"), 2)
@@ -112,9 +125,11 @@ def write(world, folder):
         save_checkpoint(folder / "plain", ID, 3, 12, whole, keep=2)
     held = {stem: sizes([t for t in named.values() if t.dtype == torch.float32]) for stem, named in tensors.items()}
     held["gradients"] = sizes([p.grad for p in state.model.parameters()])
+    with Calls() as calls:
+        train_step(state, (torch.ones(2, 5),), loss, CONFIG)
     with torch.no_grad():
         network = [type(p).__name__ for p in state.ema.parameters() if state.ema(torch.ones(1, 5)).isfinite().all()]
-    return {"norms": norms, "held": held, "after a call": network}
+    return {"norms": norms, "held": held, "after a call": network, "calls": calls.seen}
 
 
 def fill_a_disk(world, folder):
@@ -208,6 +223,14 @@ def test_a_process_holds_half_of_everything(written):
     (own, total), (other, _) = first["optimizer"], second["optimizer"]
     assert own + other == total + 8
     assert {*written[1][0]["after a call"]} == {"DTensor"}  # nothing stays gathered
+
+
+def test_gradients_meet_once_a_step(written):
+    """Two micro-batches: each gathers three groups of parameters forward and back, the second alone sends gradients."""
+    for said in written[1]:
+        sent = [call for call in said["calls"] if "c10d." in call]
+        assert sum("gather" in call for call in sent) == 2 * 2 * 3, sent
+        assert sum("scatter" in call for call in sent) == 3, sent
 
 
 def test_every_process_has_its_file_and_every_file_its_sum(written):
