@@ -110,8 +110,8 @@ def rewrite(path, **changes):
 
 def test_a_later_format_is_refused(tmp_path):
     path = save(tmp_path)
-    rewrite(path, format=2)
-    with pytest.raises(InputError, match="format 2, this version reads 1") as refused:
+    rewrite(path, format=3)
+    with pytest.raises(InputError, match="format 3, this version reads 1 and 2") as refused:
         check(path)
     assert not isinstance(refused.value, DamagedError)
 

@@ -76,6 +76,30 @@ def test_alone_everything_is_as_it_was():
         assert (world.rank, world.size) == (0, 1)
 
 
+@pytest.mark.parametrize("batch", [4, 7, 30, 64])
+@pytest.mark.parametrize("size", [1, 2, 3, 4])
+@pytest.mark.parametrize("micro", [0, 1, 2, 5, 7, 99])
+def test_turns_cover_a_share_and_a_sharded_world_takes_as_many_everywhere(batch, size, micro):
+    shares = [len(range(batch)[World(rank, size).rows(batch)]) for rank in range(size)]
+    for sharded in (False, True):
+        turns = [World(rank, size, sharded=sharded).turns(batch, micro) for rank in range(size)]
+        for share, own in zip(shares, turns, strict=True):
+            assert [k for turn in own for k in range(share)[turn]] == list(range(share))
+            longest, over = max(turn.stop - turn.start for turn in own), sharded and micro == 1 < min(shares)
+            assert min(turn.stop - turn.start for turn in own) >= 1
+            assert longest <= (micro or share) + (over and min(shares) < max(shares))
+        if sharded:
+            assert len({len(own) for own in turns}) == 1
+    assert World(0, size).turns(batch, 2)[:-1] == [slice(k, k + 2) for k in range(0, shares[0] - 2, 2)]
+
+
+def test_to_be_sharded_takes_several_processes():
+    with pytest.raises(
+        InputError, match=r"^--shard needs several processes: torchrun .*; one alone goes on with --no-"
+    ):
+        join(torch.device("cpu"), sharded=True).__enter__()
+
+
 def test_devices_under_torchrun(monkeypatch):
     assert own_device("cuda:1") == "cuda:1"
     monkeypatch.setenv("WORLD_SIZE", "4")
@@ -215,10 +239,13 @@ def tampered(how, run, *flags):
 
 @pytest.mark.slow
 def test_a_loss_that_is_not_finite_in_one_process_is_left_out_in_all(tmp_path):
-    assert "1 step left out" in tampered("loss", tmp_path / "run", "--on-nonfinite", "skip")
-    log = log_of(tmp_path / "run")
-    assert [line.get("skipped", 0) for line in log] == [0, 0, 0, 1, 0, 0]
-    assert all(value.isfinite().all() for value in tensors(checkpoints(tmp_path / "run")[-1]).values())
+    """Copies or shards of the network: the same steps are left out, and the same losses come after."""
+    for name, flags in (("copies", ()), ("shards", ("--shard",))):
+        assert "1 step left out" in tampered("loss", tmp_path / name, "--on-nonfinite", "skip", *flags)
+        assert [line.get("skipped", 0) for line in log_of(tmp_path / name)] == [0, 0, 0, 1, 0, 0]
+    kept = [[line["loss"] for line in log_of(tmp_path / name) if "loss" in line] for name in ("copies", "shards")]
+    assert kept[1] == pytest.approx(kept[0], rel=1e-5)
+    assert all(value.isfinite().all() for value in tensors(checkpoints(tmp_path / "copies")[-1]).values())
 
 
 @pytest.mark.slow

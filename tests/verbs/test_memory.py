@@ -84,7 +84,7 @@ class Device:
     """A device, as far as halvings() can see, that holds so many pictures at a time."""
 
     def __init__(self, pictures):
-        self.pictures, self.asked, self.cleared = pictures, [], 0
+        self.pictures, self.asked, self.sharded = pictures, [], False
         self.world, self.network, self.model = self, "network", torch.nn.Linear(1, 1)
         self.device = torch.device("meta")
         self.optimizer = torch.optim.Adam(self.model.parameters())

@@ -182,6 +182,8 @@ class TrainConfig:
     """Arithmetic of the network. auto: bf16 where the hardware multiplies it, else float32."""
     device: str = "auto"
     """cpu, cuda, cuda:1, mps; auto takes the best there is."""
+    shard: bool = False
+    """Share weights, average, gradients and moments out among torchrun's processes: for a network too large for one."""
     seed: int = 0
     """Of the weights, the order of the data, the times and the noise."""
     checkpoint_minutes: float = 10.0
@@ -306,11 +308,11 @@ def check_steps(sample: SampleConfig, process: ProcessConfig) -> None:
         raise InputError("--reverse-variance learned needs a run that was trained with --variance learned")
 
 
-# What may change when a run goes on: its budget (which a decaying learning rate follows), its device and how much of a
-# batch that holds at a time, what becomes of a loss that is not finite, and how it is watched. Nothing else, so that
+# What may change when a run goes on: its budget (which a decaying learning rate follows), its devices and how much of a
+# batch they hold at a time, what becomes of a loss that is not finite, and how it is watched. Nothing else, so that
 # its curve is that of one experiment.
 WATCHING = {"checkpoint_minutes", "keep", "previews", "preview_pictures", "log_seconds", "tensorboard", "strict"}
-MUTABLE = {"images", "epochs", "budget", "device", "micro_batch", "on_nonfinite"} | WATCHING
+MUTABLE = {"images", "epochs", "budget", "device", "shard", "micro_batch", "on_nonfinite"} | WATCHING
 
 
 def changed_settings(old: Config, new: Config) -> list[str]:

@@ -12,7 +12,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from ..errors import InputError
-from .checkpoint import PRUNED, STEMS, check_files, list_checkpoints, read_state
+from .checkpoint import PRUNED, STEMS, check_files, files_of, list_checkpoints, read_state
 from .directory import CHECKPOINTS, CONFIG, SPARE, Run, open_run
 from .files import DamagedError
 from .lock import in_use
@@ -135,11 +135,10 @@ def look_at_checkpoint(path: Path, run: str | None, thorough: bool) -> Saved:
 
 def _check_sizes(checkpoint: Path, state: dict[str, Any]) -> None:
     """DamagedError when a file is missing or is not as long as its own header says."""
-    for stem in STEMS:
-        name = f"{stem}.safetensors"
+    stems = [stem for stem in STEMS if stem not in state.get(PRUNED, ())]
+    for name in (name for stem in stems for name in files_of(checkpoint, stem, state)):
         try:
-            if stem not in state.get(PRUNED, ()):
-                safe_open(checkpoint / name, "pt")
+            safe_open(checkpoint / name, "pt")
         except (OSError, SafetensorError) as error:
             raise DamagedError(f"{checkpoint} is incomplete or damaged: {name}: {error}") from error
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .checkpoint import drop_optimizer, is_foreign, list_checkpoints, read_state
+from .checkpoint import drop_optimizer, is_foreign, list_checkpoints, optimizer_of, read_state
 from .directory import Run, run_leftovers
 from .files import remove, remove_folder
 from .overview import Saved, look_at_checkpoint, size_of
@@ -23,7 +23,7 @@ class Plan:
     @property
     def freed(self) -> int:
         """Bytes."""
-        optimizers = [path / "optimizer.safetensors" for path in self.stripped]
+        optimizers = map(optimizer_of, self.stripped)
         return sum(map(size_of, [*self.removed, *self.leftovers, *optimizers]))
 
 

@@ -3,20 +3,23 @@
 Without torchrun there is one process, and all of this is nothing. Several need `join()`, once, at the start.
 """
 
+import errno
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ..errors import InputError
+from . import sharding
 
 CPU = torch.device("cpu")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -26,10 +29,26 @@ class World:
     rank: int = 0  # 0 writes the run and speaks
     size: int = 1
     device: torch.device = CPU
+    sharded: bool = False  # each holds a part of what is trained: a call of the network is everybody's
 
     def rows(self, batch: int) -> slice:
         """This process' share of the positions in a global batch; shares differ by one at most."""
         return slice(self.rank * batch // self.size, (self.rank + 1) * batch // self.size)
+
+    def turns(self, batch: int, micro: int) -> list[slice]:
+        """The positions in this process' share of a batch, in micro-batches of at most `micro`; 0 is the whole share.
+
+        A sharded network is called by all together: everybody gets as many turns, which are of about the same size.
+        (Where a share has fewer rows than another one has turns, those of the other one grow by a row.)
+        """
+        rows = self.rows(batch)
+        count = rows.stop - rows.start
+        if not self.sharded:
+            micro = min(micro or count, count)
+            return [slice(start, min(start + micro, count)) for start in range(0, count, micro)]
+        least, most = batch // self.size, -(-batch // self.size)
+        number = min(-(-most // (micro or most)), least)
+        return [slice(k * count // number, (k + 1) * count // number) for k in range(number)]
 
     def gather(self, part: Tensor, batch: int) -> Tensor:
         """Everybody's rows [share, ...] -> the global batch [batch, ...], everywhere, bit for bit."""
@@ -52,6 +71,18 @@ class World:
         values = torch.tensor(flags)
         distributed.all_reduce(values, distributed.ReduceOp.MAX)
         return values.tolist()
+
+    def together(self, work: Callable[[], T]) -> T:
+        """What `work` makes, in each process. An OSError of one of them is everybody's."""
+        problem = 0
+        try:
+            made = work()
+        except OSError as error:
+            problem = error.errno or errno.EIO
+        (problem,) = self.agree(problem)
+        if problem:
+            raise OSError(problem, os.strerror(problem))
+        return made
 
     def decide(self, make: Callable[[], Any]) -> Any:
         """What process 0 makes of it, everywhere: anything that JSON can say. Its InputError is everybody's."""
@@ -89,17 +120,28 @@ class World:
 
     def wrapped(self, model: nn.Module) -> nn.Module:
         """The model as the loss should call it: averaging gradients over the processes while it goes back."""
-        if self.size == 1:
+        if self.size == 1 or self.sharded:
             return model
         devices = [self.device] if self.device.type == "cuda" else None
         return DistributedDataParallel(model, devices, gradient_as_bucket_view=True)
 
     def synchronising(self, network: nn.Module, now: bool) -> AbstractContextManager[None]:
         """Gradients meet once per optimiser step: in the backward pass of its last micro-batch."""
-        if self.size == 1 or now:
+        if self.sharded:
+            sharding.synchronise(network, now)
+        if self.size == 1 or self.sharded or now:
             return nullcontext()
         assert isinstance(network, DistributedDataParallel)
         return network.no_sync()
+
+    def shard(self, *models: nn.Module) -> None:
+        """Where this world is sharded, its processes share the models' parameters out among them, in place."""
+        if self.sharded:
+            sharding.shard(self.device, *models)
+
+    def whole(self, value: Tensor) -> Tensor:
+        """A value that was computed from sharded tensors, everywhere."""
+        return sharding.whole(value) if self.sharded else value
 
 
 ALONE = World()
@@ -125,9 +167,14 @@ def own_device(name: str) -> str:
 
 
 @contextmanager
-def join(device: torch.device) -> Iterator[World]:
+def join(device: torch.device, sharded: bool = False) -> Iterator[World]:
     """The world of this process: torchrun's, or itself alone. Gloo between CPUs, NCCL between GPUs."""
     if not under_torchrun():
+        if sharded:
+            raise InputError(
+                "--shard needs several processes: torchrun --nproc-per-node 2 -m bytepixels -- train ...; "
+                "one alone goes on with --no-shard"
+            )
         yield World(device=device)
         return
     if device.type == "cuda":
@@ -138,6 +185,6 @@ def join(device: torch.device) -> Iterator[World]:
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     distributed.init_process_group(backend, store=store, rank=rank, world_size=size)
     try:
-        yield World(rank, size, device)
+        yield World(rank, size, device, sharded)
     finally:
         distributed.destroy_process_group()

@@ -55,6 +55,7 @@ class TrainState:
     def fresh(cls, model: nn.Module, config: TrainConfig, memory: Any = None, world: World = ALONE) -> "TrainState":
         """The start of a run: the average begins as the model."""
         ema = copy.deepcopy(model).eval().requires_grad_(False)
+        world.shard(model, ema)
         kind = torch.optim.AdamW if config.weight_decay else torch.optim.Adam
         optimizer = kind(model.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True)
         return cls(model, ema, optimizer, world.wrapped(model), memory, world)
@@ -91,12 +92,16 @@ class TrainState:
         self.step = self.world.agree(self.step)[0]
         if self.step == 0:
             return
+        self.allocate()
+        for named in self.tensors().values():
+            self.world.share(named)
+
+    def allocate(self) -> None:
+        """Moments of zero where the optimizer has none yet, so that tensors() is all that a checkpoint holds."""
         for parameter in self.model.parameters():
             fresh = {"step": torch.zeros((), device=parameter.device)}
             fresh |= {key: torch.zeros_like(parameter) for key in ("exp_avg", "exp_avg_sq")}
             self.optimizer.state[parameter] = self.optimizer.state.get(parameter) or fresh
-        for named in self.tensors().values():
-            self.world.share(named)
 
 
 def total_steps(config: TrainConfig) -> int:
@@ -121,19 +126,19 @@ def train_step(state: TrainState, batch: Batch, loss: Loss, config: TrainConfig)
     state.model.train()
     state.optimizer.zero_grad(set_to_none=True)
     parts, rows = list[Tensor](), state.world.rows(config.batch)
-    count = rows.stop - rows.start
-    micro = min(config.micro_batch or count, count)
-    for start in range(0, count, micro):
-        torch.manual_seed(derived_seed(config.seed, DROPOUT, state.step, rows.start + start))  # for layers of others
-        with state.world.synchronising(state.network, now=start + micro >= count):
-            part = loss(state.network, *(None if value is None else value[start : start + micro] for value in batch))
+    turns = state.world.turns(config.batch, config.micro_batch)
+    for turn in turns:
+        torch.manual_seed(derived_seed(config.seed, DROPOUT, state.step, rows.start + turn.start))  # others' layers
+        with state.world.synchronising(state.network, now=turn == turns[-1]):
+            part = loss(state.network, *(None if value is None else value[turn] for value in batch))
             (part.sum() / (config.batch / state.world.size)).backward()  # processes are averaged
         parts.append(part.detach())
     losses = torch.cat(parts)
-    grad_norm = clip_grad_norm_(state.model.parameters(), config.clip_norm or math.inf)
+    grad_norm = state.world.whole(clip_grad_norm_(state.model.parameters(), config.clip_norm or math.inf))
     if config.on_nonfinite == "skip":
         broken = state.world.sum((~losses.isfinite().all()).float()) + ~grad_norm.isfinite()
-        state.optimizer.found_inf = (broken > 0).float()  # type: ignore[attr-defined]  # the fused kernels leave the weights alone then
+        # Adam's fused kernels leave the weights alone then
+        state.optimizer.found_inf = (broken > 0).float()  # type: ignore[attr-defined]
         grad_norm = torch.where(broken > 0, math.nan, grad_norm)
     state.optimizer.step()
     state.step += 1

@@ -9,6 +9,7 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from ..data.batches import free_memory
 from ..train.loop import Batch, Loss, TrainState
+from ..train.sharding import local
 from .nonfinite import TrainingError
 
 MEMORY_SHARE = 0.7  # of what is free, that a step may take
@@ -35,7 +36,7 @@ def step_memory(model: nn.Module, loss: Loss, batch: Batch) -> StepMemory:
     ratio = images[0].numel() / images[0, :, :CROP, :CROP].numel()
     once, twice = (kept_bytes(model, loss, corners(batch, pictures)) for pictures in (1, 2))
     each = twice - once
-    return StepMemory(sum(p.nbytes for p in model.parameters()), once - each, ratio * each)
+    return StepMemory(sum(local(p).nbytes for p in model.parameters()), once - each, ratio * each)
 
 
 def corners(batch: Batch, pictures: int) -> Batch:
@@ -48,7 +49,7 @@ def corners(batch: Batch, pictures: int) -> Batch:
 
 def kept_bytes(model: nn.Module, loss: Loss, batch: Batch) -> int:
     """Bytes that one batch leaves in memory between its forward and its backward pass, beside the weights."""
-    own = {p.untyped_storage().data_ptr() for p in model.parameters()}
+    own = {local(p).untyped_storage().data_ptr() for p in model.parameters()}
     kept: dict[int, int] = {}
 
     def note(tensor: Tensor) -> Tensor:
@@ -68,9 +69,10 @@ def halvings(state: TrainState, loss: Loss, batch: Batch, micro: int) -> int:
     """How often `micro` pictures at a time have to be halved so that a step fits in memory; 0 when they fit.
 
     On a GPU a pass of that size is tried. The CPU's memory is promised before it is there, and who takes too much is
-    killed: so there it is reckoned. TrainingError when not even one picture fits on a GPU.
+    killed; and of a sharded network no process calls its part alone: so there it is reckoned. TrainingError when not
+    even one picture fits on a GPU.
     """
-    if state.world.device.type == "cpu":
+    if state.world.device.type == "cpu" or state.world.sharded:
         memory, free, count = step_memory(state.model, loss, batch), free_memory(state.world.device), 0
         while micro > 1 and memory.of(micro, copies=3) > MEMORY_SHARE * free:
             micro, count = -(-micro // 2), count + 1

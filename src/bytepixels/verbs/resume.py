@@ -8,6 +8,7 @@ from ..runs.checkpoint import STEMS, check_fit, list_checkpoints, read_state, re
 from ..runs.directory import Run
 from ..runs.files import DamagedError
 from ..train.loop import TrainState
+from ..train.saving import find_parts
 from ..words import many
 
 
@@ -36,6 +37,9 @@ def load_latest(run: Run, state: TrainState) -> int | None:
 
 def _load(run: Run, checkpoint: Path, state: TrainState) -> None:
     """Take over one checkpoint; DamagedError when it is not one of this run's, whole."""
+    if state.world.sharded:
+        find_parts(checkpoint, run.id, state)
+        return
     saved = read_state(checkpoint, run.id)
     tensors = {stem: read_tensors(checkpoint, stem, saved) for stem in STEMS}
     for stem in ("model", "ema"):

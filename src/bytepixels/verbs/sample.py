@@ -110,7 +110,11 @@ def weak_name(weak: Path) -> str:
 def draw_together(world: World, seeds: range, shape: tuple[int, int, int], draw: Callable[[range], Tensor]) -> Tensor:
     """uint8 [B, C, H, W] of these seeds, everywhere; every process draws its share of them."""
     own = seeds[world.rows(len(seeds))]
-    return world.gather(draw(own) if own else torch.empty(0, *shape, dtype=torch.uint8), len(seeds))
+    if own:
+        drawn = draw(own)
+    else:  # a sharded network needs everybody, all the same
+        drawn = draw(seeds[:1])[:0] if world.sharded else torch.empty(0, *shape, dtype=torch.uint8)
+    return world.gather(drawn, len(seeds))
 
 
 def _folder_name(settings: SampleConfig, request: SampleRequest) -> str:

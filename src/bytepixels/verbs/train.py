@@ -33,7 +33,7 @@ def train(source: str, config: Config, path: Path) -> int:
     Under torchrun every process calls it: the first one writes the run, and is the only one that speaks.
     """
     device = best_device(own_device(config.train.device))
-    with join(device) as world, RunLock(path) as lock:
+    with join(device, config.train.shard) as world, RunLock(path) as lock:
         world.decide(lambda: take(lock) if is_run(path) else None)
         packed = pack_with_progress(source, as_asked(config.data, path))
         if len(packed) < FEW:

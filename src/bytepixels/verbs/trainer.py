@@ -22,8 +22,9 @@ from ..runs.overview import read_log
 from ..runs.quantities import seconds_of
 from ..runs.writer import Writer
 from ..signals import Stop, StoppedError
-from ..train.distributed import World
+from ..train.distributed import CPU, World
 from ..train.loop import Batch, Loss, StepResult, TrainState, total_steps, train_steps
+from ..train.saving import ShardWriter, take_parts
 from ..words import many
 from .budget import TimeBudget, extended
 from .memory import halvings
@@ -45,11 +46,16 @@ class Trainer:
         times = build_times(run.config, self.device)
         self.draw = build_draw(run.config, process, self.batches, classes, times)
         self.loss = build_loss(run.config, process, PixelCodec(), self.device, times)
-        network = build_network(run.config, run.shape, classes, self.device)
+        home = CPU if world.sharded else self.device  # which may not hold all of it
+        network = build_network(run.config, run.shape, classes, home)
         self.state = TrainState.fresh(network, self.config, times, world)
         self.saved_step = world.decide(lambda: load_latest(run, self.state))
-        self.state.share()
-        self.writer = Writer(run.checkpoints, run.id, self.config.keep)
+        if world.sharded:
+            take_parts(run.checkpoints, run.id, self.state, self.saved_step)
+        else:
+            self.state.share()
+        where = run.checkpoints, run.id, self.config.keep
+        self.writer = ShardWriter(world, *where) if world.sharded else Writer(*where)
         self.unread: list[StepResult] = []
         self.ahead: dict[int, Batch] = {}  # drawn before its step
         self.times: dict[int, Tensor | None] = {}  # of the steps in hand: those by importance cannot be drawn again
@@ -205,7 +211,7 @@ class Trainer:
         """Have a checkpoint written, after making sure that the steps it would hold were finite."""
         self.read(progress)
         if self.state.step != self.saved_step:
-            if self.leads:
+            if self.leads or self.world.sharded:
                 self.writer.submit(self.state.step, self.images, self.state.tensors())
             self.saved_step = self.state.step
             progress.pause()

@@ -1,0 +1,160 @@
+"""--shard with torchrun: processes that share a network out train what one does, and go on from one another."""
+
+import os
+import shutil
+import signal
+import subprocess
+
+import pytest
+import torch
+
+from bytepixels.runs.checkpoint import read_state, read_tensors
+from bytepixels.runs.directory import open_run
+from bytepixels.verbs.sample import find_checkpoint
+
+from ..verbs.tiny import checkpoints, cli, log_of, picture, read_json, words
+from .test_distributed import ENVIRONMENT, FLAGS, command, losses, torchrun, train, wait_for, workers
+
+pytestmark = pytest.mark.slow
+SIZES = {2: {"shard-00001", "shard-00002"}, 3: {"shard-00001", "shard-00002", "shard-00003"}}
+
+
+def weights(run):
+    """{"model/first.weight": tensor, ...} of the newest checkpoint, weights and average."""
+    opened = open_run(run)
+    checkpoint = find_checkpoint(opened, None)
+    state = read_state(checkpoint, opened.id)
+    stems = ("model", "ema")
+    return {f"{stem}/{name}": t for stem in stems for name, t in read_tensors(checkpoint, stem, state).items()}
+
+
+def apart(one, other):
+    one, other = weights(one), weights(other)
+    assert one.keys() == other.keys()
+    return max((one[name] - other[name]).abs().max().item() for name in one)
+
+
+def shards(run, stem="model"):
+    """Who wrote the newest checkpoint: the beginnings of its files' names, or nobody where it is plain."""
+    return {path.name[:11] for path in (checkpoints(run)[-1] / stem).glob("*")}
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory):
+    """One process, 30 steps, never interrupted."""
+    folder = tmp_path_factory.mktemp("straight")
+    train(folder / "run", 1, steps=30)
+    return folder / "run"
+
+
+def test_two_sharded_processes_train_what_one_does(straight, tmp_path):
+    said = train(tmp_path / "two", 2, "--shard", steps=30)
+    one, two = losses(straight), losses(tmp_path / "two")
+    assert len(one) == 30
+    torch.testing.assert_close(two, one, rtol=1e-5, atol=0)
+    assert apart(straight, tmp_path / "two") < 1e-4
+    assert shards(tmp_path / "two") == shards(tmp_path / "two", "optimizer") == SIZES[2]
+    assert said.count("done in") == 1
+    assert "Warning" not in said
+    (preview,) = (tmp_path / "two/samples").iterdir()
+    gap = abs(picture(preview).astype(int) - picture(straight / "samples" / preview.name)).max()
+    assert gap <= 1
+
+
+def test_micro_batches_of_unequal_shares_and_fewer_pictures_than_processes(tmp_path):
+    """15 pictures are 7 and 8, which in micro-batches of 7 are one and two; 1 preview picture leaves one idle."""
+    flags = ("--batch", 15, "--preview-pictures", 1)
+    train(tmp_path / "one", 1, *flags, steps=4)
+    train(tmp_path / "two", 2, *flags, "--shard", "--micro-batch", 7, steps=4)
+    torch.testing.assert_close(losses(tmp_path / "two"), losses(tmp_path / "one"), rtol=1e-5, atol=0)
+    assert len(losses(tmp_path / "two")) == 8
+    assert len(list((tmp_path / "two" / "samples").iterdir())) == 1
+
+
+def test_two_then_three_then_one_is_never_interrupted(straight, tmp_path):
+    run = tmp_path / "run"
+    train(run, 2, "--shard", "--previews", 0, steps=5)
+    assert shards(run) == SIZES[2]
+    train(run, 3, "--shard", "--previews", 0, steps=10)
+    assert shards(run) == SIZES[3]
+    train(run, 1, "--no-shard", steps=30)
+    assert shards(run) == set()
+    torch.testing.assert_close(losses(run), losses(straight), rtol=1e-5, atol=0)
+    assert apart(straight, run) < 1e-4
+
+
+def test_one_then_copies_then_shards_is_never_interrupted(straight, tmp_path):
+    run = tmp_path / "run"
+    train(run, 1, steps=3)
+    train(run, 2, "--shard", "--previews", 0, steps=7)
+    train(run, 2, "--no-shard", "--previews", 0, steps=30)
+    assert shards(run) == set()
+    torch.testing.assert_close(losses(run), losses(straight), rtol=1e-5, atol=0)
+    assert apart(straight, run) < 1e-4
+
+
+def test_times_by_importance_are_kept_with_the_shards(tmp_path):
+    flags = words("--objective vlb --variance learned --times importance --timesteps 4 --previews 0")
+    train(tmp_path / "one", 1, *flags, steps=10)
+    train(tmp_path / "two", 2, *flags, "--shard", steps=5)
+    train(tmp_path / "two", 2, *flags, "--shard", steps=10)
+    torch.testing.assert_close(losses(tmp_path / "two"), losses(tmp_path / "one"), rtol=1e-4, atol=0)
+
+
+def test_a_damaged_shard_is_said_once_and_the_checkpoint_before_taken(straight, tmp_path):
+    run = tmp_path / "run"
+    train(run, 2, "--shard", "--checkpoint-minutes", 0, "--previews", 0, steps=3)
+    assert [path.name[-1] for path in checkpoints(run)] == ["1", "2", "3"]
+    damaged = sorted((checkpoints(run)[-1] / "optimizer").iterdir())[1]
+    damaged.write_bytes(damaged.read_bytes()[:-8])
+    shutil.rmtree(checkpoints(run)[-2] / "ema")
+    said = train(run, 2, "--shard", "--previews", 0, steps=6)
+    assert said.count("looking for an older one") == 2
+    assert "step-00000003/optimizer/shard-00002-model-00001-of-00001.safetensors is damaged" in said
+    assert "going on from 30 images" in said
+    torch.testing.assert_close(losses(run), losses(straight)[:6], rtol=1e-5, atol=0)
+
+
+def test_when_no_checkpoint_is_whole_all_processes_end_with_one_sentence(tmp_path):
+    run = tmp_path / "run"
+    train(run, 2, "--shard", "--previews", 0, steps=1)
+    for file in checkpoints(run)[0].rglob("*.safetensors"):
+        file.write_bytes(file.read_bytes()[:-8])
+    done = torchrun(2, "train", "digits", *FLAGS, "--run", run, "--images", 90, "--shard")
+    assert done.returncode == 1
+    assert "none of the 1 checkpoints in" in done.stderr
+    assert "exitcode  : 2" in done.stderr
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_sharded_worker_that_dies_is_replaced_and_training_ends_right(tmp_path, rank):
+    run, flags = tmp_path / "restarted", ("--checkpoint-minutes", 0.01, "--previews", 0)
+    train(tmp_path / "straight", 1, *flags, steps=50)
+    line = ("train", "digits", *FLAGS, "--run", run, "--images", 30 * 50, *flags, "--shard")
+    agent = ("--standalone", "--max-restarts", 2)
+    job = subprocess.Popen(command(2, *line, agent=agent), env=ENVIRONMENT, stderr=subprocess.PIPE, text=True)
+    wait_for(lambda: run.is_dir() and len(list((run / "checkpoints").glob("step-*"))) >= 1)
+    os.kill(workers(run)[rank], signal.SIGKILL)
+    _, said = job.communicate(timeout=180)
+    assert job.returncode == 0, said
+    assert checkpoints(run)[-1].name == "step-00000050"
+    assert not list((run / "checkpoints").glob(".tmp-*"))
+    assert len(read_json(run / "config.json")["made_by"]) == 2
+    torch.testing.assert_close(losses(run)[-1], losses(tmp_path / "straight")[-1], rtol=1e-4, atol=0)
+    assert apart(tmp_path / "straight", run) < 1e-3
+
+
+def test_sigterm_to_torchrun_saves_shards_at_one_step_and_one_process_goes_on(tmp_path):
+    run = tmp_path / "run"
+    flags = ("--checkpoint-minutes", 0.01, "--previews", 100)  # it comes in the middle of one, or near it
+    line = ("train", "digits", *FLAGS, "--run", run, "--images", 30 * 400, "--shard", *flags)
+    job = subprocess.Popen(command(2, *line), env=ENVIRONMENT, stderr=subprocess.PIPE, text=True)
+    wait_for(lambda: run.is_dir() and len(list((run / "checkpoints").glob("step-*"))) >= 2)
+    job.send_signal(signal.SIGTERM)
+    _, said = job.communicate(timeout=60)
+    assert "saved. The same command goes on from there." in said
+    step = int(checkpoints(run)[-1].name.removeprefix("step-"))
+    assert 0 < step < 400
+    assert shards(run) == SIZES[2]
+    assert [line["step"] for line in log_of(run)][-1] == step
+    assert cli("train", "digits", "--run", run, "--images", 30 * (step + 2), "--previews", 0, "--no-shard") == 0
