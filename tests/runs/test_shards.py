@@ -64,6 +64,7 @@ def trained(world, steps):
     state = TrainState.fresh(Layers(), CONFIG, Memory(), world)
     batch = torch.linspace(-1, 1, 20).reshape(4, 5)[world.rows(4)]
     results = [train_step(state, (batch,), loss, CONFIG) for _ in range(steps)]
+    assert {type(result.grad_norm) for result in results} == {torch.Tensor}  # the whole norm, not a share in it
     return state, [result.grad_norm.item() for result in results]
 
 

@@ -85,9 +85,9 @@ def test_turns_cover_a_share_and_a_sharded_world_takes_as_many_everywhere(batch,
         turns = [World(rank, size, sharded=sharded).turns(batch, micro) for rank in range(size)]
         for share, own in zip(shares, turns, strict=True):
             assert [k for turn in own for k in range(share)[turn]] == list(range(share))
-            longest, over = max(turn.stop - turn.start for turn in own), sharded and micro == 1 < min(shares)
-            assert min(turn.stop - turn.start for turn in own) >= 1
-            assert longest <= (micro or share) + (over and min(shares) < max(shares))
+            lengths, over = [turn.stop - turn.start for turn in own], sharded and micro == 1
+            assert min(lengths) >= 1
+            assert max(lengths) <= (micro or share) + (over and min(shares) < max(shares))
         if sharded:
             assert len({len(own) for own in turns}) == 1
     assert World(0, size).turns(batch, 2)[:-1] == [slice(k, k + 2) for k in range(0, shares[0] - 2, 2)]

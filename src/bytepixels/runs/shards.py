@@ -63,7 +63,7 @@ def read_part_of_file(path: Path, named: Mapping[str, Tensor]) -> None:
 
     with safe_open(path, "pt") as file:
         for name, tensor in named.items():
-            found = file.get_tensor(name)
+            found = file.get_tensor(name)  # a map of the file: no process reads more than it takes
             if isinstance(tensor, DTensor):
                 found = found.to(tensor.device)
                 found = distribute_tensor(found, tensor.device_mesh, tensor.placements, src_data_rank=None)
