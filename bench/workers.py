@@ -5,6 +5,8 @@ from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from typing import Any
 
+from bytepixels.heap import keep_memory
+
 from .machine import count_flops, seconds
 from .peers import Setting, contender
 
@@ -38,8 +40,10 @@ class Worker:
 
 
 def serve(pipe: Connection, setting: Setting, clock: str) -> None:
-    """Answer until nobody asks any more."""
+    """Answer until nobody asks any more. Ours keep their memory, as `train` and `sample` do."""
     try:
+        if setting.library in ("bytepixels", "bare"):
+            keep_memory()
         field = contender(setting)
         pipe.send(("ready", (sum(p.numel() for p in field.network.parameters()), field.note)))
         while True:

@@ -11,6 +11,7 @@ import torch
 from ..build import best_device, best_precision
 from ..data import Packed, pack
 from ..errors import InputError
+from ..heap import keep_memory
 from ..progress import Progress
 from ..runs.checkpoint import list_checkpoints
 from ..runs.config import Config, DataConfig, changed_settings, read_config
@@ -31,6 +32,7 @@ def train(source: str, config: Config, path: Path) -> int:
 
     Under torchrun every process calls it: the first one writes the run, and is the only one that speaks.
     """
+    keep_memory()
     device = best_device(own_device(config.train.device))
     with join(device) as world, RunLock(path) as lock:
         world.decide(lambda: take(lock) if is_run(path) else None)
