@@ -8,27 +8,21 @@ from pathlib import Path
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from bytepixels.rate import matmul_rate
+
+CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16}
-
-
-def matmul_rate(device: torch.device, precision: str, clock: str = "wall", repeats: int = 10) -> float:
-    """GFLOP/s of large square matrix products in "float32" or "bf16": what the machine gives at best."""
-    size = 2048 if device.type == "cpu" else 8192
-    a, b = (torch.randn(size, size, device=device, dtype=DTYPES[precision]) for _ in range(2))
-    a @ b
-    best = min(seconds(lambda: a @ b, clock) for _ in range(repeats))
-    return 2 * size**3 / best / 1e9
 
 
 def limits(device: torch.device, asked: str = "auto", clock: str = "wall") -> dict[str, float]:
     """The rates by precision; bf16 only where it is the faster one, or asked for."""
-    rates = {name: matmul_rate(device, name, clock) for name in DTYPES}
+    rates = {name: matmul_rate(device, dtype, clock=CLOCKS[clock]) for name, dtype in DTYPES.items()}
     return rates if rates["bf16"] > rates["float32"] or asked == "bf16" else {"float32": rates["float32"]}
 
 
 def seconds(call: Callable[[], object], clock: str = "wall") -> float:
     """What one call takes, until the device has done it. clock "cpu": of this process' time on the processors alone."""
-    read = {"wall": time.perf_counter, "cpu": time.process_time}[clock]
+    read = CLOCKS[clock]
     began = read()
     call()
     if torch.cuda.is_available():

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.profiler import record_function
 from torch.nn.utils import clip_grad_norm_
 
 from ..randomness import DROPOUT, derived_seed
@@ -27,6 +28,13 @@ DrawBatch = Callable[[int], Batch]  # step -> this process' rows of that step's 
 Loss = Callable[..., Tensor]  # (model, *batch) -> loss per picture [B]
 
 
+PHASES = DATA, FORWARD, BACKWARD, OPTIMISER, AVERAGE = (
+    "data",
+    "forward",
+    "backward",
+    "optimiser",
+    "average",
+)  # in a trace
 MEMORY = "memory: "  # in front of its names in a checkpoint
 
 
@@ -107,7 +115,9 @@ def total_steps(config: TrainConfig) -> int:
 def train_steps(state: TrainState, draw: DrawBatch, loss: Loss, config: TrainConfig) -> Iterator[StepResult]:
     """Train from state.step to the end of the budget, yielding after every step."""
     while state.step < total_steps(config):
-        yield train_step(state, draw(state.step), loss, config)
+        with record_function(DATA):
+            batch = draw(state.step)
+        yield train_step(state, batch, loss, config)
 
 
 def train_step(state: TrainState, batch: Batch, loss: Loss, config: TrainConfig) -> StepResult:
@@ -124,13 +134,19 @@ def train_step(state: TrainState, batch: Batch, loss: Loss, config: TrainConfig)
     for start in range(0, count, micro):
         torch.manual_seed(derived_seed(config.seed, DROPOUT, state.step, rows.start + start))  # for layers of others
         with state.world.synchronising(state.network, now=start + micro >= count):
-            part = loss(state.network, *(None if value is None else value[start : start + micro] for value in batch))
-            (part.sum() / (config.batch / state.world.size)).backward()  # processes are averaged
+            with record_function(FORWARD):
+                part = loss(
+                    state.network, *(None if value is None else value[start : start + micro] for value in batch)
+                )
+            with record_function(BACKWARD):
+                (part.sum() / (config.batch / state.world.size)).backward()  # processes are averaged
         losses.append(part.detach())
-    grad_norm = clip_grad_norm_(state.model.parameters(), config.clip_norm or math.inf)
-    state.optimizer.step()
+    with record_function(OPTIMISER):
+        grad_norm = clip_grad_norm_(state.model.parameters(), config.clip_norm or math.inf)
+        state.optimizer.step()
     state.step += 1
-    update_ema(state.ema, state.model, ema_decay(seen, config.batch, config.ema_half_life))
+    with record_function(AVERAGE):
+        update_ema(state.ema, state.model, ema_decay(seen, config.batch, config.ema_half_life))
     if state.memory is not None:
         state.memory.settle(partial(state.world.gather, batch=config.batch))
     return StepResult(state.step, torch.cat(losses), grad_norm, lr)
