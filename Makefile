@@ -27,7 +27,7 @@ lint: .venv/test
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: .venv/bench  ## training and sampling steps, ours beside the peers', in one process
+bench: .venv/bench  ## training and sampling steps, ours beside the peers'
 	$(BIN)/python -m bench.steps
 
 clean:

@@ -1,7 +1,8 @@
 """The contenders: for each library a training step and a sampling evaluation of the same size of network.
 
-Every contender runs its own loss, its own optimiser settings and its own noise, in float32 at its defaults. What is not
-like for like is said in `note`.
+Every contender runs its own loss, its own optimiser settings and its own noise. "default" is what its documentation's
+first example gives; "best" adds what the documentation offers for speed and this machine can do. What is not like for
+like is said in `note`.
 """
 
 import importlib
@@ -16,7 +17,7 @@ from unittest.mock import MagicMock
 import torch
 from torch import Tensor, nn
 
-from bytepixels.build import build_draw, build_loss, build_network, build_process
+from bytepixels.build import at_precision, build_draw, build_loss, build_network, build_process
 from bytepixels.codec import PixelCodec
 from bytepixels.data.batches import Batches
 from bytepixels.presets import PRESETS
@@ -26,54 +27,139 @@ from bytepixels.train.loop import TrainState, train_step
 SHAPES = ("cifar10", "small")  # the presets whose networks are compared
 
 
+@dataclass(frozen=True)
+class Setting:
+    """Which library, on what, and how. precision: "float32" or "bf16" (autocast)."""
+
+    library: str
+    shape: str
+    batch: int
+    device: str = "cpu"
+    precision: str = "float32"
+    best: bool = False
+    compiled: bool = False
+
+    @property
+    def name(self) -> str:
+        return f"{self.library}{', best' if self.best else ''}{', compiled' if self.compiled else ''}"
+
+
 @dataclass
 class Contender:
-    name: str
     network: nn.Module
     train: Callable[[], object]  # one training step on one batch
     evaluate: Callable[[], object]  # one network evaluation for sampling, batch and all
     note: str
 
 
-def contenders(
-    shape: str, batch: int, pictures: Tensor, device: torch.device, precision: str = "float32"
-) -> list[Contender]:
-    """The three libraries at one size of network. pictures: uint8 [N, 3, 32, 32], what they train on.
-
-    precision "bf16" trains and evaluates all of them under autocast.
-    """
-    return [make(_config(shape, batch, precision), pictures, device) for make in (ours, diffusers, lucidrains)]
+def contender(setting: Setting) -> Contender:
+    """The library in that setting, its network drawn anew."""
+    torch.manual_seed(0)
+    return MAKERS[setting.library](setting)
 
 
-def ours(config: Config, pictures: Tensor, device: torch.device) -> Contender:
+def pictures() -> Tensor:
+    """What they train on: uint8 [1024, 3, 32, 32]."""
+    return torch.randint(0, 256, (1024, 3, 32, 32), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+
+
+def ours(setting: Setting) -> Contender:
     """The whole of bytepixels' own step: batch, flips, noise, loss, clipping, Adam, EMA."""
-    batch = config.train.batch
+    config, device = config_of(setting), torch.device(setting.device)
     network = build_network(config, (3, 32, 32), 0, device)
     process, state = build_process(config), TrainState.fresh(network, config.train)
-    draw = build_draw(config, process, Batches(pictures.numpy(), None, batch, flip=True, device=device), 0)
-    loss = build_loss(config, process, PixelCodec(), device)
-    x, t = torch.randn(batch, 3, 32, 32, device=device), torch.full((batch,), 500.0, device=device)
+    if setting.compiled:
+        state.network = torch.compile(network, dynamic=False)
+    batches = Batches(pictures().numpy(), None, setting.batch, flip=True, device=device)
+    draw, loss = build_draw(config, process, batches, 0), build_loss(config, process, PixelCodec(), device)
 
     def train() -> None:
         train_step(state, draw(state.step), loss, config.train)
 
+    note = "data, noise, clipping, Adam and EMA included"
+    return Contender(network, train, evaluation(state.network, network, config, setting), note)
+
+
+def bare(setting: Setting) -> Contender:
+    """Our network's forward and backward pass and Adam, and nothing else: what our loop is measured against."""
+    config, device = config_of(setting), torch.device(setting.device)
+    network = build_network(config, (3, 32, 32), 0, device)
+    call = at_precision(network, config, device)
+    optimizer = torch.optim.Adam(network.parameters(), lr=1e-4, fused=True)
+    x, noise = torch.randn(2, setting.batch, 3, 32, 32, device=device)
+    t = torch.full((setting.batch,), 500.0, device=device)
+
+    def train() -> None:
+        network.train()
+        optimizer.zero_grad()
+        nn.functional.mse_loss(call(x, t), noise).backward()
+        optimizer.step()
+
+    return Contender(network, train, evaluation(network, network, config, setting), "forward, backward and Adam alone")
+
+
+def evaluation(
+    call: Callable[..., Tensor], network: nn.Module, config: Config, setting: Setting
+) -> Callable[[], Tensor]:
+    """One evaluation of our network as the samplers make it."""
+    device = torch.device(setting.device)
+    call = at_precision(call, config, device)
+    x = torch.randn(setting.batch, 3, 32, 32, device=device)
+    t = torch.full((setting.batch,), 500.0, device=device)
+
     def evaluate() -> Tensor:
         network.eval()
-        with torch.no_grad(), _autocast(config, device)():
-            return network(x, t)
+        with torch.no_grad():
+            return call(x, t)
 
-    note = "data, noise, clipping, Adam and EMA included"
-    return Contender("bytepixels", network, train, evaluate, note)
+    return evaluate
 
 
-def diffusers(config: Config, pictures: Tensor, device: torch.device) -> Contender:
-    """UNet2DModel as its unconditional training script uses it: DDPMScheduler, AdamW, EMAModel."""
-    from diffusers import DDPMScheduler, UNet2DModel
+def diffusers(setting: Setting) -> Contender:
+    """UNet2DModel as its unconditional training script uses it: DDPMScheduler, AdamW, EMAModel.
+
+    best: channels_last, fused AdamW, foreach EMA, autocast.
+    """
+    from diffusers import DDPMScheduler
     from diffusers.training_utils import EMAModel
 
-    net, batch = config.network, config.train.batch
+    device = torch.device(setting.device)
+    network = _diffusers_network(config_of(setting)).to(device)
+    if setting.best:
+        network = network.to(memory_format=torch.channels_last)
+    scheduler = DDPMScheduler()
+    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-4, fused=setting.best)
+    ema = EMAModel(network.parameters(), use_ema_warmup=True, foreach=setting.best)
+    x0, autocast = _ready(setting) * 2 - 1, _autocast(setting)
+    call = torch.compile(network, dynamic=False) if setting.compiled else network
+
+    def train() -> None:
+        network.train()
+        noise = torch.randn_like(x0)
+        t = torch.randint(1000, (setting.batch,), device=device)
+        with autocast():
+            loss = nn.functional.mse_loss(call(scheduler.add_noise(x0, noise, t), t).sample.float(), noise)
+        loss.backward()
+        nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        ema.step(network.parameters())
+
+    def evaluate() -> Tensor:
+        network.eval()
+        with torch.no_grad(), autocast():
+            return call(x0, 500).sample
+
+    return Contender(network, train, evaluate, "AdamW, EMA and clipping included; data ready in memory")
+
+
+def _diffusers_network(config: Config) -> nn.Module:
+    """Its network at our sizes, with as many weights as ours."""
+    from diffusers import UNet2DModel
+
+    net = config.network
     levels = range(len(net.multipliers))
-    network = UNet2DModel(
+    return UNet2DModel(
         sample_size=32,
         block_out_channels=[net.width * m for m in net.multipliers],
         layers_per_block=net.blocks,
@@ -84,43 +170,28 @@ def diffusers(config: Config, pictures: Tensor, device: torch.device) -> Contend
         norm_eps=1e-6,
         downsample_padding=0,
         dropout=net.dropout,
-    ).to(device)
-    scheduler, optimizer = DDPMScheduler(), torch.optim.AdamW(network.parameters(), lr=1e-4)
-    ema = EMAModel(network.parameters(), use_ema_warmup=True)
-    x0 = PixelCodec().to_model(pictures[:batch]).to(device)
-    autocast = _autocast(config, device)
-
-    def train() -> None:
-        network.train()
-        noise = torch.randn_like(x0)
-        t = torch.randint(1000, (batch,), device=device)
-        with autocast():
-            loss = nn.functional.mse_loss(network(scheduler.add_noise(x0, noise, t), t).sample.float(), noise)
-        loss.backward()
-        nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
-        ema.step(network.parameters())
-
-    def evaluate() -> Tensor:
-        network.eval()
-        with torch.no_grad(), autocast():
-            return network(x0, 500).sample
-
-    return Contender("diffusers", network, train, evaluate, "AdamW, EMA and clipping included; data ready in memory")
+    )
 
 
-def lucidrains(config: Config, pictures: Tensor, device: torch.device) -> Contender:
-    """denoising-diffusion-pytorch's Unet and GaussianDiffusion; its network is another one at the same widths."""
-    package = _import_lucidrains()
-    net, batch = config.network, config.train.batch
+def lucidrains(setting: Setting) -> Contender:
+    """denoising-diffusion-pytorch's Unet and GaussianDiffusion; its network is another one at the same widths.
+
+    best: channels_last, fused Adam, autocast (its `amp`), flash attention where there is a card for it.
+    """
+    package, net, device = _import_lucidrains(), config_of(setting).network, torch.device(setting.device)
     full = tuple(i in net.attention for i in range(len(net.multipliers)))
-    network = package.Unet(dim=net.width, dim_mults=net.multipliers, full_attn=full, dropout=net.dropout)
+    flash = setting.best and device.type == "cuda"
+    network = package.Unet(
+        dim=net.width, dim_mults=net.multipliers, full_attn=full, dropout=net.dropout, flash_attn=flash
+    )
+    if setting.best:
+        network = network.to(memory_format=torch.channels_last)
+    call = torch.compile(network, dynamic=False) if setting.compiled else network
     diffusion = package.GaussianDiffusion(network, image_size=32).to(device)
-    optimizer = torch.optim.Adam(network.parameters(), lr=1e-4, betas=(0.9, 0.99))
-    x0 = pictures[:batch].float().to(device) / 255
-    t = torch.full((batch,), 500, device=device)
-    autocast = _autocast(config, device)
+    diffusion.model = call
+    optimizer = torch.optim.Adam(network.parameters(), lr=1e-4, betas=(0.9, 0.99), fused=setting.best)
+    x0, autocast = _ready(setting), _autocast(setting)
+    t = torch.full((setting.batch,), 500, device=device)
 
     def train() -> None:
         network.train()
@@ -134,18 +205,33 @@ def lucidrains(config: Config, pictures: Tensor, device: torch.device) -> Conten
     def evaluate() -> Tensor:
         network.eval()
         with torch.no_grad(), autocast():
-            return network(x0, t)
+            return call(x0, t)
 
-    return Contender("lucidrains", network, train, evaluate, "another network (7 x 7 stem, linear attention); no EMA")
-
-
-def _config(shape: str, batch: int, precision: str) -> Config:
-    config = PRESETS[shape]()
-    return replace(config, train=replace(config.train, batch=batch, precision=precision))
+    return Contender(network, train, evaluate, "another network (7 x 7 stem, linear attention); no EMA")
 
 
-def _autocast(config: Config, device: torch.device) -> Callable[[], AbstractContextManager[None]]:
-    return partial(torch.autocast, device.type, torch.bfloat16, enabled=config.train.precision == "bf16")
+MAKERS: dict[str, Callable[[Setting], Contender]] = {
+    "bytepixels": ours,
+    "bare": bare,
+    "diffusers": diffusers,
+    "lucidrains": lucidrains,
+}
+
+
+def config_of(setting: Setting) -> Config:
+    """The preset whose network is compared, at the batch and in the precision of a setting."""
+    config = PRESETS[setting.shape]()
+    return replace(config, train=replace(config.train, batch=setting.batch, precision=setting.precision))
+
+
+def _ready(setting: Setting) -> Tensor:
+    """One batch in [0, 1] on the device."""
+    return pictures()[: setting.batch].float().to(setting.device) / 255
+
+
+def _autocast(setting: Setting) -> Callable[[], AbstractContextManager[None]]:
+    enabled = setting.precision == "bf16"
+    return partial(torch.autocast, torch.device(setting.device).type, torch.bfloat16, enabled=enabled)
 
 
 def _import_lucidrains() -> ModuleType:

@@ -25,8 +25,8 @@ from bytepixels.runs.directory import provenance
 from bytepixels.runs.writer import Writer
 from bytepixels.train.loop import TrainState, train_step
 
-from .peers import _config
-from .steps import processor, seconds
+from .machine import machine, seconds
+from .peers import Setting, config_of
 
 BATCH = {"small": 32, "cifar10": 16}
 
@@ -39,7 +39,6 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="where they are written. Default: the system's temporary folder")
     parser.add_argument("--json", type=Path, default=Path("bench/stall.json"))
     options = parser.parse_args()
-    machine = torch.cuda.get_device_name() if options.device.startswith("cuda") else processor()
     print(machine)
     rows = []
     for name in options.networks:
@@ -51,7 +50,7 @@ def main() -> None:
 
 def measure(name: str, folder: Path, rounds: int, device: torch.device) -> dict[str, Any]:
     """Seconds of each round: a step, the stall and the whole cost of both kinds of checkpoint."""
-    config = _config(name, BATCH[name], "float32")
+    config = config_of(Setting("bytepixels", name, BATCH[name]))
     state = TrainState.fresh(build_network(config, (3, 32, 32), 0, device), config.train)
     process, pictures = build_process(config), torch.randint(0, 256, (256, 3, 32, 32), dtype=torch.uint8)
     draw = build_draw(config, process, Batches(pictures.numpy(), None, BATCH[name], flip=True, device=device), 0)

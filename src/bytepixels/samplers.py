@@ -13,7 +13,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from .denoise import Denoise, eps_of
+from .denoise import Denoise, combination
 from .errors import InputError, check_choice, check_range
 from .levels import Level, Process
 from .multistep import (
@@ -49,11 +49,11 @@ def ddpm_step(
         check_choice("variance", variance, ("small", "large"))
     x0 = denoise(x, now)
     q = posterior(*now[1:], *nxt[1:])
-    mean = q.keep * x + q.pull * x0
+    mean = combination((q.keep, x), (q.pull, x0))
     if nxt.sigma == 0:
         return mean, None
     if isinstance(variance, str):
-        return mean + math.sqrt(q.small if variance == "small" else q.large) * noise(x), None
+        return mean.add_(noise(x), alpha=math.sqrt(q.small if variance == "small" else q.large)), None
     log_variance = interpolated_log_variance(variance(x, now), math.log(q.small), math.log(q.large))
     return mean + torch.exp(log_variance / 2) * noise(x), None
 
@@ -64,9 +64,11 @@ def ddim_step(
     """Song et al. 2021 (DDIM), eq. 12 and 16. eta 0 is deterministic and draws no noise; eta 1 is ddpm_step."""
     check_range("eta", eta, 0, 1)
     x0 = denoise(x, now)
-    std = eta * math.sqrt(posterior(*now[1:], *nxt[1:]).small)
-    x = nxt.alpha * x0 + math.sqrt(max(nxt.sigma**2 - std**2, 0.0)) * eps_of(x, x0, now)
-    return (x + std * noise(x) if std > 0 else x), None
+    std = eta * math.sqrt(posterior(*now[1:], *nxt[1:]).small) if eta > 0 else 0.0
+    # nxt.alpha * x0 + direction * eps, with eps = (x - now.alpha * x0) / now.sigma
+    ratio = math.sqrt(max(nxt.sigma**2 - std**2, 0.0)) / now.sigma
+    x = combination((ratio, x), (nxt.alpha - ratio * now.alpha, x0))
+    return (x.add_(noise(x), alpha=std) if std > 0 else x), None
 
 
 def euler_step(
@@ -84,13 +86,17 @@ def heun_step(
     The slope is d(x / alpha) / d(sigma / alpha) = eps. Two evaluations, one for the step to the clean end.
     """
     x0 = denoise(x, now)
-    eps = eps_of(x, x0, now)
-    guess = nxt.alpha * x0 + nxt.sigma * eps
+    shrink = nxt.sigma / now.sigma
+    guess = combination((shrink, x), (nxt.alpha - shrink * now.alpha, x0))
     if nxt.sigma == 0 or now.alpha == 0:  # no slope at the clean end, nor at pure noise
         return guess, None
-    eps = (eps + eps_of(guess, denoise(guess, nxt), nxt)) / 2
     ratio = nxt.alpha / now.alpha
-    return ratio * x + (nxt.sigma - ratio * now.sigma) * eps, None
+    half = (nxt.sigma - ratio * now.sigma) / 2  # of the way; eps = (x - alpha * x0) / sigma at both of its ends
+    first, last = half / now.sigma, half / nxt.sigma
+    x = combination(
+        (ratio + first, x), (-first * now.alpha, x0), (last, guess), (-last * nxt.alpha, denoise(guess, nxt))
+    )
+    return x, None
 
 
 MAX_CHURN = math.sqrt(2) - 1

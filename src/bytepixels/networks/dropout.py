@@ -30,7 +30,7 @@ class Dropout(nn.Dropout):
         streams = mixed(keys.to(torch.int32) + self.number * GOLDEN % 2**31)
         bits = mixed(streams[:, None] ^ mixed(places)).view(torch.int16)[:, :count]
         keep = (bits >= cut - STEPS // 2).unflatten(1, (*x.shape[2:], x.shape[1])).movedim(-1, 1)
-        return x * keep * (STEPS / (STEPS - cut))
+        return x * (keep * (STEPS / (STEPS - cut)))
 
 
 def number_dropouts(network: nn.Module) -> None:
@@ -42,5 +42,5 @@ def number_dropouts(network: nn.Module) -> None:
 def mixed(words: Tensor) -> Tensor:
     """int32 -> int32, one to one: every bit of the result depends on every bit (MurmurHash3's finaliser)."""
     for shift, kept, factor in ((16, 0xFFFF, -2048144789), (13, 0x7FFFF, -1028477387)):
-        words = (words ^ (words >> shift & kept)) * factor
-    return words ^ (words >> 16 & 0xFFFF)
+        words = (words >> shift).bitwise_and_(kept).bitwise_xor_(words).mul_(factor)  # in place: half the traffic
+    return (words >> 16).bitwise_and_(0xFFFF).bitwise_xor_(words)

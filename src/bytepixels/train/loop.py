@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.profiler import record_function
 from torch.nn.utils import clip_grad_norm_
 
 from ..randomness import DROPOUT, derived_seed
@@ -27,6 +28,13 @@ DrawBatch = Callable[[int], Batch]  # step -> this process' rows of that step's 
 Loss = Callable[..., Tensor]  # (model, *batch) -> loss per picture [B]
 
 
+PHASES = DATA, FORWARD, BACKWARD, OPTIMISER, AVERAGE = (
+    "data",
+    "forward",
+    "backward",
+    "optimiser",
+    "average",
+)  # in a trace
 MEMORY = "memory: "  # in front of its names in a checkpoint
 
 
@@ -114,7 +122,9 @@ def train_steps(
 ) -> Iterator[StepResult]:
     """Train from state.step to the end of the budget, yielding after every step; the settings may move that end."""
     while state.step < total_steps(config := settings()):
-        yield train_step(state, draw(state.step), loss, config)
+        with record_function(DATA):
+            batch = draw(state.step)
+        yield train_step(state, batch, loss, config)
 
 
 def train_step(state: TrainState, batch: Batch, loss: Loss, config: TrainConfig) -> StepResult:
@@ -130,10 +140,24 @@ def train_step(state: TrainState, batch: Batch, loss: Loss, config: TrainConfig)
     for turn in turns:
         torch.manual_seed(derived_seed(config.seed, DROPOUT, state.step, rows.start + turn.start))  # others' layers
         with state.world.synchronising(state.network, now=turn == turns[-1]):
-            part = loss(state.network, *(None if value is None else value[turn] for value in batch))
-            (part.sum() / (config.batch / state.world.size)).backward()  # processes are averaged
+            with record_function(FORWARD):
+                part = loss(state.network, *(None if value is None else value[turn] for value in batch))
+            with record_function(BACKWARD):
+                (part.sum() / (config.batch / state.world.size)).backward()  # processes are averaged
         parts.append(part.detach())
     losses = torch.cat(parts)
+    with record_function(OPTIMISER):
+        grad_norm = update_weights(state, losses, config)
+    state.step += 1
+    with record_function(AVERAGE):
+        update_ema(state.ema, state.model, ema_decay(seen, config.batch, config.ema_half_life))
+    if state.memory is not None:
+        state.memory.settle(partial(state.world.gather, batch=config.batch))
+    return StepResult(state.step, losses, grad_norm, lr)
+
+
+def update_weights(state: TrainState, losses: Tensor, config: TrainConfig) -> Tensor:
+    """Clip the gradients and let the optimiser use them; returns their norm [], NaN where the step is left out."""
     grad_norm = state.world.whole(clip_grad_norm_(state.model.parameters(), config.clip_norm or math.inf))
     if config.on_nonfinite == "skip":
         broken = state.world.sum((~losses.isfinite().all()).float()) + ~grad_norm.isfinite()
@@ -141,8 +165,4 @@ def train_step(state: TrainState, batch: Batch, loss: Loss, config: TrainConfig)
         state.optimizer.found_inf = (broken > 0).float()  # type: ignore[attr-defined]
         grad_norm = torch.where(broken > 0, math.nan, grad_norm)
     state.optimizer.step()
-    state.step += 1
-    update_ema(state.ema, state.model, ema_decay(seen, config.batch, config.ema_half_life))
-    if state.memory is not None:
-        state.memory.settle(partial(state.world.gather, batch=config.batch))
-    return StepResult(state.step, losses, grad_norm, lr)
+    return grad_norm

@@ -12,6 +12,7 @@ import torch
 from ..build import best_device, best_precision
 from ..data import Packed, pack
 from ..errors import InputError
+from ..heap import keep_memory
 from ..progress import Progress
 from ..runs.checkpoint import list_checkpoints
 from ..runs.config import Config, DataConfig, changed_settings, read_config
@@ -21,17 +22,21 @@ from ..runs.lock import RunLock
 from ..signals import Stop, stop_on_signals
 from ..train.distributed import World, join, own_device
 from .nonfinite import TrainingError
+from .profiling import check_profile, profile_steps
 from .trainer import Trainer
 
 DIGITS = tuple("0123456789")  # mirrored, these would be other symbols
 FEW = 500  # pictures: below this a model is likely to copy its training set (see the field's memorisation reports)
 
 
-def train(source: str, config: Config, path: Path) -> int:
+def train(source: str, config: Config, path: Path, profile: int = 0) -> int:
     """Train, or go on with the run at `path`. Returns the exit code: 0 done, 130 or 143 interrupted after saving.
+
+    profile: how many of the first steps are profiled.
 
     Under torchrun every process calls it: the first one writes the run, and is the only one that speaks.
     """
+    keep_memory()
     device = best_device(own_device(config.train.device))
     with join(device, config.train.shard) as world, RunLock(path) as lock:
         world.decide(lambda: take(lock) if is_run(path) else None)
@@ -42,7 +47,7 @@ def train(source: str, config: Config, path: Path) -> int:
         with stop_on_signals() as stop, _full_disk(path):
             trainer = Trainer(run, packed, world)  # what does not fit together is refused here: nothing is written yet
             if not trainer.done:
-                return fit(trainer, lock, stop)
+                return fit(trainer, lock, stop, profile)
     print(f"{path} is finished: {trainer.images:,} images seen. Go on with a larger --images, --epochs or --budget.")
     print(f"Draw pictures with: bytepixels sample {path}")
     return 0
@@ -68,9 +73,13 @@ def take(lock: RunLock) -> None:
         remove(stale)
 
 
-def fit(trainer: Trainer, lock: RunLock, stop: Stop) -> int:
+def fit(trainer: Trainer, lock: RunLock, stop: Stop, profile: int = 0) -> int:
     """Begin the run, if it has not begun, and train."""
+    if profile:
+        check_profile(trainer, profile)
     trainer.world.decide(lambda: begin(trainer.run, lock))
+    if profile:
+        profile_steps(trainer, profile)
     return trainer.fit(stop)
 
 

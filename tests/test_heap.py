@@ -1,0 +1,44 @@
+"""Memory kept from step to step."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+CODE = """
+import resource, sys, torch
+from bytepixels.heap import keep_memory
+faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+done = sys.argv[1] == "keep" and keep_memory()
+for step in range(12):
+    if step == 2:
+        before = faults()
+    blocks = [torch.ones(40 * 2**20 // 4) for _ in range(2)]
+    del blocks
+print(done, faults() - before)
+"""
+OWN = ("MALLOC_", "GLIBC_TUNABLES", "LD_PRELOAD")
+
+
+def allocate(mode: str, **variables: str) -> tuple[str, int]:
+    """What keep_memory said, and the page faults of 20 blocks of 40 MiB."""
+    bare = {name: value for name, value in os.environ.items() if not name.startswith(OWN)}
+    ran = subprocess.run(
+        [sys.executable, "-c", CODE, mode], env=bare | variables, capture_output=True, text=True, check=True
+    )
+    said, faults = ran.stdout.split()
+    return said, int(faults)
+
+
+def test_large_blocks_are_not_mapped_anew_every_time():
+    """20 blocks of 40 MiB are 204,800 pages of 4 KiB, or 400 huge ones: as a rule each is faulted in again."""
+    assert allocate("leave")[1] > 300
+    assert allocate("keep") == ("True", pytest.approx(0, abs=100))
+
+
+@pytest.mark.parametrize("name", ["MALLOC_TOP_PAD_", "GLIBC_TUNABLES", "LD_PRELOAD"])
+def test_an_allocator_that_was_set_up_is_left_alone(name):
+    said, faults = allocate("keep", **{name: {"GLIBC_TUNABLES": "glibc.malloc.top_pad=0"}.get(name, "")})
+    assert said == "False"
+    assert faults > 300
