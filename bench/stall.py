@@ -39,13 +39,15 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="where they are written. Default: the system's temporary folder")
     parser.add_argument("--json", type=Path, default=Path("bench/stall.json"))
     options = parser.parse_args()
-    print(machine)
-    rows = []
+    device, rows = torch.device(options.device), []
+    print(machine(device))
     for name in options.networks:
         with tempfile.TemporaryDirectory(dir=options.folder) as folder:
-            rows.append(measure(name, Path(folder), options.rounds, torch.device(options.device)))
+            rows.append(measure(name, Path(folder), options.rounds, device))
             show(rows[-1])
-    options.json.write_text(json.dumps({"made_by": provenance(), "machine": machine, "rows": rows}, indent=1) + "\n")
+    options.json.write_text(
+        json.dumps({"made_by": provenance(), "machine": machine(device), "rows": rows}, indent=1) + "\n"
+    )
 
 
 def measure(name: str, folder: Path, rounds: int, device: torch.device) -> dict[str, Any]:
