@@ -76,6 +76,11 @@ def verify(argv: list[str]) -> int:
 
 
 def evaluate(argv: list[str]) -> int:
+    if argv[:1] == ["train-features"]:
+        from .verbs.trainfeatures import TrainFeatures, train_features
+
+        train_features(_parse("evaluate train-features", TrainFeatures, argv[1:]))
+        return 0
     from .verbs.evaluate import Evaluate
     from .verbs.evaluate import evaluate as evaluate_verb
 
