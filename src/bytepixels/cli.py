@@ -80,11 +80,16 @@ def evaluate(argv: list[str]) -> int:
         from .verbs.trainfeatures import TrainFeatures, train_features
 
         train_features(_parse("evaluate train-features", TrainFeatures, argv[1:]))
-        return 0
-    from .verbs.evaluate import Evaluate
-    from .verbs.evaluate import evaluate as evaluate_verb
+    elif any(word.split("=")[0] in ("--bits", "--loss") for word in argv):
+        from .verbs.evaluate import Evaluate
+        from .verbs.evaluate import evaluate as evaluate_verb
 
-    evaluate_verb(_parse("evaluate", Evaluate, argv))
+        evaluate_verb(_parse("evaluate", Evaluate, argv))
+    else:
+        from .verbs.quality import evaluate_quality
+        from .verbs.qualityflags import Quality
+
+        evaluate_quality(_parse("evaluate", Quality, argv))
     return 0
 
 

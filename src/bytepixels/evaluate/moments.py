@@ -42,16 +42,6 @@ class Moments:
             raise InputError(f"a covariance needs two or more pictures, got {self.n}")
         return self.scatter / (self.n - 1)
 
-    @property
-    def warning(self) -> str | None:
-        """What is to be said where there are too few pictures for so many dimensions; None where there are enough."""
-        if self.n > len(self.mean):
-            return None
-        return (
-            f"{self.n:,} pictures do not span the {len(self.mean):,} dimensions of these features: their covariance is "
-            f"singular, and a Frechet distance from it is far too high"
-        )
-
 
 def merged(several: Iterable[Moments]) -> Moments:
     """Of all of them together, at least one."""
@@ -108,6 +98,16 @@ def checked(features: Tensor) -> Tensor:
     if not bool(features.isfinite().all()):
         raise InputError("features must be finite: those of some picture are not")
     return features.double()
+
+
+def too_few(n: int, dimensions: int) -> str | None:
+    """What is to be said of n pictures in so many dimensions; None where they are enough."""
+    if n > dimensions:
+        return None
+    return (
+        f"{n:,} pictures do not span the {dimensions:,} dimensions of these features: their covariance is singular "
+        f"and a Frechet distance from it is far too high"
+    )
 
 
 def _root(covariance: Tensor) -> Tensor:
