@@ -93,6 +93,14 @@ def evaluate(argv: list[str]) -> int:
     return 0
 
 
+def compare(argv: list[str]) -> int:
+    from .verbs.compare import Compare
+    from .verbs.compare import compare as compare_verb
+
+    compare_verb(_parse("compare", Compare, argv))
+    return 0
+
+
 def edit(argv: list[str]) -> int:
     from .verbs.editflags import HELP as EDIT_HELP
     from .verbs.editflags import KINDS
@@ -148,6 +156,7 @@ VERBS: dict[str, Callable[[list[str]], int]] = {
     "show": show,
     "data": data,
     "evaluate": evaluate,
+    "compare": compare,
     "verify": verify,
 }
 

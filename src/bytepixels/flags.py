@@ -18,6 +18,7 @@ bytepixels: diffusion models from scratch. From a folder of pictures to a traine
   bytepixels runs                list what was trained, look at a run, remove old checkpoints
   bytepixels data doctor SOURCE  find what is wrong with your pictures, and how long training on them would take
   bytepixels evaluate RUN        how good its samples are; --bits: bits per dimension; --loss: is its loss a good one
+  bytepixels compare RUN         samplers and step counts on one run: quality against evaluations and seconds
   bytepixels verify              check the mathematics on this machine, against exact laws
 
 Begin with:

@@ -70,13 +70,17 @@ def frechet_distance(one: Moments, other: Moments) -> float:
 def frechet_interval(parts: Sequence[Moments], reference: Moments) -> tuple[float, float]:
     """The distance of all parts together from the reference, and half its 95% interval over other such samples.
 
-    By the jackknife: each part is left out once. The reference is taken as it is; the bias that a small n has stays.
+    By the jackknife. The reference is taken as it is; the bias that a small n has stays.
     """
+    without = frechet_without(parts, reference)
+    return frechet_distance(merged(parts), reference), jackknife_interval(without)
+
+
+def frechet_without(parts: Sequence[Moments], reference: Moments) -> list[float]:
+    """The distance of all parts but one from the reference, for each part: what the jackknife is made of."""
     if len(parts) < 2:
         raise InputError(f"an interval needs two or more parts, got {len(parts)}")
-    value = frechet_distance(merged(parts), reference)
-    without = [frechet_distance(merged([*parts[:k], *parts[k + 1 :]]), reference) for k in range(len(parts))]
-    return value, jackknife_interval(without)
+    return [frechet_distance(merged([*parts[:k], *parts[k + 1 :]]), reference) for k in range(len(parts))]
 
 
 def jackknife_interval(without: Sequence[float]) -> float:

@@ -41,11 +41,13 @@ class Painter:
     world: World
     labels: Tensor | None  # of the training pictures: samples have classes as often as those
 
-    def draw(self, settings: SampleConfig, seeds: range, batch: int, budget: float) -> tuple[Tensor, float]:
+    def draw(
+        self, settings: SampleConfig, seeds: range, batch: int, budget: float, what: str = "sample"
+    ) -> tuple[Tensor, float]:
         """uint8 [n, C, H, W] and the seconds it took: all seeds, or as many as the budget of seconds allows."""
         began, drawn, steps = time.monotonic(), [], settings.steps
         given = None if self.labels is None else self.labels[self._label_rows(len(seeds), seeds.start)].tolist()
-        with Progress("sample", len(seeds) * steps, "steps") as progress:
+        with Progress(what, len(seeds) * steps, "steps") as progress:
             for start in range(0, len(seeds), batch * self.world.size):
                 part = seeds[start : start + batch * self.world.size]
 
