@@ -24,17 +24,19 @@ Measures = dict[str, dict[str, float | None]]  # name -> value, and half its 95%
 def measure(samples: FeatureSet, reference: FeatureSet, moments: Moments, seed: int = 0) -> Measures:
     """Every distance of the samples from the reference, whose `moments` are of all of its vectors.
 
+    Precision, recall, density and coverage compare as many vectors of the reference as there are samples: they depend
+    on both numbers, and are published for equal ones.
     InputError for fewer than 16 samples.
     """
     if len(samples) < LEAST:
         raise InputError(f"a set of {len(samples)} pictures says nothing: {LEAST} or more are needed")
     own, known = samples.features, reference.features[:PAIRS]
     found: Measures = {"frechet": _pair(*frechet(own, moments)), "kernel": _pair(*kernel_distance(own, known))}
-    shares = dict(zip(("precision", "recall"), precision_recall(known, own), strict=True))
-    density, coverage = density_coverage(known, own)
-    sizes = {"precision": len(own), "recall": len(known), "coverage": len(known)}
-    for name, share in (shares | {"coverage": coverage}).items():
-        found[name] = _pair(share, 1.96 * math.sqrt(share * (1 - share) / sizes[name]))
+    own, some = own[:PAIRS], known[: len(own)]
+    density, coverage = density_coverage(some, own)
+    shares = dict(zip(("precision", "recall"), precision_recall(some, own), strict=True)) | {"coverage": coverage}
+    for name, share in shares.items():
+        found[name] = _pair(share, 1.96 * math.sqrt(share * (1 - share) / min(len(some), len(own))))
     found["density"] = _pair(density)
     found["sliced_wasserstein"] = _pair(sliced_wasserstein(own, known, seed=seed))
     test = two_sample_test(own, known, seed)

@@ -13,7 +13,7 @@ from ..codec import PixelCodec
 from ..evaluate.ideal import Pictures
 from ..evaluate.memorisation import Copies, copies, copies_more, copyist, nearest_pictures
 from ..evaluate.neighbours import Nearest, nearest
-from ..evaluate.reference import FeatureSet, chosen_rows, features_of
+from ..evaluate.reference import chosen_rows, features_of
 from ..images import grid, save_png
 from ..levels import Process
 from ..runs.directory import Run, make_folder
@@ -45,7 +45,6 @@ class Copying:
 
 def look_for_copies(
     images: Tensor,
-    samples: FeatureSet,
     yardstick: Yardstick,
     process: Process,
     flip: bool,
@@ -54,21 +53,28 @@ def look_for_copies(
 ) -> Copying:
     """Compare samples uint8 [n, C, H, W], at most 1,000 of them, with all training pictures."""
     known, codec = Pictures(yardstick.own.packed.images, None, flip), PixelCodec()
-    rows = chosen_rows(len(known.images), KNOWN, seed).sort().values.numpy()
+    rows = chosen_rows(len(known.images), min(KNOWN, len(yardstick.reference))).numpy()  # all in the reference
     forged = copyist(Pictures(np.array(known.images[rows]), None, flip), process, range(CONTROLS), device)
     sets = {"samples": images[:MOST], "copyist": codec.to_images(forged).cpu()}
-    vectors = {"samples": samples.features[:MOST]}
-    vectors["copyist"] = features_of(yardstick.features, sets["copyist"]).features
     if yardstick.held_out is not None:
         sets["held_out"], _ = yardstick.others(len(sets["samples"]), seed)
-        vectors["held_out"] = features_of(yardstick.features, sets["held_out"]).features
     pixels = {who: nearest_pictures(codec.to_model(x.to(device)), known) for who, x in sets.items()}
-    by_features = {who: nearest(x, yardstick.reference.features, 2) for who, x in vectors.items()}
+    by_features = {who: nearest_by_features(x, yardstick, flip) for who, x in sets.items()}
     found = {
         by: {who: copies(one, near.get("held_out")) for who, one in near.items()}
         for by, near in (("pixels", pixels), ("features", by_features))
     }
     return Copying(found, pixels["samples"], by_features["samples"])
+
+
+def nearest_by_features(images: Tensor, yardstick: Yardstick, flip: bool) -> Nearest:
+    """The two nearest vectors of the reference; where the run mirrors, of the picture or its mirror image, whichever is
+    nearer."""
+    ways = [images, images.flip(-1)] if flip else [images]
+    found = [nearest(features_of(yardstick.features, x).features, yardstick.reference.features, 2) for x in ways]
+    best = torch.stack([one.distance[:, 0] for one in found]).argmin(0)  # [n]
+    rows = torch.arange(len(images))
+    return Nearest(*(torch.stack(part)[best, rows] for part in zip(*found, strict=True)))
 
 
 def picture_neighbours(images: Tensor, copying: Copying, yardstick: Yardstick, run: Run) -> None:

@@ -145,7 +145,7 @@ def judge(images: Tensor, yardstick: Yardstick, run: Run, request: Quality, devi
         }
         progress.update(2, "copies")
         process, flip = build_process(run.config), run.config.data.flip == "yes"
-        copying = look_for_copies(images, samples, yardstick, process, flip, device, request.seed)
+        copying = look_for_copies(images, yardstick, process, flip, device, request.seed)
         progress.update(3, "drift")
         known = samples.probabilities is not None and features.name != "inception"
         data = (samples.probabilities, floor.probabilities) if known else (None, None)
