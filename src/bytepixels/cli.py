@@ -101,6 +101,14 @@ def compare(argv: list[str]) -> int:
     return 0
 
 
+def report(argv: list[str]) -> int:
+    from .verbs.report import Report
+    from .verbs.report import report as report_verb
+
+    print(report_verb(_parse("report", Report, argv)))
+    return 0
+
+
 def edit(argv: list[str]) -> int:
     from .verbs.editflags import HELP as EDIT_HELP
     from .verbs.editflags import KINDS
@@ -157,6 +165,7 @@ VERBS: dict[str, Callable[[list[str]], int]] = {
     "data": data,
     "evaluate": evaluate,
     "compare": compare,
+    "report": report,
     "verify": verify,
 }
 

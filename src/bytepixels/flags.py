@@ -19,6 +19,7 @@ bytepixels: diffusion models from scratch. From a folder of pictures to a traine
   bytepixels data doctor SOURCE  find what is wrong with your pictures, and how long training on them would take
   bytepixels evaluate RUN        how good its samples are; --bits: bits per dimension; --loss: is its loss a good one
   bytepixels compare RUN         samplers and step counts on one run: quality against evaluations and seconds
+  bytepixels report RUN...       one HTML file with all there is to see of a run, or of several side by side
   bytepixels verify              check the mathematics on this machine, against exact laws
 
 Begin with:

@@ -200,6 +200,7 @@ def made_with(settings: SampleConfig, painter: Painter, request: Quality) -> dic
         "guidance": settings.guidance,
         "evaluations": evaluations(settings),
         "seed": request.seed,
+        "asked_features": request.features,
         "checkpoint": painter.checkpoint,
         "weights": request.weights,
         "made_by": provenance(),
