@@ -17,7 +17,7 @@ STYLE = """
     --c0: #7db0ea; --c1: #eb9a66; --c2: #74c48d; --c3: #cd9be0; --c4: #d6c566; --c5: #a8a8a8; --bad: #ef8a74; } }
 * { box-sizing: border-box; }
 body { margin: 0 auto; max-width: 76rem; padding: 1.25rem; background: var(--paper); color: var(--ink);
-  font: 1rem/1.5 system-ui, sans-serif; overflow-wrap: anywhere; }
+  font: 1rem/1.5 system-ui, sans-serif; overflow-wrap: break-word; }
 h1 { font-size: 1.7rem; line-height: 1.2; margin: .5rem 0; } h2 { font-size: 1.3rem; margin: 2.2rem 0 .6rem; }
 h3 { font-size: 1.05rem; margin: 1.2rem 0 .4rem; } p { max-width: 46rem; margin: .4rem 0; }
 .soft, figcaption, .legend { color: var(--soft); font-size: .9rem; }
@@ -32,7 +32,7 @@ figure img { max-width: 100%; height: auto; background: #fff; border-radius: 4px
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .93rem; }
 th, td { text-align: left; padding: .28rem .8rem .28rem 0; border-bottom: 1px solid var(--rule); vertical-align: top; }
 td.number, th.number { text-align: right; white-space: nowrap; }
-table.facts th { white-space: nowrap; }
+table { overflow-wrap: break-word; } th[scope=row] { min-width: 6.5rem; } pre, h1, h2 { overflow-wrap: anywhere; }
 pre { background: var(--panel); padding: .8rem; border-radius: 6px; overflow-x: auto; font-size: .85rem; }
 .warning { color: var(--bad); }
 .chart { width: 100%; height: auto; display: block; } .chart text { fill: var(--soft); font-size: 13px; }
@@ -71,10 +71,9 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]], caption: str = "")
         + "</tr>"
         for row in rows
     ]
-    said = f"<caption class='soft'>{escape(caption)}</caption>" if caption else ""
-    return (
-        f'<div class="scroll"><table>{said}<thead><tr>{top}</tr></thead><tbody>{"".join(lines)}</tbody></table></div>'
-    )
+    inner = f"<table><thead><tr>{top}</tr></thead><tbody>{''.join(lines)}</tbody></table>"
+    scrolled = f'<div class="scroll" tabindex="0">{inner}</div>'
+    return figure(scrolled, caption) if caption else scrolled
 
 
 def figure(content: str, caption: str) -> str:

@@ -28,9 +28,9 @@ def card(record: dict[str, Any], title: str) -> Iterator[str]:
             own, best = (_number(one[key]) for one in (record["measures"], floor["measures"]))
             yield f"{name:<36}{own:>20}{best:>20}"
     rungs = record["ladder"]
-    yield f"As far from the training pictures as {floor['of']} with {as_noise(record['frechet_distance'], rungs)}."
+    yield how_far(record)
     yield "The scale: " + ", ".join(f"{name} {value:.3g}" for name, value in rungs.items())
-    yield f"The floor is of {floor['of']}, the smallest that this n can tell."
+    yield f"The floor is what {floor['of']} come to."
     if record["warning"]:
         yield f"warning: {record['warning']}"
     for by, sets in record["copies"].items():
@@ -46,6 +46,14 @@ def card(record: dict[str, Any], title: str) -> Iterator[str]:
         f"against {reference['n']:,} pictures of {reference['source']}, split {reference['split']}; features "
         f"{features['name']} {features['sha256'][:12]}, resize {features['resize']}"
     )
+
+
+def how_far(record: dict[str, Any]) -> str:
+    """The Frechet distance in words: beside held-out pictures, and those with noise."""
+    floor, value = record["floor"], record["frechet_distance"]
+    if value <= floor["measures"]["frechet"]["value"]:
+        return f"No further from the training pictures than {floor['of']}."
+    return f"As far from the training pictures as {floor['of']} with {as_noise(value, record['ladder'])}."
 
 
 def _number(one: dict[str, float | None]) -> str:

@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..evaluate.page import figure, folded, image, table, text
-from ..evaluate.quality import as_noise
 from ..presets import PRESETS
 from ..runs.config import own_settings
-from .qualitycard import NAMES
+from .qualitycard import NAMES, how_far
 from .reportcharts import compare_charts, drift_charts, ladder_chart, noise_level_chart, training_charts
 
 if TYPE_CHECKING:
@@ -43,7 +42,7 @@ def facts(story: Story) -> str:
         ("begun", f"{run.made_by[0].get('time', '?')}, commit {str(run.made_by[0].get('git_commit'))[:12]}"),
     ]
     lines = "".join(f'<tr><th scope="row">{escape(name)}</th><td>{escape(value)}</td></tr>' for name, value in rows)
-    return f'<div class="scroll"><table class="facts"><tbody>{lines}</tbody></table></div>'
+    return f'<div class="scroll"><table><tbody>{lines}</tbody></table></div>'
 
 
 def pictures(story: Story) -> str:
@@ -108,10 +107,8 @@ def _distances(record: dict[str, Any], name: str) -> str:
         f"{reference['n']:,} pictures of split {reference['split']}; features {features['name']} "
         f"{features['sha256'][:12]}; floor: {record['floor']['of']}"
     )
-    far = as_noise(record["frechet_distance"], record["ladder"])
-    said = f"As far from the training pictures as {record['floor']['of']} with {far}."
     warning = text(record["warning"], "warning") if record.get("warning") else ""
-    return text(said) + warning + table(["", "samples", "floor"], rows, caption)
+    return text(how_far(record)) + warning + table(["", "samples", "floor"], rows, caption)
 
 
 def _verdicts(record: dict[str, Any]) -> Iterator[str]:
