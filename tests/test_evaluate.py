@@ -474,7 +474,6 @@ def save(path, image):
 @pytest.mark.parametrize(
     ("flags", "sentence"),
     [
-        ([], "evaluate needs --bits (bits per dimension), --loss (is my loss good?) or both"),
         (["--bits", "-n", 1], "-n must be at least 2, got 1"),
         (["--bits", "--probes", 0], "--probes must be at least 1, got 0"),
         (["--loss", "--steps", 5], "--steps belongs to --bits, got --steps 5 without it"),

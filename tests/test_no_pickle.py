@@ -11,6 +11,8 @@ PACKAGE = Path(bytepixels.__file__).parent
 SOURCES = {path.relative_to(PACKAGE).as_posix(): path.read_text() for path in sorted(PACKAGE.rglob("*.py"))}
 # CIFAR-10 is published as pickles; tests/data/test_untrusted_pickles.py holds what this reader lets through.
 RESTRICTED = "data/official.py"
+# TorchScript is read by torch's C++, which makes no Python objects and runs no Python; which file, the user says.
+SCRIPTS = {"evaluate/features.py": "torch.jit.load"}
 UNPICKLERS = {"pickle", "_pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal", "jsonpickle"}
 LOADERS = {("torch", "load"), ("torch", "jit"), ("numpy", "load"), ("pandas", "read_pickle"), ("torch", "package")}
 
@@ -55,7 +57,8 @@ def finds(source: str) -> list[str]:
 @pytest.mark.parametrize("name", SOURCES)
 def test_nothing_unpickles(name):
     if name != RESTRICTED:
-        assert finds(SOURCES[name]) == []
+        found = [what for what in finds(SOURCES[name]) if what.split(": ")[1] != SCRIPTS.get(name)]
+        assert found == []
 
 
 def test_the_one_reader_of_pickles_is_the_restricted_one():

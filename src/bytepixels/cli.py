@@ -79,10 +79,36 @@ def verify(argv: list[str]) -> int:
 
 
 def evaluate(argv: list[str]) -> int:
-    from .verbs.evaluate import Evaluate
-    from .verbs.evaluate import evaluate as evaluate_verb
+    if argv[:1] == ["train-features"]:
+        from .verbs.trainfeatures import TrainFeatures, train_features
 
-    evaluate_verb(_parse("evaluate", Evaluate, argv))
+        train_features(_parse("evaluate train-features", TrainFeatures, argv[1:]))
+    elif any(word.split("=")[0] in ("--bits", "--loss") for word in argv):
+        from .verbs.evaluate import Evaluate
+        from .verbs.evaluate import evaluate as evaluate_verb
+
+        evaluate_verb(_parse("evaluate", Evaluate, argv))
+    else:
+        from .verbs.quality import evaluate_quality
+        from .verbs.qualityflags import Quality
+
+        evaluate_quality(_parse("evaluate", Quality, argv))
+    return 0
+
+
+def compare(argv: list[str]) -> int:
+    from .verbs.compare import Compare
+    from .verbs.compare import compare as compare_verb
+
+    compare_verb(_parse("compare", Compare, argv))
+    return 0
+
+
+def report(argv: list[str]) -> int:
+    from .verbs.report import Report
+    from .verbs.report import report as report_verb
+
+    print(report_verb(_parse("report", Report, argv)))
     return 0
 
 
@@ -141,6 +167,8 @@ VERBS: dict[str, Callable[[list[str]], int]] = {
     "show": show,
     "data": data,
     "evaluate": evaluate,
+    "compare": compare,
+    "report": report,
     "verify": verify,
 }
 

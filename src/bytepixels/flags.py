@@ -17,7 +17,9 @@ bytepixels: diffusion models from scratch. From a folder of pictures to a traine
   bytepixels show SOURCE         see what the forward process does to your pictures
   bytepixels runs                list what was trained, look at a run, remove old checkpoints
   bytepixels data doctor SOURCE  find what is wrong with your pictures, and how long training on them would take
-  bytepixels evaluate RUN        bits per dimension, and whether its loss is a good one
+  bytepixels evaluate RUN        how good its samples are; --bits: bits per dimension; --loss: is its loss a good one
+  bytepixels compare RUN         samplers and step counts on one run: quality against evaluations and seconds
+  bytepixels report RUN...       one HTML file with all there is to see of a run, or of several side by side
   bytepixels verify              check the mathematics on this machine, against exact laws
 
 Begin with:

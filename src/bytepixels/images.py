@@ -42,7 +42,7 @@ def beside(left: Tensor, right: Tensor, gap: int = 12) -> Tensor:
 
 def save_png(image: Tensor, path: Path) -> None:
     """Write uint8 [C, H, W] as a PNG."""
-    _to_pil(image).save(path)
+    to_pil(image).save(path)
 
 
 def save_pngs(images: Tensor, paths: Sequence[Path]) -> None:
@@ -53,13 +53,13 @@ def save_pngs(images: Tensor, paths: Sequence[Path]) -> None:
 
 def save_gif(frames: Iterable[Tensor], path: Path, milliseconds: int = 60, hold: int = 1500) -> None:
     """Write pictures [C, H, W] as an endless animation; the last one stays for `hold` milliseconds."""
-    pictures = [_to_pil(frame) for frame in frames]
+    pictures = [to_pil(frame) for frame in frames]
     pictures = [picture if picture.mode == "L" else picture.convert("RGB") for picture in pictures]  # GIF has no alpha
     durations = [milliseconds] * (len(pictures) - 1) + [hold]
     pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=durations, loop=0)
 
 
-def _to_pil(image: Tensor) -> "Image.Image":
+def to_pil(image: Tensor) -> "Image.Image":
     from PIL import Image
 
     if image.shape[0] not in MODES:

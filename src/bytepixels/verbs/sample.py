@@ -205,15 +205,18 @@ def draw_pictures(
     settings: SampleConfig,
     seeds: Sequence[int],
     device: torch.device,
-    label: int | None = None,
+    label: int | Sequence[int] | None = None,
     watch: Watch = lambda step, x: None,
     weak: tuple[Run, nn.Module] | None = None,
 ) -> Tensor:
-    """uint8 [B, C, H, W], picture k a function of seeds[k] alone. watch(step, x_t) sees every state on the way."""
+    """uint8 [B, C, H, W], picture k a function of seeds[k] and its label. watch(step, x_t) sees every state on the way.
+
+    label: of all of them, or of each; None takes the classes in turn.
+    """
     process = build_process(run.config)
     settings = resolved_sampling(settings, run.config, process)
     levels = process.levels(settings.steps, settings.spacing)
-    labels = labels_of(run, seeds, label)
+    labels = labels_of(run, seeds, label) if label is None or isinstance(label, int) else list(label)
     given = None if labels is None else torch.tensor(labels, device=device)
     away = None
     if weak is not None:

@@ -1,0 +1,176 @@
+"""A small residual network that tells one's own classes apart: its last layer but one are features."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from ..errors import InputError, check_range
+from ..randomness import FLIP, INIT, ORDER, TIMES, derived_seed, seeded
+from .features import state_hash, unit
+
+FORMAT = 1
+WEIGHTS, NOTES = "features.safetensors", "features.json"
+SHIFT = 8  # a picture is moved by up to an eighth of its side
+
+
+class Classifier(nn.Module):
+    """x in -1..1 [B, channels, H, W] -> logits [B, classes]; the shape of ResNet-9 (Page 2018), half as wide."""
+
+    def __init__(self, channels: int, classes: int, width: int):
+        super().__init__()
+        self.stem = _block(channels, width)
+        self.down = nn.ModuleList(
+            [_block(width, 2 * width), _block(2 * width, 4 * width), _block(4 * width, 8 * width)]
+        )
+        self.around = nn.ModuleList([_twice(2 * width), nn.Identity(), _twice(8 * width)])
+        self.head = nn.Linear(8 * width, classes)
+
+    def features(self, x: Tensor) -> Tensor:
+        """[B, 8 width]."""
+        x = self.stem(x)
+        for down, around in zip(self.down, self.around, strict=True):
+            x = down(x)
+            x = F.max_pool2d(x, 2) if min(x.shape[2:]) > 1 else x
+            x = x if isinstance(around, nn.Identity) else x + around(x)
+        return x.amax((2, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.features(x)) / 8
+
+
+def _block(before: int, after: int) -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(before, after, 3, padding=1, bias=False), nn.BatchNorm2d(after), nn.ReLU())
+
+
+def _twice(width: int) -> nn.Sequential:
+    return nn.Sequential(_block(width, width), _block(width, width))
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a classifier is trained."""
+
+    width: int = 32
+    epochs: int = 10
+    batch: int = 256
+    lr: float = 0.2
+    weight_decay: float = 5e-4
+    flip: bool = True
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_range("--width", self.width, 4)
+        check_range("--epochs", self.epochs, 1)
+        check_range("--batch", self.batch, 2)
+        if not 0 < self.lr < 10:
+            raise InputError(f"--lr must be between 0 and 10, got {self.lr}")
+
+
+def train_classifier(
+    images: Tensor, labels: Tensor, classes: int, recipe: Recipe, device: torch.device
+) -> Iterator[tuple[int, float, Classifier]]:
+    """(pictures seen, loss, the network) after every step: one cycle of the learning rate, Nesterov, flips and shifts.
+
+    images: uint8 [N, C, H, W] and labels [N], both on the host. A function of the seed.
+    """
+    torch.manual_seed(derived_seed(recipe.seed, INIT))
+    network = Classifier(images.shape[1], classes, recipe.width).to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    batch = min(recipe.batch, len(images))
+    steps = max(1, recipe.epochs * (len(images) // batch))
+    optimizer = torch.optim.SGD(network.parameters(), recipe.lr, 0.9, weight_decay=recipe.weight_decay, nesterov=True)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.lr, steps, pct_start=0.2, div_factor=10)
+    each = len(images) // batch
+    for step in range(steps):
+        epoch, k = divmod(step, each)
+        rows = torch.randperm(len(images), generator=seeded(recipe.seed, ORDER, epoch))[k * batch : (k + 1) * batch]
+        x = unit(augmented(images[rows], recipe.flip, recipe.seed, step).to(device))
+        network.train()
+        x = x.contiguous(memory_format=torch.channels_last)
+        loss = F.cross_entropy(network(x), labels[rows].to(device), label_smoothing=0.1)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+        yield (step + 1) * batch, loss.item(), network
+
+
+def augmented(images: Tensor, flip: bool, seed: int, step: int) -> Tensor:
+    """Pictures [B, C, H, W], half of them mirrored if so, each moved by up to an eighth of its side."""
+    count, _, height, width = images.shape
+    if flip:
+        mirror = torch.rand(count, generator=seeded(seed, FLIP, step)) < 0.5
+        images = torch.where(mirror[:, None, None, None], images.flip(-1), images)
+    generator = seeded(seed, TIMES, step)
+    rows, columns = (_moved(side, count, generator) for side in (height, width))  # [B, side] each
+    return images[torch.arange(count)[:, None, None], :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+
+
+def _moved(side: int, count: int, generator: torch.Generator) -> Tensor:
+    """[count, side]: which row comes where, after a random shift with reflection at the edges."""
+    reach = side // SHIFT
+    shift = torch.randint(-reach, reach + 1, (count, 1), generator=generator)
+    moved = (torch.arange(side) + shift).abs()
+    return torch.where(moved >= side, 2 * (side - 1) - moved, moved)
+
+
+def accuracy(network: Classifier, images: Tensor, labels: Tensor, device: torch.device, batch: int = 500) -> float:
+    """Share of pictures whose class it names."""
+    network.eval()
+    right = 0
+    with torch.no_grad():
+        for x, y in zip(images.split(batch), labels.split(batch), strict=True):
+            right += int((network(unit(x.to(device))).argmax(1).cpu() == y).sum())
+    return right / len(images)
+
+
+def save_classifier(folder: Path, network: Classifier, recipe: Recipe, notes: dict[str, Any]) -> None:
+    """features.safetensors and features.json. notes: what else there is to say; classes, size and channels at least."""
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file({k: v.detach().cpu().contiguous() for k, v in network.state_dict().items()}, folder / WEIGHTS)
+    said = {"format": FORMAT, "recipe": asdict(recipe), "hash": state_hash(network), **notes}
+    (folder / NOTES).write_text(json.dumps(said, indent=2) + "\n", encoding="utf-8")
+
+
+class ClassifierFeatures:
+    """What `evaluate train-features` saved: a classifier's last layer but one, at the size that it learnt."""
+
+    def __init__(self, folder: Path, device: torch.device | str = "cpu"):
+        try:
+            self.notes = json.loads((folder / NOTES).read_text(encoding="utf-8"))
+            if self.notes["format"] != FORMAT:
+                raise InputError(f"{folder} has features of format {self.notes['format']}, this version reads {FORMAT}")
+            self.classes: list[str] = list(self.notes["classes"])
+            network = Classifier(self.notes["channels"], len(self.classes), self.notes["recipe"]["width"])
+            network.load_state_dict(load_file(folder / WEIGHTS))
+            self.hash, self.size = state_hash(network), tuple(self.notes["size"])
+            if self.hash != self.notes["hash"]:
+                raise ValueError("its weights differ from those that were written")
+        except InputError:
+            raise
+        except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+            line = str(error).split("\n")[0]
+            raise InputError(f"{folder} holds no features of evaluate train-features: {line}") from error
+        self.network, self.device = network.to(device).eval(), device
+        self.name, self.resize = folder.absolute().name, f"bilinear to {self.size[0]} x {self.size[1]}"
+
+    def __call__(self, images: Tensor) -> Tensor:
+        channels = int(self.notes["channels"])
+        if images.shape[1] != channels:
+            raise InputError(f"features {self.name} are of pictures with {channels} channels, got {images.shape[1]}")
+        x = unit(images.to(self.device))
+        if tuple(x.shape[2:]) != self.size:
+            x = F.interpolate(x, self.size, mode="bilinear", antialias=True, align_corners=False)
+        with torch.no_grad():
+            return self.network.features(x).cpu()
+
+    def probabilities(self, images: Tensor, features: Tensor) -> Tensor | None:
+        with torch.no_grad():
+            return (self.network.head(features.to(self.device)) / 8).softmax(1).cpu()

@@ -1,0 +1,114 @@
+"""Do samples look like data on the whole? Colours, brightness, spectrum, classes, beside what held-out data spans."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..errors import InputError
+from ..randomness import ORDER, seeded
+from .features import rgb
+
+BINS = 32  # of brightness
+DRAWS = 400
+SURE = 0.99  # of sets that are like the data, this share is within all of one statistic's intervals
+FLOOR = 0.05  # of a statistic's largest spread: none is taken to be smaller
+
+
+class Looks(NamedTuple):
+    """Numbers of n pictures, one row each, whose means say what a set looks like."""
+
+    mean: Tensor  # [n, C] of each channel, grey levels of 255
+    square: Tensor  # [n, C] of their squares
+    brightness: Tensor  # [n, BINS] shares of pixels
+    power: Tensor  # [n, R] of each radial frequency, 1 to half the shorter side
+    classes: Tensor | None  # [n, K] one-hot, as the features' classifier names them
+
+
+@dataclass(frozen=True)
+class Drift:
+    """One statistic of the samples beside the data's. The interval holds for all of its numbers at once."""
+
+    name: str
+    samples: list[float]
+    data: list[float]
+    half: list[float]  # half the interval round the data's
+
+    @property
+    def outside(self) -> list[int]:
+        """Which numbers leave their interval."""
+        triples = zip(self.samples, self.data, self.half, strict=True)
+        return [k for k, (sample, data, half) in enumerate(triples) if abs(sample - data) > half]
+
+
+def looks_of(images: Tensor, probabilities: Tensor | None = None) -> Looks:
+    """Of uint8 [n, C, H, W]; probabilities [n, K] of classes, where a classifier knows them."""
+    values = images.double()
+    grey = rgb(images).double().mean(1)  # [n, H, W]
+    bins = (grey * BINS / 256).long().flatten(1)
+    brightness = torch.zeros(len(images), BINS, dtype=torch.float64)
+    brightness.scatter_add_(1, bins, torch.full_like(bins, 1, dtype=torch.float64) / bins.shape[1])
+    classes = None
+    if probabilities is not None:
+        classes = torch.nn.functional.one_hot(probabilities.argmax(1), probabilities.shape[1]).double()
+    return Looks(values.mean((2, 3)), values.square().mean((2, 3)), brightness, _radial_power(grey), classes)
+
+
+def _radial_power(grey: Tensor) -> Tensor:
+    """[n, H, W] -> [n, R]: the mean power of each whole radial frequency above 0."""
+    height, width = grey.shape[1:]
+    if min(height, width) < 2:
+        return grey.new_zeros(len(grey), 1)
+    power = torch.fft.fft2(grey - grey.mean((1, 2), keepdim=True)).abs().square() / (height * width)
+    rows, columns = (torch.fft.fftfreq(side, dtype=torch.float64) * min(height, width) for side in (height, width))
+    radius = (rows[:, None].square() + columns.square()).sqrt().round().long().flatten()
+    rings = torch.stack([power.flatten(1)[:, radius == r].mean(1) for r in range(1, min(height, width) // 2 + 1)])
+    return rings.T
+
+
+def drift(samples: Looks, data: Looks, seed: int = 0) -> list[Drift]:
+    """Each statistic of the samples beside the data's, with what as many pictures of the data span.
+
+    By the bootstrap: a draw as large as the samples against one as large as the data, both of the data, so that the
+    intervals are as wide as chance makes them. InputError for fewer than two pictures.
+    """
+    if min(len(samples.mean), len(data.mean)) < 2:
+        raise InputError(f"drift needs two or more pictures, got {len(samples.mean)} and {len(data.mean)}")
+    generator, known = seeded(seed, ORDER), samples.classes is not None and data.classes is not None
+    columns = torch.cat([part for part in data if part is not None], 1)
+    drawn = [_draws(columns, n, generator) for n in (len(samples.mean), len(data.mean))]
+    sizes = [part.shape[1] for part in data if part is not None]
+    cut = [_statistics(*one.split(sizes, 1)) for one in drawn]
+    own, theirs = (
+        _statistics(*(part.mean(0, keepdim=True) for part in one if part is not None)) for one in (samples, data)
+    )
+    found = []
+    for name in own if known else [name for name in own if name != "classes"]:
+        apart = cut[0][name] - cut[1][name]  # [draws, numbers]
+        spread = apart.std(0)
+        spread = spread.clamp(min=max(FLOOR * spread.max().item(), 1e-9))
+        reach = (apart.abs() / spread).amax(1).quantile(SURE)
+        found.append(Drift(name, own[name][0].tolist(), theirs[name][0].tolist(), (reach * spread).tolist()))
+    return found
+
+
+def _draws(columns: Tensor, n: int, generator: torch.Generator) -> Tensor:
+    """[DRAWS, numbers]: means over n rows, drawn with repeats."""
+    rows = torch.randint(len(columns), (DRAWS, n), generator=generator)
+    counts = torch.zeros(DRAWS, len(columns), dtype=torch.float64)
+    counts.scatter_add_(1, rows, torch.ones_like(rows, dtype=torch.float64))
+    return counts @ columns / n
+
+
+def _statistics(
+    mean: Tensor, square: Tensor, brightness: Tensor, power: Tensor, classes: Tensor | None = None
+) -> dict[str, Tensor]:
+    """Of means over pictures [sets, numbers]: what is compared."""
+    found = {
+        "mean of each channel": mean,
+        "standard deviation of each channel": (square - mean.square()).clamp(min=0).sqrt(),
+        "brightness": brightness,
+        "power spectrum, dB": 10 * torch.log10(power + 1e-6),
+    }
+    return found if classes is None else found | {"classes": classes}

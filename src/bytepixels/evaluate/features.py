@@ -1,0 +1,164 @@
+"""Pictures to feature vectors. Only Inception's Frechet distance is called FID; others name their features."""
+
+import hashlib
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..errors import InputError
+from ..randomness import seeded
+
+INCEPTION = "inception-2015-12-05"  # the TorchScript file that EDM's and StyleGAN's numbers are made with
+INCEPTION_DIMENSIONS = 2048
+PCA_SIDE, PCA_COMPONENTS = 32, 64
+
+
+class Features(Protocol):
+    """What turns pictures into vectors that can be compared."""
+
+    name: str
+    hash: str  # sha256 of the weights
+    resize: str  # what happens to the size of the pictures
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """uint8 [B, C, H, W] -> float32 [B, D]."""
+        ...
+
+    def probabilities(self, images: Tensor, features: Tensor) -> Tensor | None:
+        """[B, K] of the classes that the network knows; None where it knows none."""
+        ...
+
+
+def title(features: Features) -> str:
+    """What the Frechet distance of these features is called."""
+    return "FID" if features.name == "inception" else f"Frechet distance (features {features.name})"
+
+
+def rgb(images: Tensor) -> Tensor:
+    """uint8 [B, 1 to 4, H, W] -> [B, 3, H, W]: grey three times over, what is transparent on white."""
+    channels = images.shape[1]
+    if channels in (2, 4):
+        colour, alpha = images[:, :-1].float(), images[:, -1:].float() / 255
+        images = (colour * alpha + 255 * (1 - alpha)).round().to(torch.uint8)
+    return images if images.shape[1] == 3 else images.expand(-1, 3, -1, -1)
+
+
+def unit(images: Tensor) -> Tensor:
+    """uint8 -> float32 in -1..1."""
+    return images.float().div_(127.5).sub_(1)
+
+
+class RandomFeatures:
+    """Three convolutions with fixed random weights: mean and standard deviation of each of their channels.
+
+    They see colour, contrast and texture, know nothing of objects, need no download, and are the same everywhere: a
+    function of the seed and of the number of channels. Pictures keep their size.
+    """
+
+    widths = (24, 32, 40)
+
+    def __init__(self, channels: int, device: torch.device | str = "cpu", seed: int = 1):
+        generator = seeded(seed, channels)
+        fan_in = (channels, *self.widths)
+        shapes = [(out, before, 3, 3) for before, out in zip(fan_in, self.widths, strict=False)]
+        weights = [torch.randn(s, generator=generator) / (s[1] * 9 / 2) ** 0.5 for s in shapes]
+        self.name, self.resize = "random", "none"
+        self.hash = hashlib.sha256(b"".join(w.numpy().tobytes() for w in weights)).hexdigest()
+        self.weights = [w.to(device) for w in weights]
+
+    def __call__(self, images: Tensor) -> Tensor:
+        x, pooled = unit(images.to(self.weights[0].device)), []
+        for weight in self.weights:
+            x = F.leaky_relu(F.conv2d(F.pad(x, (1, 1, 1, 1), mode="replicate"), weight), 0.2)
+            pooled += [x.mean((2, 3)), x.std((2, 3), correction=0)]
+            x = F.avg_pool2d(x, 2, ceil_mode=True)
+        return torch.cat(pooled, 1)
+
+    def probabilities(self, images: Tensor, features: Tensor) -> Tensor | None:
+        return None
+
+
+class PixelFeatures:
+    """The first principal components of pixels, those of the data: layout and colour, in units of a pixel's -1..1."""
+
+    def __init__(self, images: np.ndarray, seed: int = 0):
+        """images: uint8 [N, C, H, W], those that the components are of; at least two."""
+        from sklearn.decomposition import PCA
+
+        if len(images) < 2:
+            raise InputError(f"the principal components of pixels need two or more pictures, got {len(images)}")
+        height, width = images.shape[2:]
+        scale = max(1, max(height, width) / PCA_SIDE)
+        self.size = max(1, round(height / scale)), max(1, round(width / scale))
+        self.name = "pixels"
+        self.resize = "none" if scale == 1 else f"area to {self.size[0]} x {self.size[1]}"
+        rows = self._flat(torch.from_numpy(np.array(images))).numpy()
+        count = min(PCA_COMPONENTS, *rows.shape)
+        found = PCA(count, svd_solver="randomized" if count < min(rows.shape) else "full", random_state=seed).fit(rows)
+        self.mean, self.basis = (
+            torch.from_numpy(array.astype(np.float32)) for array in (found.mean_, found.components_)
+        )
+        self.hash = hashlib.sha256(self.mean.numpy().tobytes() + self.basis.numpy().tobytes()).hexdigest()
+
+    def _flat(self, images: Tensor) -> Tensor:
+        return F.adaptive_avg_pool2d(unit(images.cpu()), self.size).flatten(1)
+
+    def __call__(self, images: Tensor) -> Tensor:
+        return (self._flat(images) - self.mean) @ self.basis.T
+
+    def probabilities(self, images: Tensor, features: Tensor) -> Tensor | None:
+        return None
+
+
+class ScriptFeatures:
+    """A TorchScript file: uint8 [B, 3, H, W] in 0..255 -> [B, D], or [B, D, 1, 1]; any resizing is its own affair.
+
+    One named inception-2015-12-05.pt is taken for the Inception of EDM's and StyleGAN's numbers; its hash is in every
+    record, so that nobody need take our word for it.
+    """
+
+    def __init__(self, path: Path, device: torch.device | str = "cpu"):
+        try:
+            self.hash = hashlib.sha256(path.read_bytes()).hexdigest()
+            self.network: Any = torch.jit.load(path, map_location=device).eval()
+        except (OSError, RuntimeError, ValueError) as error:
+            line = str(error).strip().split("\n")[0]
+            raise InputError(f"{path} is no TorchScript file that torch {torch.__version__} reads: {line}") from error
+        self.path, self.device = path, device
+        self.name, self.resize = ("inception" if path.stem == INCEPTION else path.stem), "the file's own"
+
+    def __call__(self, images: Tensor) -> Tensor:
+        wanted = {"return_features": True} if self.name == "inception" else {}
+        found = self._run(images, wanted)
+        if self.name == "inception" and found.shape[1] != INCEPTION_DIMENSIONS:
+            raise InputError(
+                f"{self.path} is not Inception: it has {found.shape[1]} features, not {INCEPTION_DIMENSIONS}"
+            )
+        return found
+
+    def probabilities(self, images: Tensor, features: Tensor) -> Tensor | None:
+        """Inception's, without the bias of its last layer, as the published scores are made."""
+        return self._run(images, {"no_output_bias": True}) if self.name == "inception" else None
+
+    def _run(self, images: Tensor, wanted: dict[str, bool]) -> Tensor:
+        try:
+            with torch.no_grad():
+                found = self.network(rgb(images).to(self.device), **wanted)
+        except RuntimeError as error:
+            shape, line = list(images.shape), str(error).strip().split("\n")[-1]
+            raise InputError(f"{self.path} cannot take uint8 pictures, 3 channels, of shape {shape}: {line}") from error
+        if not isinstance(found, Tensor) or len(found) != len(images):
+            raise InputError(f"{self.path} must return one vector for each picture")
+        return found.flatten(1).float().cpu()
+
+
+def state_hash(network: nn.Module) -> str:
+    """sha256 of a network's weights, by name."""
+    digest = hashlib.sha256()
+    for name, value in sorted(network.state_dict().items()):
+        digest.update(name.encode() + value.cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,121 @@
+"""Mean and covariance of features in float64, batch by batch, and the distance between the Gaussians that have them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..errors import InputError
+
+
+@dataclass(frozen=True)
+class Moments:
+    """What is left of n feature vectors: enough for their mean and covariance, and to be merged with others."""
+
+    n: int
+    mean: Tensor  # [D] float64
+    scatter: Tensor  # [D, D] float64, the sum of (x - mean) (x - mean)^T
+
+    @staticmethod
+    def of(features: Tensor) -> Moments:
+        """Of features [N, D], N at least 1. InputError for another shape and for values that are not finite."""
+        features = checked(features)
+        mean = features.mean(0)
+        centred = features - mean
+        return Moments(len(features), mean, centred.T @ centred)
+
+    def merge(self, other: Moments) -> Moments:
+        """Of both sets together (Chan, Golub & LeVeque 1983, eq. 2.1)."""
+        if self.mean.shape != other.mean.shape:
+            raise InputError(f"features of {len(self.mean)} and of {len(other.mean)} numbers cannot be compared")
+        n, shift = self.n + other.n, other.mean - self.mean
+        scatter = self.scatter + other.scatter + self.n * other.n / n * torch.outer(shift, shift)
+        return Moments(n, self.mean + other.n / n * shift, scatter)
+
+    @property
+    def covariance(self) -> Tensor:
+        """[D, D], over n - 1. InputError for one picture, which has none."""
+        if self.n < 2:
+            raise InputError(f"a covariance needs two or more pictures, got {self.n}")
+        return self.scatter / (self.n - 1)
+
+
+def merged(several: Iterable[Moments]) -> Moments:
+    """Of all of them together, at least one."""
+    first, *rest = several
+    for one in rest:
+        first = first.merge(one)
+    return first
+
+
+def frechet_distance(one: Moments, other: Moments) -> float:
+    """Squared 2-Wasserstein distance of the two Gaussians: |m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2)).
+
+    Heusel et al. 2017, eq. 6; with Inception's features it is called FID. tr (C1 C2)^(1/2) is the sum of the singular
+    values of R1^T R2, where C = R R^T: defined for singular covariances too, with nothing added to them.
+    """
+    if one.mean.shape != other.mean.shape:
+        raise InputError(f"features of {len(one.mean)} and of {len(other.mean)} numbers cannot be compared")
+    c1, c2 = one.covariance, other.covariance
+    shared = (
+        torch.linalg.svdvals(_root(c1).T @ _root(c2)).sum() if min(c1.trace(), c2.trace()) > 0 else c1.new_zeros(())
+    )
+    distance = (one.mean - other.mean).square().sum() + c1.trace() + c2.trace() - 2 * shared
+    return max(0.0, distance.item())
+
+
+def frechet_interval(parts: Sequence[Moments], reference: Moments) -> tuple[float, float]:
+    """The distance of all parts together from the reference, and half its 95% interval over other such samples.
+
+    By the jackknife. The reference is taken as it is; the bias that a small n has stays.
+    """
+    without = frechet_without(parts, reference)
+    return frechet_distance(merged(parts), reference), jackknife_interval(without)
+
+
+def frechet_without(parts: Sequence[Moments], reference: Moments) -> list[float]:
+    """The distance of all parts but one from the reference, for each part: what the jackknife is made of."""
+    if len(parts) < 2:
+        raise InputError(f"an interval needs two or more parts, got {len(parts)}")
+    return [frechet_distance(merged([*parts[:k], *parts[k + 1 :]]), reference) for k in range(len(parts))]
+
+
+def jackknife_interval(without: Sequence[float]) -> float:
+    """1.96 standard errors of a number, from its values with one of K equal parts left out (Efron 1982, chapter 3)."""
+    values = torch.tensor(without, dtype=torch.float64)
+    return 1.96 * ((len(values) - 1) * values.var(unbiased=False)).sqrt().item()
+
+
+def split_rows(n: int, count: int) -> list[slice]:
+    """0..n in `count` parts, fewer where n is smaller, that differ by one at most."""
+    count = min(n, count)
+    return [slice(k * n // count, (k + 1) * n // count) for k in range(count)]
+
+
+def checked(features: Tensor) -> Tensor:
+    """[N, D] in float64. InputError for another shape, for no pictures, and for values that are not finite."""
+    if features.ndim != 2 or not features.numel():
+        raise InputError(f"features must be [pictures, numbers], none of them 0, got {list(features.shape)}")
+    if not bool(features.isfinite().all()):
+        raise InputError("features must be finite: those of some picture are not")
+    return features.double()
+
+
+def too_few(n: int, dimensions: int) -> str | None:
+    """What is to be said of n pictures in so many dimensions; None where they are enough."""
+    if n > dimensions:
+        return None
+    return (
+        f"{n:,} pictures do not span the {dimensions:,} dimensions of these features: their covariance is singular "
+        f"and a Frechet distance from it is far too high"
+    )
+
+
+def _root(covariance: Tensor) -> Tensor:
+    """R [D, rank] with R R^T = covariance; what is below its rounding errors is taken as 0."""
+    values, vectors = torch.linalg.eigh(covariance)
+    kept = values > len(values) * torch.finfo(values.dtype).eps * values[-1]
+    return vectors[:, kept] * values[kept].sqrt()

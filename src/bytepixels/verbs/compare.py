@@ -1,0 +1,136 @@
+"""compare RUN: samplers x step counts on one checkpoint. Quality, evaluations and seconds, as a table and a plot."""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from torch import Tensor
+from tyro.conf import Positional, arg
+
+from ..build import best_device
+from ..errors import InputError, check_range
+from ..evaluate.distances import kernel_distance
+from ..evaluate.features import title
+from ..evaluate.moments import (
+    Moments,
+    frechet_distance,
+    frechet_without,
+    merged,
+    split_rows,
+    too_few,
+)
+from ..evaluate.quality import LEAST, PAIRS, PARTS
+from ..evaluate.reference import features_of
+from ..randomness import MAX_SEED
+from ..runs.config import SampleConfig
+from ..runs.directory import make_folder, open_run, provenance
+from ..runs.files import one_line
+from ..train.distributed import join, own_device
+from .comparerows import Row, plot, table
+from .quality import Painter, Yardstick, open_yardstick
+from .sample import chosen_settings, find_checkpoint, load_network
+
+STEPS = (5, 10, 20, 50)
+
+
+@dataclass(frozen=True)
+class Compare:
+    """How many steps does your model need, and by which sampler? Every pair draws the same seeds, and is measured by
+    its distance from the training pictures, beside held-out ones."""
+
+    run: Positional[Annotated[Path, arg(metavar="RUN")]]
+    """The run's directory. The plot goes to RUN/evaluate/compare.png, the numbers to RUN/eval.jsonl."""
+    samplers: tuple[str, ...] = ("ddim", "unipc_3")
+    """As for sample: ddpm, ddim, heun, dpmpp_2m, unipc_3, ..."""
+    steps: tuple[int, ...] | None = None
+    """Steps of each sampler; heun evaluates the network twice a step. Default: 5 10 20 50, those that the run has."""
+    n: Annotated[int, arg(aliases=["-n"])] = 256
+    """Samples of each pair."""
+    features: str = "random"
+    """As for evaluate."""
+    reference: int = 50_000
+    """Training pictures to compare with, at most."""
+    source: str | None = None
+    """Where the training pictures are now. Default: where they were."""
+    batch: int = 64
+    """Pictures at a time; it changes the speed, not the numbers."""
+    seed: int = 0
+    """Of the first sample."""
+    weights: Literal["ema", "model"] = "ema"
+    """ema (the average) or model (the raw weights)."""
+    checkpoint: str | None = None
+    """A checkpoint's name. Default: the newest."""
+    device: str = "auto"
+    """cpu, cuda, mps; auto takes the best there is."""
+
+    def __post_init__(self) -> None:
+        check_range("-n", self.n, LEAST)
+        check_range("--seed", self.seed, 0, MAX_SEED - self.n + 1)
+        check_range("--batch", self.batch, 1)
+        check_range("--reference", self.reference, LEAST)
+        for name, values in (("--samplers", self.samplers), ("--steps", STEPS if self.steps is None else self.steps)):
+            if not values or len(set(values)) < len(values):
+                raise InputError(f"{name} must be one or more, each once, got {' '.join(map(str, values)) or 'none'}")
+
+
+def compare(request: Compare) -> None:
+    """Draw with every pair, measure, print the table and keep what was found, also of a call that is interrupted."""
+    run, device = open_run(request.run), best_device(own_device(request.device))
+    most = run.config.process.timesteps if run.config.process.diffusion == "ddpm" else max(STEPS)
+    steps = sorted(request.steps or [n for n in STEPS if n <= most] or [most])
+    plan = [chosen_settings(run, {"sampler": s, "steps": n}) for s in request.samplers for n in steps]
+    checkpoint = find_checkpoint(run, request.checkpoint)
+    network = load_network(run, checkpoint, request.weights, device)
+    rows: list[Row] = []
+    with join(device) as world:
+        yardstick = open_yardstick(run, request.features, request.source, request.reference, world)
+        painter = Painter(run, checkpoint.name, network, device, world, yardstick.own.labels)
+        others, what = yardstick.others(request.n, request.seed)
+        floor = measured_row(others, yardstick, SampleConfig(), 0.0)
+        try:
+            for k, settings in enumerate(plan):
+                name = f"{k + 1} of {len(plan)}: {settings.sampler} {settings.steps}"
+                seeds = range(request.seed, request.seed + request.n)
+                images, took = painter.draw(settings, seeds, request.batch, math.inf, name)
+                rows.append(measured_row(images, yardstick, settings, took / request.n))
+        finally:
+            if rows and world.rank == 0:
+                keep(request, painter, yardstick, rows, floor, what)
+    print(*table(rows, floor, what, title(yardstick.features)), sep="\n")
+    if warning := too_few(request.n, len(yardstick.moments.mean)):
+        print(f"warning: {warning}")
+    if world.rank == 0:
+        make_folder(run.path / "evaluate", "RUN")
+        path = run.path / "evaluate" / "compare.png"
+        plot(rows, floor, what, title(yardstick.features), f"{run.path.name}, n = {request.n}", path)
+        print(path)
+
+
+def measured_row(images: Tensor, yardstick: Yardstick, settings: SampleConfig, seconds: float) -> Row:
+    """Both distances of uint8 [n, C, H, W]."""
+    vectors = features_of(yardstick.features, images).features
+    parts = [Moments.of(vectors[rows]) for rows in split_rows(len(vectors), PARTS)]
+    kernel = kernel_distance(vectors, yardstick.reference.features[:PAIRS])
+    value = frechet_distance(merged(parts), yardstick.moments)
+    return Row(settings, value, frechet_without(parts, yardstick.moments), kernel, seconds)
+
+
+def keep(request: Compare, painter: Painter, yardstick: Yardstick, rows: list[Row], floor: Row, what: str) -> None:
+    """One line of eval.jsonl."""
+    features, reference = yardstick.features, yardstick.reference
+    values = floor.record()
+    record = {
+        "kind": "compare",
+        "rows": [row.record() for row in rows],
+        "floor": {"of": what, "frechet": values["frechet"], "kernel": values["kernel"]},
+        "n": request.n,
+        "features": {"name": features.name, "sha256": features.hash, "resize": features.resize},
+        "reference": {"n": len(reference), "sha256": reference.hash, **yardstick.own.record()},
+        "seed": request.seed,
+        "checkpoint": painter.checkpoint,
+        "weights": request.weights,
+        "made_by": provenance(),
+    }
+    with open(painter.run.path / "eval.jsonl", "a", encoding="utf-8") as file:
+        file.write(one_line(record))

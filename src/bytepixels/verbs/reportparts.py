@@ -1,0 +1,210 @@
+"""What a report says of one run, section by section, and what it says of several side by side."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Sequence
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..evaluate.page import figure, folded, image, table, text
+from ..presets import PRESETS
+from ..runs.config import own_settings
+from .qualitycard import NAMES, how_far
+from .reportcharts import compare_charts, drift_charts, ladder_chart, noise_level_chart, training_charts
+
+if TYPE_CHECKING:
+    from .report import Story
+
+
+def sections(story: Story) -> Iterator[str]:
+    """All of one run."""
+    yield facts(story)
+    yield pictures(story)
+    yield quality(story)
+    yield curves(story)
+    yield settings(story)
+
+
+def facts(story: Story) -> str:
+    """What it is, in a table."""
+    run, (channels, height, width) = story.run, story.run.shape
+    classes = f", {len(run.classes)} classes" if run.classes else ""
+    budget = run.config.train.images
+    rows = [
+        (
+            "pictures",
+            f"{run.data['count']:,} of {run.data['source']}, {height} x {width}, channels {channels}{classes}",
+        ),
+        ("seen", f"{story.images:,} of {budget:,} pictures ({story.images / run.data['count']:.1f} epochs)"),
+        ("process", f"{run.config.process.diffusion}, predicts {run.config.process.prediction}"),
+        ("begun", f"{run.made_by[0].get('time', '?')}, commit {str(run.made_by[0].get('git_commit'))[:12]}"),
+    ]
+    lines = "".join(f'<tr><th scope="row">{escape(name)}</th><td>{escape(value)}</td></tr>' for name, value in rows)
+    return f'<div class="scroll"><table><tbody>{lines}</tbody></table></div>'
+
+
+def pictures(story: Story) -> str:
+    """Samples, their neighbours, the grids on the way, and the way out of the noise."""
+    run, parts = story.run, ["<h3>Samples</h3>"]
+    grids = sorted(run.samples.glob("images-*.png"))
+    samples = image(run.path / "evaluate" / "samples.png", "a grid of samples")
+    if samples:
+        parts.append(figure(samples, "What evaluate drew."))
+    elif grids:
+        parts.append(
+            figure(image(grids[-1], "a grid of samples"), "Drawn in training: raw weights left, average right.")
+        )
+    neighbours = image(run.path / "evaluate" / "neighbours.png", "samples above their nearest training pictures")
+    if neighbours:
+        said = (
+            "Top: the samples nearest to the training pictures. Below each: its nearest one by pixels, and by features."
+        )
+        parts += ["<h3>Nearest training pictures</h3>", f'<div class="scroll">{figure(neighbours, said)}</div>']
+    else:
+        parts.append(text(f"Not measured yet: bytepixels evaluate {shlex.quote(str(run.path))}", "soft"))
+    if story.strip is not None:
+        strip = figure(image(story.strip, "states from noise to picture"), "From pure noise, left, to a sample, right.")
+        parts += ["<h3>Out of the noise</h3>", f'<div class="scroll">{strip}</div>']
+    if grids:
+        shown = "".join(figure(image(one, "samples in training"), _seen(one)) for one in grids)
+        parts += ["<h3>Over time</h3>", f'<div class="strip" tabindex="0">{shown}</div>']
+    return "".join(parts)
+
+
+def _seen(grid: Path) -> str:
+    number = grid.stem.removeprefix("images-")
+    return f"{int(number):,} pictures seen: raw weights left, average right" if number.isdecimal() else grid.stem
+
+
+def quality(story: Story) -> str:
+    """Distances, copies, drift, and how many steps it needs."""
+    parts, record, compare = [], story.latest("quality"), story.latest("compare")
+    if record is not None:
+        name = frechet_name(record)
+        parts += ["<h3>How good</h3>", _distances(record, name), '<div class="tiles">']
+        parts += [ladder_chart(record, name), *drift_charts(record), "</div>", *_verdicts(record)]
+    if compare is not None:
+        parts += ["<h3>How many steps</h3>", '<div class="tiles">', *compare_charts(compare, frechet_name(compare))]
+        parts += ["</div>", _steps(compare)]
+    return "".join(parts)
+
+
+def frechet_name(record: dict[str, Any]) -> str:
+    """What the Frechet distance of a record is called: of Inception's features alone it is FID."""
+    name = record["features"]["name"]
+    return "FID" if name == "inception" else f"Frechet distance ({name})"
+
+
+def _distances(record: dict[str, Any], name: str) -> str:
+    own, floor = record["measures"], record["floor"]["measures"]
+    known = [(key, words) for key, words in ({"frechet": name} | NAMES).items() if key in own]
+    rows = [(words, number(own[key]), number(floor[key])) for key, words in known]
+    reference, features = record["reference"], record["features"]
+    caption = (
+        f"{record['n']:,} samples of {record['checkpoint']} ({record['sampler']}, {record['steps']} steps) against "
+        f"{reference['n']:,} pictures of split {reference['split']}; features {features['name']} "
+        f"{features['sha256'][:12]}; floor: {record['floor']['of']}"
+    )
+    warning = text(record["warning"], "warning") if record.get("warning") else ""
+    return text(how_far(record)) + warning + table(["", "samples", "floor"], rows, caption)
+
+
+def _verdicts(record: dict[str, Any]) -> Iterator[str]:
+    """Copies and drift, in sentences."""
+    for by, sets in record["copies"].items():
+        samples, more = sets["samples"], sets["more_than_held_out"]
+        words = {None: "nothing to compare with", True: "it copies", False: "no sign of copying"}[more]
+        others = "" if more is None else f"; of held-out pictures {100 * sets['held_out']['rate']:.1f}%"
+        control = f"of a copyist's {100 * sets['copyist']['rate']:.0f}%"
+        rate = f"{100 * samples['rate']:.1f}% ± {100 * samples['interval']:.1f}% of {samples['n']:,} samples"
+        yield text(f"Copies by {by}: {rate}{others}; {control}: {words}.", "warning" if more else "")
+    for one in record["drift"]:
+        outside = len(one["outside"])
+        if outside:
+            yield text(
+                f"Drift of {one['name']}: {outside} of {len(one['data'])} numbers leave their interval.", "warning"
+            )
+    channels = [one for one in record["drift"] if "channel" in one["name"]]
+    rows = [
+        (f"{one['name']} {k + 1}", f"{sample:.2f}", f"{data:.2f} ± {half:.2f}")
+        for one in channels
+        for k, (sample, data, half) in enumerate(zip(one["samples"], one["data"], one["half"], strict=True))
+    ]
+    yield table(["grey levels", "samples", "data"], rows)
+
+
+def _steps(record: dict[str, Any]) -> str:
+    rows = []
+    for row in record["rows"]:
+        costs = f"{row['evaluations']}", f"{row['seconds_per_picture']:.3g}"
+        rows.append((f"{row['sampler']}, {row['steps']} steps", *costs, number(row["frechet"]), number(row["kernel"])))
+    head = ["", "evaluations", "seconds each", frechet_name(record), "kernel distance"]
+    return table(head, rows, f"{record['n']:,} samples each, of the same seeds; {record['checkpoint']}")
+
+
+def number(one: dict[str, Any]) -> str:
+    """A value with its interval."""
+    if one["value"] is None:
+        return "-"
+    return f"{one['value']:.4g}" + ("" if one["interval"] is None else f" ± {one['interval']:.2g}")
+
+
+def curves(story: Story) -> str:
+    """Training, and the loss at every noise level."""
+    loss = story.latest("loss")
+    charts = ([noise_level_chart(loss)] if loss else []) + training_charts({"this run": story.log})
+    hint = f"Loss per noise level: bytepixels evaluate {shlex.quote(str(story.run.path))} --loss"
+    return f'<h3>Curves</h3><div class="tiles">{"".join(charts)}</div>' + ("" if loss else text(hint, "soft"))
+
+
+def settings(story: Story) -> str:
+    """The config, and the commands that repeat what is here."""
+    run, preset = story.run, PRESETS.get(story.run.config.preset)
+    own = own_settings(run.config, preset()) if preset else []
+    path = shlex.quote(str(run.path))
+    commands = [
+        f"bytepixels train {shlex.quote(run.data['source'])} --preset {run.config.preset} {' '.join(own)} --run {path}"
+    ]
+    commands.append(f"bytepixels sample {path} -n 64")
+    record, compare = story.latest("quality"), story.latest("compare")
+    if record is not None:
+        names = {
+            "-n": "n",
+            "--features": "asked_features",
+            "--seed": "seed",
+            "--sampler": "sampler",
+            "--steps": "steps",
+        }
+        asked = {flag: record.get(name) for flag, name in (names | {"--checkpoint": "checkpoint"}).items()}
+        flags = (f"{flag} {shlex.quote(str(value))}" for flag, value in asked.items() if value is not None)
+        commands.append(f"bytepixels evaluate {path} {' '.join(flags)}")
+    if compare is not None:
+        commands.append(f"bytepixels compare {path} -n {compare['n']} --checkpoint {compare['checkpoint']}")
+    rows = [
+        (f"{part}.{name}" if part else name, str(value))
+        for part, inner in run.config.to_dict().items()
+        for name, value in (inner.items() if isinstance(inner, dict) else [(part, inner)])
+    ]
+    return (
+        "<h3>To repeat it</h3><pre>"
+        + escape("\n".join(commands))
+        + "</pre>"
+        + folded("All settings", table(["setting", "value"], rows))
+    )
+
+
+def compared(stories: Sequence[Story]) -> str:
+    """One column a run."""
+    rows: list[list[str]] = [["pictures seen", *(f"{one.images:,}" for one in stories)]]
+    rows.append(["loss, last", *(f"{one.log[-1]['loss']:.4f}" if one.log else "-" for one in stories)])
+    found = [one.latest("quality") for one in stories]
+    for key, words in ({"frechet": "Frechet distance"} | NAMES).items():
+        cells = [number(one["measures"][key]) if one and key in one["measures"] else "-" for one in found]
+        if any(cell != "-" for cell in cells):
+            rows.append([words, *cells])
+    rows.append(["features", *(f"{one['features']['name']}, n = {one['n']:,}" if one else "-" for one in found)])
+    ways = {(one["features"]["sha256"], one["reference"]["sha256"], one["n"]) for one in found if one}
+    warned = "These distances are not comparable: features, reference or n differ."
+    return table(["", *(one.name for one in stories)], rows) + (text(warned, "warning") if len(ways) > 1 else "")

@@ -1,0 +1,83 @@
+"""compare RUN: the same seeds for every pair, what is counted, and what is refused before anything is drawn."""
+
+import json
+
+import pytest
+
+from bytepixels.runs.config import SampleConfig
+from bytepixels.verbs.comparerows import Row, as_good, table
+
+from .test_quality import lines
+from .tiny import cli, picture, plain, words
+
+
+def test_every_pair_is_measured_and_said(run, capsys):
+    flags = words("--samplers ddim heun --steps 6 2 -n 24 --batch 16")
+    assert cli("compare", run, *flags) == 0
+    said = plain(capsys.readouterr().out)
+    line = lines(run)[-1]
+    assert line["kind"] == "compare"
+    assert [(row["sampler"], row["steps"], row["evaluations"]) for row in line["rows"]] == [
+        ("ddim", 2, 2),
+        ("ddim", 6, 6),
+        ("heun", 2, 3),
+        ("heun", 6, 11),
+    ]
+    assert all(row["frechet"]["interval"] > 0 and row["seconds_per_picture"] > 0 for row in line["rows"])
+    assert line["floor"]["frechet"]["value"] < min(row["frechet"]["value"] for row in line["rows"])
+    assert "24 held-out pictures" in said
+    assert "24 pictures do not span the 192 dimensions" in said
+    assert picture(run / "evaluate" / "compare.png").shape[0] > 300
+    assert cli("evaluate", run, "-n", 24, "--sampler", "ddim", "--steps", 6) == 0
+    alone = lines(run)[-1]
+    assert alone["frechet_distance"] == pytest.approx(line["rows"][1]["frechet"]["value"], rel=1e-4)
+
+
+def row(sampler, steps, frechet, without):
+    return Row(SampleConfig(sampler, steps), frechet, without, (0.0, 0.0), 0.1)
+
+
+def test_as_good_is_judged_by_differences_on_the_same_seeds():
+    """Both spread by the same seeds: a difference that is the same in every part is one, however wide the intervals."""
+    best = row("ddim", 50, 10.0, [8.0, 12.0] * 5)
+    worse = row("ddim", 5, 10.5, [8.5, 12.5] * 5)
+    alike = row("ddim", 10, 10.5, [12.0, 9.0] * 5)
+    assert worse.interval > 1
+    assert not as_good(worse, best)
+    assert as_good(alike, best)
+    last = list(table([best, worse, alike], best, "held out", "FID"))[-1]
+    assert "Best: ddim with 50 evaluations" in last
+    assert "ddim with 10 evaluations, 5 times fewer" in last
+
+
+def test_what_was_measured_before_an_interruption_is_kept(run, monkeypatch):
+    from bytepixels.verbs.quality import Painter
+
+    draw, calls = Painter.draw, []
+
+    def interrupted(self, *rest):
+        calls.append(rest)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return draw(self, *rest)
+
+    monkeypatch.setattr(Painter, "draw", interrupted)
+    assert cli("compare", run, *words("--samplers ddim --steps 2 3 4 -n 16")) == 130
+    assert [one["steps"] for one in lines(run)[-1]["rows"]] == [2]
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        ("--samplers dimm", "did you mean 'ddim'"),
+        ("--steps 5 21", "steps must be in 1..20, got 21"),
+        ("--steps 5 5", "--steps must be one or more, each once, got 5 5"),
+        ("-n 3", "-n must be at least 16, got 3"),
+        ("--features x", "--features must be random"),
+    ],
+)
+def test_what_is_refused(run, capsys, flags, sentence):
+    before = json.dumps(lines(run))
+    assert cli("compare", run, *words(flags)) == 2
+    assert sentence in plain(capsys.readouterr().err)
+    assert json.dumps(lines(run)) == before

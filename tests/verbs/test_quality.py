@@ -1,0 +1,149 @@
+"""evaluate RUN and evaluate train-features from the command line: the card, the record, the budget, what is refused."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from bytepixels.data import pack
+from bytepixels.evaluate.features import RandomFeatures
+from bytepixels.evaluate.moments import Moments, frechet_distance
+
+from .tiny import cli, picture, plain, snapshot, words
+
+
+def lines(run):
+    path = run / "eval.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def measured(run, *flags):
+    before = len(lines(run))
+    assert cli("evaluate", run, *flags) == 0
+    (line,) = lines(run)[before:]
+    return line
+
+
+def test_the_record_says_all_that_a_number_needs(run, source, capsys):
+    line = measured(run, "-n", 40, "--seed", 5)
+    capsys.readouterr()
+    assert line["kind"] == "quality"
+    assert (line["n"], line["seed"], line["sampler"], line["steps"], line["evaluations"]) == (40, 5, "ddim", 3, 3)
+    assert (line["checkpoint"], line["weights"]) == ("step-00000020", "ema")
+    assert line["made_by"].keys() >= {"git_commit", "torch"}
+    assert line["features"] == {"name": "random", "sha256": RandomFeatures(1).hash, "resize": "none"}
+    reference = line["reference"]
+    assert (reference["n"], reference["source"], reference["split"]) == (600, str(source), "train")
+    assert len(reference["sha256"]) == 64
+    assert line["frechet_distance"] == line["measures"]["frechet"]["value"]
+    assert line["measures"]["frechet"]["interval"] > 0
+    assert "40 pictures do not span the 192 dimensions" in line["warning"]
+
+
+def test_the_numbers_are_those_of_the_pictures_that_sample_draws(run, source, tmp_path, monkeypatch):
+    """Drawn again by `sample`, one label at a time, and measured by hand."""
+    monkeypatch.setattr(
+        "bytepixels.verbs.quality.Painter._label_rows", lambda self, count, seed: self_rows(self, 7, count)
+    )
+    line = measured(run, "-n", 20, "--batch", 8)
+    assert cli("sample", run, "-n", 20, "--label", 7, "--out", tmp_path / "drawn") == 0
+    images = torch.stack(
+        [torch.from_numpy(picture(tmp_path / "drawn" / f"seed-{k}.png").copy())[None] for k in range(20)]
+    )
+    features, own = RandomFeatures(1), torch.from_numpy(np.array(pack(source).images))
+    moments = [Moments.of(features(x)) for x in (images, own)]
+    assert line["frechet_distance"] == pytest.approx(frechet_distance(*moments), rel=1e-5)
+    assert cli("evaluate", run, "-n", 20) == 0
+    assert lines(run)[-1]["frechet_distance"] == pytest.approx(line["frechet_distance"], rel=1e-4)  # at any batch size
+
+
+def self_rows(painter, label, count):
+    """Rows of training pictures of one class."""
+    return (painter.labels == label).nonzero().flatten()[:1].expand(count)
+
+
+def test_a_bad_model_is_above_its_floor_and_the_card_says_so(run, capsys):
+    line = measured(run, "-n", 100, "--features", "pixels")
+    said = plain(capsys.readouterr().out)
+    assert line["measures"]["frechet"]["value"] > 3 * line["floor"]["measures"]["frechet"]["value"]
+    assert line["floor"]["of"] == "100 held-out pictures"
+    assert "Frechet distance (features pixels)" in said
+    assert "FID" not in said
+    assert "of a copyist's" in said
+    assert "warning: drift of" in said
+    copies = line["copies"]["pixels"]
+    assert copies["copyist"]["rate"] > 0.9
+    assert copies["held_out"]["rate"] < 0.05
+    assert copies["more_than_held_out"] is False
+    assert picture(run / "evaluate" / "neighbours.png").shape[0] > 3 * 64
+    assert picture(run / "evaluate" / "samples.png").size
+
+
+def test_own_features_are_trained_and_used_and_know_the_classes(run, source, tmp_path, capsys):
+    folder = tmp_path / "my-features"
+    flags = words("--epochs 4 --width 8 --batch 50 --device cpu")
+    assert cli("evaluate", "train-features", source, *flags, "--out", folder) == 0
+    said = plain(capsys.readouterr().out)
+    notes = json.loads((folder / "features.json").read_text())
+    assert notes["held_out_accuracy"] > 0.8
+    assert (notes["n"], notes["held_out"], notes["epochs"]) == (200, "split test", 4)
+    assert f"{100 * notes['held_out_accuracy']:.2f}%" in said
+    line = measured(run, "-n", 40, "--features", folder)
+    assert line["features"] == {"name": "my-features", "sha256": notes["hash"], "resize": "bilinear to 8 x 8"}
+    assert [one["name"] for one in line["drift"]][-1] == "classes"
+    first = snapshot(folder)
+    assert cli("evaluate", "train-features", source, *flags, "--out", folder) == 0
+    assert snapshot(folder)["features.safetensors"] == first["features.safetensors"]
+
+
+def test_the_budget_ends_the_drawing_not_the_measuring(run, monkeypatch, capsys):
+    line = measured(run, "-n", 1000, "--batch", 16, "--budget", "0.001s")
+    assert line["n"] == 16
+    assert "the budget of 0.001s was over after 16 of 1,000 samples" in plain(capsys.readouterr().out)
+
+
+def test_the_reference_is_kept_and_another_sampler_is_said(run, monkeypatch):
+    first = measured(run, "-n", 20)
+    monkeypatch.setattr("bytepixels.evaluate.reference.features_of", None)  # the reference is not made anew
+    again = measured(run, "-n", 20, "--sampler", "heun", "--steps", 4, "--guidance", 2)
+    assert (again["sampler"], again["steps"], again["evaluations"], again["guidance"]) == ("heun", 4, 14, 2)
+    assert again["reference"]["sha256"] == first["reference"]["sha256"]
+    assert again["frechet_distance"] != first["frechet_distance"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        ("-n 15", "-n must be at least 16, got 15"),
+        ("--budget soon", "--budget must be a time such as 90s, 10m or 2h, got 'soon'"),
+        ("--budget 0m", "--budget must be a time"),
+        ("--features nothing", "--features must be random, pixels, a folder of evaluate train-features"),
+        ("--features inception", "no checksum of inception-2015-12-05.pt is published"),
+        ("--steps 21", "steps must be in 1..20, got 21"),
+        ("--sampler dimm", "did you mean 'ddim'"),
+        ("--checkpoint step-1", "--checkpoint must be one of step-00000020"),
+        ("--source nowhere", "'nowhere' is no file"),
+        ("--probes 3", "--probes"),
+    ],
+)
+def test_what_is_refused(run, capsys, flags, sentence):
+    before = lines(run)
+    assert cli("evaluate", run, *words(flags)) == 2
+    assert sentence in plain(capsys.readouterr().err)
+    assert lines(run) == before
+
+
+@pytest.mark.parametrize(
+    ("arrays", "flags", "sentence"),
+    [
+        ({"labels": np.zeros(40, int)}, "", "has 1 classes: features are learnt from 2 or more"),
+        ({}, "", "has 0 classes"),
+        ({"labels": np.arange(40)}, "", "has 40 pictures of 40 classes: too few"),
+        ({"labels": np.arange(40) % 2}, "--epochs 0", "--epochs must be at least 1, got 0"),
+    ],
+)
+def test_features_that_cannot_be_learnt(tmp_path, capsys, arrays, flags, sentence):
+    np.savez(tmp_path / "x.npz", images=np.zeros((40, 8, 8), np.uint8), **arrays)
+    assert cli("evaluate", "train-features", tmp_path / "x.npz", "--out", tmp_path / "f", *words(flags)) == 2
+    assert sentence in plain(capsys.readouterr().err)

@@ -1,0 +1,151 @@
+"""report RUN: one file that fetches nothing, says what was measured, and survives what is missing or hostile."""
+
+import json
+import shutil
+from html.parser import HTMLParser
+
+import pytest
+
+from bytepixels.runs.files import read_sealed, write_sealed
+
+from .tiny import cli, plain, snapshot, train, words
+
+VOID = {"meta", "link", "img", "line", "circle", "polyline", "polygon", "br"}
+
+
+class Reader(HTMLParser):
+    """The text of a page, its tags and attributes; fails where tags do not match."""
+
+    def __init__(self, page):
+        super().__init__()
+        self.open, self.attributes, self.tags, self.words = [], [], [], []
+        self.feed(page)
+        assert self.open == []
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append(tag)
+        self.attributes += attributes
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        if tag not in VOID:
+            assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if "style" not in self.open:
+            self.words.append(data)
+
+    @property
+    def text(self):
+        return " ".join(" ".join(self.words).split())
+
+
+def report(*runs, flags=()):
+    assert cli("report", *runs, *flags) == 0
+    path = runs[0] / "report.html"
+    return Reader(path.read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def measured(run):
+    """The small run with everything measured, and grids on the way."""
+    assert cli("evaluate", run, "-n", 40) == 0
+    assert cli("evaluate", run, "--loss", "-n", 20) == 0
+    assert cli("compare", run, *words("--steps 2 4 --samplers ddim -n 20")) == 0
+    shutil.copy(run / "evaluate" / "samples.png", run / "samples" / "images-000000320.png")
+    return run
+
+
+def test_the_file_fetches_nothing(measured):
+    page = report(measured)
+    assert "script" not in page.tags
+    for name, value in page.attributes:
+        assert name not in ("srcset", "action", "poster")
+        assert not name.startswith("on")
+        if name in ("src", "href"):
+            assert value.startswith(("data:", "#"))
+    raw = (measured / "report.html").read_text()
+    assert "url(" not in raw
+    assert "@import" not in raw
+    assert "default-src 'none'" in raw
+    assert "viewport" in raw
+    assert "prefers-color-scheme: dark" in raw
+
+
+def test_it_says_what_was_measured(measured):
+    page = report(measured)
+    lines = [json.loads(line) for line in (measured / "eval.jsonl").read_text().splitlines()]
+    quality = next(one for one in reversed(lines) if one["kind"] == "quality")
+    assert f"{quality['frechet_distance']:.4g}" in page.text
+    assert quality["reference"]["source"] in page.text
+    for heading in (
+        "Samples",
+        "Nearest training pictures",
+        "Out of the noise",
+        "Over time",
+        "How good",
+        "How many steps",
+    ):
+        assert heading in page.text
+    for chart in ("Training loss", "Error at every noise level", "Brightness", "Power spectrum, dB", "Learning rate"):
+        assert chart in page.text
+    assert "FID" not in page.text
+    assert "bytepixels train" in page.text
+    assert f"bytepixels evaluate {measured} -n 40 --features random --seed 0 --sampler ddim --steps 3" in page.text
+    assert page.tags.count("svg") == 1 + 2 + 2 + 1 + 4  # ladder, drift, compare, loss by level, training
+    assert page.tags.count("img") == 4  # samples, neighbours, the strip, a grid on the way
+    assert all(value for name, value in page.attributes if name == "alt")
+
+
+def test_a_run_of_which_nothing_is_known_has_a_report(tmp_path):
+    assert train(tmp_path / "bare", steps=1) == 0
+    page = report(tmp_path / "bare", flags=["--strip", 0])
+    assert "Not measured yet: bytepixels evaluate" in page.text
+    assert page.tags.count("img") == 0
+    (tmp_path / "bare" / "log.jsonl").unlink()
+    (tmp_path / "bare" / "eval.jsonl").write_text('{"kind": "bits"}\nno json\n[]\n')
+    report(tmp_path / "bare")
+
+
+def test_two_runs_side_by_side(measured, tmp_path, capsys):
+    other = tmp_path / "other"
+    shutil.copytree(measured, other)
+    assert cli("evaluate", other, "-n", 24) == 0
+    page = report(measured, other, flags=["--out", measured / "report.html"])
+    assert "Side by side" in page.text
+    assert "These distances are not comparable" in page.text
+    assert page.tags.count("svg") == 4 + 2 * 10
+    ids = [value for name, value in page.attributes if name == "id"]
+    assert len(set(ids)) == len(ids)
+    assert {value for name, value in page.attributes if name == "href" and value[0] == "#"} == {"#run-0", "#run-1"}
+
+
+def test_names_from_outside_are_only_ever_text(measured, tmp_path):
+    hostile = tmp_path / "<img src=x onerror=alert(1)>"
+    shutil.copytree(measured, hostile)
+    saved = read_sealed(hostile / "config.json", "id")
+    saved["data"]["source"] = "</pre><script>alert(1)</script>"
+    write_sealed(hostile / "config.json", saved)
+    page = report(hostile, flags=["--strip", 0])
+    assert "script" not in page.tags
+    assert not any(name.startswith("on") for name, _ in page.attributes)
+    assert "</pre><script>alert(1)</script>" in page.text
+
+
+def test_nothing_of_the_run_changes_but_the_report(measured):
+    (measured / "report.html").unlink(missing_ok=True)
+    before = snapshot(measured)
+    report(measured)
+    after = snapshot(measured)
+    assert after.pop("report.html")
+    assert after == before
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [("nowhere", "nowhere is not a run"), ("--strip 65", "--strip must be in 0..64, got 65")],
+)
+def test_what_is_refused(measured, capsys, flags, sentence):
+    assert cli("report", measured, *words(flags)) == 2
+    assert sentence in plain(capsys.readouterr().err)
