@@ -20,13 +20,14 @@ from ..randomness import LABELS, seeded
 from ..runs.config import SampleConfig
 from ..runs.directory import Run, open_run, provenance
 from ..runs.files import one_line
+from ..runs.quantities import seconds_of
 from ..samplers import TWICE
 from ..train.distributed import World, join, own_device
 from .copying import Copying, look_for_copies, picture_neighbours
 from .heldout import PictureSet, held_out_set, training_set
 from .openfeatures import open_features
 from .qualitycard import card
-from .qualityflags import Quality, seconds
+from .qualityflags import Quality
 from .sample import chosen_settings, draw_pictures, draw_together, find_checkpoint, load_network
 
 
@@ -96,7 +97,7 @@ def evaluate_quality(request: Quality) -> None:
         yardstick = open_yardstick(run, request.features, request.source, request.reference, world)
         painter = Painter(run, checkpoint.name, network, device, world, yardstick.own.labels)
         seeds = range(request.seed, request.seed + request.n)
-        images, took = painter.draw(settings, seeds, request.batch, seconds(request.budget))
+        images, took = painter.draw(settings, seeds, request.batch, seconds_of(request.budget))
         if world.rank > 0:
             return
         if len(images) < request.n:

@@ -1,17 +1,15 @@
 """The flags of evaluate RUN without --bits and --loss: how good its samples are."""
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from ..errors import InputError, check_range
+from ..errors import check_range
 from ..evaluate.quality import LEAST
 from ..randomness import MAX_SEED
-
-UNITS = {"s": 1, "m": 60, "h": 3600, "": 1}
+from ..runs.quantities import seconds_of
 
 
 @dataclass(frozen=True)
@@ -59,18 +57,10 @@ class Quality:
         check_range("--seed", self.seed, 0, MAX_SEED - self.n + 1)
         check_range("--batch", self.batch, 1)
         check_range("--reference", self.reference, LEAST)
-        seconds(self.budget)
+        seconds_of(self.budget)
 
     @property
     def sampling(self) -> dict[str, str | int | float]:
         """The settings that replace the run's own."""
         asked = {"sampler": self.sampler, "steps": self.steps, "guidance": self.guidance}
         return {name: value for name, value in asked.items() if value is not None}
-
-
-def seconds(budget: str) -> float:
-    """ "10m" -> 600. InputError for what is no time above 0."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smh]?)", budget.strip())
-    if not found or float(found[1]) <= 0:
-        raise InputError(f"--budget must be a time such as 90s, 10m or 2h, got {budget!r}")
-    return float(found[1]) * UNITS[found[2]]
