@@ -172,6 +172,8 @@ class TrainConfig:
     """Share of the pictures trained without their label, for guidance."""
     precision: Precision = "auto"
     """Arithmetic of the network. auto: bf16 where the hardware multiplies it, else float32."""
+    compile: Literal["auto", "yes", "no"] = "auto"
+    """Compile the network for training. auto: no on a CPU, else where the budget pays for it by measured times."""
     device: str = "auto"
     """cpu, cuda, cuda:1, mps; auto takes the best there is."""
     seed: int = 0
@@ -201,6 +203,7 @@ class TrainConfig:
         if not 0 < self.lr < 1:
             raise InputError(f"--lr must be between 0 and 1, got {self.lr}")
         check_choice("--lr-decay", self.lr_decay, ("none", "cosine", "linear"))
+        check_choice("--compile", self.compile, ("auto", "yes", "no"))
         check_choice("--precision", self.precision, ("auto", "float32", "bf16"))
 
 
@@ -288,10 +291,10 @@ def check_steps(sample: SampleConfig, process: ProcessConfig) -> None:
         raise InputError("--reverse-variance learned needs a run that was trained with --variance learned")
 
 
-# What may change when a run goes on: its budget (which a decaying learning rate follows), its device, and how it is
-# watched. Nothing else, so that its curve is that of one experiment.
+# What may change when a run goes on: its budget (which a decaying learning rate follows), its device and whether it is
+# compiled for it, and how it is watched. Nothing else, so that its curve is that of one experiment.
 WATCHING = {"checkpoint_minutes", "keep", "previews", "preview_pictures", "log_seconds", "tensorboard", "strict"}
-MUTABLE = {"images", "device"} | WATCHING
+MUTABLE = {"images", "device", "compile"} | WATCHING
 
 
 def changed_settings(old: Config, new: Config) -> list[str]:
