@@ -180,6 +180,8 @@ class TrainConfig:
     """Share of the pictures trained without their label, for guidance."""
     precision: Precision = "auto"
     """Arithmetic of the network. auto: bf16 where the hardware multiplies it, else float32."""
+    compile: Literal["auto", "yes", "no"] = "auto"
+    """Compile the network for training. auto: no on a CPU, else where the budget pays for it by measured times."""
     device: str = "auto"
     """cpu, cuda, cuda:1, mps; auto takes the best there is."""
     shard: bool = False
@@ -221,6 +223,9 @@ class TrainConfig:
             seconds_of(self.budget)
             if self.epochs is not None:
                 raise InputError(f"--epochs {self.epochs:g} and --budget {self.budget} exclude each other")
+        check_choice("--compile", self.compile, ("auto", "yes", "no"))
+        if self.shard and self.compile == "yes":
+            raise InputError("--compile yes does not go with --shard")
         check_choice("--precision", self.precision, ("auto", "float32", "bf16"))
 
 
@@ -308,11 +313,11 @@ def check_steps(sample: SampleConfig, process: ProcessConfig) -> None:
         raise InputError("--reverse-variance learned needs a run that was trained with --variance learned")
 
 
-# What may change when a run goes on: its budget (which a decaying learning rate follows), its devices and how much of a
-# batch they hold at a time, what becomes of a loss that is not finite, and how it is watched. Nothing else, so that
-# its curve is that of one experiment.
+# What may change when a run goes on: its budget (which a decaying learning rate follows), its devices, how much of a
+# batch they hold at a time and what is compiled for them, what becomes of a loss that is not finite, and how it is
+# watched. Nothing else, so that its curve is that of one experiment.
 WATCHING = {"checkpoint_minutes", "keep", "previews", "preview_pictures", "log_seconds", "tensorboard", "strict"}
-MUTABLE = {"images", "epochs", "budget", "device", "shard", "micro_batch", "on_nonfinite"} | WATCHING
+MUTABLE = {"images", "epochs", "budget", "device", "shard", "compile", "micro_batch", "on_nonfinite"} | WATCHING
 
 
 def changed_settings(old: Config, new: Config) -> list[str]:

@@ -66,7 +66,8 @@ class TrainState:
         world.shard(model, ema)
         kind = torch.optim.AdamW if config.weight_decay else torch.optim.Adam
         optimizer = kind(model.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True)
-        return cls(model, ema, optimizer, world.wrapped(model), memory, world)
+        called: Any = torch.compile(model, dynamic=False) if config.compile == "yes" else model
+        return cls(model, ema, optimizer, world.wrapped(called), memory, world)
 
     def tensors(self) -> dict[str, dict[str, Tensor]]:
         """What a checkpoint holds: file -> name -> tensor."""

@@ -21,6 +21,7 @@ from ..runs.files import reason, remove
 from ..runs.lock import RunLock
 from ..signals import Stop, stop_on_signals
 from ..train.distributed import World, join, own_device
+from .compiling import choose_compile
 from .nonfinite import TrainingError
 from .profiling import check_profile, profile_steps
 from .trainer import Trainer
@@ -146,6 +147,7 @@ def pack_with_progress(source: str, data: DataConfig) -> Packed:
 def prepare_run(packed: Packed, source: str, config: Config, path: Path, device: torch.device) -> Run:
     """A new run, not yet written, or the one that is there once its pictures and settings are seen to be the same."""
     asked, config = config.data, resolved(config, packed, device)
+    config = replace(config, train=replace(config.train, compile=choose_compile(config, packed, device)))
     if config.sample.guidance != 1 and not packed.classes:
         raise InputError(f"--guidance {config.sample.guidance:g} needs class labels, and {source} has none")
     data = {"source": source, "count": len(packed), "classes": list(packed.classes), "sha256": packed.meta["sha256"]}

@@ -1,0 +1,114 @@
+"""--compile: whether a training's network is compiled. "auto" is decided from measured times, and said in one line."""
+
+import time
+from collections.abc import Callable
+from typing import Literal, NamedTuple
+
+import torch
+
+from ..build import build_draw, build_loss, build_network, build_process
+from ..codec import PixelCodec
+from ..data import Packed
+from ..data.batches import Batches
+from ..progress import duration
+from ..rate import wait_for
+from ..runs.config import Config
+from ..train.loop import total_steps
+from .memory import is_out_of_memory
+
+LEAST = 1200.0  # seconds of training as it is, below which compiling is not tried: that takes a minute or more itself
+TRIALS = 3
+
+
+class Times(NamedTuple):
+    """In seconds: compiling (the first step included), and a step's forward and backward pass with it and without."""
+
+    compiling: float
+    compiled: float
+    plain: float
+
+    def saved(self, steps: int) -> float:
+        """Over that many steps; negative where it costs more than it gives."""
+        return steps * (self.plain - self.compiled) - self.compiling
+
+
+def choose_compile(config: Config, packed: Packed, device: torch.device) -> Literal["yes", "no"]:
+    """What --compile comes to here. On a CPU "auto" is no: measured, compiling gives -7% to +5% there (RESULTS.md)."""
+    asked = config.train.compile
+    if asked == "no" or (asked == "auto" and (device.type == "cpu" or config.train.shard)):
+        return "no"
+    if (lacking := what_lacks(device)) is not None:
+        print(f"not compiled: {lacking}")
+        return "no"
+    if asked == "yes":
+        return "yes"
+    try:
+        steps, plain = total_steps(config.train), measured(trial(config, packed, device, compiled=False))[1]
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        print(
+            "not compiled: a batch does not fit in memory whole, and its parts are not measured; --compile yes does it"
+        )
+        return "no"
+    if steps * plain < LEAST:
+        print(f"not compiled: {steps:,} steps of {plain:.3g} s are too few to pay for it")
+        return "no"
+    compiling, compiled = measured(trial(config, packed, device, compiled=True))
+    times = Times(compiling, compiled, plain)
+    print(f"{'compiled' if times.saved(steps) > 0 else 'not compiled'}: {sentence(times, steps)}")
+    return "yes" if times.saved(steps) > 0 else "no"
+
+
+def sentence(times: Times, steps: int) -> str:
+    """Why, with the numbers."""
+    saved = times.saved(steps)
+    what = f"saves {duration(saved)}" if saved > 0 else f"costs {duration(-saved)} more than it gives"
+    each = f"a step takes {times.compiled:.3g} s instead of {times.plain:.3g} s, compiling {times.compiling:.3g} s"
+    return f"{each}, which {what} over {steps:,} steps"
+
+
+def what_lacks(device: torch.device) -> str | None:
+    """What torch.compile needs and this machine has not, in a few words."""
+    from torch._inductor.cpp_builder import get_cpp_compiler
+    from torch._inductor.exc import InvalidCxxCompiler
+    from torch.utils._triton import has_triton
+
+    if device.type == "cuda":
+        return None if has_triton() else "torch.compile needs Triton for this device, and it is not there"
+    try:
+        get_cpp_compiler()
+    except InvalidCxxCompiler:
+        return "torch.compile needs a C++ compiler, and there is none on this machine"
+    return None
+
+
+def trial(config: Config, packed: Packed, device: torch.device, compiled: bool) -> Callable[[], None]:
+    """One step's forward and backward pass on a network of its own."""
+    classes, shape = len(packed.classes), packed.images.shape[1:]
+    network = build_network(config, shape, classes, device)
+    call = torch.compile(network, dynamic=False) if compiled else network
+    batch = config.train.micro_batch or config.train.batch
+    process = build_process(config)
+    batches = Batches(packed.images[: 4 * batch], packed.labels, batch, device=device)
+    values = build_draw(config, process, batches, classes)(0)
+    loss = build_loss(config, process, PixelCodec(), device)
+    parts = config.train.batch / batch
+
+    def step() -> None:
+        for _ in range(round(parts)):
+            loss(call, *values).mean().backward()
+        network.zero_grad()
+        wait_for(device)
+
+    return step
+
+
+def measured(step: Callable[[], None]) -> tuple[float, float]:
+    """Seconds of the first call, and of the quickest after it."""
+    seconds = []
+    for _ in range(1 + TRIALS):
+        began = time.perf_counter()
+        step()
+        seconds.append(time.perf_counter() - began)
+    return seconds[0], min(seconds[1:])
