@@ -9,6 +9,7 @@ import torch
 from bytepixels.data import pack
 from bytepixels.evaluate.features import RandomFeatures
 from bytepixels.evaluate.moments import Moments, frechet_distance
+from bytepixels.verbs import quality
 
 from .tiny import cli, picture, plain, snapshot, words
 
@@ -147,3 +148,13 @@ def test_features_that_cannot_be_learnt(tmp_path, capsys, arrays, flags, sentenc
     np.savez(tmp_path / "x.npz", images=np.zeros((40, 8, 8), np.uint8), **arrays)
     assert cli("evaluate", "train-features", tmp_path / "x.npz", "--out", tmp_path / "f", *words(flags)) == 2
     assert sentence in plain(capsys.readouterr().err)
+
+
+def test_every_sample_has_its_own_label_whatever_the_batch(run, monkeypatch):
+    drawn = []
+    draw = quality.draw_pictures
+    monkeypatch.setattr(quality, "draw_pictures", lambda *given: drawn.append(given[5]) or draw(*given))
+    one, other = (measured(run, "-n", 40, "--batch", batch) for batch in (7, 40))
+    assert [label for part in drawn[:-1] for label in part] == drawn[-1]
+    assert len(set(drawn[-1])) > 5
+    assert one["frechet_distance"] == pytest.approx(other["frechet_distance"], rel=1e-4)

@@ -126,11 +126,13 @@ def test_names_from_outside_are_only_ever_text(measured, tmp_path):
     shutil.copytree(measured, hostile)
     saved = read_sealed(hostile / "config.json", "id")
     saved["data"]["source"] = "</pre><script>alert(1)</script>"
+    saved["config"]["data"]["background"] = "<img src=y onerror=alert(2)>"
     write_sealed(hostile / "config.json", saved)
     page = report(hostile, flags=["--strip", 0])
     assert "script" not in page.tags
     assert not any(name.startswith("on") for name, _ in page.attributes)
     assert "</pre><script>alert(1)</script>" in page.text
+    assert "<img src=y onerror=alert(2)>" in page.text
 
 
 def test_nothing_of_the_run_changes_but_the_report(measured):
