@@ -1,5 +1,6 @@
 """train: what a run leaves behind, from every kind of source, and how it ends when the loss is not finite."""
 
+import json
 import math
 import subprocess
 import sys
@@ -11,9 +12,11 @@ import torch
 from PIL import Image
 
 import bytepixels.build
+from bytepixels.data import pack
 from bytepixels.data.batches import Batches
 from bytepixels.images import beside
 from bytepixels.runs.config import Config
+from bytepixels.verbs.watching import kernel_record
 
 from .tiny import (
     FILES,
@@ -226,6 +229,26 @@ def test_tensorboard_files_hold_every_line_of_the_log(tmp_path):
     events.Reload()
     logged = [(line["images"], line["loss"]) for line in log_of(tmp_path / "run")]
     assert [(event.step, pytest.approx(event.value, rel=1e-5)) for event in events.Scalars("loss")] == logged
+
+
+def test_samples_are_measured_along_the_way_on_request(tmp_path, capsys):
+    """At every grid, of the average: what one finds with the same samples and features by hand."""
+    run = tmp_path / "run"
+    assert train(run, "--previews", 2, "--preview-pictures", 4, "--measure", 20, steps=4) == 0
+    records = [json.loads(line) for line in (run / "eval.jsonl").read_text().splitlines()]
+    assert [(one["kind"], one["images"], one["n"]) for one in records] == [("kernel", 64, 20), ("kernel", 128, 20)]
+    assert [one["checkpoint"] for one in records] == ["step-00000002", "step-00000004"]
+    last, packed = records[-1], pack("digits")
+    assert last["kernel_distance"] > 100 * abs(last["floor"])  # noise is not digits
+    assert last["reference"]["sha256"] == packed.meta["sha256"]["images"]
+    assert f"kernel distance at 128 images: {last['kernel_distance']:.4g}" in capsys.readouterr().err
+    assert cli("sample", run, "-n", 20, "--out", tmp_path / "drawn") == 0
+    drawn = torch.stack([torch.tensor(picture(tmp_path / "drawn" / f"seed-{k}.png")) for k in range(20)])
+    assert kernel_record(drawn[:, None], packed)["kernel_distance"] == pytest.approx(last["kernel_distance"], rel=1e-3)
+    assert cli("runs", "show", run) == 0
+    assert "kernel_distance" in capsys.readouterr().out
+    assert train(run, "--measure", 3, steps=4) == 2
+    assert "--measure must be at least 16, got 3" in capsys.readouterr().err
 
 
 # A loss that is not finite

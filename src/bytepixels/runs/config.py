@@ -22,6 +22,7 @@ from .quantities import Images, seconds_of
 Precision = Literal["auto", "float32", "bf16"]
 MAX_GUIDANCE = 1000.0
 MOST_IMAGES = 10**12
+LEAST_MEASURED = 16  # samples, below which a distance says nothing
 MOST_STEPS = 10_000  # where a process has no timesteps to be the limit
 TIMES = {"ddpm": ("uniform", "importance"), "edm": ("log_normal",), "flow": ("uniform", "logit_normal")}
 
@@ -198,6 +199,8 @@ class TrainConfig:
     """Pictures in each of those grids."""
     on_nonfinite: Literal["stop", "skip"] = "stop"
     """At a loss or gradient that is not finite: stop, or leave that step out and count it."""
+    measure: int = 0
+    """Samples whose kernel distance (random features) is measured at each of those grids, to eval.jsonl; 0: none."""
     log_seconds: float = 5.0
     """Time between lines of log.jsonl (and between reads of the loss from the device)."""
     tensorboard: bool = False
@@ -210,6 +213,8 @@ class TrainConfig:
         for name in ("warmup", "weight_decay", "clip_norm", "ema_half_life", "checkpoint_minutes", "previews", "seed"):
             check_range(f"--{name.replace('_', '-')}", getattr(self, name), 0)
         check_range("--micro-batch", self.micro_batch, 0, self.batch)
+        if self.measure:
+            check_range("--measure", self.measure, LEAST_MEASURED)
         check_range("--label-dropout", self.label_dropout, 0, 1)
         check_range("--seed", self.seed, 0, 2**63 - 1)
         check_range("--log-seconds", self.log_seconds, 0)
@@ -316,8 +321,9 @@ def check_steps(sample: SampleConfig, process: ProcessConfig) -> None:
 # What may change when a run goes on: its budget (which a decaying learning rate follows), its devices, how much of a
 # batch they hold at a time and what is compiled for them, what becomes of a loss that is not finite, and how it is
 # watched. Nothing else, so that its curve is that of one experiment.
-WATCHING = {"checkpoint_minutes", "keep", "previews", "preview_pictures", "log_seconds", "tensorboard", "strict"}
-MUTABLE = {"images", "epochs", "budget", "device", "shard", "compile", "micro_batch", "on_nonfinite"} | WATCHING
+WATCHING = {"checkpoint_minutes", "keep", "previews", "preview_pictures", "measure", "log_seconds", "tensorboard"}
+BUDGET = {"images", "epochs", "budget"}
+MUTABLE = BUDGET | {"device", "shard", "compile", "micro_batch", "on_nonfinite", "strict"} | WATCHING
 
 
 def changed_settings(old: Config, new: Config) -> list[str]:

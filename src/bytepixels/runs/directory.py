@@ -77,6 +77,11 @@ class Run:
         with open(self.path / "log.jsonl", "a", encoding="utf-8") as file:
             file.write(one_line(record))
 
+    def note_evaluation(self, record: dict[str, Any]) -> None:
+        """Append one line to eval.jsonl."""
+        with open(self.path / "eval.jsonl", "a", encoding="utf-8") as file:
+            file.write(one_line(record))
+
     def trim_log(self, step: int) -> int:
         """Drop the lines after `step`: a process that was killed may have logged more than it saved.
 

@@ -25,7 +25,6 @@ from ..evaluate.reference import features_of
 from ..randomness import MAX_SEED
 from ..runs.config import SampleConfig
 from ..runs.directory import make_folder, open_run, provenance
-from ..runs.files import one_line
 from ..train.distributed import join, own_device
 from .comparerows import Row, plot, table
 from .quality import Painter, Yardstick, open_yardstick
@@ -132,5 +131,4 @@ def keep(request: Compare, painter: Painter, yardstick: Yardstick, rows: list[Ro
         "weights": request.weights,
         "made_by": provenance(),
     }
-    with open(painter.run.path / "eval.jsonl", "a", encoding="utf-8") as file:
-        file.write(one_line(record))
+    painter.run.note_evaluation(record)

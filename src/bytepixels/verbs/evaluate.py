@@ -22,7 +22,6 @@ from ..process import GaussianDiffusion, Process
 from ..progress import Progress
 from ..randomness import MAX_SEED
 from ..runs.directory import Run, make_folder, open_run, provenance
-from ..runs.files import one_line
 from ..train.distributed import World, join, own_device
 from ..training import evaluating
 from .heldout import PictureSet, held_out_set, other_set, training_set
@@ -107,9 +106,7 @@ class Subject:
         if self.world.rank > 0:
             return
         made = {"checkpoint": self.checkpoint.name, "weights": self.request.weights, "seed": self.request.seed}
-        line = {"kind": kind, **values, **made, "precision": "float32", "made_by": provenance()}
-        with open(self.run.path / "eval.jsonl", "a", encoding="utf-8") as file:
-            file.write(one_line(line))
+        self.run.note_evaluation({"kind": kind, **values, **made, "precision": "float32", "made_by": provenance()})
 
     def file(self, name: str) -> Path:
         """A path in RUN/evaluate."""

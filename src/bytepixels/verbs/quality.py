@@ -19,7 +19,6 @@ from ..progress import Progress
 from ..randomness import LABELS, seeded
 from ..runs.config import SampleConfig
 from ..runs.directory import Run, open_run, provenance
-from ..runs.files import one_line
 from ..runs.quantities import seconds_of
 from ..samplers import TWICE
 from ..train.distributed import World, join, own_device
@@ -104,8 +103,7 @@ def evaluate_quality(request: Quality) -> None:
             print(f"note: the budget of {request.budget} was over after {len(images):,} of {request.n:,} samples")
         found = judge(images, yardstick, run, request, device)
         record = {**found, **made_with(settings, painter, request), "seconds": round(took, 2)}
-        with open(run.path / "eval.jsonl", "a", encoding="utf-8") as file:
-            file.write(one_line(record))
+        run.note_evaluation(record)
     print(*card(record, title(yardstick.features)), sep="\n")
 
 

@@ -31,12 +31,16 @@ from .memory import halvings
 from .nonfinite import MOST_SKIPPED, Culprits, stopped
 from .resume import load_latest
 from .sample import draw_pictures, draw_together
+from .watching import kernel_record
+
+AT_A_TIME = 64  # pictures that one process draws
 
 
 class Trainer:
     """The state of one run and the work around each of its steps."""
 
     def __init__(self, run: Run, packed: Packed, world: World):
+        self.packed = packed
         self.run, self.config, self.world, self.device = run, run.config.train, world, world.device
         check_range("--batch on that many processes", self.config.batch, world.size)
         flip = run.config.data.flip == "yes"
@@ -223,21 +227,38 @@ class Trainer:
 
     def preview(self, progress: Progress, stop: Stop) -> None:
         """A grid of samples: raw weights on the left, their average on the right, from the same noise."""
-        raw, average = (grid(self.drawn(network, stop)) for network in (self.state.model, self.state.ema))
+        raw, average = (
+            grid(self.drawn(network, stop, self.config.preview_pictures))
+            for network in (self.state.model, self.state.ema)
+        )
         path = self.run.samples / f"images-{self.images:09d}.png"
         if self.leads:
             save_png(beside(raw, average), path)
         progress.say(f"samples at {self.images:,} images (raw weights left, their average right): {path}")
+        if self.config.measure:
+            self.measure(self.drawn(self.state.ema, stop, self.config.measure), progress)
         progress.pause()
 
-    def drawn(self, network: nn.Module, stop: Stop) -> Tensor:
-        """The preview's pictures, uint8 [B, C, H, W]: every process draws its share. One alone stops when asked to."""
+    def measure(self, images: Tensor, progress: Progress) -> None:
+        """Samples of the average, measured: a line in eval.jsonl, and one to read."""
+        if self.leads:
+            found = kernel_record(images, self.packed)
+            checkpoint = f"step-{self.state.step:08d}"
+            self.run.note_evaluation(found | {"images": self.images, "checkpoint": checkpoint, "weights": "ema"})
+            distance = f"{found['kernel_distance']:.4g} ± {found['interval']:.2g}"
+            pictures = f"{many(found['n'], 'sample')}; training pictures: {found['floor']:.2g}"
+            progress.say(f"kernel distance at {self.images:,} images: {distance} ({pictures})")
+
+    def drawn(self, network: nn.Module, stop: Stop, count: int) -> Tensor:
+        """Pictures of `count` seeds, uint8 [count, C, H, W], everywhere. One process alone stops when asked to."""
         watch = stop.watch if self.world.size == 1 else lambda step, x: None
 
         def draw(seeds: range) -> Tensor:
             return draw_pictures(network, self.run, self.run.config.sample, seeds, self.device, watch=watch)
 
-        return draw_together(self.world, range(self.config.preview_pictures), self.run.shape, draw)
+        each = AT_A_TIME * self.world.size
+        parts = [range(start, min(start + each, count)) for start in range(0, count, each)]
+        return torch.cat([draw_together(self.world, part, self.run.shape, draw) for part in parts])
 
     def _greet(self) -> None:
         size = sum(p.numel() for p in self.state.model.parameters())
