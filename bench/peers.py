@@ -37,11 +37,17 @@ class Setting:
     device: str = "cpu"
     precision: str = "float32"
     best: bool = False
-    compiled: bool = False
+    compiled: str = ""  # torch.compile's mode; empty is not compiled
 
     @property
     def name(self) -> str:
-        return f"{self.library}{', best' if self.best else ''}{', compiled' if self.compiled else ''}"
+        return (
+            f"{self.library}{', best' if self.best else ''}{f', compiled ({self.compiled})' if self.compiled else ''}"
+        )
+
+    def wrapped(self, network: nn.Module) -> nn.Module:
+        """The network as it is called: compiled, or itself."""
+        return torch.compile(network, dynamic=False, mode=self.compiled) if self.compiled else network
 
 
 @dataclass
@@ -68,8 +74,7 @@ def ours(setting: Setting) -> Contender:
     config, device = config_of(setting), torch.device(setting.device)
     network = build_network(config, (3, 32, 32), 0, device)
     process, state = build_process(config), TrainState.fresh(network, config.train)
-    if setting.compiled:
-        state.network = torch.compile(network, dynamic=False)
+    state.network = setting.wrapped(network)
     batches = Batches(pictures().numpy(), None, setting.batch, flip=True, device=device)
     draw, loss = build_draw(config, process, batches, 0), build_loss(config, process, PixelCodec(), device)
 
@@ -131,7 +136,7 @@ def diffusers(setting: Setting) -> Contender:
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-4, fused=setting.best)
     ema = EMAModel(network.parameters(), use_ema_warmup=True, foreach=setting.best)
     x0, autocast = _ready(setting) * 2 - 1, _autocast(setting)
-    call = torch.compile(network, dynamic=False) if setting.compiled else network
+    call = setting.wrapped(network)
 
     def train() -> None:
         network.train()
@@ -186,7 +191,7 @@ def lucidrains(setting: Setting) -> Contender:
     )
     if setting.best:
         network = network.to(memory_format=torch.channels_last)
-    call = torch.compile(network, dynamic=False) if setting.compiled else network
+    call = setting.wrapped(network)
     diffusion = package.GaussianDiffusion(network, image_size=32).to(device)
     diffusion.model = call
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-4, betas=(0.9, 0.99), fused=setting.best)

@@ -70,7 +70,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--clock", choices=["wall", "cpu"], default="wall", help="cpu: processor time; one thread on a busy machine"
     )
-    parser.add_argument("--compile", action="store_true", help="add a compiled row for each library")
+    parser.add_argument(
+        "--compile", nargs="?", const="default", default="", metavar="MODE", help="a compiled row for each library"
+    )
     parser.add_argument("--lucidrains", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--json", type=Path, default=Path("bench/steps.json"))
     return parser.parse_args()
@@ -84,7 +86,7 @@ def settings(shape: str, batch: int, precision: str, options: argparse.Namespace
         default = Setting(peer, shape, batch, options.device)
         field += [default, replace(default, best=True, precision=precision)]
     if options.compile:
-        field += [replace(one, compiled=True) for one in field if one.best or one.library == "bytepixels"]
+        field += [replace(one, compiled=options.compile) for one in field if one.best or one.library == "bytepixels"]
     return field
 
 

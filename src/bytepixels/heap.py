@@ -32,7 +32,7 @@ def keep_memory() -> bool:
     if not hasattr(libc, "gnu_get_libc_version"):
         return False
     libc.mallopt(M_TRIM_THRESHOLD, NEVER)
-    libc.mallopt(M_MMAP_THRESHOLD, 2**30)
+    libc.mallopt(M_MMAP_THRESHOLD, 2**30)  # for when what is reserved below is used up
     _on_huge_pages(libc, int(free_memory() / 2))
     return True
 
