@@ -72,6 +72,15 @@ def check_picture(key, cut, flips):
         assert np.array_equal(after, read(FILES[key]))
 
 
+def test_a_png_cut_within_its_checksum_is_refused():
+    """All its pixels are there, changed ones among them: only the checksum, of which half is missing, could tell."""
+    raw = FILES["PNG", "RGB"]
+    end = raw.index(b"IEND") - 4  # of the checksum
+    assert read(raw[:end]) is not None
+    assert all(read(raw[: end - missing]) is None for missing in (1, 2, 3, 4))
+    assert read(damaged(raw, 0.90625, [(0.875, 1)])) is None
+
+
 @settings(max_examples=150, deadline=None)
 @given(SMALL, CUT, FLIPS)
 def test_damaged_pictures(key, cut, flips):

@@ -104,7 +104,9 @@ def _check_png(file: BinaryIO) -> None:
         length = int.from_bytes(head[:4], "big")
         if head[4:] == b"IDAT":
             content, checksum = file.read(length), file.read(4)
-            if len(checksum) == 4 and zlib.crc32(content, zlib.crc32(b"IDAT")) != int.from_bytes(checksum, "big"):
+            if len(checksum) < 4:
+                raise ValueError("damaged: it ends too early")
+            if zlib.crc32(content, zlib.crc32(b"IDAT")) != int.from_bytes(checksum, "big"):
                 raise ValueError("damaged: its checksum is wrong")
         else:
             file.seek(length + 4, 1)
