@@ -1,10 +1,15 @@
 """Memory kept from step to step."""
 
 import os
+import resource
 import subprocess
 import sys
+from collections.abc import Callable
 
 import pytest
+
+from bytepixels import heap
+from bytepixels.cli import COMPUTING, VERBS, main
 
 CODE = """
 import resource, sys, torch
@@ -21,11 +26,20 @@ print(done, faults() - before)
 OWN = ("MALLOC_", "GLIBC_TUNABLES", "LD_PRELOAD")
 
 
-def allocate(mode: str, **variables: str) -> tuple[str, int]:
+def little_address_space() -> None:
+    resource.setrlimit(resource.RLIMIT_AS, (20 * 2**30, 20 * 2**30))
+
+
+def allocate(mode: str, before: Callable[[], None] | None = None, **variables: str) -> tuple[str, int]:
     """What keep_memory said, and the page faults of 20 blocks of 40 MiB."""
     bare = {name: value for name, value in os.environ.items() if not name.startswith(OWN)}
     ran = subprocess.run(
-        [sys.executable, "-c", CODE, mode], env=bare | variables, capture_output=True, text=True, check=True
+        [sys.executable, "-c", CODE, mode],
+        env=bare | variables,
+        capture_output=True,
+        text=True,
+        check=True,
+        preexec_fn=before,
     )
     said, faults = ran.stdout.split()
     return said, int(faults)
@@ -42,3 +56,17 @@ def test_an_allocator_that_was_set_up_is_left_alone(name):
     said, faults = allocate("keep", **{name: {"GLIBC_TUNABLES": "glibc.malloc.top_pad=0"}.get(name, "")})
     assert said == "False"
     assert faults > 300
+
+
+def test_address_space_that_is_limited_is_left_alone():
+    """ulimit -v: half of it would be taken by what is only reserved."""
+    assert allocate("keep", before=little_address_space)[0] == "False"
+
+
+def test_the_verbs_that_call_networks_keep_their_memory(monkeypatch):
+    kept = []
+    monkeypatch.setattr(heap, "keep_memory", lambda: kept.append(verb))
+    for verb in VERBS:
+        monkeypatch.setitem(VERBS, verb, lambda words: 0)
+        assert main([verb]) == 0
+    assert set(kept) == COMPUTING < set(VERBS)

@@ -171,6 +171,7 @@ VERBS: dict[str, Callable[[list[str]], int]] = {
     "report": report,
     "verify": verify,
 }
+COMPUTING = {"train", "sample", "edit", "data", "evaluate", "compare", "report"}  # they call networks
 
 Request = TypeVar("Request")
 
@@ -262,6 +263,19 @@ def only_the_first_speaks() -> Iterator[None]:
         yield
 
 
+def run_verb(arguments: list[str]) -> int:
+    """The exit code of a verb and its flags."""
+    if "" in arguments:
+        raise InputError(f"one of the words after bytepixels {arguments[0]} is empty")
+    verb = VERBS[check_choice("the verb", arguments[0], VERBS)]
+    if arguments[0] in COMPUTING:
+        from .heap import keep_memory
+
+        keep_memory()
+    with only_the_first_speaks(), unwind_on_sigterm():
+        return verb(arguments[1:])
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; returns the exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
@@ -276,11 +290,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
             print(f"bytepixels {__version__}")
             return 0
-        if "" in arguments:
-            raise InputError(f"one of the words after bytepixels {arguments[0]} is empty")
-        verb = VERBS[check_choice("the verb", arguments[0], VERBS)]
-        with only_the_first_speaks(), unwind_on_sigterm():
-            return verb(arguments[1:])
+        return run_verb(arguments)
     except InputError as error:
         name = f"--{str(error).split()[0]}"  # a setting of the core that was a flag here
         print(f"bytepixels: {'--' if name in arguments else ''}{error}", file=sys.stderr)

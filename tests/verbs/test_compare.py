@@ -17,6 +17,8 @@ def test_every_pair_is_measured_and_said(run, capsys):
     said = plain(capsys.readouterr().out)
     line = lines(run)[-1]
     assert line["kind"] == "compare"
+    assert cli("runs", "show", run) == 0
+    assert f"heun 6 {line['rows'][3]['frechet']['value']:.4g}" in plain(capsys.readouterr().out)
     assert [(row["sampler"], row["steps"], row["evaluations"]) for row in line["rows"]] == [
         ("ddim", 2, 2),
         ("ddim", 6, 6),
@@ -48,6 +50,7 @@ def test_as_good_is_judged_by_differences_on_the_same_seeds():
     last = list(table([best, worse, alike], best, "held out", "FID"))[-1]
     assert "Best: ddim with 50 evaluations" in last
     assert "ddim with 10 evaluations, 5 times fewer" in last
+    assert list(table([best], best, "held out", "FID"))[-1].endswith("tell: ddim with 50 evaluations.")
 
 
 def test_what_was_measured_before_an_interruption_is_kept(run, monkeypatch):

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from bytepixels.verbs import memory
-from bytepixels.verbs.memory import StepMemory, corners, halvings, is_out_of_memory
+from bytepixels.verbs.memory import StepMemory, corners, fitting, is_out_of_memory
 from bytepixels.verbs.nonfinite import TrainingError
 
 from ..processes import run_in_process
@@ -32,7 +32,7 @@ def little_memory_and_no_probe():
     little_memory()
     from bytepixels.verbs import trainer
 
-    trainer.halvings = lambda *_: 0
+    trainer.fitting = lambda state, loss, batch, micro: micro
 
 
 def test_a_process_that_may_take_little_memory_trains_the_same(tmp_path):
@@ -81,7 +81,7 @@ def test_memory_of_a_step():
 
 
 class Device:
-    """A device, as far as halvings() can see, that holds so many pictures at a time."""
+    """A device, as far as fitting() can see, that holds so many pictures at a time."""
 
     def __init__(self, pictures):
         self.pictures, self.asked, self.sharded = pictures, [], False
@@ -100,25 +100,25 @@ class Device:
         return self.model(x)
 
 
-@pytest.mark.parametrize(("pictures", "expected"), [(100, 0), (64, 0), (63, 1), (16, 2), (1, 6)])
+@pytest.mark.parametrize(("pictures", "expected"), [(100, 64), (64, 64), (63, 32), (16, 16), (1, 1)])
 def test_on_a_gpu_a_pass_is_tried(pictures, expected):
     device = Device(pictures)
-    assert halvings(device, device.loss, (torch.zeros(64, 1), None), 64) == expected
-    assert device.asked == [64 >> k for k in range(expected + 1)]
+    assert fitting(device, device.loss, (torch.zeros(64, 1), None), 64) == expected
+    assert device.asked == [64 >> k for k in range(7) if 64 >> k >= expected]
     assert all(p.grad is None for p in device.model.parameters())
 
 
 def test_where_one_picture_is_too_much():
     device = Device(0)
     with pytest.raises(TrainingError, match="one picture at a time is too much for the memory of meta"):
-        halvings(device, device.loss, (torch.zeros(5, 1), None), 5)
+        fitting(device, device.loss, (torch.zeros(5, 1), None), 5)
     assert device.asked == [5, 3, 2, 1]
 
 
 def test_other_errors_are_not_swallowed():
     device = Device(9)
     with pytest.raises(RuntimeError, match="mat1 and mat2 shapes"):
-        halvings(device, device.loss, (torch.zeros(5, 2), None), 5)
+        fitting(device, device.loss, (torch.zeros(5, 2), None), 5)
 
 
 @pytest.mark.parametrize(

@@ -98,6 +98,13 @@ def test_own_features_are_trained_and_used_and_know_the_classes(run, source, tmp
     assert snapshot(folder)["features.safetensors"] == first["features.safetensors"]
 
 
+def test_features_are_trained_by_one_process(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert cli("evaluate", "train-features", "digits", "--out", tmp_path / "features") == 2
+    assert "evaluate train-features is for one process: run it without torchrun" in capsys.readouterr().err
+    assert not (tmp_path / "features").exists()
+
+
 def test_the_budget_ends_the_drawing_not_the_measuring(run, monkeypatch, capsys):
     line = measured(run, "-n", 1000, "--batch", 16, "--budget", "0.001s")
     assert line["n"] == 16

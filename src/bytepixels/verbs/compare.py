@@ -2,14 +2,11 @@
 
 import math
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated, Literal
 
 from torch import Tensor
-from tyro.conf import Positional, arg
 
 from ..build import best_device
-from ..errors import InputError, check_range
+from ..errors import InputError
 from ..evaluate.distances import kernel_distance
 from ..evaluate.features import title
 from ..evaluate.moments import (
@@ -20,54 +17,31 @@ from ..evaluate.moments import (
     split_rows,
     too_few,
 )
-from ..evaluate.quality import LEAST, PAIRS, PARTS
+from ..evaluate.quality import PAIRS, PARTS
 from ..evaluate.reference import features_of
-from ..randomness import MAX_SEED
 from ..runs.config import SampleConfig
 from ..runs.directory import make_folder, open_run, provenance
 from ..train.distributed import join, own_device
 from .comparerows import Row, plot, table
 from .quality import Painter, Yardstick, open_yardstick
+from .qualityflags import OfSamples
 from .sample import chosen_settings, find_checkpoint, load_network
 
 STEPS = (5, 10, 20, 50)
 
 
 @dataclass(frozen=True)
-class Compare:
+class Compare(OfSamples):
     """How many steps does your model need, and by which sampler? Every pair draws the same seeds, and is measured by
     its distance from the training pictures, beside held-out ones."""
 
-    run: Positional[Annotated[Path, arg(metavar="RUN")]]
-    """The run's directory. The plot goes to RUN/evaluate/compare.png, the numbers to RUN/eval.jsonl."""
     samplers: tuple[str, ...] = ("ddim", "unipc_3")
     """As for sample: ddpm, ddim, heun, dpmpp_2m, unipc_3, ..."""
     steps: tuple[int, ...] | None = None
     """Steps of each sampler; heun evaluates the network twice a step. Default: 5 10 20 50, those that the run has."""
-    n: Annotated[int, arg(aliases=["-n"])] = 256
-    """Samples of each pair."""
-    features: str = "random"
-    """As for evaluate."""
-    reference: int = 50_000
-    """Training pictures to compare with, at most."""
-    source: str | None = None
-    """Where the training pictures are now. Default: where they were."""
-    batch: int = 64
-    """Pictures at a time; it changes the speed, not the numbers."""
-    seed: int = 0
-    """Of the first sample."""
-    weights: Literal["ema", "model"] = "ema"
-    """ema (the average) or model (the raw weights)."""
-    checkpoint: str | None = None
-    """A checkpoint's name. Default: the newest."""
-    device: str = "auto"
-    """cpu, cuda, mps; auto takes the best there is."""
 
     def __post_init__(self) -> None:
-        check_range("-n", self.n, LEAST)
-        check_range("--seed", self.seed, 0, MAX_SEED - self.n + 1)
-        check_range("--batch", self.batch, 1)
-        check_range("--reference", self.reference, LEAST)
+        super().__post_init__()
         for name, values in (("--samplers", self.samplers), ("--steps", STEPS if self.steps is None else self.steps)):
             if not values or len(set(values)) < len(values):
                 raise InputError(f"{name} must be one or more, each once, got {' '.join(map(str, values)) or 'none'}")

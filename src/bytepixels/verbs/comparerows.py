@@ -48,10 +48,9 @@ def table(rows: list[Row], floor: Row, what: str, name: str) -> Iterator[str]:
     best = min(rows, key=lambda row: row.frechet)
     few = min((row for row in rows if as_good(row, best)), key=lambda row: evaluations(row.settings))
     fewer = max(evaluations(row.settings) for row in rows) / evaluations(few.settings)
-    yield (
-        f"Best: {_named(best)}. As good, as far as {len(best.without)} parts of the same seeds tell: {_named(few)}, "
-        f"{fewer:.3g} times fewer than the most here."
-    )
+    less = f", {fewer:.3g} times fewer than the most here" if fewer > 1 else ""
+    parts = f"{len(best.without)} parts of the same seeds"
+    yield f"Best: {_named(best)}. As good, as far as {parts} tell: {_named(few)}{less}."
 
 
 def as_good(row: Row, best: Row) -> bool:

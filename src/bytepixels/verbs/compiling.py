@@ -2,18 +2,16 @@
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Literal, NamedTuple
 
 import torch
 
-from ..build import build_draw, build_loss, build_network, build_process
-from ..codec import PixelCodec
 from ..data import Packed
-from ..data.batches import Batches
 from ..progress import duration
-from ..rate import wait_for
 from ..runs.config import Config
 from ..train.loop import total_steps
+from .doctortrial import try_out
 from .memory import is_out_of_memory
 
 LEAST = 1200.0  # seconds of training as it is, below which compiling is not tried: that takes a minute or more itself
@@ -21,7 +19,7 @@ TRIALS = 3
 
 
 class Times(NamedTuple):
-    """In seconds: compiling (the first step included), and a step's forward and backward pass with it and without."""
+    """In seconds: compiling (the first step included), and a step with it and without."""
 
     compiling: float
     compiled: float
@@ -83,28 +81,16 @@ def what_lacks(device: torch.device) -> str | None:
     return None
 
 
-def trial(config: Config, packed: Packed, device: torch.device, compiled: bool) -> Callable[[], None]:
-    """One step's forward and backward pass on a network of its own."""
-    classes, shape = len(packed.classes), packed.images.shape[1:]
-    network = build_network(config, shape, classes, device)
-    call = torch.compile(network, dynamic=False) if compiled else network
-    batch = config.train.micro_batch or config.train.batch
-    process = build_process(config)
-    batches = Batches(packed.images[: 4 * batch], packed.labels, batch, device=device)
-    values = build_draw(config, process, batches, classes)(0)
-    loss = build_loss(config, process, PixelCodec(), device)
-    parts = config.train.batch / batch
-
-    def step() -> None:
-        for _ in range(round(parts)):
-            loss(call, *values).mean().backward()
-        network.zero_grad()
-        wait_for(device)
-
-    return step
+def trial(config: Config, packed: Packed, device: torch.device, compiled: bool) -> Callable[[], float]:
+    """A training step on a network of its own."""
+    some = slice(4 * config.train.batch)
+    sample = replace(packed, images=packed.images[some], labels=None if packed.labels is None else packed.labels[some])
+    train = replace(config.train, compile="yes" if compiled else "no")
+    run = try_out(replace(config, train=train), sample, device)
+    return lambda: run.step(run.draw(run.state.step)).sum().item()  # which waits for the device
 
 
-def measured(step: Callable[[], None]) -> tuple[float, float]:
+def measured(step: Callable[[], float]) -> tuple[float, float]:
     """Seconds of the first call, and of the quickest after it."""
     seconds = []
     for _ in range(1 + TRIALS):

@@ -73,9 +73,8 @@ def reckon(config: Config, sample: Packed, device: torch.device) -> Numbers:
     seconds = ratio * timed_steps(with_batch(config, 1), corner, device, 2)[-1]
     trial = try_out(with_batch(config, 2), sample, device)
     memory = step_memory(trial.state.model, trial.loss, trial.draw(0))
-    free, at_a_time = free_memory(device), config.train.batch
-    while at_a_time > 1 and memory.of(at_a_time) > MEMORY_SHARE * free:
-        at_a_time = -(-at_a_time // 2)
+    free = free_memory(device)
+    at_a_time = memory.at_a_time(config.train.batch, free)
     return {
         "at_a_time": at_a_time,
         "bytes_per_picture": int(memory.each),

@@ -14,7 +14,6 @@ from torch.nn.functional import pad
 from ..build import best_device, build_process
 from ..denoise import Denoise
 from ..errors import InputError
-from ..heap import keep_memory
 from ..images import beside, grid, save_png, save_pngs
 from ..levels import Level
 from ..progress import Progress
@@ -27,7 +26,6 @@ from .sample import chosen_settings, find_checkpoint, find_label, load_network, 
 
 def edit(flags: EditFlags) -> tuple[Path, list[str]]:
     """Do one edit. Its folder (the pictures, grid.png with the inputs at the left, manifest.json), and what to say."""
-    keep_memory()
     studio = open_studio(flags)
     plan = make_plan(studio, flags)
     out = flags.out or studio.run.samples / _folder_name(flags, studio, plan)

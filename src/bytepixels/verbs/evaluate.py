@@ -16,7 +16,6 @@ from ..evaluate import bits as bits_of
 from ..evaluate import loss as loss_of
 from ..evaluate import loss_report, rows_of
 from ..evaluate.ideal import IdealDenoiser, LinearGuess, Pictures
-from ..heap import keep_memory
 from ..likelihood import DEQUANTISATIONS
 from ..process import GaussianDiffusion, Process
 from ..progress import Progress
@@ -120,7 +119,6 @@ class Subject:
 
 def evaluate(request: Evaluate) -> None:
     """Measure a run and print what was found. InputError where it cannot be."""
-    keep_memory()
     run, device = open_run(request.run), best_device(own_device(request.device))
     checkpoint = find_checkpoint(run, request.checkpoint)
     process = build_process(run.config)

@@ -28,6 +28,12 @@ class StepMemory(NamedTuple):
         """What a step needs; `copies` of the weights: themselves, gradient, two moments, average."""
         return copies * self.weights + TRANSIENT * (self.fixed + pictures * self.each)
 
+    def at_a_time(self, most: int, free: float, copies: int = 5) -> int:
+        """`most`, its half, a quarter, ...: the first that fits in a step's share of `free` bytes, else 1."""
+        while most > 1 and self.of(most, copies) > MEMORY_SHARE * free:
+            most = -(-most // 2)
+        return most
+
 
 def step_memory(model: nn.Module, loss: Loss, batch: Batch) -> StepMemory:
     """From forward passes over one and two pictures of the batch, or corners of them."""
@@ -65,24 +71,20 @@ def kept_bytes(model: nn.Module, loss: Loss, batch: Batch) -> int:
     return total
 
 
-def halvings(state: TrainState, loss: Loss, batch: Batch, micro: int) -> int:
-    """How often `micro` pictures at a time have to be halved so that a step fits in memory; 0 when they fit.
+def fitting(state: TrainState, loss: Loss, batch: Batch, micro: int) -> int:
+    """`micro` pictures at a time, or its half, a quarter, ...: so many that a step fits in memory.
 
     On a GPU a pass of that size is tried. The CPU's memory is promised before it is there, and who takes too much is
     killed; and of a sharded network no process calls its part alone: so there it is reckoned. TrainingError when not
     even one picture fits on a GPU.
     """
     if state.world.device.type == "cpu" or state.world.sharded:
-        memory, free, count = step_memory(state.model, loss, batch), free_memory(state.world.device), 0
-        while micro > 1 and memory.of(micro, copies=3) > MEMORY_SHARE * free:
-            micro, count = -(-micro // 2), count + 1
-        return count
-    count = 0
+        return step_memory(state.model, loss, batch).at_a_time(micro, free_memory(state.world.device), copies=3)
     while not _goes_through(state, loss, tuple(None if value is None else value[:micro] for value in batch)):
         if micro == 1:
             raise TrainingError(f"one picture at a time is too much for the memory of {state.world.device}")
-        micro, count = -(-micro // 2), count + 1
-    return count
+        micro = -(-micro // 2)
+    return micro
 
 
 def _goes_through(state: TrainState, loss: Loss, batch: Batch) -> bool:

@@ -93,7 +93,7 @@ def _made(run: Run) -> Iterator[str]:
     """What was drawn and measured."""
     previews = len(list(run.samples.glob("images-*.png")))
     folders = sorted(path.parent.name for path in run.samples.glob("*/manifest.json"))
-    yield f"samples: {previews} grids along the way" + (f"; {', '.join(folders)}" if folders else "")
+    yield f"samples: {many(previews, 'grid')} along the way" + (f"; {', '.join(folders)}" if folders else "")
     yield from _evaluations(run.path)
 
 
@@ -103,6 +103,8 @@ def _evaluations(path: Path) -> Iterator[str]:
         numbers = {name: value for name, value in record.items() if isinstance(value, float)}
         if isinstance(bits := record.get("bits_per_dimension"), dict):
             numbers |= {f"{name} bits/dim": row["total"] for name, row in bits.items() if "total" in row}
+        if record.get("kind") == "compare":
+            numbers |= {f"{one['sampler']} {one['steps']}": one["frechet"]["value"] for one in record.get("rows", ())}
         found = ", ".join(f"{name} {value:.4g}" for name, value in numbers.items())
         yield f"evaluated: {record.get('kind')} of {record.get('checkpoint')}, {record.get('weights')}: {found}"
 

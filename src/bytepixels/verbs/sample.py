@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from ..build import best_device, build_denoiser, build_network, build_process, build_sampling, resolved_sampling
 from ..codec import PixelCodec
 from ..errors import InputError, check_choice, check_range
-from ..heap import keep_memory
 from ..images import grid, save_gif, save_png, save_pngs
 from ..progress import Progress
 from ..randomness import MAX_SEED, SeededNoise
@@ -64,7 +63,6 @@ def sample_run(path: Path, overrides: Mapping[str, Any], request: SampleRequest)
     overrides: fields of SampleConfig that replace the run's own. Pictures are written batch by batch; an interruption
     leaves those that are done, with their grid and manifest.
     """
-    keep_memory()
     run = open_run(path)
     settings = chosen_settings(run, overrides, weak=request.weak is not None)
     label, device = find_label(run, request.label), best_device(own_device(request.device))

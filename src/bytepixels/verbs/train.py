@@ -12,7 +12,6 @@ import torch
 from ..build import best_device, best_precision
 from ..data import Packed, pack
 from ..errors import InputError
-from ..heap import keep_memory
 from ..progress import Progress
 from ..runs.checkpoint import list_checkpoints
 from ..runs.config import Config, DataConfig, changed_settings, read_config
@@ -37,7 +36,6 @@ def train(source: str, config: Config, path: Path, profile: int = 0) -> int:
 
     Under torchrun every process calls it: the first one writes the run, and is the only one that speaks.
     """
-    keep_memory()
     device = best_device(own_device(config.train.device))
     with join(device, config.train.shard) as world, RunLock(path) as lock:
         world.decide(lambda: take(lock) if is_run(path) else None)

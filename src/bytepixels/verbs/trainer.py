@@ -27,7 +27,7 @@ from ..train.loop import Batch, Loss, StepResult, TrainState, total_steps, train
 from ..train.saving import ShardWriter, take_parts
 from ..words import many
 from .budget import TimeBudget, extended
-from .memory import halvings
+from .memory import fitting
 from .nonfinite import MOST_SKIPPED, Culprits, stopped
 from .resume import load_latest
 from .sample import draw_pictures, draw_together
@@ -86,10 +86,10 @@ class Trainer:
         most = -(-self.config.batch // self.world.size)
         micro = min(self.config.micro_batch or most, most)
         batch = self.ahead[self.state.step] = self.draw(self.state.step)
-        (count,) = self.world.agree(halvings(self.state, loss, batch, micro) if micro > 1 else 0)
-        if count:
-            self._settle(replace(self.config, micro_batch=-(-micro // 2**count)))
-            left = f"passes of {self.config.micro_batch} (--micro-batch), the batch stays {self.config.batch}"
+        (least,) = self.world.agree(-fitting(self.state, loss, batch, micro) if micro > 1 else -1)
+        if -least < micro:
+            self._settle(replace(self.config, micro_batch=-least))
+            left = f"passes of {-least} (--micro-batch), the batch stays {self.config.batch}"
             print(f"note: {micro} pictures at a time do not fit in memory: {left}")
 
     def _settle(self, config: TrainConfig) -> None:
@@ -120,7 +120,7 @@ class Trainer:
 
     def fit(self, stop: Stop) -> int:
         """Train to the end of the budget or until asked to stop, save, and return the exit code."""
-        self.began = logged = saved = time.monotonic()
+        logged = saved = time.monotonic()
         asked = 0
         self._greet()
         total = total_steps(self.config) * self.config.batch

@@ -19,6 +19,7 @@ from ..evaluate.reference import chosen_rows
 from ..progress import Progress, duration
 from ..runs.config import DataConfig
 from ..runs.directory import make_folder, provenance
+from ..train.distributed import under_torchrun
 from .train import DIGITS, pack_with_progress
 
 HELD_OUT = 0.1  # of the pictures, where there is no test split
@@ -63,6 +64,8 @@ class TrainFeatures:
 
 def train_features(request: TrainFeatures) -> Path:
     """Train, keep after every epoch, and say how good it is on pictures that it has not seen. Returns the folder."""
+    if under_torchrun():
+        raise InputError("evaluate train-features is for one process: run it without torchrun")
     packed = pack_with_progress(request.source, DataConfig(size=request.size, channels=request.channels))
     if packed.labels is None or len(packed.classes) < 2:
         raise InputError(f"{request.source} has {len(packed.classes)} classes: features are learnt from 2 or more")

@@ -21,7 +21,8 @@ def kernel_record(images: Tensor, packed: Packed) -> dict[str, Any]:
     """
     features = open_features("random", packed.images, torch.device("cpu"))
     rows = chosen_rows(len(packed), REFERENCE + len(images))
-    others, known = rows.split([min(len(images), len(rows) // 2), len(rows) - min(len(images), len(rows) // 2)])
+    held = min(len(images), len(rows) // 2)
+    others, known = rows[:held], rows[held:]
     reference = features_of(features, packed.images, known).features
     value, interval = kernel_distance(features_of(features, images).features, reference)
     floor, _ = kernel_distance(features_of(features, packed.images, others).features, reference)
