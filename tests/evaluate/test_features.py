@@ -89,7 +89,7 @@ def test_any_torchscript_file_is_features_under_its_own_name(pictures, tmp_path)
     features = ScriptFeatures(script(Colours(), tmp_path / "colours.pt"))
     expected = torch.cat([pictures.float().mean((2, 3)), pictures.float().amax((2, 3))], 1)
     assert torch.allclose(features(pictures), expected)
-    assert title(features) == "Frechet distance (features colours)"
+    assert title(features.name) == "Frechet distance (features colours)"
     grey = pictures[:, :1]
     assert torch.equal(features(grey)[:, 3], features(grey)[:, 5])
 
@@ -99,8 +99,8 @@ def test_only_inceptions_is_called_fid(pictures, tmp_path):
     found = features(pictures)
     assert found.shape == (40, 2048)
     assert features.probabilities(pictures, found).shape == (40, 2)
-    assert title(features) == "FID"
-    assert title(RandomFeatures(3)) == "Frechet distance (features random)"
+    assert title(features.name) == "FID"
+    assert title(RandomFeatures(3).name) == "Frechet distance (features random)"
     (tmp_path / "other").mkdir()
     other = ScriptFeatures(script(FakeInception(64), tmp_path / "other" / "inception-2015-12-05.pt"))
     with pytest.raises(InputError, match="is not Inception: it has 64 features, not 2048"):

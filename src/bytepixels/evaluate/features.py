@@ -33,9 +33,9 @@ class Features(Protocol):
         ...
 
 
-def title(features: Features) -> str:
-    """What the Frechet distance of these features is called."""
-    return "FID" if features.name == "inception" else f"Frechet distance (features {features.name})"
+def title(features: str) -> str:
+    """What the Frechet distance of the features of that name is called."""
+    return "FID" if features == "inception" else f"Frechet distance (features {features})"
 
 
 def rgb(images: Tensor) -> Tensor:

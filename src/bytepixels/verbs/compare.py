@@ -70,13 +70,13 @@ def compare(request: Compare) -> None:
         finally:
             if rows and world.rank == 0:
                 keep(request, painter, yardstick, rows, floor, what)
-    print(*table(rows, floor, what, title(yardstick.features)), sep="\n")
+    print(*table(rows, floor, what, title(yardstick.features.name)), sep="\n")
     if warning := too_few(request.n, len(yardstick.moments.mean)):
         print(f"warning: {warning}")
     if world.rank == 0:
         make_folder(run.path / "evaluate", "RUN")
         path = run.path / "evaluate" / "compare.png"
-        plot(rows, floor, what, title(yardstick.features), f"{run.path.name}, n = {request.n}", path)
+        plot(rows, floor, what, title(yardstick.features.name), f"{run.path.name}, n = {request.n}", path)
         print(path)
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ..build import best_device, build_process
 from ..data import default_cache
 from ..evaluate.drift import Drift, drift, looks_of
-from ..evaluate.features import Features, title
+from ..evaluate.features import Features
 from ..evaluate.moments import Moments, too_few
 from ..evaluate.quality import LEAST, Measures, frechet, ladder, measure, scored
 from ..evaluate.reference import FeatureSet, chosen_rows, features_of, reference_of
@@ -104,7 +104,7 @@ def evaluate_quality(request: Quality) -> None:
         found = judge(images, yardstick, run, request, device)
         record = {**found, **made_with(settings, painter, request), "seconds": round(took, 2)}
         run.note_evaluation(record)
-    print(*card(record, title(yardstick.features)), sep="\n")
+    print(*card(record), sep="\n")
 
 
 def open_yardstick(run: Run, name: str, source: str | None, most: int, world: World) -> Yardstick:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
+from ..evaluate.features import title
 from ..evaluate.quality import as_noise
 
 NAMES = {
@@ -17,15 +18,15 @@ NAMES = {
 }
 
 
-def card(record: dict[str, Any], title: str) -> Iterator[str]:
-    """What was found, in lines. title: what the Frechet distance of these features is called."""
+def card(record: dict[str, Any]) -> Iterator[str]:
+    """What was found, in lines."""
     features, reference = record["features"], record["reference"]
     floor = record["floor"]
     yield ""
     yield f"{'':<36}{'samples':>20}{'floor':>20}"
-    for key, name in ({"frechet": title} | NAMES).items():
+    for key, name in ({"frechet": title(features["name"])} | NAMES).items():
         if key in record["measures"]:
-            own, best = (_number(one[key]) for one in (record["measures"], floor["measures"]))
+            own, best = (number(one[key]) for one in (record["measures"], floor["measures"]))
             yield f"{name:<36}{own:>20}{best:>20}"
     rungs = record["ladder"]
     yield how_far(record)
@@ -56,7 +57,10 @@ def how_far(record: dict[str, Any]) -> str:
     return f"As far from the training pictures as {floor['of']} with {as_noise(value, record['ladder'])}."
 
 
-def _number(one: dict[str, float | None]) -> str:
+def number(one: dict[str, Any]) -> str:
+    """A value with its interval."""
+    if one["value"] is None:
+        return "-"
     return f"{one['value']:.4g}" + ("" if one["interval"] is None else f" ± {one['interval']:.2g}")
 
 

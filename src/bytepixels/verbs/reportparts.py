@@ -8,10 +8,11 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..evaluate.features import title
 from ..evaluate.page import figure, folded, image, table, text
 from ..presets import PRESETS
 from ..runs.config import own_settings
-from .qualitycard import NAMES, how_far
+from .qualitycard import NAMES, how_far, number
 from .reportcharts import compare_charts, drift_charts, ladder_chart, noise_level_chart, training_charts
 
 if TYPE_CHECKING:
@@ -82,19 +83,17 @@ def quality(story: Story) -> str:
     """Distances, copies, drift, and how many steps it needs."""
     parts, record, compare = [], story.latest("quality"), story.latest("compare")
     if record is not None:
-        name = frechet_name(record)
+        name = title(record["features"]["name"])
         parts += ["<h3>How good</h3>", _distances(record, name), '<div class="tiles">']
         parts += [ladder_chart(record, name), *drift_charts(record), "</div>", *_verdicts(record)]
     if compare is not None:
-        parts += ["<h3>How many steps</h3>", '<div class="tiles">', *compare_charts(compare, frechet_name(compare))]
+        parts += [
+            "<h3>How many steps</h3>",
+            '<div class="tiles">',
+            *compare_charts(compare, title(compare["features"]["name"])),
+        ]
         parts += ["</div>", _steps(compare)]
     return "".join(parts)
-
-
-def frechet_name(record: dict[str, Any]) -> str:
-    """What the Frechet distance of a record is called: of Inception's features alone it is FID."""
-    name = record["features"]["name"]
-    return "FID" if name == "inception" else f"Frechet distance ({name})"
 
 
 def _distances(record: dict[str, Any], name: str) -> str:
@@ -140,15 +139,8 @@ def _steps(record: dict[str, Any]) -> str:
     for row in record["rows"]:
         costs = f"{row['evaluations']}", f"{row['seconds_per_picture']:.3g}"
         rows.append((f"{row['sampler']}, {row['steps']} steps", *costs, number(row["frechet"]), number(row["kernel"])))
-    head = ["", "evaluations", "seconds each", frechet_name(record), "kernel distance"]
+    head = ["", "evaluations", "seconds each", title(record["features"]["name"]), "kernel distance"]
     return table(head, rows, f"{record['n']:,} samples each, of the same seeds; {record['checkpoint']}")
-
-
-def number(one: dict[str, Any]) -> str:
-    """A value with its interval."""
-    if one["value"] is None:
-        return "-"
-    return f"{one['value']:.4g}" + ("" if one["interval"] is None else f" ± {one['interval']:.2g}")
 
 
 def curves(story: Story) -> str:
