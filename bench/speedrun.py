@@ -2,10 +2,10 @@
 
     python -m bench.speedrun cifar10-jpeg.tar.xz --features FOLDER --images 20000 -n 1000 --seeds 0 1
 
-Every variant is trained with every seed, seed by seed, as `train` does it, and measured at equal parts of its budget: Frechet
-and kernel distance of the average's samples (the same seeds everywhere) from the training pictures, with their 95% intervals,
-beside the floor, which is the distance of as many held-out pictures. What is in the JSON is kept; the same command goes on.
-Seconds are those of the run's log: training, and the one picture that it draws at each point.
+Every variant is trained with every seed, seed by seed, as `train` does it, and measured at equal parts of its budget:
+Frechet and kernel distance of the average's samples (the same seeds everywhere) from the training pictures, with their
+95% intervals, beside the floor, which is the distance of as many held-out pictures. What is in the JSON is kept; the
+same command goes on. Seconds are those of the run's log: training, and the one picture that it draws at each point.
 """
 
 import argparse
@@ -22,7 +22,7 @@ import torch
 from bench.machine import machine
 from bytepixels.build import best_device
 from bytepixels.evaluate.distances import kernel_distance
-from bytepixels.evaluate.quality import frechet
+from bytepixels.evaluate.quality import PAIRS, frechet
 from bytepixels.evaluate.reference import features_of
 from bytepixels.presets import PRESETS
 from bytepixels.runs.checkpoint import list_checkpoints
@@ -71,7 +71,7 @@ def distances(run: Run, checkpoint: str, yardstick: Yardstick, n: int, steps: in
 def compared(images: torch.Tensor, yardstick: Yardstick) -> dict[str, list[float]]:
     """Of pictures uint8 [n, C, H, W]."""
     own = features_of(yardstick.features, images).features
-    kernel = kernel_distance(own, yardstick.reference.features)
+    kernel = kernel_distance(own, yardstick.reference.features[:PAIRS])
     return {"frechet": list(frechet(own, yardstick.moments)), "kernel": list(kernel)}
 
 
