@@ -45,6 +45,9 @@ VARIANTS: Mapping[str, Changes] = {
     "lr x 2": {"train": {"lr": 2e-3}},
     "linear decay": {"train": {"lr_decay": "linear"}},
     "batch 16": {"train": {"batch": 16}},
+    "muon": {"train": {"optimizer": "muon"}},
+    "muon, lr x 3": {"train": {"optimizer": "muon", "lr": 3e-3}},
+    "muon, lr x 6": {"train": {"optimizer": "muon", "lr": 6e-3}},
 }
 
 
