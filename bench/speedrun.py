@@ -47,7 +47,11 @@ VARIANTS: Mapping[str, Changes] = {
     "batch 16": {"train": {"batch": 16}},
     "muon": {"train": {"optimizer": "muon"}},
     "muon, lr x 3": {"train": {"optimizer": "muon", "lr": 3e-3}},
-    "muon, lr x 6": {"train": {"optimizer": "muon", "lr": 6e-3}},
+    "muon, flow": {
+        "train": {"optimizer": "muon", "lr": 3e-3},
+        "process": {"diffusion": "flow", "times": "logit_normal"},
+    },
+    "muon, sigmoid": {"train": {"optimizer": "muon", "lr": 3e-3}, "process": {"weighting": "sigmoid"}},
 }
 
 

@@ -75,8 +75,8 @@ class Muon(torch.optim.Optimizer):
 
 def hidden_weights(model: nn.Module) -> list[nn.Parameter]:
     """The weights of the convolutions and linear layers between hidden layers."""
-    layers = (layer for layer in model.modules() if isinstance(layer, nn.Conv2d | nn.Linear))
-    return [layer.weight for layer in layers if min(layer.weight.shape[:2]) >= SMALLEST]
+    weights = (layer.get_parameter("weight") for layer in model.modules() if isinstance(layer, nn.Conv2d | nn.Linear))
+    return [weight for weight in weights if min(weight.shape[:2]) >= SMALLEST]
 
 
 def as_matrix(tensor: Tensor, weight: Tensor) -> Tensor:
