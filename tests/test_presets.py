@@ -242,6 +242,7 @@ OTHER = {
         None,
         64,
         8,
+        "muon",
         1e-3,
         7,
         "cosine",
