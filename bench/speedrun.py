@@ -1,6 +1,6 @@
 """The fewest images, and minutes, to a fixed distance: variants of a preset trained in turn and measured on the way.
 
-    python -m bench.speedrun cifar10-jpeg.tar.xz --features FOLDER --images 20000 -n 1000 --seeds 0 1
+    python -m bench.speedrun cifar10 --features FOLDER --size 16 16 --variants "as it is" muon --seeds 0 1
 
 Every variant is trained with every seed, seed by seed, as `train` does it, and measured at equal parts of its budget:
 Frechet and kernel distance of the average's samples (the same seeds everywhere) from the training pictures, with their
@@ -10,6 +10,7 @@ same command goes on. Seconds are those of the run's log: training, and the one 
 
 import argparse
 import json
+import re
 import statistics
 import time
 from collections.abc import Mapping
@@ -21,6 +22,7 @@ import torch
 
 from bench.machine import machine
 from bytepixels.build import best_device
+from bytepixels.errors import InputError
 from bytepixels.evaluate.distances import kernel_distance
 from bytepixels.evaluate.quality import PAIRS, frechet
 from bytepixels.evaluate.reference import features_of
@@ -36,22 +38,20 @@ from bytepixels.verbs.sample import chosen_settings, find_checkpoint, load_netwo
 from bytepixels.verbs.train import pack_with_progress, train
 
 Changes = Mapping[str, Mapping[str, Any]]  # part of the config -> setting -> value
-VARIANTS: Mapping[str, Changes] = {
+FLOW, MUON = {"diffusion": "flow", "times": "logit_normal"}, {"optimizer": "muon", "lr": 3e-3}
+VARIANTS: Mapping[str, Changes] = {  # learning rates beside small's and speedrun's 1e-3
     "as it is": {},
+    "lr x 2": {"train": {"lr": 2e-3}},
+    "lr / 2": {"train": {"lr": 5e-4}},
     "edm": {"process": {"diffusion": "edm"}},
-    "flow": {"process": {"diffusion": "flow", "times": "logit_normal"}},
+    "flow": {"process": FLOW},
     "min_snr": {"process": {"weighting": "min_snr"}},
     "sigmoid": {"process": {"weighting": "sigmoid"}},
-    "lr x 2": {"train": {"lr": 2e-3}},
-    "linear decay": {"train": {"lr_decay": "linear"}},
-    "batch 16": {"train": {"batch": 16}},
+    "adam": {"train": {"optimizer": "adam"}},
     "muon": {"train": {"optimizer": "muon"}},
-    "muon, lr x 3": {"train": {"optimizer": "muon", "lr": 3e-3}},
-    "muon, flow": {
-        "train": {"optimizer": "muon", "lr": 3e-3},
-        "process": {"diffusion": "flow", "times": "logit_normal"},
-    },
-    "muon, sigmoid": {"train": {"optimizer": "muon", "lr": 3e-3}, "process": {"weighting": "sigmoid"}},
+    "muon, lr x 3": {"train": MUON},
+    "muon, flow": {"train": MUON, "process": FLOW},
+    "muon, sigmoid": {"train": MUON, "process": {"weighting": "sigmoid"}},
 }
 
 
@@ -117,6 +117,13 @@ def table(runs: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def reached(run: dict[str, Any], target: float) -> str:
+    """When one run's Frechet distance was first at or below the target, as far as it was measured."""
+    first = next((point for point in run["points"] if point["frechet"][0] <= target), None)
+    when = "not reached" if first is None else f"{first['images']:,} images, {first['seconds'] / 60:.1f} min"
+    return f"{run['variant']}, seed {run['seed']}: Frechet distance {target:g}: {when}"
+
+
 def spread(values: list[float]) -> str:
     """The mean, and the extremes of several."""
     mean = f"{statistics.fmean(values):.3g}"
@@ -128,13 +135,14 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("source")
     parser.add_argument("--features", default="random", help="as for evaluate: a folder of evaluate train-features")
     parser.add_argument("--preset", default="small", choices=PRESETS)
-    parser.add_argument("--variants", nargs="+", default=list(VARIANTS), choices=VARIANTS)
-    parser.add_argument("--images", type=int, default=20_000)
+    parser.add_argument("--variants", nargs="+", default=["as it is"], choices=VARIANTS)
+    parser.add_argument("--images", type=int, default=16_000)
     parser.add_argument("--size", type=int, nargs=2, help="height and width; default: the preset's")
     parser.add_argument("--points", type=int, default=2, help="where each run is measured, the end included")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("-n", type=int, default=1000, help="samples at every point")
     parser.add_argument("--steps", type=int, default=10, help="of the sampler that is best for so many")
+    parser.add_argument("--target", type=float, help="a Frechet distance: say when each run came to it")
     parser.add_argument("--runs", type=Path, default=Path("runs/speedrun"))
     parser.add_argument("--json", type=Path, default=Path("bench/speedrun.json"))
     return parser.parse_args()
@@ -145,21 +153,26 @@ def main() -> None:
     base = PRESETS[options.preset]()
     if options.size:
         base = replace(base, data=replace(base.data, size=tuple(options.size)))
-    known = json.loads(options.json.read_text())["runs"] if options.json.exists() else []
-    done = {(run["variant"], run["seed"]) for run in known}
+    names = "preset", "images", "size", "points", "n", "steps", "features"
+    asked = {name: getattr(options, name) for name in names}
+    old = json.loads(options.json.read_text()) if options.json.exists() else {**asked, "runs": []}
+    if different := [name for name in names if old[name] != asked[name]]:
+        raise InputError(f"{options.json} was measured with another {', '.join(different)}; choose another --json")
+    known, done = old["runs"], {(run["variant"], run["seed"]) for run in old["runs"]}
     for seed, name in ((seed, name) for seed in options.seeds for name in options.variants):
         if (name, seed) in done:
             continue
         config = variant(base, name, options.images, options.points, seed)
-        run, cpu = trained(options.source, config, options.runs / f"{name.replace(' ', '-')}-{seed}")
+        run, cpu = trained(options.source, config, options.runs / f"{re.sub('[^a-z0-9]+', '-', name)}-{seed}")
         points, floor = measured(run, options)
         known.append({"variant": name, "seed": seed, "settings": own_settings(run.config, PRESETS[options.preset]())})
         known[-1] |= {"cpu_seconds": cpu, "points": points, "made_by": provenance()}
-        asked = {"preset": options.preset, "n": options.n, "steps": options.steps, "features": options.features}
         record = asked | {"machine": machine(best_device("auto")), "floor": floor, "runs": known}
         options.json.write_text(json.dumps(record, indent=1) + "\n")
         print(table(known), flush=True)
     print(table(known))
+    if options.target is not None:
+        print(*(reached(run, options.target) for run in known), sep="\n")
 
 
 if __name__ == "__main__":
