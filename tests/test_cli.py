@@ -60,7 +60,10 @@ def test_the_line_that_scripts_use(tmp_path, capsys):
 REFUSED = {
     "a typo in a flag": (["--imagse", 9], "Perhaps you meant: --images"),
     "a flag of another verb": (["--gif"], "--gif"),
-    "preset": (["--preset", "digts"], "--preset must be one of small, digits, cifar10; got 'digts'; did you mean"),
+    "preset": (
+        ["--preset", "digts"],
+        "must be one of small, digits, cifar10, speedrun; got 'digts'; did you",
+    ),
     "schedule": (["--schedule", "cosin"], "got 'cosin'; did you mean 'cosine'?"),
     "spacing": (["--spacing", "trailin"], "got 'trailin'; did you mean 'trailing'?"),
     "sampler": (["--sampler", "hein"], "got 'hein'; did you mean 'heun'?"),

@@ -37,7 +37,7 @@ def test_every_preset_builds(name):
     config = PRESETS[name]()
     assert config.preset == name
     process = build_process(config)
-    assert len(process.betas) == config.process.timesteps
+    assert config.process.diffusion != "ddpm" or len(process.betas) == config.process.timesteps
     channels, classes = (1, 10) if name == "digits" else (3, 0)
     height, width = config.data.size or (8, 8)
     network = build_network(config, (channels, height, width), classes, CPU)
@@ -53,7 +53,8 @@ def test_every_preset_builds(name):
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_every_preset_says_its_command(name):
-    command = f"bytepixels train {'PICTURES' if name == 'small' else name}"
+    sources = {"small": "PICTURES", "speedrun": "cifar10"}
+    command = f"bytepixels train {sources.get(name, name)}"
     command += "" if name == "small" else f" --preset {name}"
     assert command in [line.strip() for line in PRESETS[name].__doc__.splitlines()]
 
@@ -70,6 +71,15 @@ def test_cifar10_is_ddpms_network():
     assert (config.process.schedule, config.process.prediction, config.process.timesteps) == ("linear", "eps", 1000)
     assert (config.train.images, config.train.batch, config.train.lr) == (800_000 * 128, 128, 2e-4)
     assert config.network.dropout == 0.1
+
+
+def test_speedrun_is_cifar10s_network_with_classes_and_ends_with_its_budget():
+    ours, theirs = PRESETS["speedrun"](), PRESETS["cifar10"]()
+    own, other = (vars(config.network).items() for config in (ours, theirs))
+    assert {name for name, _ in own - other} == {"labels", "dropout", "embedding"}
+    assert ours.train.lr_decay != "none"
+    assert max(ours.train.warmup, ours.train.ema_half_life) <= 0.05 * ours.train.images
+    assert (ours.process.diffusion, ours.process.times, ours.train.optimizer) == ("flow", "logit_normal", "muon")
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -242,6 +252,7 @@ OTHER = {
         None,
         64,
         8,
+        "adam",
         1e-3,
         7,
         "cosine",
@@ -270,7 +281,7 @@ OTHER = {
 def test_every_setting_that_weights_depend_on_is_compared(part):
     old = Config()
     changed = {line.split()[0] for line in changed_settings(old, replace(old, **{part: OTHER[part]}))}
-    settings = {f.name for f in fields(OTHER[part])} - {"diffusion", "budget"}  # have tests of their own
+    settings = {f.name for f in fields(OTHER[part])} - {"diffusion", "budget", "optimizer"}  # have tests of their own
     for name in settings:
         assert getattr(OTHER[part], name) != getattr(getattr(old, part), name), f"this test leaves {name} as it is"
     assert changed == {"--" + name.replace("_", "-") for name in settings - MUTABLE}

@@ -62,4 +62,31 @@ def cifar10() -> Config:
     )
 
 
-PRESETS: dict[str, Callable[[], Config]] = {"small": small, "digits": digits, "cifar10": cifar10}
+def speedrun() -> Config:
+    """CIFAR-10 to a fixed distance in the fewest minutes, on one GPU: cifar10's network, its classes, 8M images.
+
+    bytepixels train cifar10 --preset speedrun
+    Time and result: not yet run; bench/gpu.md says how. Rehearsed with `small`'s network at 16 x 16, where muon and
+    flow each came as far as the preset with about half of its images (RESULTS.md). Width, batch, budget and dropout
+    were not rehearsed: the learning rate is the smaller one of two that did as well there.
+    """
+    return Config(
+        preset="speedrun",
+        data=DataConfig(size=(32, 32), channels=3, flip="yes"),
+        process=ProcessConfig(diffusion="flow", times="logit_normal", prediction="v"),
+        network=NetworkConfig(dropout=0.0),
+        train=TrainConfig(
+            images=8_000_000,
+            batch=512,
+            optimizer="muon",
+            lr=1e-3,
+            warmup=400_000,
+            lr_decay="cosine",
+            ema_half_life=400_000,
+            previews=4,
+        ),
+        sample=SampleConfig(sampler="unipc_3", steps=20),
+    )
+
+
+PRESETS: dict[str, Callable[[], Config]] = {"small": small, "digits": digits, "cifar10": cifar10, "speedrun": speedrun}

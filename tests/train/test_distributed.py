@@ -181,6 +181,14 @@ def test_one_two_and_four_processes_any_micro_batch_before_and_after_a_resume(tm
 
 
 @pytest.mark.slow
+def test_muons_steps_are_the_same_on_two_processes(tmp_path):
+    """As losses see it: in directions without a gradient an orthogonal step is its rounding, made large."""
+    for name, processes in (("one", 1), ("two", 2)):
+        train(tmp_path / name, processes, "--optimizer", "muon", steps=12)
+    torch.testing.assert_close(losses(tmp_path / "two"), losses(tmp_path / "one"), rtol=2e-3, atol=0)
+
+
+@pytest.mark.slow
 def test_times_by_importance_are_the_same_on_two_processes(tmp_path):
     """Their memory of losses is everybody's."""
     flags = words("--objective vlb --variance learned --times importance --timesteps 4 --previews 0")

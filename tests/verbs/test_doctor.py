@@ -292,6 +292,7 @@ def test_the_size_of_a_source_is_packings(tmp_path):
 
 BUDGETS = {("small", 100): 50_000, ("small", 1_000): 100_000, ("small", 50_000): 400_000, ("digits", 9): 50_000}
 BUDGETS |= {("digits", 1_797): 60_000, ("cifar10", 50_000): 100_000_000, ("cifar10", 100_000): 102_400_000}
+BUDGETS |= {("speedrun", 50_000): 8_000_000, ("speedrun", 10_000): 2_000_000}
 
 
 @pytest.mark.parametrize(("preset", "distinct"), BUDGETS, ids=str)

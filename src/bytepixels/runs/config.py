@@ -165,8 +165,10 @@ class TrainConfig:
     """Pictures per optimiser step."""
     micro_batch: int = 0
     """Pictures per forward pass, for less memory; gradients are averaged over the batch. 0: the whole batch."""
+    optimizer: Literal["adam", "muon"] = "adam"
+    """adam, or muon: orthogonal steps for the matrices and convolutions (Jordan et al. 2024), adam for the rest."""
     lr: float = 2e-4
-    """Peak learning rate of Adam."""
+    """Peak learning rate."""
     warmup: int = 640_000
     """Images over which the learning rate rises to its peak."""
     lr_decay: Literal["none", "cosine", "linear"] = "none"
@@ -229,6 +231,9 @@ class TrainConfig:
             if self.epochs is not None:
                 raise InputError(f"--epochs {self.epochs:g} and --budget {self.budget} exclude each other")
         check_choice("--compile", self.compile, ("auto", "yes", "no"))
+        check_choice("--optimizer", self.optimizer, ("adam", "muon"))
+        if self.shard and self.optimizer == "muon":
+            raise InputError("--optimizer muon does not go with --shard: no process has a whole matrix")
         if self.shard and self.compile == "yes":
             raise InputError("--compile yes does not go with --shard")
         check_choice("--precision", self.precision, ("auto", "float32", "bf16"))

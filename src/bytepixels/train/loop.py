@@ -22,6 +22,7 @@ from ..runs.config import TrainConfig
 from .distributed import ALONE, World
 from .ema import ema_decay, update_ema
 from .lr import learning_rate
+from .optimizers import make_optimizer, no_moments
 
 Batch = tuple[Tensor | None, ...]  # whatever the loss needs, each [B, ...]
 DrawBatch = Callable[[int], Batch]  # step -> this process' rows of that step's batch
@@ -64,8 +65,7 @@ class TrainState:
         """The start of a run: the average begins as the model."""
         ema = copy.deepcopy(model).eval().requires_grad_(False)
         world.shard(model, ema)
-        kind = torch.optim.AdamW if config.weight_decay else torch.optim.Adam
-        optimizer = kind(model.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True)
+        optimizer = make_optimizer(model, config)
         called: Any = torch.compile(model, dynamic=False) if config.compile == "yes" else model
         return cls(model, ema, optimizer, world.wrapped(called), memory, world)
 
@@ -90,10 +90,10 @@ class TrainState:
             self.memory.load_state_dict(
                 {name: tensors["optimizer"][MEMORY + name] for name in self.memory.state_dict()}
             )
+        self.allocate()
         for name, parameter in self.model.named_parameters():
-            saved = {key: tensors["optimizer"][f"{name}.{key}"] for key in ("step", "exp_avg", "exp_avg_sq")}
-            moments = {key: torch.empty_like(parameter).copy_(saved[key]) for key in ("exp_avg", "exp_avg_sq")}
-            self.optimizer.state[parameter] = {"step": saved["step"].clone().to(parameter.device), **moments}
+            for key, value in self.optimizer.state[parameter].items():
+                value.copy_(tensors["optimizer"][f"{name}.{key}"])
 
     @torch.no_grad()
     def share(self) -> None:
@@ -108,9 +108,7 @@ class TrainState:
     def allocate(self) -> None:
         """Moments of zero where the optimizer has none yet, so that tensors() is all that a checkpoint holds."""
         for parameter in self.model.parameters():
-            fresh = {"step": torch.zeros((), device=parameter.device)}
-            fresh |= {key: torch.zeros_like(parameter) for key in ("exp_avg", "exp_avg_sq")}
-            self.optimizer.state[parameter] = self.optimizer.state.get(parameter) or fresh
+            self.optimizer.state[parameter] = self.optimizer.state.get(parameter) or no_moments(parameter)
 
 
 def total_steps(config: TrainConfig) -> int:
@@ -162,7 +160,7 @@ def update_weights(state: TrainState, losses: Tensor, config: TrainConfig) -> Te
     grad_norm = state.world.whole(clip_grad_norm_(state.model.parameters(), config.clip_norm or math.inf))
     if config.on_nonfinite == "skip":
         broken = state.world.sum((~losses.isfinite().all()).float()) + ~grad_norm.isfinite()
-        # Adam's fused kernels leave the weights alone then
+        # Adam's fused kernels, and Muon, leave the weights alone then
         state.optimizer.found_inf = (broken > 0).float()  # type: ignore[attr-defined]
         grad_norm = torch.where(broken > 0, math.nan, grad_norm)
     state.optimizer.step()

@@ -23,7 +23,7 @@ LEAST_IMAGES = 50_000  # the budget below which nothing is drawn yet (RESULTS.md
 # Memorising begins after a time in proportion to the number of pictures (Bonnaire et al. 2025; Favero et al. 2025), so
 # the limit is one of epochs. 100 is a rule of thumb (RESULTS.md: its first signs after 42 epochs of digits); 2,000 is
 # what DDPM gave its CIFAR-10 (Ho et al. 2020, appendix B), with dropout.
-EPOCHS = {"small": 100, "digits": 100, "cifar10": 2_000}
+EPOCHS = {"small": 100, "digits": 100, "cifar10": 2_000, "speedrun": 200}
 
 
 def choose(seen: Collection[Glance], asked: DataConfig, preset: str | None, device: torch.device) -> Config:

@@ -1,0 +1,95 @@
+"""What turns gradients into steps: Adam, or Muon for the matrices and Adam for the rest."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..runs.config import TrainConfig
+
+SMALLEST = 5  # rows or columns of a hidden layer's weight; a picture has at most four channels
+MATRIX_STATE = "momentum_buffer"  # torch.optim.Muon's name
+
+
+def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
+    """The optimiser of a fresh run, by its name in the config."""
+    if config.optimizer == "muon":
+        return Muon(model, config.lr, config.weight_decay)
+    return adam(model.parameters(), config.lr, config.weight_decay)
+
+
+def adam(parameters: Iterable[nn.Parameter], lr: float, weight_decay: float) -> torch.optim.Optimizer:
+    """Adam, decoupled from its weight decay where there is one."""
+    kind = torch.optim.AdamW if weight_decay else torch.optim.Adam
+    return kind(parameters, lr=lr, weight_decay=weight_decay, fused=True)
+
+
+class Muon(torch.optim.Optimizer):
+    """Jordan et al. 2024: a hidden layer's step is its momentum made orthogonal, as torch.optim.Muon does it.
+
+    A convolution's weight [out, in, h, w] is a matrix of `out` rows. Steps are scaled to Adam's typical size (Liu et
+    al. 2025, eq. 4), so that one learning rate serves both. Embeddings, biases, norms and what touches the picture's
+    own channels are Adam's. `state` is that of both, by parameter; a tensor in it has its parameter's shape, or none.
+    """
+
+    def __init__(self, model: nn.Module, lr: float, weight_decay: float):
+        super().__init__(model.parameters(), {"lr": lr})
+        self.matrices = hidden_weights(model)
+        chosen = {id(weight) for weight in self.matrices}
+        others = [parameter for parameter in model.parameters() if id(parameter) not in chosen]
+        views = [nn.Parameter(as_matrix(weight.detach(), weight)) for weight in self.matrices]
+        self.muon = torch.optim.Muon(views, lr, weight_decay, adjust_lr_fn="match_rms_adamw")
+        self.adam = adam(others, lr, weight_decay)
+        self.state = self.adam.state
+        self.views = list(zip(self.matrices, views, strict=True))
+        for weight, view in self.views:
+            momentum = torch.zeros_like(weight.detach())
+            self.state[weight] = {MATRIX_STATE: momentum}
+            self.muon.state[view] = {MATRIX_STATE: as_matrix(momentum, weight)}
+            assert view.data_ptr() == weight.data_ptr(), "a weight that is not dense has no view as a matrix"
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        """Nothing changes where `found_inf`, if it is there, is above 0: as in Adam's fused kernels."""
+        for group in (*self.adam.param_groups, *self.muon.param_groups):
+            group["lr"] = self.param_groups[0]["lr"]
+        kept = self._kept()
+        for weight, view in self.views:
+            view.grad = None if weight.grad is None else as_matrix(weight.grad, weight)
+        self.muon.step()
+        self.muon.zero_grad(set_to_none=True)
+        for now, before in kept:
+            torch.where(self.adam.found_inf > 0, before, now, out=now)  # type: ignore[attr-defined]
+        self.adam.step()
+
+    def _kept(self) -> list[tuple[Tensor, Tensor]]:
+        """What a broken gradient would spoil, beside copies of it; nothing where none is looked for."""
+        found = getattr(self, "found_inf", None)
+        if found is None:
+            return []
+        self.adam.found_inf = found  # type: ignore[attr-defined]
+        every: list[Tensor] = [one for weight in self.matrices for one in (weight, self.state[weight][MATRIX_STATE])]
+        return [(one.detach(), one.detach().clone()) for one in every]
+
+
+def hidden_weights(model: nn.Module) -> list[nn.Parameter]:
+    """The weights of the convolutions and linear layers between hidden layers."""
+    weights = (layer.get_parameter("weight") for layer in model.modules() if isinstance(layer, nn.Conv2d | nn.Linear))
+    return [weight for weight in weights if min(weight.shape[:2]) >= SMALLEST]
+
+
+def as_matrix(tensor: Tensor, weight: Tensor) -> Tensor:
+    """[out, ...] -> [out, n] in the order in which `weight`, of the same shape, lies in memory: of itself, a view."""
+    if weight.dim() == 4 and weight.is_contiguous(memory_format=torch.channels_last):
+        tensor = tensor.permute(0, 2, 3, 1)
+    return tensor.flatten(1)
+
+
+def no_moments(parameter: nn.Parameter) -> dict[str, Tensor]:
+    """Adam's state of a parameter before its first step."""
+    return {
+        "step": torch.zeros((), device=parameter.device),
+        "exp_avg": torch.zeros_like(parameter),
+        "exp_avg_sq": torch.zeros_like(parameter),
+    }
