@@ -241,7 +241,7 @@ def test_samples_are_measured_along_the_way_on_request(tmp_path, capsys):
     last, packed = records[-1], pack("digits")
     assert last["kernel_distance"] > 100 * abs(last["floor"])  # noise is not digits
     assert last["reference"]["sha256"] == packed.meta["sha256"]["images"]
-    assert f"kernel distance at 128 images: {last['kernel_distance']:.4g}" in capsys.readouterr().err
+    assert f"at 128 images: kernel distance {last['kernel_distance']:.4g}" in capsys.readouterr().err
     assert cli("sample", run, "-n", 20, "--out", tmp_path / "drawn") == 0
     drawn = torch.stack([torch.tensor(picture(tmp_path / "drawn" / f"seed-{k}.png")) for k in range(20)])
     assert kernel_record(drawn[:, None], packed)["kernel_distance"] == pytest.approx(last["kernel_distance"], rel=1e-3)

@@ -34,7 +34,7 @@ def profile_steps(trainer: Trainer, steps: int) -> None:
 
     They are steps like any other: the run is bitwise what it is without.
     """
-    training = train_steps(trainer.state, trainer.take, trainer.loss, lambda: trainer.config)
+    training = train_steps(trainer.state, trainer.take, trainer.task.loss, lambda: trainer.config)
     trainer.unread += islice(training, WARM_UP)
     kinds = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if trainer.device.type == "cuda" else [])]
     with Progress("profile", trainer.config.images, "images", trainer.images) as progress:

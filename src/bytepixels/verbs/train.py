@@ -23,6 +23,7 @@ from ..train.distributed import World, join, own_device
 from .compiling import choose_compile
 from .nonfinite import TrainingError
 from .profiling import check_profile, profile_steps
+from .tasks import Diffusion
 from .trainer import Trainer
 
 DIGITS = tuple("0123456789")  # mirrored, these would be other symbols
@@ -44,7 +45,9 @@ def train(source: str, config: Config, path: Path, profile: int = 0) -> int:
             print(f"note: {len(packed)} pictures are few; the model may learn to copy them")
         run = shared_run(world, packed, lambda: prepare_run(packed, source, config, path, device))
         with stop_on_signals() as stop, _full_disk(path):
-            trainer = Trainer(run, packed, world)  # what does not fit together is refused here: nothing is written yet
+            trainer = Trainer(
+                run, Diffusion(run, packed, world), world
+            )  # what does not fit together is refused here: nothing is written yet
             if not trainer.done:
                 return fit(trainer, lock, stop, profile)
     print(f"{path} is finished: {trainer.images:,} images seen. Go on with a larger --images, --epochs or --budget.")

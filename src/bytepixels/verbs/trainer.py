@@ -7,14 +7,10 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from ..build import build_draw, build_loss, build_network, build_process, build_times
-from ..codec import PixelCodec
-from ..data import Packed
-from ..data.batches import Batches
 from ..errors import InputError, check_range
-from ..images import beside, grid, save_png
+from ..images import save_png
 from ..progress import Progress, duration
 from ..runs.config import TrainConfig
 from ..runs.directory import Run
@@ -23,36 +19,25 @@ from ..runs.quantities import seconds_of
 from ..runs.writer import Writer
 from ..signals import Stop, StoppedError
 from ..train.distributed import CPU, World
-from ..train.loop import Batch, Loss, StepResult, TrainState, total_steps, train_steps
+from ..train.loop import Batch, StepResult, TrainState, total_steps, train_steps
 from ..train.saving import ShardWriter, take_parts
 from ..words import many
 from .budget import TimeBudget, extended
 from .memory import fitting
 from .nonfinite import MOST_SKIPPED, Culprits, stopped
 from .resume import load_latest
-from .sample import draw_pictures, draw_together
-from .watching import kernel_record
-
-AT_A_TIME = 64  # pictures that one process draws
+from .tasks import Task
 
 
 class Trainer:
     """The state of one run and the work around each of its steps."""
 
-    def __init__(self, run: Run, packed: Packed, world: World):
-        self.packed = packed
+    def __init__(self, run: Run, task: Task, world: World):
         self.run, self.config, self.world, self.device = run, run.config.train, world, world.device
         check_range("--batch on that many processes", self.config.batch, world.size)
-        flip = run.config.data.flip == "yes"
-        batch, seed = self.config.batch, self.config.seed
-        self.batches = Batches(packed.images, packed.labels, batch, seed, flip, self.device, world.rows(batch))
-        process, classes = build_process(run.config), len(run.classes)
-        times = build_times(run.config, self.device)
-        self.draw = build_draw(run.config, process, self.batches, classes, times)
-        self.loss = build_loss(run.config, process, PixelCodec(), self.device, times)
+        self.task = task
         home = CPU if world.sharded else self.device  # which may not hold all of it
-        network = build_network(run.config, run.shape, classes, home)
-        self.state = TrainState.fresh(network, self.config, times, world)
+        self.state = TrainState.fresh(task.network(home), self.config, task.memory, world)
         self.saved_step = world.decide(lambda: load_latest(run, self.state))
         if world.sharded:
             take_parts(run.checkpoints, run.id, self.state, self.saved_step)
@@ -72,7 +57,7 @@ class Trainer:
         if self.config.budget is not None:
             self._extend(seconds_of(self.config.budget), rate)
         if not self.done:
-            self._make_fit(build_loss(run.config, process, PixelCodec(), self.device))
+            self._make_fit()
 
     def _extend(self, limit: float, rate: float) -> None:
         """Take up the time that is left, of a budget that may be larger than the last time."""
@@ -81,12 +66,12 @@ class Trainer:
             images = extended(limit, self.spent, self.images, rate)
             self._settle(replace(self.config, images=max(self.images, images)))
 
-    def _make_fit(self, loss: Loss) -> None:
+    def _make_fit(self) -> None:
         """Take smaller micro-batches where the memory asks for it; the batch stays what it is."""
         most = -(-self.config.batch // self.world.size)
         micro = min(self.config.micro_batch or most, most)
-        batch = self.ahead[self.state.step] = self.draw(self.state.step)
-        (least,) = self.world.agree(-fitting(self.state, loss, batch, micro) if micro > 1 else -1)
+        batch = self.ahead[self.state.step] = self.task.draw(self.state.step)
+        (least,) = self.world.agree(-fitting(self.state, self.task.trial, batch, micro) if micro > 1 else -1)
         if -least < micro:
             self._settle(replace(self.config, micro_batch=-least))
             left = f"passes of {-least} (--micro-batch), the batch stays {self.config.batch}"
@@ -114,7 +99,7 @@ class Trainer:
 
     def take(self, step: int) -> Batch:
         """The batch of one step; its times are kept until its loss has been read."""
-        batch = self.ahead.pop(step) if step in self.ahead else self.draw(step)
+        batch = self.ahead.pop(step) if step in self.ahead else self.task.draw(step)
         self.times[step] = batch[2]
         return batch
 
@@ -125,7 +110,7 @@ class Trainer:
         self._greet()
         total = total_steps(self.config) * self.config.batch
         with Progress("train", total, "images", self.images) as progress, self.writer:
-            for result in train_steps(self.state, self.take, self.loss, lambda: self.config):
+            for result in train_steps(self.state, self.take, self.task.loss, lambda: self.config):
                 self.unread.append(result)
                 progress.count(self.images)
                 self.writer.check()
@@ -208,7 +193,7 @@ class Trainer:
             self.skipped += not good
             if not good and (self.config.on_nonfinite == "stop" or self.skipped_in_a_row == MOST_SKIPPED):
                 step = result.step - 1
-                culprits = Culprits(self.batches.indices(step).tolist(), self.times[step], self.config.seed)
+                culprits = Culprits(self.task.indices(step).tolist(), self.times[step], self.config.seed)
                 raise stopped(self.run.path, self.world, result, culprits)
 
     def save(self, progress: Progress) -> None:
@@ -226,39 +211,20 @@ class Trainer:
         return step * parts // total > (step - 1) * parts // total
 
     def preview(self, progress: Progress, stop: Stop) -> None:
-        """A grid of samples: raw weights on the left, their average on the right, from the same noise."""
-        raw, average = (
-            grid(self.drawn(network, stop, self.config.preview_pictures))
-            for network in (self.state.model, self.state.ema)
-        )
+        """A picture of how far it is, and what is measured of it."""
+        shown = self.task.preview(self.state, stop, self.config.preview_pictures)
         path = self.run.samples / f"images-{self.images:09d}.png"
         if self.leads:
-            save_png(beside(raw, average), path)
-        progress.say(f"samples at {self.images:,} images (raw weights left, their average right): {path}")
+            save_png(shown, path)
+        which = "raw weights left, their average right"
+        progress.say(f"{self.task.what} at {self.images:,} images ({which}): {path}")
         if self.config.measure:
-            self.measure(self.drawn(self.state.ema, stop, self.config.measure), progress)
+            found, said = self.task.measure(self.state, stop, self.config.measure)
+            if self.leads:
+                checkpoint = f"step-{self.state.step:08d}"
+                self.run.note_evaluation(found | {"images": self.images, "checkpoint": checkpoint, "weights": "ema"})
+                progress.say(f"at {self.images:,} images: {said}")
         progress.pause()
-
-    def measure(self, images: Tensor, progress: Progress) -> None:
-        """Samples of the average, measured: a line in eval.jsonl, and one to read."""
-        if self.leads:
-            found = kernel_record(images, self.packed)
-            checkpoint = f"step-{self.state.step:08d}"
-            self.run.note_evaluation(found | {"images": self.images, "checkpoint": checkpoint, "weights": "ema"})
-            distance = f"{found['kernel_distance']:.4g} ± {found['interval']:.2g}"
-            pictures = f"{many(found['n'], 'sample')}; training pictures: {found['floor']:.2g}"
-            progress.say(f"kernel distance at {self.images:,} images: {distance} ({pictures})")
-
-    def drawn(self, network: nn.Module, stop: Stop, count: int) -> Tensor:
-        """Pictures of `count` seeds, uint8 [count, C, H, W], everywhere. One process alone stops when asked to."""
-        watch = stop.watch if self.world.size == 1 else lambda step, x: None
-
-        def draw(seeds: range) -> Tensor:
-            return draw_pictures(network, self.run, self.run.config.sample, seeds, self.device, watch=watch)
-
-        each = AT_A_TIME * self.world.size
-        parts = [range(start, min(start + each, count)) for start in range(0, count, each)]
-        return torch.cat([draw_together(self.world, part, self.run.shape, draw) for part in parts])
 
     def _greet(self) -> None:
         size = sum(p.numel() for p in self.state.model.parameters())

@@ -1,0 +1,94 @@
+"""What a run trains, as the trainer sees it: a network, its batches and loss, and pictures that show how far it is."""
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..build import build_draw, build_loss, build_network, build_process, build_times
+from ..codec import PixelCodec
+from ..data import Packed
+from ..data.batches import Batches
+from ..images import beside, grid
+from ..runs.directory import Run
+from ..signals import Stop
+from ..train.distributed import World
+from ..train.loop import DrawBatch, Loss, TrainState
+from ..words import many
+from .sample import draw_pictures, draw_together
+from .watching import kernel_record
+
+AT_A_TIME = 64  # pictures that one process draws
+
+
+class Task(Protocol):
+    """One kind of training."""
+
+    draw: DrawBatch
+    loss: Loss
+    trial: Loss  # the same, taking note of nothing
+    memory: Any  # see TrainState
+    what: str  # its pictures show
+
+    def network(self, device: torch.device) -> nn.Module:
+        """As it is before the first step."""
+        ...
+
+    def indices(self, step: int) -> np.ndarray:
+        """Which pictures the whole batch of a step is made of, [B]."""
+        ...
+
+    def preview(self, state: TrainState, stop: Stop, count: int) -> Tensor:
+        """Of `count` pictures: raw weights on the left, their average on the right, uint8 [C, H, W]; everywhere."""
+        ...
+
+    def measure(self, state: TrainState, stop: Stop, count: int) -> tuple[dict[str, Any], str]:
+        """The average, measured on `count` pictures: a line of eval.jsonl, and a few words; on process 0."""
+        ...
+
+
+class Diffusion:
+    """A denoiser of pictures."""
+
+    what = "samples"
+
+    def __init__(self, run: Run, packed: Packed, world: World):
+        self.run, self.packed, self.world = run, packed, world
+        config, device = run.config, world.device
+        train, flip = config.train, config.data.flip == "yes"
+        rows = world.rows(train.batch)
+        batches = Batches(packed.images, packed.labels, train.batch, train.seed, flip, device, rows)
+        process, self.memory = build_process(config), build_times(config, device)
+        self.indices: Callable[[int], np.ndarray] = batches.indices
+        self.draw = build_draw(config, process, batches, len(run.classes), self.memory)
+        self.loss = build_loss(config, process, PixelCodec(), device, self.memory)
+        self.trial = build_loss(config, process, PixelCodec(), device)
+
+    def network(self, device: torch.device) -> nn.Module:
+        return build_network(self.run.config, self.run.shape, len(self.run.classes), device)
+
+    def preview(self, state: TrainState, stop: Stop, count: int) -> Tensor:
+        raw, average = (grid(self._drawn(network, stop, count)) for network in (state.model, state.ema))
+        return beside(raw, average)
+
+    def measure(self, state: TrainState, stop: Stop, count: int) -> tuple[dict[str, Any], str]:
+        images = self._drawn(state.ema, stop, count)
+        if self.world.rank > 0:
+            return {}, ""
+        found = kernel_record(images, self.packed)
+        distance = f"{found['kernel_distance']:.4g} ± {found['interval']:.2g}"
+        return found, f"kernel distance {distance} ({many(count, 'sample')}; training pictures: {found['floor']:.2g})"
+
+    def _drawn(self, network: nn.Module, stop: Stop, count: int) -> Tensor:
+        """Pictures of `count` seeds, uint8 [count, C, H, W], everywhere. One process alone stops when asked to."""
+        watch = stop.watch if self.world.size == 1 else lambda step, x: None
+        run, device = self.run, self.world.device
+
+        def draw(seeds: range) -> Tensor:
+            return draw_pictures(network, run, run.config.sample, seeds, device, watch=watch)
+
+        each = AT_A_TIME * self.world.size
+        parts = [range(start, min(start + each, count)) for start in range(0, count, each)]
+        return torch.cat([draw_together(self.world, part, run.shape, draw) for part in parts])
