@@ -7,7 +7,7 @@ import torch
 from scipy.stats import kstest
 
 from bytepixels import SeededNoise
-from bytepixels.randomness import DROPOUT, FLIP, INIT, LABELS, NOISE, ORDER, TIMES, derived_seed, seeded
+from bytepixels.randomness import DROPOUT, FLIP, INIT, LABELS, LATENT, NOISE, ORDER, TIMES, derived_seed, seeded
 
 
 def test_seeds_differ_in_every_component():
@@ -31,7 +31,7 @@ def test_a_seed_is_a_stable_function_of_its_key():
 
 
 def test_purposes_have_streams_of_their_own():
-    assert len({ORDER, FLIP, TIMES, NOISE, LABELS, DROPOUT, INIT}) == 7
+    assert len({ORDER, FLIP, TIMES, NOISE, LABELS, DROPOUT, INIT, LATENT}) == 8
 
 
 def test_picture_k_depends_on_seed_k_alone():

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 import threading
 import time
 import warnings
@@ -115,7 +116,7 @@ def test_too_large_for_the_disk(folder, packed):
     for index in range(300):
         os.link(folder / "a.png", folder / f"link{index}.png")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(making.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 10_000}))
+        patch.setattr(shutil, "disk_usage", lambda _: type("Usage", (), {"free": 10_000}))
         with pytest.raises(InputError, match=r"303 pictures of 6 x 6 need 0.0 GB in .* ask for a smaller size"):
             packed(folder)
 

@@ -54,18 +54,21 @@ class Batches:
             images = self._upload(self._ahead(step, self._own))
         else:
             images = self.resident[index]
-        if self.flip:
-            images = self._mirrored(images, step)
-        return images, None if self.labels is None else self.labels[index]
+        return self._given(images, step), None if self.labels is None else self.labels[index]
 
     def _own(self, step: int) -> np.ndarray:
         return self.indices(step)[self.rows]
 
-    def _mirrored(self, images: Tensor, step: int) -> Tensor:
-        """Half of the pictures, chosen by (seed, step) and their place in the whole batch, left to right."""
+    def _given(self, images: Tensor, step: int) -> Tensor:
+        """What is given out of the rows [R, ...] that were read: half of the pictures left to right, with `flip`."""
+        if not self.flip:
+            return images
+        return torch.where(self._coin(step)[:, None, None, None], images.flip(-1), images)
+
+    def _coin(self, step: int) -> Tensor:
+        """Which of the rows are mirrored, bool [R]: half, chosen by (seed, step) and their place in the whole batch."""
         generator = seeded(self.seed, FLIP, step, device=self.device)
-        coin = torch.rand(self.batch, generator=generator, device=self.device)[self.rows] < 0.5
-        return torch.where(coin[:, None, None, None], images.flip(-1), images)
+        return torch.rand(self.batch, generator=generator, device=self.device)[self.rows] < 0.5
 
     def _upload(self, values: np.ndarray) -> Tensor:
         """Onto the device without waiting for it."""

@@ -1,7 +1,8 @@
-"""A pack in the making, in a folder of its own: what is done is kept, so that an interruption costs nothing.
+"""A pack, or its latents, in the making, in a folder of its own: what is done is kept, so that an interruption costs
+nothing.
 
 It holds one 64-bit word for each picture (0 until it is done), why pictures were skipped, locks, and in whole/ what the
-pack will be. A row is written before its word, the word holds the row's checksum, and whole/meta.json comes last.
+result will be. A row is written before its word, the word holds the row's checksum, and whole/meta.json comes last.
 """
 
 import hashlib
@@ -9,9 +10,10 @@ import json
 import os
 import shutil
 import time
+from collections.abc import Callable
 from contextlib import ExitStack, nullcontext, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 from uuid import uuid4
 from zlib import crc32
 
@@ -19,8 +21,8 @@ import numpy as np
 import PIL
 from filelock import FileLock
 
+from ..errors import InputError
 from .locks import claim, make_folder, sync, write_whole
-from .packed import Packed, open_packed
 from .rows import Rows, npy_header
 
 DONE, SKIPPED = 1, 2  # bits of a word; the upper half is the checksum of the row, or of why there is none
@@ -28,19 +30,49 @@ TEMPORARY = ".packing-"
 _MAKER = f"1-{PIL.__version__}"  # another decoder goes on with none of this one's drafts
 _STALE_SECONDS = 7 * 24 * 3600
 
+Whole = TypeVar("Whole")
+Progress = Callable[[int, int], None]  # (pictures done, pictures in all)
 
-class Draft:
-    """What will be the pack at `path`; any number of processes may have it open."""
 
-    def __init__(self, path: Path):
+class Draft(Generic[Whole]):
+    """What will be at `path`, with its rows in the file `array`; any number of processes may have it open.
+
+    opened: opens what is whole at a path; None where that is not so.
+    """
+
+    def __init__(self, path: Path, array: str, opened: Callable[[Path], Whole | None]):
+        self.array, self.opened = array, opened
         self.path, self.folder = path, path.parent / f"{TEMPORARY}{path.name}-{_MAKER}"
         self.whole, self._shorter = self.folder / "whole", self.folder / "shorter.npy"
         self._reasons = self.folder / "skipped"
         make_folder(self.folder)
         make_folder(self.whole)
 
+    def completed(self, fill: Callable[[], None]) -> Whole:
+        """What is whole in its place, after `fill` has filled it: together with other processes that make the same."""
+        try:
+            if not self.made():
+                fill()
+            with self.lock("seal"):
+                return self.publish()
+        except FileNotFoundError as error:  # another process was faster, and has cleared up
+            if (whole := self.opened(self.path)) is None:
+                raise OSError(f"{self.folder} was removed meanwhile; run the same command again") from error
+            return whole
+
+    def made(self) -> bool:
+        """Whether all is done."""
+        return any(self.opened(path) is not None for path in (self.path, self.whole))
+
+    def check_space(self, needed: int, what: str, advice: str) -> None:
+        """Raise InputError where `needed` bytes for `what` are more than the disk has."""
+        free = shutil.disk_usage(self.folder).free
+        if needed > free:
+            place = f"{self.folder.parent}, where {free / 1e9:,.1f} GB are free"
+            raise InputError(f"{what} need {needed / 1e9:,.1f} GB in {place}; {advice}")
+
     def lock(self, name: str) -> FileLock:
-        """A lock among all processes that make this pack."""
+        """A lock among all processes that make the same."""
         return FileLock(self.folder / f"{name}.lock")
 
     def words(self, name: str, count: int) -> np.ndarray:
@@ -56,9 +88,9 @@ class Draft:
         path = self.folder / "rows"
         return int(np.count_nonzero(np.fromfile(path, np.uint64))) if path.exists() else 0
 
-    def rows(self, shape: tuple[int, ...]) -> Rows:
-        """images.npy of the pack, uint8 [N, C, H, W], before anything is left out. To be called under a lock."""
-        return Rows(self.whole / "images.npy", shape)
+    def rows(self, shape: tuple[int, ...], dtype: type = np.uint8) -> Rows:
+        """The array [N, ...] before anything is left out. To be called under a lock."""
+        return Rows(self.whole / self.array, shape, dtype)
 
     def skip(self, position: int, reason: str) -> int:
         """Take note of why a picture is skipped; returns its word."""
@@ -81,11 +113,11 @@ class Draft:
         return {position: reasons[position] for position in positions if words[position]}
 
     def seal(self, words: np.ndarray, rows: Rows, skipped: dict[int, str]) -> str | None:
-        """The sha256 of images.npy without the skipped rows; that shorter file is written where there are any.
+        """The sha256 of the array without the skipped rows; that shorter file is written where there are any.
 
         None where a row does not fit its word, after a power cut say: the word is 0 again.
         """
-        header = npy_header((len(words) - len(skipped), *rows.shape[1:]))
+        header = npy_header((len(words) - len(skipped), *rows.shape[1:]), rows.dtype)
         digest = hashlib.sha256(header)
         with self._shorter.open("wb") if skipped else nullcontext() as shorter:
             if shorter:
@@ -103,28 +135,28 @@ class Draft:
         return digest.hexdigest() if words.all() else None
 
     def finish(self, meta: dict[str, Any], labels: bytes | None) -> None:
-        """Make whole/ whole: with its meta.json, or with the shorter images.npy that fits to it, which comes last."""
-        images = self.whole / "images.npy"
-        with (self._shorter if meta["skipped"] else images).open("r+b") as file:
+        """Make whole/ whole: with its meta.json, or with the shorter array that fits to it, which comes last."""
+        array, shorter = self.whole / self.array, bool(meta.get("skipped"))
+        with (self._shorter if shorter else array).open("r+b") as file:
             sync(file)
         if labels is not None:
             write_whole(self.whole / "labels.npy", labels, self.folder, lasting=True)
         write_whole(self.whole / "meta.json", json.dumps(meta, indent=1).encode(), self.folder, lasting=True)
-        if meta["skipped"]:
-            os.replace(self._shorter, images)
+        if shorter:
+            os.replace(self._shorter, array)
 
-    def publish(self) -> Packed:
-        """Move whole/ to where packs lie, unless a good one is there already, and clear up."""
-        if (packed := open_packed(self.path)) is None:
-            with suppress(FileNotFoundError):  # a damaged pack stands in the way
+    def publish(self) -> Whole:
+        """Move whole/ to its place, unless a good one is there already, and clear up."""
+        if (whole := self.opened(self.path)) is None:
+            with suppress(FileNotFoundError):  # a damaged one stands in the way
                 os.rename(self.path, self.folder / uuid4().hex)
             os.rename(self.whole, self.path)
-            packed = open_packed(self.path)
-        if packed is None:
+            whole = self.opened(self.path)
+        if whole is None:
             raise OSError(f"{self.path} was damaged while it was written; run the same command again")
         shutil.rmtree(self.folder, ignore_errors=True)
         _remove_stale(self.path.parent)
-        return packed
+        return whole
 
     def drop(self) -> None:
         """Remove what was made, unless another process is at it."""

@@ -2,9 +2,8 @@
 
 import hashlib
 import io
-import shutil
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -13,10 +12,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ..errors import InputError
 from .arrange import printable
 from .decode import to_pixels
-from .draft import DONE, Draft, word
+from .draft import DONE, Draft, Progress, word
 from .fit import Layout
 from .layout import find_layout
 from .notes import COMPOSED, ENLARGED, RESHAPED, HopelessError, named, notes_of, refusal
@@ -25,8 +23,6 @@ from .parallel import Unreadable, together
 from .pictures import Pictures, Source
 from .rows import Rows
 from .settings import Settings
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -45,27 +41,17 @@ class _Job:
 
 def make(path: Path, source: Source, settings: Settings, strict: bool, progress: Progress | None) -> Packed:
     """The pack at `path`, made together with other processes that make the same, or taken up where it was left."""
-    draft, note = Draft(path), ""
+    draft, notes = Draft(path, "images.npy", open_packed), list[str]()
+    progress = progress or (lambda done, total: None)
     try:
-        if not _made(draft):
-            note = _fill(draft, source, settings, strict, progress or (lambda done, total: None))
-        with draft.lock("seal"):
-            packed = draft.publish()
+        packed = draft.completed(lambda: notes.extend(_fill(draft, source, settings, strict, progress)))
     except HopelessError:
         draft.drop()
         raise
-    except FileNotFoundError as error:  # another process was faster, and has cleared up
-        if (made := open_packed(path)) is None:
-            raise OSError(f"{draft.folder} was removed meanwhile; run the same command again") from error
-        packed = made
-    return replace(packed, notes=(*packed.notes, note)) if note else packed
+    return replace(packed, notes=(*packed.notes, *notes))
 
 
-def _made(draft: Draft) -> bool:
-    return any(open_packed(path) is not None for path in (draft.path, draft.whole))
-
-
-def _fill(draft: Draft, source: Source, settings: Settings, strict: bool, progress: Progress) -> str:
+def _fill(draft: Draft, source: Source, settings: Settings, strict: bool, progress: Progress) -> list[str]:
     """Fill draft.whole; returns what there is to say of a draft that was taken up."""
     before = draft.done()
     pictures = source.read()
@@ -73,20 +59,20 @@ def _fill(draft: Draft, source: Source, settings: Settings, strict: bool, progre
     with _pillow_warnings():
         layout, notes = find_layout(draft, pictures, settings)
         with draft.lock("seal"):  # a row file that is sealed is not touched any more
-            if _made(draft):
-                return ""
+            if draft.made():
+                return []
             words = draft.words("rows", total)
-            _check_space(draft.folder, int(np.count_nonzero(words == 0)), layout)
+            _check_space(draft, int(np.count_nonzero(words == 0)), layout)
             rows = draft.rows((total, layout.channels, layout.height, layout.width))
         job = _Job(draft, source, settings, pictures, layout, notes, words, rows)
         sealed = False
         while not sealed:  # more than once only where rows were damaged
             _decode(job, strict, progress)
             with draft.lock("seal"):
-                sealed = _made(draft) or _seal(job)
+                sealed = draft.made() or _seal(job)
     if not before:
-        return ""
-    return f"{before:,} of {total:,} pictures lay packed already when this command began: it went on from there."
+        return []
+    return [f"{before:,} of {total:,} pictures lay packed already when this command began: it went on from there."]
 
 
 @contextmanager
@@ -97,14 +83,9 @@ def _pillow_warnings() -> Iterator[None]:
         yield
 
 
-def _check_space(folder: Path, count: int, layout: Layout) -> None:
-    needed = count * layout.channels * layout.height * layout.width
-    free = shutil.disk_usage(folder).free
-    if needed > free:
-        raise InputError(
-            f"{count:,} pictures of {layout.height} x {layout.width} need {needed / 1e9:,.1f} GB in {folder.parent}, "
-            f"where {free / 1e9:,.1f} GB are free; ask for a smaller size"
-        )
+def _check_space(draft: Draft, count: int, layout: Layout) -> None:
+    pictures = f"{count:,} pictures of {layout.height} x {layout.width}"
+    draft.check_space(count * layout.channels * layout.height * layout.width, pictures, "ask for a smaller size")
 
 
 def _decode(job: _Job, strict: bool, progress: Progress) -> None:

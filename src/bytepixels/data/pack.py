@@ -6,7 +6,8 @@ import re
 from dataclasses import asdict
 from pathlib import Path
 
-from .making import Progress, make
+from .draft import Progress
+from .making import make
 from .notes import refusal
 from .packed import FORMAT, Packed, default_cache, open_packed
 from .pictures import Source

@@ -39,8 +39,8 @@ def open_packed(path: Path) -> Packed | None:
     """The packed set at `path` when it is there, of this format and undamaged as far as sizes and types tell."""
     try:
         meta = json.loads((path / "meta.json").read_text())
-        images = _load(path / "images.npy", np.uint8, (meta["count"], meta["channels"], *meta["size"]))
-        labels = _load(path / "labels.npy", np.int64, (meta["count"],)) if meta["classes"] else None
+        images = load_array(path / "images.npy", np.uint8, (meta["count"], meta["channels"], *meta["size"]))
+        labels = load_array(path / "labels.npy", np.int64, (meta["count"],)) if meta["classes"] else None
         if meta["format"] != FORMAT:
             return None
         return Packed(images, labels, tuple(meta["classes"]), meta, path, tuple(meta["notes"]))
@@ -48,7 +48,8 @@ def open_packed(path: Path) -> Packed | None:
         return None
 
 
-def _load(path: Path, dtype: type, shape: tuple[int, ...]) -> np.ndarray:
+def load_array(path: Path, dtype: type, shape: tuple[int, ...]) -> np.ndarray:
+    """A read-only memory map of a .npy file. ValueError where it holds something else, or more, or less."""
     array = np.load(path, mmap_mode="r", allow_pickle=False)
     if array.dtype != dtype or array.shape != shape or path.stat().st_size != array.offset + array.nbytes:
         raise ValueError(f"{path} is not {np.dtype(dtype)} {shape}")

@@ -9,14 +9,14 @@ import numpy as np
 
 LOOK_AHEAD = 2  # steps
 
-ReadRows = Callable[[np.ndarray], np.ndarray]  # positions [B] -> uint8 [B, C, H, W]
+ReadRows = Callable[[np.ndarray], np.ndarray]  # positions [B] -> [B, C, H, W]
 
 
 def row_reader(images: np.ndarray) -> ReadRows:
     """What reads rows of `images` [N, C, H, W]. Where that maps a whole file, its rows are read instead of touched."""
     path = getattr(images, "filename", None)
     if path and images.flags.c_contiguous and os.stat(path).st_size == images.offset + images.nbytes:  # type: ignore[attr-defined]
-        return _FileRows(Path(path), images.offset, images.shape)  # type: ignore[attr-defined]
+        return _FileRows(Path(path), images.offset, images.shape, images.dtype)  # type: ignore[attr-defined]
     return lambda positions: images[positions]
 
 
@@ -24,13 +24,13 @@ class _FileRows:
     """Plain reads, in the file's order, announced beforehand: the disk is asked for many rows at once. A memory map
     would fetch them page by page, ten to fifty times as slowly, and end the process where the disk cannot be read."""
 
-    def __init__(self, path: Path, offset: int, shape: tuple[int, ...]):
-        self.path, self.offset, self.shape = path, offset, shape
-        self.row_bytes = int(np.prod(shape[1:]))
+    def __init__(self, path: Path, offset: int, shape: tuple[int, ...], dtype: np.dtype):
+        self.path, self.offset, self.shape, self.dtype = path, offset, shape, dtype
+        self.row_bytes = int(np.prod(shape[1:])) * dtype.itemsize
         self.file = path.open("rb", buffering=0)
 
     def __call__(self, positions: np.ndarray) -> np.ndarray:
-        rows = np.empty((len(positions), *self.shape[1:]), np.uint8)
+        rows = np.empty((len(positions), *self.shape[1:]), self.dtype)
         order = np.argsort(positions).tolist()
         starts = (self.offset + positions.astype(np.int64) * self.row_bytes).tolist()
         try:
@@ -39,7 +39,7 @@ class _FileRows:
                     os.posix_fadvise(self.file.fileno(), starts[place], self.row_bytes, os.POSIX_FADV_WILLNEED)
             for place in order:
                 self.file.seek(starts[place])
-                if self.file.readinto(rows[place].data) != self.row_bytes:
+                if self.file.readinto(rows[place]) != self.row_bytes:
                     raise OSError("it ends too early")
         except OSError as error:
             reason = error.strerror or error

@@ -1,4 +1,4 @@
-"""images.npy on disk: rows written in any order by any number of processes, and read again."""
+"""A .npy file on disk: rows written in any order by any number of processes, and read again."""
 
 import io
 from collections.abc import Iterator
@@ -10,20 +10,20 @@ import numpy as np
 BLOCK_BYTES = 1 << 20
 
 
-def npy_header(shape: tuple[int, ...]) -> bytes:
-    """What stands in front of the rows of a uint8 array in a .npy file."""
-    file = io.BytesIO()
-    np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
+def npy_header(shape: tuple[int, ...], dtype: type = np.uint8) -> bytes:
+    """What stands in front of the rows of an array in a .npy file."""
+    file, descr = io.BytesIO(), np.lib.format.dtype_to_descr(np.dtype(dtype))
+    np.lib.format.write_array_header_1_0(file, {"descr": descr, "fortran_order": False, "shape": shape})
     return file.getvalue()
 
 
 class Rows:
-    """uint8 [N, C, H, W] at `path`, which is made unless it is there. Plain writes, not a memory map: a full disk is
+    """An array [N, ...] at `path`, which is made unless it is there. Plain writes, not a memory map: a full disk is
     then an error, where a memory map would end the process."""
 
-    def __init__(self, path: Path, shape: tuple[int, ...]):
-        self.path, self.shape, self.header = path, shape, npy_header(shape)
-        self.row_bytes = int(np.prod(shape[1:]))
+    def __init__(self, path: Path, shape: tuple[int, ...], dtype: type = np.uint8):
+        self.path, self.shape, self.dtype, self.header = path, shape, dtype, npy_header(shape, dtype)
+        self.row_bytes = int(np.prod(shape[1:])) * np.dtype(dtype).itemsize
         self._file: BinaryIO | None = None
         size = len(self.header) + shape[0] * self.row_bytes
         if not path.exists() or path.stat().st_size != size:
