@@ -287,15 +287,15 @@ def test_a_run_that_never_saw_a_picture_without_a_label_needs_one(no_null_label,
 def test_an_interruption_leaves_what_is_done_with_its_grid_and_manifest(run, here, monkeypatch):
     """Ctrl-C while the second batch is drawn."""
     drawn = []
-    last_picture = editplans._last_picture
+    last_picture = editplans.Studio.last_picture
 
-    def interrupted(states):
+    def interrupted(studio, states):
         if drawn:
             raise KeyboardInterrupt
         drawn.append(1)
-        return last_picture(states)
+        return last_picture(studio, states)
 
-    monkeypatch.setattr(editplans, "_last_picture", interrupted)
+    monkeypatch.setattr(editplans.Studio, "last_picture", interrupted)
     out = here / "out"
     assert cli("edit", "vary", run, here / "one.png", *words("-n 5 --batch 2"), "--out", out) == 130
     assert {path.name for path in out.iterdir()} == {"seed-0.png", "seed-1.png", "grid.png", "manifest.json"}

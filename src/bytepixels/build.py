@@ -8,7 +8,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from .codec import PixelCodec
+from .codec import PIXELS, Bounds, Codec
 from .data.batches import Batches
 from .denoise import Denoise, Denoiser, clipped, guided
 from .errors import InputError
@@ -105,7 +105,7 @@ def build_draw(
 
 
 def build_loss(
-    config: Config, process: Process, codec: PixelCodec, device: torch.device, times: ImportanceTimes | None = None
+    config: Config, process: Process, codec: Codec, device: torch.device, times: ImportanceTimes | None = None
 ) -> Loss:
     """(model, *what build_draw draws) -> loss per picture [B], float32. `times` takes note of them."""
     settings = config.process
@@ -158,8 +158,12 @@ def build_sampling(
     process: Process,
     label: Tensor | None,
     weak: Denoise | None = None,
+    bounds: Bounds = PIXELS,
 ) -> tuple[Denoise, Step]:
-    """The denoiser, guided and clipped as the settings say, and the sampler's step. `weak`: for autoguidance."""
+    """The denoiser, guided and clipped as the settings say, and the sampler's step.
+
+    weak: for autoguidance. bounds: of x0, as the codec has them.
+    """
     settings = resolved_sampling(settings, config, process)
     denoiser = build_denoiser(network, config, process, label)
     denoise, step = _sampler(denoiser, settings, process)
@@ -170,7 +174,7 @@ def build_sampling(
             weak = replace(denoiser, label=torch.full_like(label, int(network.null_label)))  # type: ignore[arg-type]
         interval = settings.guidance_interval or (0.0, math.inf)
         denoise = guided(denoise, weak, settings.guidance, interval, settings.guidance_rescale)
-    return clipped(denoise) if settings.clip else denoise, step
+    return clipped(denoise, *bounds) if settings.clip else denoise, step
 
 
 def _sampler(denoiser: Denoiser, settings: SampleConfig, process: Process) -> tuple[Denoise, Step]:

@@ -10,6 +10,8 @@ from torch import Tensor
 from .errors import InputError
 
 Shape = tuple[int, int, int]
+Bounds = tuple[float | Tensor, float | Tensor]  # what x0 lies between: of all channels, or [c, 1, 1] of each
+PIXELS: Bounds = (-1.0, 1.0)
 LEAST_DEVIATION = 1e-6  # of a channel, in units of its mean: below, float32 does not tell latents apart
 
 
@@ -17,7 +19,7 @@ class Codec(Protocol):
     """What turns pictures into x0 and back."""
 
     @property
-    def bounds(self) -> tuple[float | Tensor, float | Tensor]:
+    def bounds(self) -> Bounds:
         """(low, high) between which x0 lies: for `clipped(denoise, *codec.bounds)`."""
 
     def to_model(self, images: Tensor) -> Tensor:
@@ -46,7 +48,7 @@ class Autoencoder(Protocol):
 class PixelCodec:
     """0..255 <-> [-1, 1], evenly: 0 -> -1, 255 -> 1 (Ho et al. 2020, section 3.3)."""
 
-    bounds = (-1.0, 1.0)
+    bounds = PIXELS
 
     def to_model(self, images: Tensor) -> Tensor:
         """uint8 [B, C, H, W] -> float32 in [-1, 1]. InputError for any other type."""

@@ -72,9 +72,9 @@ def eps_of(x: Tensor, x0: Tensor, level: Level) -> Tensor:
     return (x - level.alpha * x0) / level.sigma
 
 
-def clipped(denoise: Denoise, low: float = -1.0, high: float = 1.0) -> Denoise:
-    """x0 is known to lie in [low, high]: true of pixels, not of latents."""
-    return lambda x, level: denoise(x, level).clamp(low, high)
+def clipped(denoise: Denoise, low: float | Tensor = -1.0, high: float | Tensor = 1.0) -> Denoise:
+    """x0 is known to lie in [low, high]: pixels do; of latents, [C, 1, 1] for each channel."""
+    return lambda x, level: denoise(x, level).clamp(low, high)  # type: ignore[arg-type]
 
 
 def guided(

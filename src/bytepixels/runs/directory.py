@@ -61,6 +61,12 @@ class Run:
             raise InputError(f"{self.path / 'config.json'} does not say the size and channels of the pictures")
         return channels, *size
 
+    @property
+    def x0_shape(self) -> tuple[int, int, int]:
+        """Of what its network sees: its pictures, or their latents."""
+        first = self.data.get("first_stage")
+        return self.shape if first is None else tuple(first["shape"])
+
     def save(self) -> None:
         """Write config.json, resolved, with the versions and the commit that made it, and its spare copy."""
         make_folder(self.path, "--run")

@@ -19,6 +19,7 @@ from ..levels import Level
 from ..progress import Progress
 from ..runs.config import SampleConfig
 from ..runs.directory import Run, make_folder, open_run, provenance
+from .codecs import codec_of
 from .editflags import EditFlags, Inpaint, Interpolate, Invert, Vary
 from .editplans import Plan, Studio, plan_inpaint, plan_interpolate, plan_invert, plan_vary
 from .sample import chosen_settings, find_checkpoint, find_label, load_network, write_manifest
@@ -63,7 +64,7 @@ def open_studio(flags: EditFlags) -> Studio:
     checkpoint = find_checkpoint(run, flags.checkpoint)
     network = load_network(run, checkpoint, flags.weights, device)
     levels = process.levels(settings.steps, settings.spacing)
-    return Studio(run, checkpoint, network, settings, process, levels, label, device)
+    return Studio(run, checkpoint, network, settings, process, levels, codec_of(run, device), label, device)
 
 
 def settings_for(run: Run, flags: EditFlags) -> SampleConfig:

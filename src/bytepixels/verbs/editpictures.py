@@ -6,7 +6,7 @@ from tempfile import TemporaryDirectory
 import torch
 from torch import Tensor
 
-from ..codec import PixelCodec
+from ..codec import Codec
 from ..data import pack
 from ..data.decode import read_header
 from ..data.sources import open_source
@@ -69,9 +69,9 @@ def without(picture: Tensor, anew: Tensor) -> Tensor:
     return torch.where(anew, _opaque(torch.full_like(picture, 128)), picture)
 
 
-def noise_picture(x: Tensor) -> Tensor:
-    """Noise of standard deviation 1, [C, H, W], so that most of it is seen: mid-grey to white is 3."""
-    return _opaque(PixelCodec().to_images(x / SHOWN_NOISE).cpu())
+def noise_picture(codec: Codec, x: Tensor) -> Tensor:
+    """Noise of standard deviation 1, like x0 [c, h, w], so that most of it is seen: mid-grey to white is 3."""
+    return _opaque(codec.to_images(x[None] / SHOWN_NOISE)[0].cpu())
 
 
 def _opaque(picture: Tensor) -> Tensor:

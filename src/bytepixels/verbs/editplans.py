@@ -9,9 +9,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from ..build import build_sampling
-from ..codec import PixelCodec
+from ..codec import Codec
 from ..denoise import Denoise
 from ..editing import inpainted, invert, resampling_path, slerp, start_from, wander
 from ..errors import InputError, check_range
@@ -37,23 +38,31 @@ class Studio:
     settings: SampleConfig
     process: Process
     levels: list[Level]
+    codec: Codec
     label: int | None
     device: torch.device
 
     def sampling(self, batch: int, counted: Counted) -> tuple[Denoise, Step]:
         """The denoiser and the sampler's step, for `batch` pictures."""
         label = None if self.label is None else torch.full((batch,), self.label, device=self.device)
-        denoise, step = build_sampling(self.network, self.run.config, self.settings, self.process, label)
+        denoise, step = build_sampling(
+            self.network, self.run.config, self.settings, self.process, label, bounds=self.codec.bounds
+        )
         return counted(denoise), step
 
     def pure_noise(self, noise: SeededNoise) -> Tensor:
         """What sampling starts from, one [C, H, W] for each of the seeds."""
-        like = torch.empty(len(noise.generators), *self.run.shape, device=self.device)
+        like = torch.empty(len(noise.generators), *self.run.x0_shape, device=self.device)
         return pure_noise(like, self.levels[0], noise, self.process.sigma_data)
 
     def to_model(self, *pictures: Tensor) -> Tensor:
         """uint8 [C, H, W] each -> x0 [B, C, H, W]."""
-        return PixelCodec().to_model(torch.stack(pictures).to(self.device))
+        return self.codec.to_model(torch.stack(pictures).to(self.device))
+
+    def last_picture(self, states: Iterable[Tensor]) -> Tensor:
+        """uint8 [B, C, H, W] at the end of a way."""
+        (x,) = deque(states, maxlen=1)
+        return self.codec.to_images(x).cpu()
 
     def evaluations(self, path: Sequence[Level]) -> int:
         """Of the network, on the way along a path."""
@@ -91,13 +100,15 @@ def plan_inpaint(studio: Studio, flags: Inpaint) -> Plan:
     check_range("--jump", jump, 1, max(1, steps - 1))
     path = resampling_path(studio.levels, jump, repeats)
     picture, anew = load_picture(studio.run, flags.picture), load_mask(studio.run, flags.mask, flags.picture)
-    keep, x0 = (~anew).float().to(studio.device), studio.to_model(picture)[0]
+    x0 = studio.to_model(picture)[0]
+    # of latents, those are kept that cover nothing that is painted anew
+    keep = 1 - F.adaptive_max_pool2d(anew.float(), studio.run.x0_shape[1:]).to(studio.device)
 
     def draw(part: Sequence[int], counted: Counted) -> Tensor:
         denoise, step = studio.sampling(len(part), counted)
         noise = SeededNoise([flags.seed + k for k in part])
         states = wander(studio.pure_noise(noise), path, inpainted(denoise, x0, keep), step, noise)
-        return _last_picture(states)
+        return torch.where(anew, studio.last_picture(states), picture)  # to the last bit, through any codec
 
     facts = {"picture": str(flags.picture), "mask": str(flags.mask), "jump": jump, "repeats": repeats}
     shown = [picture, without(picture, anew)]
@@ -116,10 +127,10 @@ def plan_vary(studio: Studio, flags: Vary) -> Plan:
     def draw(part: Sequence[int], counted: Counted) -> Tensor:
         denoise, step = studio.sampling(len(part), counted)
         x, levels, noise = start([flags.seed + k for k in part])
-        return _last_picture(trajectory(x, levels, denoise, step, noise))
+        return studio.last_picture(trajectory(x, levels, denoise, step, noise))
 
     x, levels, _ = start([flags.seed])
-    shown = [picture, noise_picture(x[0] / max(1.0, levels[0].sigma))]
+    shown = [picture, noise_picture(studio.codec, x[0] / max(1.0, levels[0].sigma))]
     facts = {"picture": str(flags.picture), "strength": flags.strength, "steps_taken": len(levels) - 1}
     return _drawing(studio, flags, [flags.picture.stem, f"{flags.strength:g}"], shown, levels, draw, facts)
 
@@ -160,7 +171,7 @@ def plan_interpolate(studio: Studio, flags: Interpolate) -> Plan:
             a, b = studio.pure_noise(SeededNoise([seed for seed in seeds if seed is not None])).split(1)
         x = torch.cat([slerp(a, b, k / (flags.n - 1)) for k in part])
         denoise, step = studio.sampling(len(part), counted)
-        return _last_picture(trajectory(x, studio.levels, denoise, step))
+        return studio.last_picture(trajectory(x, studio.levels, denoise, step))
 
     shares = [k / (flags.n - 1) for k in range(flags.n)]
     facts = {"ends": ends, "shares": shares, "evaluations": steps}
@@ -180,8 +191,8 @@ def plan_invert(studio: Studio, flags: Invert) -> Plan:
     def draw(part: Sequence[int], counted: Counted) -> Tensor:
         denoise, step = studio.sampling(1, counted)
         noise = invert(studio.to_model(picture), studio.levels, denoise, flags.refine)
-        again = _last_picture(trajectory(noise, studio.levels, denoise, step))
-        return torch.stack([noise_picture(noise[0] / studio.levels[0].sigma), again[0]])
+        again = studio.last_picture(trajectory(noise, studio.levels, denoise, step))
+        return torch.stack([noise_picture(studio.codec, noise[0] / studio.levels[0].sigma), again[0]])
 
     facts = {"picture": str(flags.picture), "refine": flags.refine, "evaluations": each}
     files = ["noise.png", "reconstruction.png"]
@@ -194,8 +205,3 @@ def _seed(text: str) -> int | None:
         return None
     check_range("a seed", int(text), 0, MAX_SEED)
     return int(text)
-
-
-def _last_picture(states: Iterable[Tensor]) -> Tensor:
-    (x,) = deque(states, maxlen=1)
-    return PixelCodec().to_images(x).cpu()

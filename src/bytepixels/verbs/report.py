@@ -13,7 +13,6 @@ from torch import Tensor
 from tyro.conf import Positional, arg
 
 from ..build import best_device
-from ..codec import PixelCodec
 from ..errors import InputError, check_range
 from ..evaluate.page import folded, page
 from ..images import grid, to_pil
@@ -21,6 +20,7 @@ from ..runs.checkpoint import list_checkpoints, read_state
 from ..runs.directory import Run, make_folder, open_run
 from ..runs.files import write_whole
 from ..runs.overview import read_lines, read_log
+from .codecs import codec_of
 from .reportcharts import training_charts
 from .reportparts import compared, sections
 from .sample import chosen_settings, draw_pictures, find_checkpoint, load_network
@@ -109,13 +109,15 @@ def way_out_of_noise(run: Run, count: int, device_name: str) -> Tensor:
     """uint8 [C, H, W]: one row a picture, from noise to the sample, at even steps of the run's own sampler."""
     device, settings = best_device(device_name), chosen_settings(run, {})
     network = load_network(run, find_checkpoint(run, None), "ema", device)
+    codec = codec_of(run, device)
     wanted = {round(k * settings.steps / (STATES - 1)) for k in range(STATES)}
     states: list[Tensor] = []
 
     def watch(step: int, x: Tensor) -> None:
         if step in wanted:
-            scale = x.flatten(1).abs().amax(1).clamp(min=1).view(-1, 1, 1, 1) if step < settings.steps else 1
-            states.append(PixelCodec().to_images(x / scale).cpu())  # noise reaches far beyond white: shown whole
+            scale = (x.abs() / codec.bounds[1]).flatten(1).amax(1).clamp(min=1).view(-1, 1, 1, 1)
+            shown = x / scale if step < settings.steps else x
+            states.append(codec.to_images(shown).cpu())  # noise reaches far beyond white: shown whole
 
     draw_pictures(network, run, settings, range(count), device, watch=watch)
     return grid(torch.stack(states, 1).flatten(0, 1), len(states))

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..build import best_device, build_denoiser, build_network, build_process, build_sampling, resolved_sampling
-from ..codec import PixelCodec
+from ..codec import Codec
 from ..errors import InputError, check_choice, check_range
 from ..images import grid, save_gif, save_png, save_pngs
 from ..progress import Progress
@@ -24,6 +24,7 @@ from ..samplers import trajectory
 from ..train.distributed import World, join, own_device
 from ..training import evaluating, pure_noise
 from ..words import many
+from .codecs import codec_of
 
 Watch = Callable[[int, Tensor], None]  # (step, x_t): every state on the way
 
@@ -81,7 +82,9 @@ def sample_run(path: Path, overrides: Mapping[str, Any], request: SampleRequest)
         with join(device) as world, Progress("sample", request.n * settings.steps, "steps") as progress:
             for start in range(0, request.n, request.batch * world.size):
                 part = seeds[start : start + request.batch * world.size]
-                watch = _watcher(progress, start, len(part), settings.steps, frames if request.gif else None)
+                watch = _watcher(
+                    progress, start, len(part), settings.steps, frames if request.gif else None, codec_of(run, device)
+                )
 
                 def draw(own: range, watch: Watch = watch) -> Tensor:
                     return draw_pictures(network, run, settings, own, device, label, watch, weak)
@@ -133,13 +136,13 @@ def _folder_name(settings: SampleConfig, request: SampleRequest) -> str:
     return "-".join([*parts, "seed", str(request.seed)]).replace("/", "-")
 
 
-def _watcher(progress: Progress, start: int, size: int, steps: int, frames: list[Tensor] | None) -> Watch:
+def _watcher(progress: Progress, start: int, size: int, steps: int, frames: list[Tensor] | None, codec: Codec) -> Watch:
     """Called with every state of one batch: moves the progress on, and keeps frames of the first batch."""
     every = max(1, steps // GIF_FRAMES)
 
     def watch(step: int, x: Tensor) -> None:
         if frames is not None and start == 0 and (step % every == 0 or step == steps):
-            frames.append(grid(PixelCodec().to_images(x[:GIF_PICTURES]).cpu()))
+            frames.append(grid(codec.to_images(x[:GIF_PICTURES]).cpu()))
         progress.update(start * steps + step * size, f"{start + size * (step == steps):,} pictures done")
 
     return watch
@@ -211,7 +214,7 @@ def draw_pictures(
 
     label: of all of them, or of each; None takes the classes in turn.
     """
-    process = build_process(run.config)
+    process, codec = build_process(run.config), codec_of(run, device)
     settings = resolved_sampling(settings, run.config, process)
     levels = process.levels(settings.steps, settings.spacing)
     labels = labels_of(run, seeds, label) if label is None or isinstance(label, int) else list(label)
@@ -220,15 +223,15 @@ def draw_pictures(
     if weak is not None:
         weak_run, weak_network = weak
         away = build_denoiser(weak_network, weak_run.config, process, given if weak_run.classes else None)
-    denoise, step = build_sampling(network, run.config, settings, process, given, away)
+    denoise, step = build_sampling(network, run.config, settings, process, given, away, codec.bounds)
     noise = SeededNoise(seeds)
-    x = pure_noise(torch.empty(len(seeds), *run.shape, device=device), levels[0], noise, process.sigma_data)
+    x = pure_noise(torch.empty(len(seeds), *run.x0_shape, device=device), levels[0], noise, process.sigma_data)
     with evaluating(network):
         watch(0, x)
         for done, state in enumerate(trajectory(x, levels, denoise, step, noise), 1):
             x = state
             watch(done, x)
-    return PixelCodec().to_images(x).cpu()
+    return codec.to_images(x).cpu()
 
 
 def find_checkpoint(run: Run, name: str | None, flag: str = "--checkpoint") -> Path:
@@ -251,7 +254,7 @@ def find_checkpoint(run: Run, name: str | None, flag: str = "--checkpoint") -> P
 
 def load_network(run: Run, checkpoint: Path, weights: str, device: torch.device) -> nn.Module:
     """The run's network with the "ema" or "model" weights of a checkpoint."""
-    network = build_network(run.config, run.shape, len(run.classes), device)
+    network = build_network(run.config, run.x0_shape, len(run.classes), device)
     tensors = read_tensors(checkpoint, weights, read_state(checkpoint, run.id))
     check_fit(checkpoint, tensors, network.state_dict())
     network.load_state_dict(tensors)
@@ -265,7 +268,7 @@ def load_weak(run: Run, path: Path, device: torch.device) -> tuple[Run, nn.Modul
     is_checkpoint = path.parent.name == "checkpoints"
     weak = open_run(path.parent.parent if is_checkpoint else path)
     own, other = ({name: getattr(one.config.process, name) for name in NOISE} for one in (run, weak))
-    own, other = own | {"pictures": run.shape}, other | {"pictures": weak.shape}
+    own, other = own | {"x0": run.x0_shape}, other | {"x0": weak.x0_shape}
     for name, value in own.items():
         if other[name] != value:
             raise InputError(f"--weak {path} has {name.replace('_', '-')} {other[name]}, {run.path} has {value}")

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 
 from ..build import build_draw, build_loss, build_network, build_process, build_times
-from ..codec import PixelCodec
 from ..data import Packed
 from ..data.batches import Batches
 from ..images import beside, grid
@@ -17,6 +16,7 @@ from ..signals import Stop
 from ..train.distributed import World
 from ..train.loop import DrawBatch, Loss, TrainState
 from ..words import many
+from .codecs import codec_of
 from .sample import draw_pictures, draw_together
 from .watching import kernel_record
 
@@ -63,11 +63,12 @@ class Diffusion:
         process, self.memory = build_process(config), build_times(config, device)
         self.indices: Callable[[int], np.ndarray] = batches.indices
         self.draw = build_draw(config, process, batches, len(run.classes), self.memory)
-        self.loss = build_loss(config, process, PixelCodec(), device, self.memory)
-        self.trial = build_loss(config, process, PixelCodec(), device)
+        codec = codec_of(run, device)
+        self.loss = build_loss(config, process, codec, device, self.memory)
+        self.trial = build_loss(config, process, codec, device)
 
     def network(self, device: torch.device) -> nn.Module:
-        return build_network(self.run.config, self.run.shape, len(self.run.classes), device)
+        return build_network(self.run.config, self.run.x0_shape, len(self.run.classes), device)
 
     def preview(self, state: TrainState, stop: Stop, count: int) -> Tensor:
         raw, average = (grid(self._drawn(network, stop, count)) for network in (state.model, state.ema))
