@@ -6,7 +6,8 @@ from typing import Annotated, Literal
 
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
-from .runs.config import Config
+from .runs.autoencoder import AutoencoderConfig
+from .runs.config import Config, DataConfig, TrainConfig
 
 HELP = """\
 bytepixels: diffusion models from scratch. From a folder of pictures to a trained model, and on to new pictures.
@@ -44,6 +45,22 @@ class Train:
     profile: int = 0
     """Profile that many of the first steps: a table of where their time goes, and RUN/trace.json. 0: none."""
     config: OmitArgPrefixes[Config] = field(default_factory=Config)
+
+
+@dataclass(frozen=True)
+class TrainAutoencoder:
+    """Train the first stage of latent diffusion on the pictures of SOURCE: an autoencoder, whose latents are then trained
+    on with: bytepixels train SOURCE --autoencoder RUN. The same command again goes on where it stopped."""
+
+    source: Positional[Annotated[str, arg(metavar="SOURCE")]]
+    """As for train."""
+    run: Path | None = None
+    """Where the run is kept. Default: runs/SOURCE-autoencoder."""
+    profile: int = 0
+    """Profile that many of the first steps: a table of where their time goes, and RUN/trace.json. 0: none."""
+    autoencoder: OmitArgPrefixes[AutoencoderConfig] = field(default_factory=AutoencoderConfig)
+    data: OmitArgPrefixes[DataConfig] = field(default_factory=DataConfig)
+    train: OmitArgPrefixes[TrainConfig] = field(default_factory=TrainConfig)
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,10 @@ Sizes in pixels (height, width); budgets, warm-up and half-lives in images (trai
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
-from typing import Any, Literal, get_type_hints
+from types import UnionType
+from typing import Annotated, Any, Literal, get_args, get_type_hints
 
-from tyro.conf import FlagConversionOff
+from tyro.conf import FlagConversionOff, Suppress, arg
 
 from ..errors import InputError, check_choice, check_range
 from ..prediction import PREDICTIONS
@@ -17,6 +18,7 @@ from ..samplers import MAX_CHURN, SAMPLERS
 from ..schedules import SCHEDULES
 from ..training import OBJECTIVES
 from ..weighting import WEIGHTINGS
+from .autoencoder import AutoencoderConfig
 from .quantities import Images, seconds_of
 
 Precision = Literal["auto", "float32", "bf16"]
@@ -300,6 +302,10 @@ class Config:
     network: NetworkConfig = field(default_factory=NetworkConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     sample: SampleConfig = field(default_factory=SampleConfig)
+    first_stage: Annotated[str | None, arg(name="autoencoder", metavar="RUN")] = None
+    """Train on the latents of an autoencoder: a run of train autoencoder, or a diffusers folder of an AutoencoderKL."""
+    autoencoder: Suppress[AutoencoderConfig | None] = None
+    """What is trained is an autoencoder; of the rest, --diffusion and the like, nothing is used."""
 
     def __post_init__(self) -> None:
         check_steps(self.sample, self.process)
@@ -328,7 +334,7 @@ def check_steps(sample: SampleConfig, process: ProcessConfig) -> None:
 # watched. Nothing else, so that its curve is that of one experiment.
 WATCHING = {"checkpoint_minutes", "keep", "previews", "preview_pictures", "measure", "log_seconds", "tensorboard"}
 BUDGET = {"images", "epochs", "budget"}
-MUTABLE = BUDGET | {"device", "shard", "compile", "micro_batch", "on_nonfinite", "strict"} | WATCHING
+MUTABLE = BUDGET | {"device", "shard", "compile", "micro_batch", "on_nonfinite", "strict", "first_stage"} | WATCHING
 
 
 def changed_settings(old: Config, new: Config) -> list[str]:
@@ -380,8 +386,11 @@ def read_config(cls: Any, values: Mapping[str, Any], where: str) -> Any:
     made = {}
     for key, value in values.items():
         check_choice(f"a key of {where}", key, known)
-        if is_dataclass(types[key]):
-            value = read_config(types[key], value, key)
+        kind = types[key]
+        if isinstance(kind, UnionType):  # a part that may be missing
+            kind = next((one for one in get_args(kind) if is_dataclass(one) and value is not None), kind)
+        if is_dataclass(kind):
+            value = read_config(kind, value, key)
         elif isinstance(value, list):
             value = tuple(value)
         made[key] = value

@@ -1,0 +1,66 @@
+"""The settings of a first stage: an autoencoder, and what it is trained to do."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from ..errors import InputError, check_choice, check_range
+from .quantities import Images
+
+FACTORS = (1, 2, 4, 8)
+MULTIPLIERS = (1, 2, 4, 4)  # channels of each level, in widths (Rombach et al. 2022, table 8)
+
+
+@dataclass(frozen=True)
+class AutoencoderConfig:
+    """The autoencoder, and its losses: weights beside an error per pixel."""
+
+    kind: Literal["kl", "vq"] = "kl"
+    """kl: every number of a latent has a mean and a deviation; vq: every vector becomes the nearest of --codes codes."""
+    factor: int = 4
+    """How much smaller each side of a latent is: 1, 2, 4 or 8."""
+    latent_channels: int = 4
+    """Numbers of a latent at each place."""
+    width: int = 64
+    """Channels at full resolution; levels below have 2, 4 and 4 times as many."""
+    blocks: int = 2
+    """Residual blocks per level of the encoder; the decoder has one more."""
+    attention: bool = True
+    """Attend at the lowest resolution."""
+    codes: int = 1024
+    """Of vq."""
+    error: Literal["l1", "l2"] = "l1"
+    """Of pixels: absolute or squared."""
+    ssim: float = 0.1
+    """Weight of 1 - MS-SSIM (structure, at several scales)."""
+    gradient: float = 0.1
+    """Weight of the error of differences between neighbouring pixels."""
+    kl: float = 1e-6
+    """Weight of kl's divergence from a standard normal, summed over a latent."""
+    commitment: float = 0.25
+    """Weight of vq's distance between latents and their codes."""
+    perceptual: str | None = None
+    """A TorchScript file: a distance of two pictures (such as LPIPS), or features to compare."""
+    perceptual_weight: float = 1.0
+    """Of what --perceptual says."""
+    discriminator: float = 0.0
+    """Weight of a patch discriminator, beside an adaptive one; 0: none."""
+    discriminator_start: Images = 50_000
+    """Images seen before the discriminator counts."""
+
+    def __post_init__(self) -> None:
+        check_choice("--kind", self.kind, ("kl", "vq"))
+        if self.factor not in FACTORS:
+            raise InputError(f"--factor must be one of {', '.join(map(str, FACTORS))}; got {self.factor}")
+        check_choice("--error", self.error, ("l1", "l2"))
+        for name in ("latent_channels", "blocks"):
+            check_range(f"--{name.replace('_', '-')}", getattr(self, name), 1)
+        check_range("--width", self.width, 4)
+        check_range("--codes", self.codes, 2)
+        for name in ("ssim", "gradient", "kl", "commitment", "perceptual_weight", "discriminator"):
+            check_range(f"--{name.replace('_', '-')}", getattr(self, name), 0)
+        check_range("--discriminator-start", self.discriminator_start, 0)
+
+    @property
+    def multipliers(self) -> tuple[int, ...]:
+        """Channels of each level, in widths."""
+        return MULTIPLIERS[: self.factor.bit_length()]
