@@ -66,6 +66,10 @@ def build_network(config: Config, shape: tuple[int, int, int], classes: int, dev
     return network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
+def build_first_stage(config: Config, channels: int, device: torch.device):
+    raise NotImplementedError
+
+
 def build_draw(
     config: Config,
     process: Process,

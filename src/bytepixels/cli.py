@@ -17,19 +17,23 @@ from typing import TypeVar
 import tyro
 
 from .errors import InputError, Terminated, check_choice
-from .flags import HELP, Sample, Show, Train, Verify
-from .presets import PRESETS
-from .runs.config import DataConfig, SampleConfig
+from .flags import HELP, Sample, Show, Train, TrainAutoencoder, Verify
+from .presets import PRESETS, autoencoder_config
+from .runs.config import Config, DataConfig, SampleConfig
 from .runs.directory import is_run, open_run
 from .signals import interruption, unwind_on_sigterm
 from .words import many
 
 
 def train(argv: list[str]) -> int:
+    if argv[:1] == ["autoencoder"]:
+        return train_autoencoder(argv[1:])
     source, run, preset = _peek(argv)
     path = run or Path("runs") / f"{_stem(source)}-{preset or 'small'}"
     if is_run(path):  # its own settings are the defaults, so that no flag need be repeated
         default = open_run(path).config
+        if default.autoencoder is not None:
+            raise InputError(f"{path} is an autoencoder: bytepixels train autoencoder goes on with it")
         if preset not in (None, default.preset):
             raise InputError(f"{path} was begun with --preset {default.preset}, got {preset}; choose another --run")
     else:
@@ -39,11 +43,32 @@ def train(argv: list[str]) -> int:
     request = _parse("train", Train, argv, Train(source=tyro.MISSING, config=default))
     if request.source != source:
         raise InputError(f"SOURCE comes first: bytepixels train {request.source} ...")
+    return _trained(request.source, request.config, path, request.profile)
+
+
+def train_autoencoder(argv: list[str]) -> int:
+    source, run, _ = _peek(argv)
+    path = run or Path("runs") / f"{_stem(source)}-autoencoder"
+    default = open_run(path).config if is_run(path) else autoencoder_config()
+    if (autoencoder := default.autoencoder) is None:
+        raise InputError(f"{path} draws pictures, it is no autoencoder; choose another --run")
+    if _budget(argv):
+        default = replace(default, train=replace(default.train, epochs=None, budget=None))
+    flags = TrainAutoencoder(tyro.MISSING, None, 0, autoencoder, default.data, default.train)
+    request = _parse("train autoencoder", TrainAutoencoder, argv, flags)
+    if request.source != source:
+        raise InputError(f"SOURCE comes first: bytepixels train autoencoder {request.source} ...")
+    config = replace(default, data=request.data, autoencoder=request.autoencoder, train=request.train)
+    return _trained(request.source, config, path, request.profile)
+
+
+def _trained(source: str, config: Config, path: Path, profile: int) -> int:
+    """The exit code of a training."""
     from .verbs.nonfinite import TrainingError
     from .verbs.train import train as train_verb
 
     try:
-        return train_verb(request.source, request.config, path, request.profile)
+        return train_verb(source, config, path, profile)
     except TrainingError as error:
         print(f"bytepixels: {error}", file=sys.stderr)
         return 1

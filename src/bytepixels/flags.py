@@ -49,8 +49,10 @@ class Train:
 
 @dataclass(frozen=True)
 class TrainAutoencoder:
-    """Train the first stage of latent diffusion on the pictures of SOURCE: an autoencoder, whose latents are then trained
-    on with: bytepixels train SOURCE --autoencoder RUN. The same command again goes on where it stopped."""
+    """Train an autoencoder, the first stage of latent diffusion, on the pictures of SOURCE.
+
+    Then, on its latents: bytepixels train SOURCE --autoencoder RUN. The same command again goes on where it stopped.
+    """
 
     source: Positional[Annotated[str, arg(metavar="SOURCE")]]
     """As for train."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from .runs.autoencoder import AutoencoderConfig
 from .runs.config import Config, DataConfig, NetworkConfig, ProcessConfig, SampleConfig, TrainConfig
 
 
@@ -86,6 +87,25 @@ def speedrun() -> Config:
             previews=4,
         ),
         sample=SampleConfig(sampler="unipc_3", steps=20),
+    )
+
+
+def autoencoder_config() -> Config:
+    """The first stage of latent diffusion, for a CPU and pictures of 64 to 128 pixels.
+
+    bytepixels train autoencoder PICTURES
+    """
+    return Config(
+        preset="autoencoder",
+        autoencoder=AutoencoderConfig(width=32),
+        train=TrainConfig(
+            images=200_000,
+            batch=16,
+            lr=5e-4,
+            warmup=2_000,
+            lr_decay="cosine",
+            ema_half_life=5_000,
+        ),
     )
 
 

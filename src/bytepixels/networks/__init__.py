@@ -1,6 +1,7 @@
 """Networks: torch modules `network(x, t, label=None) -> like x` that know nothing of noise schedules."""
 
+from bytepixels.networks.autoencoder import Autoencoder
 from bytepixels.networks.embedding import ddpm_timestep_embedding, timestep_embedding
 from bytepixels.networks.unet import UNet
 
-__all__ = ["UNet", "ddpm_timestep_embedding", "timestep_embedding"]
+__all__ = ["Autoencoder", "UNet", "ddpm_timestep_embedding", "timestep_embedding"]

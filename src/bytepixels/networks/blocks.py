@@ -1,4 +1,4 @@
-"""The four pieces of the U-Net: residual block, attention, and the two changes of resolution."""
+"""The four pieces of U-Net and autoencoder: residual block, attention, and the two changes of resolution."""
 
 import torch
 from torch import Tensor, nn
@@ -34,26 +34,27 @@ class ResidualBlock(nn.Module):
     """x + conv(dropout(silu(norm(conv(silu(norm(x))) + time)))), then attention where `heads` is given.
 
     forward(x, time, keys): x [B, C_in, H, W], time [B, D] (already through its SiLU) -> [B, C_out, H, W]; `keys` [B]
-    decide what is dropped (see `dropout.py`).
+    decide what is dropped (see `dropout.py`). With `time_dim` None the block has no time, as in an autoencoder.
     A 1 x 1 convolution carries x across when C_in != C_out. Source: Ho et al. 2020, appendix B.
     """
 
     def __init__(
-        self, c_in: int, c_out: int, time_dim: int, groups: int, dropout: float = 0.0, heads: int | None = None
+        self, c_in: int, c_out: int, time_dim: int | None, groups: int, dropout: float = 0.0, heads: int | None = None
     ):
         super().__init__()
         self.norm1 = group_norm(groups, c_in)
         self.conv1 = nn.Conv2d(c_in, c_out, 3, padding=1)
-        self.time = nn.Linear(time_dim, c_out)
+        self.time = None if time_dim is None else nn.Linear(time_dim, c_out)
         self.norm2 = group_norm(groups, c_out)
         self.dropout = Dropout(dropout)
         self.conv2 = zero_(nn.Conv2d(c_out, c_out, 3, padding=1))
         self.shortcut = nn.Conv2d(c_in, c_out, 1) if c_in != c_out else nn.Identity()
         self.attention = nn.Identity() if heads is None else Attention(c_out, groups, heads)
 
-    def forward(self, x: Tensor, time: Tensor, keys: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, time: Tensor | None = None, keys: Tensor | None = None) -> Tensor:
         h = self.conv1(F.silu(self.norm1(x)))
-        h = h + self.time(time)[:, :, None, None]  # [B, C] -> [B, C, 1, 1]
+        if self.time is not None:
+            h = h + self.time(time)[:, :, None, None]  # [B, C] -> [B, C, 1, 1]
         h = self.conv2(self.dropout(F.silu(self.norm2(h)), keys))
         return self.attention(self.shortcut(x) + h)
 

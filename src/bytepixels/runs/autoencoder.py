@@ -15,7 +15,7 @@ class AutoencoderConfig:
     """The autoencoder, and its losses: weights beside an error per pixel."""
 
     kind: Literal["kl", "vq"] = "kl"
-    """kl: every number of a latent has a mean and a deviation; vq: every vector becomes the nearest of --codes codes."""
+    """kl: every number of a latent has a mean and a deviation; vq: every vector is put to the nearest of --codes."""
     factor: int = 4
     """How much smaller each side of a latent is: 1, 2, 4 or 8."""
     latent_channels: int = 4

@@ -20,12 +20,13 @@ from ..evaluate.moments import (
 from ..evaluate.quality import PAIRS, PARTS
 from ..evaluate.reference import features_of
 from ..runs.config import SampleConfig
-from ..runs.directory import make_folder, open_run, provenance
+from ..runs.directory import make_folder, provenance
 from ..train.distributed import join, own_device
 from .comparerows import Row, plot, table
 from .quality import Painter, Yardstick, open_yardstick
 from .qualityflags import OfSamples
 from .sample import chosen_settings, find_checkpoint, load_network
+from .weights import open_model
 
 STEPS = (5, 10, 20, 50)
 
@@ -49,7 +50,7 @@ class Compare(OfSamples):
 
 def compare(request: Compare) -> None:
     """Draw with every pair, measure, print the table and keep what was found, also of a call that is interrupted."""
-    run, device = open_run(request.run), best_device(own_device(request.device))
+    run, device = open_model(request.run), best_device(own_device(request.device))
     most = run.config.process.timesteps if run.config.process.diffusion == "ddpm" else max(STEPS)
     steps = sorted(request.steps or [n for n in STEPS if n <= most] or [most])
     plan = [chosen_settings(run, {"sampler": s, "steps": n}) for s in request.samplers for n in steps]

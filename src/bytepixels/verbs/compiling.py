@@ -12,6 +12,7 @@ from ..progress import duration
 from ..runs.config import Config
 from ..train.loop import total_steps
 from .doctortrial import try_out
+from .firststage import Encoded
 from .memory import is_out_of_memory
 
 LEAST = 1200.0  # seconds of training as it is, below which compiling is not tried: that takes a minute or more itself
@@ -30,10 +31,12 @@ class Times(NamedTuple):
         return steps * (self.plain - self.compiled) - self.compiling
 
 
-def choose_compile(config: Config, packed: Packed, device: torch.device) -> Literal["yes", "no"]:
+def choose_compile(
+    config: Config, packed: Packed, device: torch.device, latents: Encoded | None = None
+) -> Literal["yes", "no"]:
     """What --compile comes to here. On a CPU "auto" is no: measured, compiling gives -7% to +5% there (RESULTS.md)."""
     asked = config.train.compile
-    if asked == "no" or (asked == "auto" and (device.type == "cpu" or config.train.shard)):
+    if asked == "no" or (asked == "auto" and (device.type == "cpu" or config.train.shard or config.autoencoder)):
         return "no"
     if (lacking := what_lacks(device)) is not None:
         print(f"not compiled: {lacking}")
@@ -41,7 +44,8 @@ def choose_compile(config: Config, packed: Packed, device: torch.device) -> Lite
     if asked == "yes":
         return "yes"
     try:
-        steps, plain = total_steps(config.train), measured(trial(config, packed, device, compiled=False))[1]
+        steps = total_steps(config.train)
+        plain = measured(trial(config, packed, device, compiled=False, latents=latents))[1]
     except RuntimeError as error:
         if not is_out_of_memory(error):
             raise
@@ -52,7 +56,7 @@ def choose_compile(config: Config, packed: Packed, device: torch.device) -> Lite
     if steps * plain < LEAST:
         print(f"not compiled: {steps:,} steps of {plain:.3g} s are too few to pay for it")
         return "no"
-    compiling, compiled = measured(trial(config, packed, device, compiled=True))
+    compiling, compiled = measured(trial(config, packed, device, compiled=True, latents=latents))
     times = Times(compiling, compiled, plain)
     print(f"{'compiled' if times.saved(steps) > 0 else 'not compiled'}: {sentence(times, steps)}")
     return "yes" if times.saved(steps) > 0 else "no"
@@ -81,12 +85,17 @@ def what_lacks(device: torch.device) -> str | None:
     return None
 
 
-def trial(config: Config, packed: Packed, device: torch.device, compiled: bool) -> Callable[[], float]:
+def trial(
+    config: Config, packed: Packed, device: torch.device, compiled: bool, latents: Encoded | None = None
+) -> Callable[[], float]:
     """A training step on a network of its own."""
-    some = slice(4 * config.train.batch)
-    sample = replace(packed, images=packed.images[some], labels=None if packed.labels is None else packed.labels[some])
+    some, codec = slice(4 * config.train.batch), None
+    images = packed.images[some]
+    if latents is not None:
+        images, codec = latents.means(some), latents.codec(config, device)
+    sample = replace(packed, images=images, labels=None if packed.labels is None else packed.labels[some])
     train = replace(config.train, compile="yes" if compiled else "no")
-    run = try_out(replace(config, train=train), sample, device)
+    run = try_out(replace(config, train=train), sample, device, codec)
     return lambda: run.step(run.draw(run.state.step)).sum().item()  # which waits for the device
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..build import build_draw, build_loss, build_network, build_process, build_times
-from ..codec import PixelCodec
+from ..codec import Codec, PixelCodec
 from ..data import Packed
 from ..data.batches import Batches, free_memory
 from ..data.doctor_numbers import Numbers
@@ -44,8 +44,8 @@ class Trial:
         return train_step(self.state, batch, self.loss, self.config.train).losses
 
 
-def try_out(config: Config, sample: Packed, device: torch.device) -> Trial:
-    """A run at its beginning, on the pictures of `sample` only."""
+def try_out(config: Config, sample: Packed, device: torch.device, codec: Codec | None = None) -> Trial:
+    """A run at its beginning, on the pictures of `sample` only, or on latents that stand in their place for `codec`."""
     process, times = build_process(config), build_times(config, device)
     classes = len(sample.classes) if config.network.labels else 0
     flip, train = config.data.flip == "yes", config.train
@@ -53,7 +53,7 @@ def try_out(config: Config, sample: Packed, device: torch.device) -> Trial:
     _, *shape = sample.images.shape
     network = build_network(config, (shape[0], shape[1], shape[2]), classes, device)
     draw = build_draw(config, process, batches, classes, times)
-    loss = build_loss(config, process, PixelCodec(), device, times)
+    loss = build_loss(config, process, codec or PixelCodec(), device, times)
     return Trial(config, TrainState.fresh(network, train, times), draw, loss, device)
 
 

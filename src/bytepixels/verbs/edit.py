@@ -18,11 +18,12 @@ from ..images import beside, grid, save_png, save_pngs
 from ..levels import Level
 from ..progress import Progress
 from ..runs.config import SampleConfig
-from ..runs.directory import Run, make_folder, open_run, provenance
-from .codecs import codec_of
+from ..runs.directory import Run, make_folder, provenance
 from .editflags import EditFlags, Inpaint, Interpolate, Invert, Vary
 from .editplans import Plan, Studio, plan_inpaint, plan_interpolate, plan_invert, plan_vary
+from .firststage import codec_of
 from .sample import chosen_settings, find_checkpoint, find_label, load_network, write_manifest
+from .weights import open_model
 
 
 def edit(flags: EditFlags) -> tuple[Path, list[str]]:
@@ -51,7 +52,7 @@ def edit(flags: EditFlags) -> tuple[Path, list[str]]:
 
 def open_studio(flags: EditFlags) -> Studio:
     """The run's network and its settings with what was asked for instead; InputError for what does not go together."""
-    run = open_run(flags.run)
+    run = open_model(flags.run)
     label = find_label(run, flags.label)
     if label is None and flags.guidance not in (None, 1):
         raise InputError(f"--guidance {flags.guidance:g} needs a --label to guide towards")

@@ -20,11 +20,12 @@ from ..likelihood import DEQUANTISATIONS
 from ..process import GaussianDiffusion, Process
 from ..progress import Progress
 from ..randomness import MAX_SEED
-from ..runs.directory import Run, make_folder, open_run, provenance
+from ..runs.directory import Run, make_folder, provenance
 from ..train.distributed import World, join, own_device
 from ..training import evaluating
 from .heldout import PictureSet, held_out_set, other_set, training_set
 from .sample import find_checkpoint, load_network
+from .weights import open_model
 
 LEVELS = 24  # noise levels of --loss
 
@@ -119,7 +120,9 @@ class Subject:
 
 def evaluate(request: Evaluate) -> None:
     """Measure a run and print what was found. InputError where it cannot be."""
-    run, device = open_run(request.run), best_device(own_device(request.device))
+    run, device = open_model(request.run), best_device(own_device(request.device))
+    if "first_stage" in run.data:
+        raise InputError(f"--bits and --loss are of pixels; {run.path} models latents. bytepixels evaluate {run.path}")
     checkpoint = find_checkpoint(run, request.checkpoint)
     process = build_process(run.config)
     network = load_network(run, checkpoint, request.weights, device)

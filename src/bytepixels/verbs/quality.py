@@ -18,7 +18,7 @@ from ..evaluate.reference import FeatureSet, chosen_rows, features_of, reference
 from ..progress import Progress
 from ..randomness import LABELS, seeded
 from ..runs.config import SampleConfig
-from ..runs.directory import Run, open_run, provenance
+from ..runs.directory import Run, provenance
 from ..runs.quantities import seconds_of
 from ..samplers import TWICE
 from ..train.distributed import World, join, own_device
@@ -28,6 +28,7 @@ from .openfeatures import open_features
 from .qualitycard import card
 from .qualityflags import Quality
 from .sample import chosen_settings, draw_pictures, draw_together, find_checkpoint, load_network
+from .weights import open_model
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ class Yardstick:
 
 def evaluate_quality(request: Quality) -> None:
     """Draw, measure, print the card and keep its numbers. InputError where it cannot be."""
-    run, device = open_run(request.run), best_device(own_device(request.device))
+    run, device = open_model(request.run), best_device(own_device(request.device))
     settings = chosen_settings(run, request.sampling)
     checkpoint = find_checkpoint(run, request.checkpoint)
     network = load_network(run, checkpoint, request.weights, device)

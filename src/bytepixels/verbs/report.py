@@ -20,7 +20,7 @@ from ..runs.checkpoint import list_checkpoints, read_state
 from ..runs.directory import Run, make_folder, open_run
 from ..runs.files import write_whole
 from ..runs.overview import read_lines, read_log
-from .codecs import codec_of
+from .firststage import codec_of
 from .reportcharts import training_charts
 from .reportparts import compared, sections
 from .sample import chosen_settings, draw_pictures, find_checkpoint, load_network

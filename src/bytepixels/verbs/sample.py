@@ -1,7 +1,6 @@
 """sample RUN: new pictures from a trained run, by its own settings unless told otherwise."""
 
 import json
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -16,15 +15,15 @@ from ..errors import InputError, check_choice, check_range
 from ..images import grid, save_gif, save_png, save_pngs
 from ..progress import Progress
 from ..randomness import MAX_SEED, SeededNoise
-from ..runs.checkpoint import check_files, check_fit, list_checkpoints, read_state, read_tensors
 from ..runs.config import SampleConfig, check_steps
-from ..runs.directory import Run, make_folder, open_run, provenance
-from ..runs.files import DamagedError, write_json
+from ..runs.directory import Run, make_folder, provenance
+from ..runs.files import write_json
 from ..samplers import trajectory
 from ..train.distributed import World, join, own_device
 from ..training import evaluating, pure_noise
 from ..words import many
-from .codecs import codec_of
+from .firststage import codec_of
+from .weights import find_checkpoint, load_weights, open_model
 
 Watch = Callable[[int, Tensor], None]  # (step, x_t): every state on the way
 
@@ -64,7 +63,7 @@ def sample_run(path: Path, overrides: Mapping[str, Any], request: SampleRequest)
     overrides: fields of SampleConfig that replace the run's own. Pictures are written batch by batch; an interruption
     leaves those that are done, with their grid and manifest.
     """
-    run = open_run(path)
+    run = open_model(path)
     settings = chosen_settings(run, overrides, weak=request.weak is not None)
     label, device = find_label(run, request.label), best_device(own_device(request.device))
     checkpoint = find_checkpoint(run, request.checkpoint)
@@ -234,39 +233,17 @@ def draw_pictures(
     return codec.to_images(x).cpu()
 
 
-def find_checkpoint(run: Run, name: str | None, flag: str = "--checkpoint") -> Path:
-    """The named checkpoint, or the newest one that is whole."""
-    known = list_checkpoints(run.checkpoints)
-    if not known:
-        raise InputError(f"{run.path} has no checkpoint yet: let it train for longer")
-    if name is not None:
-        path = run.checkpoints / check_choice(flag, name, [p.name for p in known])
-        check_files(path, read_state(path, run.id))
-        return path
-    for path in reversed(known):
-        try:
-            check_files(path, read_state(path, run.id))
-            return path
-        except DamagedError as error:
-            print(f"warning: {error}; looking for an older one", file=sys.stderr)
-    raise InputError(f"none of the {len(known)} checkpoints in {run.checkpoints} is whole")
-
-
 def load_network(run: Run, checkpoint: Path, weights: str, device: torch.device) -> nn.Module:
     """The run's network with the "ema" or "model" weights of a checkpoint."""
     network = build_network(run.config, run.x0_shape, len(run.classes), device)
-    tensors = read_tensors(checkpoint, weights, read_state(checkpoint, run.id))
-    check_fit(checkpoint, tensors, network.state_dict())
-    network.load_state_dict(tensors)
-    if not all(bool(weight.isfinite().all()) for weight in network.parameters()):
-        raise InputError(f"{checkpoint} holds {weights} weights that are not finite: its training went wrong")
+    load_weights(network, run, checkpoint, weights)
     return network.eval().requires_grad_(False)
 
 
 def load_weak(run: Run, path: Path, device: torch.device) -> tuple[Run, nn.Module]:
     """The weaker model of autoguidance: a run, or one checkpoint's folder; InputError unless it is of the same kind."""
     is_checkpoint = path.parent.name == "checkpoints"
-    weak = open_run(path.parent.parent if is_checkpoint else path)
+    weak = open_model(path.parent.parent if is_checkpoint else path)
     own, other = ({name: getattr(one.config.process, name) for name in NOISE} for one in (run, weak))
     own, other = own | {"x0": run.x0_shape}, other | {"x0": weak.x0_shape}
     for name, value in own.items():

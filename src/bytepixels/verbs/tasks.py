@@ -8,15 +8,17 @@ import torch
 from torch import Tensor, nn
 
 from ..build import build_draw, build_loss, build_network, build_process, build_times
+from ..codec import Codec, PixelCodec
 from ..data import Packed
 from ..data.batches import Batches
+from ..data.latents import LatentBatches
 from ..images import beside, grid
 from ..runs.directory import Run
 from ..signals import Stop
 from ..train.distributed import World
 from ..train.loop import DrawBatch, Loss, TrainState
 from ..words import many
-from .codecs import codec_of
+from .firststage import Encoded
 from .sample import draw_pictures, draw_together
 from .watching import kernel_record
 
@@ -31,6 +33,7 @@ class Task(Protocol):
     trial: Loss  # the same, taking note of nothing
     memory: Any  # see TrainState
     what: str  # its pictures show
+    then: str  # what can be done with it
 
     def network(self, device: torch.device) -> nn.Module:
         """As it is before the first step."""
@@ -54,16 +57,21 @@ class Diffusion:
 
     what = "samples"
 
-    def __init__(self, run: Run, packed: Packed, world: World):
+    def __init__(self, run: Run, packed: Packed, world: World, latents: Encoded | None = None):
         self.run, self.packed, self.world = run, packed, world
+        self.then = f"draw pictures with: bytepixels sample {run.path}"
         config, device = run.config, world.device
         train, flip = config.train, config.data.flip == "yes"
-        rows = world.rows(train.batch)
-        batches = Batches(packed.images, packed.labels, train.batch, train.seed, flip, device, rows)
+        order = train.batch, train.seed, flip, device, world.rows(train.batch)
+        if latents is None:
+            codec: Codec = PixelCodec()
+            batches = Batches(packed.images, packed.labels, *order)
+        else:
+            codec = latents.codec(config, device)
+            batches = LatentBatches(latents.latents, *order)
         process, self.memory = build_process(config), build_times(config, device)
         self.indices: Callable[[int], np.ndarray] = batches.indices
         self.draw = build_draw(config, process, batches, len(run.classes), self.memory)
-        codec = codec_of(run, device)
         self.loss = build_loss(config, process, codec, device, self.memory)
         self.trial = build_loss(config, process, codec, device)
 
@@ -93,3 +101,8 @@ class Diffusion:
         each = AT_A_TIME * self.world.size
         parts = [range(start, min(start + each, count)) for start in range(0, count, each)]
         return torch.cat([draw_together(self.world, part, run.shape, draw) for part in parts])
+
+
+def task_of(run: Run, packed: Packed, world: World, latents: Encoded | None = None) -> Task:
+    """What the run's settings say."""
+    return Diffusion(run, packed, world, latents)

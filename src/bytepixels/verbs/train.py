@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -21,9 +21,10 @@ from ..runs.lock import RunLock
 from ..signals import Stop, stop_on_signals
 from ..train.distributed import World, join, own_device
 from .compiling import choose_compile
+from .firststage import Encoded, encoded, keep_first_stage
 from .nonfinite import TrainingError
 from .profiling import check_profile, profile_steps
-from .tasks import Diffusion
+from .tasks import task_of
 from .trainer import Trainer
 
 DIGITS = tuple("0123456789")  # mirrored, these would be other symbols
@@ -43,15 +44,15 @@ def train(source: str, config: Config, path: Path, profile: int = 0) -> int:
         packed = pack_with_progress(source, as_asked(config.data, path))
         if len(packed) < FEW:
             print(f"note: {len(packed)} pictures are few; the model may learn to copy them")
-        run = shared_run(world, packed, lambda: prepare_run(packed, source, config, path, device))
+        latents = encoded(config, path, packed, flips(config, packed), device)
+        run = shared_run(world, packed, lambda: prepare_run(packed, source, config, path, device, latents))
         with stop_on_signals() as stop, _full_disk(path):
-            trainer = Trainer(
-                run, Diffusion(run, packed, world), world
-            )  # what does not fit together is refused here: nothing is written yet
+            task = task_of(run, packed, world, latents)
+            trainer = Trainer(run, task, world)  # what does not fit together is refused here: nothing is written yet
             if not trainer.done:
-                return fit(trainer, lock, stop, profile)
+                return fit(trainer, lock, stop, profile, latents)
     print(f"{path} is finished: {trainer.images:,} images seen. Go on with a larger --images, --epochs or --budget.")
-    print(f"Draw pictures with: bytepixels sample {path}")
+    print(task.then)
     return 0
 
 
@@ -75,11 +76,11 @@ def take(lock: RunLock) -> None:
         remove(stale)
 
 
-def fit(trainer: Trainer, lock: RunLock, stop: Stop, profile: int = 0) -> int:
+def fit(trainer: Trainer, lock: RunLock, stop: Stop, profile: int = 0, latents: Encoded | None = None) -> int:
     """Begin the run, if it has not begun, and train."""
     if profile:
         check_profile(trainer, profile)
-    trainer.world.decide(lambda: begin(trainer.run, lock))
+    trainer.world.decide(lambda: begin(trainer.run, lock, latents))
     if profile:
         profile_steps(trainer, profile)
     return trainer.fit(stop)
@@ -98,13 +99,15 @@ def _full_disk(path: Path) -> Iterator[None]:
         raise TrainingError(f"training stopped: {where}{reason(error)}; {intact}") from error
 
 
-def begin(run: Run, lock: RunLock) -> None:
-    """Take the lock of a new run, and write its settings."""
+def begin(run: Run, lock: RunLock, latents: Encoded | None = None) -> None:
+    """Take the lock of a new run, and write its first stage and its settings."""
     if not lock.held:
         make_folder(run.path, "--run")
         take(lock)
         if is_run(run.path):
             raise InputError(f"{run.path} was begun by another process just now; the same command goes on with it")
+    if latents is not None and not is_run(run.path):
+        keep_first_stage(latents.autoencoder, run.path)
     run.save()
 
 
@@ -145,14 +148,18 @@ def pack_with_progress(source: str, data: DataConfig) -> Packed:
     return packed
 
 
-def prepare_run(packed: Packed, source: str, config: Config, path: Path, device: torch.device) -> Run:
+def prepare_run(
+    packed: Packed, source: str, config: Config, path: Path, device: torch.device, latents: Encoded | None = None
+) -> Run:
     """A new run, not yet written, or the one that is there once its pictures and settings are seen to be the same."""
     asked, config = config.data, resolved(config, packed, device)
-    config = replace(config, train=replace(config.train, compile=choose_compile(config, packed, device)))
+    config = replace(config, train=replace(config.train, compile=choose_compile(config, packed, device, latents)))
     if config.sample.guidance != 1 and not packed.classes:
         raise InputError(f"--guidance {config.sample.guidance:g} needs class labels, and {source} has none")
     data = {"source": source, "count": len(packed), "classes": list(packed.classes), "sha256": packed.meta["sha256"]}
     data["asked"] = asdict(asked)
+    if latents is not None:
+        data["first_stage"] = latents.record()
     if is_run(path):
         old = open_run(path)
         if old.data["sha256"] != data["sha256"]:
@@ -166,12 +173,15 @@ def prepare_run(packed: Packed, source: str, config: Config, path: Path, device:
     return Run(path, config, data, id=new_id())
 
 
+def flips(config: Config, packed: Packed) -> bool:
+    """Whether half of the pictures are mirrored."""
+    return config.data.flip == "yes" or (config.data.flip == "auto" and packed.classes != DIGITS)
+
+
 def resolved(config: Config, packed: Packed, device: torch.device) -> Config:
     """The config with what the data and the machine decide filled in, so that a run goes on just as it began."""
     _, channels, height, width = packed.images.shape
-    flip = config.data.flip
-    if flip == "auto":
-        flip = "no" if packed.classes == DIGITS else "yes"
+    flip: Literal["yes", "no"] = "yes" if flips(config, packed) else "no"
     train = replace(config.train, precision=best_precision(config.train.precision, device))
     if train.epochs is not None:
         train = replace(train, images=math.ceil(train.epochs * len(packed)))

@@ -151,7 +151,7 @@ class Trainer:
             print(f"stopped at {self.images:,} images; saved. The same command goes on from there.", file=sys.stderr)
             return 128 + asked
         print(f"done in {duration(time.monotonic() - self.began)}: {self.run.path}")
-        print(f"draw pictures with: bytepixels sample {self.run.path}")
+        print(self.task.then)
         return 0
 
     def move_end(self, images: int, progress: Progress) -> None:
@@ -233,6 +233,8 @@ class Trainer:
         print(f"{budget:,} images to see ({budget / pictures:.1f} epochs)")
         (channels, height, width), flip = self.run.shape, self.run.config.data.flip
         print(f"{many(pictures, 'picture')}, {height} x {width}, channels {channels}", end="; ")
+        if (x0 := self.run.x0_shape) != self.run.shape:
+            print(f"latents of {x0[1]} x {x0[2]}, channels {x0[0]}", end="; ")
         print("half of them mirrored" if flip == "yes" else "not mirrored", end="; ")
         print(many(len(self.run.classes), "class", "classes") if self.run.classes else "no classes")
         if self.state.step:

@@ -1,0 +1,196 @@
+"""Training, sampling and editing on latents: the same tests as for pixels, and what belongs to latents alone."""
+
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from bytepixels.codec import LatentCodec, PixelCodec
+from bytepixels.data import pack
+from bytepixels.networks import Autoencoder
+from bytepixels.runs.directory import open_run
+from bytepixels.verbs.firststage import KEPT, codec_of, keep_first_stage, kept, read_first_stage
+
+from .tiny import checkpoints, cli, log_of, picture, plain, read_json, same_bits, tensors, train, words
+
+CPU = torch.device("cpu")
+RUN = words("--warmup 0 --lr-decay none --steps 6 --flip yes --dropout 0.2")
+
+
+def first_stage(folder, seed=0, channels=1):
+    """An autoencoder with random weights, f2, three channels; in a folder that --autoencoder takes."""
+    torch.manual_seed(seed)
+    folder.mkdir()
+    keep_first_stage(Autoencoder(channels, 8, (1, 2), 1, 3), folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def stage(tmp_path_factory):
+    return first_stage(tmp_path_factory.mktemp("stage") / "stage")
+
+
+@pytest.fixture(scope="module", params=["pixels", "latents"])
+def flags(request, stage):
+    return (*RUN, *(("--autoencoder", stage) if request.param == "latents" else ()))
+
+
+@pytest.fixture(scope="module")
+def run(flags, tmp_path_factory):
+    path = tmp_path_factory.mktemp("runs") / "run"
+    assert train(path, *flags, steps=4) == 0
+    return path
+
+
+def drawn(run, out, *flags):
+    assert cli("sample", run, "--out", out, *flags) == 0
+    return {path.name: picture(path) for path in out.glob("seed-*.png")}
+
+
+# ---------------------------------------------------------------------------- as for pixels
+
+
+def test_a_run_that_stops_and_goes_on_is_bitwise_the_one_that_never_stopped(run, flags, tmp_path):
+    parts = tmp_path / "parts"
+    assert train(parts, *flags, steps=2) == train(parts, *flags, steps=4) == 0
+    assert same_bits(checkpoints(run)[-1], checkpoints(parts)[-1]) == []
+
+
+def test_micro_batches_add_up(run, flags, tmp_path):
+    assert train(tmp_path / "run", *flags, "--micro-batch", 7, steps=4) == 0
+    one, other = (tensors(checkpoints(path)[-1]) for path in (run, tmp_path / "run"))
+    for name in one:
+        torch.testing.assert_close(one[name], other[name], atol=2e-4, rtol=0)
+
+
+def test_a_picture_depends_on_its_seed_alone(run, tmp_path):
+    together, alone = drawn(run, tmp_path / "a", "-n", 5), drawn(run, tmp_path / "b", "-n", 1, "--seed", 3)
+    assert set(together) == {f"seed-{k}.png" for k in range(5)}
+    assert np.abs(together["seed-3.png"].astype(int) - alone["seed-3.png"]).max() <= 1
+    assert together["seed-3.png"].shape == (8, 8)
+
+
+def test_guidance_and_a_gif(run, tmp_path):
+    plain_, guided = drawn(run, tmp_path / "a"), drawn(run, tmp_path / "b", "--guidance", 3, "--gif")
+    assert any((plain_[name] != guided[name]).any() for name in plain_)
+    assert (tmp_path / "b" / "denoising.gif").stat().st_size > 0
+
+
+def test_edits(run, tmp_path):
+    y, x = np.mgrid[:8, :8]
+    Image.fromarray((30 * y + 2 * x).astype(np.uint8)).save(tmp_path / "one.png")
+    Image.fromarray((250 - 25 * x - y).astype(np.uint8)).save(tmp_path / "two.png")
+    Image.fromarray(np.where(y < 3, 255, 0).astype(np.uint8)).save(tmp_path / "top.png")
+    one, two, mask = (tmp_path / f"{name}.png" for name in ("one", "two", "top"))
+    assert cli("edit", "inpaint", run, one, "--mask", mask, "-n", 2, "--out", tmp_path / "inpaint") == 0
+    for seed in range(2):
+        painted = picture(tmp_path / "inpaint" / f"seed-{seed}.png")
+        assert (painted[3:] == picture(one)[3:]).all()  # what is kept is kept to the last bit
+        assert (painted[:3] != picture(one)[:3]).any()
+    assert cli("edit", "vary", run, one, "-n", 1, "--out", tmp_path / "vary") == 0
+    assert cli("edit", "interpolate", run, one, two, "-n", 3, "--out", tmp_path / "between") == 0
+    assert cli("edit", "invert", run, one, "--out", tmp_path / "invert") == 0
+    assert picture(tmp_path / "invert" / "noise.png").shape == picture(one).shape
+
+
+def test_profile_and_report(run, flags, tmp_path, capsys):
+    assert train(tmp_path / "run", *flags, "--profile", 2, "--previews", 1, steps=5) == 0
+    assert "forward and backward" in capsys.readouterr().out
+    assert cli("report", tmp_path / "run") == 0
+    assert cli("runs", "show", tmp_path / "run") == 0
+
+
+# ---------------------------------------------------------------------------- latents alone
+
+
+@pytest.fixture(scope="module")
+def latent(stage, tmp_path_factory):
+    path = tmp_path_factory.mktemp("latent") / "run"
+    assert train(path, *RUN, "--autoencoder", stage, steps=2) == 0
+    return path
+
+
+def drawn_latents(autoencoder, images):
+    """Means of their posteriors, and one draw of each."""
+    with torch.no_grad():
+        mean, std = autoencoder.encode(PixelCodec().to_model(images))
+    return mean, mean + std * torch.randn(mean.shape, generator=torch.Generator().manual_seed(0))
+
+
+def test_what_the_network_learns_is_whitened_and_decoded(latent, stage):
+    """The codec of the run is the autoencoder's, with the statistics of all its pictures, mirrored ones included."""
+    run, packed = open_run(latent), pack("digits")
+    codec, autoencoder = codec_of(run, CPU), read_first_stage(stage / KEPT, CPU)
+    assert run.shape == (1, 8, 8)
+    assert run.x0_shape == (3, 4, 4) == codec.shape(run.shape)
+    images = torch.from_numpy(packed.images.copy())
+    mean, latents = drawn_latents(autoencoder, torch.cat([images, images.flip(-1)]))
+    x0 = codec.to_model(latents)
+    torch.testing.assert_close(x0.mean((0, 2, 3)), torch.zeros(3), atol=0.01, rtol=0)
+    torch.testing.assert_close(x0.std((0, 2, 3)), torch.ones(3), atol=0.01, rtol=0)
+    with torch.no_grad():
+        expected = PixelCodec().to_images(autoencoder.decode(mean[:5]))
+    assert (codec.to_images(codec.to_model(images[:5])).int() - expected.int()).abs().max() <= 1
+
+
+def test_a_run_keeps_its_first_stage(latent, stage, tmp_path, capsys):
+    """It goes on, and draws, without the folder that --autoencoder named."""
+    run = tmp_path / "run"
+    shutil.copytree(stage, tmp_path / "stage")
+    assert train(run, *RUN, "--autoencoder", tmp_path / "stage", steps=2) == 0
+    shutil.rmtree(tmp_path / "stage")
+    assert train(run, *RUN, steps=3) == 0
+    assert cli("sample", run, "-n", 1) == 0
+    assert train(run, *RUN, "--autoencoder", first_stage(tmp_path / "other", seed=1), steps=4) == 2
+    assert "was begun with another autoencoder than" in capsys.readouterr().err
+    assert train(tmp_path / "again", *RUN, "--autoencoder", run, steps=3) == 0  # a latent run lends its own
+    assert same_bits(checkpoints(run)[-1], checkpoints(tmp_path / "again")[-1]) == []
+    keep_first_stage(read_first_stage(tmp_path / "other" / KEPT, CPU), run)
+    kept.cache_clear()  # as in another process
+    capsys.readouterr()
+    assert cli("sample", run, "-n", 1) == 2
+    assert "is not the autoencoder that this run was trained with" in capsys.readouterr().err
+    kept.cache_clear()
+    (run / KEPT).write_bytes(b"cut short")
+    assert cli("sample", run, "-n", 1) == 2
+    assert f"{KEPT} is damaged" in plain(capsys.readouterr().err)
+
+
+def test_encoded_once(stage, tmp_path, capsys):
+    for name in ("one", "two"):
+        assert train(tmp_path / name, *RUN, "--autoencoder", stage, "--width", 12, steps=1) == 0
+    assert "encode" not in capsys.readouterr().err.split("two")[-1]
+    assert [line["loss"] for line in log_of(tmp_path / "one")] == [line["loss"] for line in log_of(tmp_path / "two")]
+
+
+@pytest.mark.parametrize("diffusion", ["edm", "flow"])
+def test_every_process_sees_the_deviation_it_expects(stage, tmp_path, diffusion):
+    run = tmp_path / "run"
+    assert train(run, *RUN, "--autoencoder", stage, "--diffusion", diffusion, steps=1) == 0
+    codec = codec_of(open_run(run), CPU)
+    assert isinstance(codec, LatentCodec)
+    _, latents = drawn_latents(codec.autoencoder, torch.from_numpy(pack("digits").images.copy()))
+    assert codec.to_model(latents).std().item() == pytest.approx(0.5 if diffusion == "edm" else 1.0, rel=0.01)
+    assert cli("sample", run, "-n", 2) == 0
+
+
+def test_one_sentence_for_every_mistake(stage, latent, run, tmp_path, capsys):
+    def refused(*line):
+        assert cli(*line) == 2
+        return plain(capsys.readouterr().err)
+
+    said = refused("train", "digits", "--preset", "digits", "--run", tmp_path / "a", "--autoencoder", tmp_path / "no")
+    assert "takes a run of bytepixels train autoencoder, or a diffusers folder of an AutoencoderKL" in said
+    if "first_stage" not in read_json(run / "config.json")["data"]:
+        said = refused("train", "digits", "--preset", "digits", "--run", tmp_path / "a", "--autoencoder", run)
+        assert "is a run that draws pictures, not an autoencoder" in said
+    colour = first_stage(tmp_path / "colour", channels=3)
+    said = refused("train", "digits", "--preset", "digits", "--run", tmp_path / "a", "--autoencoder", colour)
+    assert "the autoencoder takes pictures of 3 channels, these have 1" in said
+    odd = words("--preset digits --size 9 9")
+    said = refused("train", "digits", *odd, "--run", tmp_path / "a", "--autoencoder", stage)
+    assert "each side of a picture must be a multiple of 2, got 9 x 9" in said
+    assert "--bits and --loss are of pixels" in refused("evaluate", latent, "--bits")
+    assert not (tmp_path / "a").exists()
