@@ -1,12 +1,7 @@
-"""Latents on the disk: encoded once, whole or not there, the same for everybody; and the batches drawn from them."""
+"""Latents on the disk: the moments that the encoder gives, and what they are like; and the batches drawn from them."""
 
 import hashlib
 import json
-import os
-import signal
-import sys
-import time
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,18 +11,13 @@ from scipy.stats import kstest
 from bytepixels import LatentCodec
 from bytepixels.codec import encoder_of
 from bytepixels.data import batches as module
-from bytepixels.data import encoding, pack
 from bytepixels.data.batches import Batches
-from bytepixels.data.latents import LatentBatches, open_latents, store_latents
-from bytepixels.data.locks import claim
-from bytepixels.data.rows import Rows
+from bytepixels.data.latents import LatentBatches, store_latents
 from bytepixels.errors import InputError
 from bytepixels.randomness import NOISE, seeded
 
 from ..latents import Shuffled, Uneven
-from .fixtures import FORK, write_all
-
-NAMES = [f"{kind}/{number:02d}.png" for kind in ("cat", "dog") for number in range(10)]
+from .encoded import CALLS, Counted, contents, drafts, in_small_parts, packed_of, whole
 
 
 @pytest.fixture
@@ -36,46 +26,9 @@ def packed(tmp_path):
     return packed_of(tmp_path)
 
 
-def packed_of(folder, names=NAMES, channels=None, **options):
-    write_all(folder / "in", names, height=6, width=8, **options)
-    return pack(folder / "in", cache=folder / "packs", channels=channels)
-
-
 @pytest.fixture
 def small(monkeypatch):
-    """Parts of eight pictures, in calls of three, three and two."""
-    monkeypatch.setattr(encoding, "PART", 8)
-    monkeypatch.setattr(encoding, "PIXELS", 3 * 48 + 40)
-
-
-CALLS = [(0, 3), (3, 6), (6, 8), (8, 11), (11, 14), (14, 16), (16, 19), (19, 20)]
-
-
-class Counted:
-    """An encoder that remembers how many pictures each call had."""
-
-    def __init__(self, autoencoder):
-        self.encode, self.calls = encoder_of(autoencoder), []
-
-    def __call__(self, images):
-        self.calls.append(len(images))
-        return self.encode(images)
-
-
-def contents(path):
-    return {file.name: file.read_bytes() for file in sorted(path.iterdir())}
-
-
-def whole(cache):
-    return sorted(path for path in (cache / "latents").glob("*") if not path.name.startswith("."))
-
-
-def drafts(cache):
-    return sorted((cache / "latents").glob(".packing-*"))
-
-
-def uninterrupted(packed, tmp_path, flips=True):
-    return contents(store_latents(packed, encoder_of(Uneven()), "a", flips, cache=tmp_path / "reference").path)
+    in_small_parts(monkeypatch)
 
 
 # what is stored
@@ -203,201 +156,6 @@ def test_too_large_for_the_disk(tmp_path, packed, monkeypatch):
         store_latents(packed, encoder_of(Uneven()), "a", cache=tmp_path)
     monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 20 * 6 * 12 * 4}))
     assert len(store_latents(packed, encoder_of(Uneven()), "a", cache=tmp_path)) == 20
-
-
-# interrupted, damaged, shared
-
-
-def interrupted(packed, cache, after):
-    def progress(done, total):
-        if done >= after:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        store_latents(packed, encoder_of(Uneven()), "a", True, cache, progress)
-
-
-def test_an_interrupted_encoding_goes_on_where_it_was(tmp_path, packed, small):
-    expected = uninterrupted(packed, tmp_path)
-    interrupted(packed, tmp_path, after=8)
-    assert whole(tmp_path) == []
-    assert [open_latents(path / "whole") for path in drafts(tmp_path)] == [None]
-    encode, steps = Counted(Uneven()), []
-    latents = store_latents(packed, encode, "a", True, tmp_path, lambda *step: steps.append(step))
-    assert steps == [(done, 20) for _, done in CALLS[3:]]
-    assert sum(encode.calls) == 2 * (1 + 12)
-    assert contents(latents.path) == expected
-    assert drafts(tmp_path) == []
-
-
-def killed(packed, cache, event):
-    """Store in another process that is killed at its event number `event`; whether it came so far."""
-
-    def child():
-        left = event
-
-        def count(name, arguments):
-            nonlocal left
-            left -= name.startswith(("open", "os.", "shutil.", "bytepixels."))
-            if left < 0 and name != "os.kill":
-                os.kill(os.getpid(), signal.SIGKILL)
-
-        original = Rows.write
-        Rows.write = lambda *arguments: sys.audit("bytepixels.write") or original(*arguments)
-        sys.addaudithook(count)
-        store_latents(packed, encoder_of(Uneven()), "a", True, cache)
-        os._exit(0)
-
-    process = FORK.Process(target=child)
-    process.start()
-    process.join()
-    return process.exitcode == -signal.SIGKILL
-
-
-def test_killed_at_any_file_operation(tmp_path, packed, small):
-    """Every open, rename, removal and written row in turn is the last thing that a process does."""
-    expected, event = uninterrupted(packed, tmp_path), 0
-    while killed(packed, tmp_path / f"cache{event}", event):
-        cache = tmp_path / f"cache{event}"
-        assert [contents(path) for path in whole(cache)] in ([], [expected])
-        latents = store_latents(packed, encoder_of(Uneven()), "a", True, cache)
-        assert contents(latents.path) == expected, event
-        event += 1
-    assert event > 50
-
-
-def flip(path, place):
-    content = bytearray(path.read_bytes())
-    content[place] ^= 1
-    path.write_bytes(content)
-
-
-@pytest.mark.parametrize(
-    ("name", "harm"),
-    [
-        ("whole/moments.npy", lambda path: flip(path, 128 + 12 * 12 * 4 * 2 + 1)),  # a row that is done
-        ("whole/moments.npy", lambda path: os.truncate(path, 300)),
-        ("whole/moments.npy", lambda path: flip(path, 3)),
-        ("whole/moments.npy", os.unlink),
-        ("rows", lambda path: flip(path, 8 * 2 + 5)),  # the checksum of that row
-        ("rows", lambda path: flip(path, 8 * 18)),  # a row counts as done that is not
-        ("rows", lambda path: os.truncate(path, 20)),
-        ("whole/meta.json", lambda path: path.write_text("{")),
-        ("whole/labels.npy", lambda path: path.write_bytes(b"half")),
-    ],
-)
-def test_what_a_power_cut_may_leave_is_found(tmp_path, packed, small, name, harm):
-    expected = uninterrupted(packed, tmp_path)
-    interrupted(packed, tmp_path, after=8)
-    harm(drafts(tmp_path)[0] / name)
-    assert contents(store_latents(packed, encoder_of(Uneven()), "a", True, tmp_path).path) == expected
-
-
-def changed_meta(path, **changes):
-    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
-
-
-@pytest.mark.parametrize(
-    ("name", "harm"),
-    [
-        ("moments.npy", lambda path: os.truncate(path, path.stat().st_size - 1)),
-        ("moments.npy", lambda path: path.write_bytes(path.read_bytes() + b"x")),
-        ("moments.npy", lambda path: np.save(path, np.load(path).astype(np.float16))),
-        ("moments.npy", lambda path: np.save(path, np.load(path)[:-1])),
-        ("moments.npy", os.unlink),
-        ("labels.npy", os.unlink),
-        ("labels.npy", lambda path: np.save(path, np.load(path)[1:])),
-        ("meta.json", os.unlink),
-        ("meta.json", lambda path: path.write_text(path.read_text()[:-9])),
-        ("meta.json", lambda path: changed_meta(path, format=0)),
-        ("meta.json", lambda path: changed_meta(path, shape=[3, 4, 3])),
-        ("meta.json", lambda path: changed_meta(path, statistics={"mean": [0.0]})),
-        ("meta.json", lambda path: changed_meta(path, statistics=None)),
-    ],
-)
-def test_damaged_latents_are_made_again(tmp_path, packed, name, harm):
-    path = store_latents(packed, encoder_of(Uneven()), "a", True, tmp_path).path
-    expected = contents(path)
-    harm(path / name)
-    assert open_latents(path) is None
-    again = store_latents(packed, encoder_of(Uneven()), "a", True, tmp_path)
-    assert again.path == path
-    assert contents(path) == expected
-    assert whole(tmp_path) == [path]
-    assert drafts(tmp_path) == []
-
-
-def storing(results, packed, cache, progress=None, barrier=None):
-    """Start a process that stores, and puts (pictures encoded, contents) into `results`. It waits at the barrier when
-    it has encoded its first part."""
-
-    def child():
-        encode = Counted(Uneven())
-
-        def report(done, total):
-            if barrier and len(encode.calls) == 2 + 2:  # the shape, and a first call, both ways
-                barrier.wait(60)
-            if progress:
-                progress(done, total)
-
-        path = store_latents(packed, encode, "a", True, cache, report).path
-        results.put((sum(encode.calls) // 2 - 1, contents(path)))
-
-    process = FORK.Process(target=child)
-    process.start()
-    return process
-
-
-def test_processes_share_the_work(tmp_path, packed, small):
-    expected = uninterrupted(packed, tmp_path)
-    barrier, results = FORK.Barrier(2), FORK.SimpleQueue()
-    processes = [storing(results, packed, tmp_path, barrier=barrier) for _ in range(2)]
-    for process in processes:
-        process.join(60)
-    counts, made = zip(*(results.get() for _ in processes), strict=True)
-    assert all(one == expected for one in made)
-    assert sum(counts) == 20
-    assert min(counts) > 0
-    assert len(whole(tmp_path)) == 1
-    assert drafts(tmp_path) == []
-
-
-def test_what_a_killed_process_was_at_is_done_by_another(tmp_path, packed, small):
-    expected, results, reached = uninterrupted(packed, tmp_path), FORK.SimpleQueue(), FORK.Event()
-
-    def hang(done, total):
-        if done == 6:
-            reached.set()
-            time.sleep(600)
-
-    hanging = storing(results, packed, tmp_path, hang)
-    assert reached.wait(60)
-    waiting = storing(results, packed, tmp_path)
-    waiting.join(1)
-    assert waiting.is_alive()  # the part is taken
-    hanging.kill()
-    waiting.join(60)
-    count, made = results.get()
-    assert made == expected
-    assert count == 14  # what the killed one had done is not done again
-
-
-def test_latents_are_on_the_disk_before_they_are_in_their_place(tmp_path, packed, synced, monkeypatch):
-    synced.clear()  # of the pack's own files
-    before, rename = [], os.rename
-    monkeypatch.setattr(os, "rename", lambda *paths: before.append(list(synced)) or rename(*paths))
-    store_latents(packed, encoder_of(Uneven()), "a", cache=tmp_path)
-    assert [Path(path).suffix for path in before[-1]] == [".npy", ".part", ".part"]
-    assert before[-1][0].endswith("whole/moments.npy")
-
-
-def test_a_draft_that_another_process_is_at_outlives_a_refusal(tmp_path, packed, small):
-    interrupted(packed, tmp_path, after=8)
-    lock = claim(drafts(tmp_path)[0] / "part-2.lock")
-    with pytest.raises(InputError, match="not finite"):
-        store_latents(packed, lambda x: (x[:, :1] * torch.nan,) * 2, "a", True, tmp_path)
-    assert len(drafts(tmp_path)) == 1
-    lock.release()
 
 
 # batches
