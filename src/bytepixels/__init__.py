@@ -1,6 +1,6 @@
 """Diffusion models from scratch: the equations under their own names, and the tools to use them on pictures."""
 
-from .codec import PixelCodec
+from .codec import LatentCodec, PixelCodec
 from .denoise import Denoiser, classifier_guided, clipped, guided
 from .editing import inpainted, invert, resampling_path, slerp, start_from, wander
 from .errors import InputError
@@ -31,6 +31,7 @@ __all__ = [
     "EDMProcess",
     "GaussianDiffusion",
     "InputError",
+    "LatentCodec",
     "Level",
     "PixelCodec",
     "RectifiedFlow",

@@ -121,9 +121,8 @@ class LatentCodec:
         _, height, width = pictures
         factor = self.autoencoder.factor
         if height % factor or width % factor:
-            raise InputError(
-                f"height and width must be multiples of {factor}, the factor of the autoencoder; got {height} x {width}"
-            )
+            size = f"{height} x {width}"
+            raise InputError(f"height and width must be multiples of {factor}, the autoencoder's factor, got {size}")
         return len(self._mean), height // factor, width // factor
 
     def _whitened(self, latents: Tensor) -> Tensor:

@@ -23,6 +23,7 @@ from filelock import FileLock
 
 from ..errors import InputError
 from .locks import claim, make_folder, sync, write_whole
+from .notes import HopelessError
 from .rows import Rows, npy_header
 
 DONE, SKIPPED = 1, 2  # bits of a word; the upper half is the checksum of the row, or of why there is none
@@ -55,6 +56,9 @@ class Draft(Generic[Whole]):
                 fill()
             with self.lock("seal"):
                 return self.publish()
+        except HopelessError:
+            self.drop()
+            raise
         except FileNotFoundError as error:  # another process was faster, and has cleared up
             if (whole := self.opened(self.path)) is None:
                 raise OSError(f"{self.folder} was removed meanwhile; run the same command again") from error

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import InputError
 from .draft import DONE, Draft, Progress, word
 from .locks import claim
+from .notes import HopelessError
 from .rows import Rows
 
 PART = 512  # pictures that one process encodes at a time
@@ -77,7 +77,7 @@ class Encoding:
     def _write(self, chosen: slice) -> None:
         moments = encoded(self.encode, self.images[chosen], self.rows.shape[1] == 2)
         if moments.shape[1:] != self.rows.shape[1:]:
-            raise InputError(f"the encoder gives {moments.shape[1:]} now, and gave {self.rows.shape[1:]} before")
+            raise HopelessError(f"the encoder gives {moments.shape[1:]} now, and gave {self.rows.shape[1:]} before")
         for position, row in enumerate(moments, chosen.start):
             content = row.tobytes()
             self.rows.write(position, content)
@@ -95,7 +95,7 @@ def _moments(encode: Encode, pictures: Tensor) -> np.ndarray:
     mean, deviation = (one.detach().float().cpu() for one in encode(pictures))
     if mean.ndim != 4 or len(mean) != len(pictures) or mean.shape != deviation.shape:
         shapes = f"{list(mean.shape)} and {list(deviation.shape)}"
-        raise InputError(f"an encoder of {len(pictures)} pictures must give two tensors [B, z, h, w], got {shapes}")
+        raise HopelessError(f"an encoder of {len(pictures)} pictures must give two tensors [B, z, h, w], got {shapes}")
     if not (mean.isfinite().all() and deviation.isfinite().all() and (deviation >= 0).all()):
-        raise InputError("the encoder gives latents that are not finite, or have a negative deviation")
+        raise HopelessError("the encoder gives latents that are not finite, or have a negative deviation")
     return torch.cat([mean, deviation], dim=1).numpy()

@@ -43,11 +43,7 @@ def make(path: Path, source: Source, settings: Settings, strict: bool, progress:
     """The pack at `path`, made together with other processes that make the same, or taken up where it was left."""
     draft, notes = Draft(path, "images.npy", open_packed), list[str]()
     progress = progress or (lambda done, total: None)
-    try:
-        packed = draft.completed(lambda: notes.extend(_fill(draft, source, settings, strict, progress)))
-    except HopelessError:
-        draft.drop()
-        raise
+    packed = draft.completed(lambda: notes.extend(_fill(draft, source, settings, strict, progress)))
     return replace(packed, notes=(*packed.notes, *notes))
 
 

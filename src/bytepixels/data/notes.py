@@ -11,7 +11,7 @@ COMPOSED, RESHAPED, ENLARGED = 4, 8, 16  # bits of a picture's word, beside thos
 
 
 class HopelessError(InputError):
-    """No pack will come of this source as it is asked for: what was made of it need not be kept."""
+    """Nothing will come of this source, or of this encoder, as it is asked for: what was made need not be kept."""
 
 
 def notes_of(words: np.ndarray, layout: Layout, skipped: dict[int, str], names: list[str]) -> list[str]:
