@@ -8,14 +8,26 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from .codec import PIXELS, Bounds, Codec
+from .codec import PIXELS, Bounds, Codec, PixelCodec
 from .data.batches import Batches
 from .denoise import Denoise, Denoiser, clipped, guided
 from .errors import InputError
 from .importance import ImportanceTimes
-from .networks import UNet
+from .networks import Autoencoder, UNet
+from .networks.discriminator import FirstStage, PatchDiscriminator, Reconstruction, patch_layers
+from .networks.quantizer import CodeMemory
 from .process import EDMProcess, GaussianDiffusion, Process, RectifiedFlow
 from .randomness import DROPOUT, INIT, LABELS, NOISE, TIMES, derived_seed, seeded
+from .reconstruction import (
+    adaptive_weight,
+    gradient_error,
+    hinge,
+    kl_divergence,
+    l1,
+    l2,
+    ms_ssim,
+    open_perceptual,
+)
 from .runs.config import Config, Precision, SampleConfig
 from .samplers import MAX_CHURN, SAMPLERS, Step, best_sampler, churned
 from .schedules import SCHEDULES, zero_terminal_snr
@@ -66,8 +78,74 @@ def build_network(config: Config, shape: tuple[int, int, int], classes: int, dev
     return network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
-def build_first_stage(config: Config, channels: int, device: torch.device):
-    raise NotImplementedError
+def build_first_stage(config: Config, shape: tuple[int, int, int], device: torch.device) -> FirstStage:
+    """The autoencoder of a config, and its discriminator where it has one, for pictures of `shape` (C, H, W).
+
+    Raises InputError when the factor does not divide the pictures' sides.
+    """
+    torch.manual_seed(derived_seed(config.train.seed, INIT))
+    own = config.autoencoder
+    assert own is not None
+    autoencoder = Autoencoder(
+        channels=shape[0],
+        width=own.width,
+        multipliers=own.multipliers,
+        blocks=own.blocks,
+        latent_channels=own.latent_channels,
+        kind=own.kind,
+        codes=own.codes,
+        attention=own.attention,
+    )
+    autoencoder.check_size(*shape[1:])
+    discriminator = None
+    if own.discriminator > 0:
+        discriminator = PatchDiscriminator(shape[0], layers=patch_layers(*shape[1:]))
+    model = FirstStage(autoencoder, discriminator).to(device)
+    return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def build_codes(model: FirstStage, seed: int) -> CodeMemory | None:
+    """What moves the codes of a vq autoencoder."""
+    quantizer = model.autoencoder.quantizer
+    return None if quantizer is None else CodeMemory(quantizer, seed)
+
+
+def build_reconstruction_loss(config: Config, device: torch.device, codes: CodeMemory | None = None) -> Loss:
+    """(model, images uint8, noise of the latents, share of the discriminator [B]) -> loss per picture [B], float32.
+
+    `codes` takes note of the latents.
+    """
+    own = config.autoencoder
+    assert own is not None
+    perceptual = None if own.perceptual is None else open_perceptual(own.perceptual, device)
+
+    def error(x: Tensor, y: Tensor) -> Tensor:
+        """Of reconstructions y, [B]."""
+        total = l1(x, y) if own.error == "l1" else l2(x, y)
+        if own.ssim > 0:
+            total = total + own.ssim * (1 - ms_ssim(x, y))
+        if own.gradient > 0:
+            total = total + own.gradient * gradient_error(x, y)
+        return total if perceptual is None else total + own.perceptual_weight * perceptual(x, y)
+
+    def loss(model: nn.Module, images: Tensor, noise: Tensor, begun: Tensor) -> Tensor:
+        x = PixelCodec().to_model(images)
+        found = Reconstruction(*at_precision(model, config, device)(x, noise))
+        y = found.x.float()
+        own_error = total = error(x, y)
+        if found.chosen is None or found.codes is None:
+            total = total + own.kl * kl_divergence(found.mean.float(), found.std.float()) / x[0].numel()
+        else:
+            total = total + own.commitment * l2(found.mean.float(), found.codes.float())
+            if codes is not None:
+                codes.note(found.mean, found.chosen)
+        if found.judged is None or found.real is None or found.fake is None:
+            return total
+        judged = -found.judged.float().flatten(1).mean(1)
+        weight = own.discriminator * adaptive_weight(own_error, judged, y).detach()
+        return total + begun * (weight * judged + hinge(found.real.float(), found.fake.float()))
+
+    return loss
 
 
 def build_draw(

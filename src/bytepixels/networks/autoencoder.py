@@ -140,7 +140,7 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """forward(z): [B, Z, h, w] -> [B, C, f h, f w]; `widths` are the channels of each level, as the encoder has them."""
+    """forward(z): [B, Z, h, w] -> [B, C, f h, f w]; `widths` are the channels of each level, as in the encoder."""
 
     def __init__(
         self, channels: int, widths: Sequence[int], blocks: int, latent_channels: int, groups: int, attention: bool

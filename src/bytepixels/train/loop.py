@@ -148,10 +148,10 @@ def train_step(state: TrainState, batch: Batch, loss: Loss, config: TrainConfig)
     with record_function(OPTIMISER):
         grad_norm = update_weights(state, losses, config)
     state.step += 1
-    with record_function(AVERAGE):
-        update_ema(state.ema, state.model, ema_decay(seen, config.batch, config.ema_half_life))
     if state.memory is not None:
         state.memory.settle(partial(state.world.gather, batch=config.batch))
+    with record_function(AVERAGE):
+        update_ema(state.ema, state.model, ema_decay(seen, config.batch, config.ema_half_life))
     return StepResult(state.step, losses, grad_norm, lr)
 
 

@@ -81,7 +81,7 @@ def find_first_stage(path: Path, device: torch.device) -> Autoencoder:
     run = open_run(path)
     if run.config.autoencoder is None:
         raise InputError(f"--autoencoder {path} is a run that draws pictures, not an autoencoder")
-    model = build_first_stage(run.config, run.shape[0], device)
+    model = build_first_stage(run.config, run.shape, device)
     load_weights(model, run, find_checkpoint(run, None), "ema")
     return model.autoencoder.eval().requires_grad_(False)
 

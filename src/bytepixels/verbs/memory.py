@@ -46,11 +46,17 @@ def step_memory(model: nn.Module, loss: Loss, batch: Batch) -> StepMemory:
 
 
 def corners(batch: Batch, pictures: int) -> Batch:
-    """The first rows of a batch, and of its pictures and their noise a corner."""
-    return tuple(
-        None if value is None else value[:pictures, :, :CROP, :CROP] if value.dim() == 4 else value[:pictures]
-        for value in batch
-    )
+    """The first rows of a batch, and of its pictures and their noise, at whatever resolution, a corner."""
+    assert batch[0] is not None
+    sides = batch[0].shape[2:]
+
+    def corner(value: Tensor) -> Tensor:
+        if value.dim() != 4:
+            return value[:pictures]
+        height, width = (own * min(CROP, side) // side for own, side in zip(value.shape[2:], sides, strict=True))
+        return value[:pictures, :, :height, :width]
+
+    return tuple(None if value is None else corner(value) for value in batch)
 
 
 def kept_bytes(model: nn.Module, loss: Loss, batch: Batch) -> int:

@@ -16,8 +16,9 @@ from ..images import beside, grid
 from ..runs.directory import Run
 from ..signals import Stop
 from ..train.distributed import World
-from ..train.loop import DrawBatch, Loss, TrainState
+from ..train.loop import Batch, DrawBatch, Loss, TrainState
 from ..words import many
+from .autoencoding import Autoencoding
 from .firststage import Encoded
 from .sample import draw_pictures, draw_together
 from .watching import kernel_record
@@ -28,12 +29,16 @@ AT_A_TIME = 64  # pictures that one process draws
 class Task(Protocol):
     """One kind of training."""
 
-    draw: DrawBatch
     loss: Loss
     trial: Loss  # the same, taking note of nothing
     memory: Any  # see TrainState
     what: str  # its pictures show
+    which: str  # is where in them
     then: str  # what can be done with it
+
+    def draw(self, step: int) -> Batch:
+        """This process' rows of a step's batch."""
+        ...
 
     def network(self, device: torch.device) -> nn.Module:
         """As it is before the first step."""
@@ -44,7 +49,7 @@ class Task(Protocol):
         ...
 
     def preview(self, state: TrainState, stop: Stop, count: int) -> Tensor:
-        """Of `count` pictures: raw weights on the left, their average on the right, uint8 [C, H, W]; everywhere."""
+        """Of `count` pictures, uint8 [C, H, W]; everywhere."""
         ...
 
     def measure(self, state: TrainState, stop: Stop, count: int) -> tuple[dict[str, Any], str]:
@@ -56,6 +61,7 @@ class Diffusion:
     """A denoiser of pictures."""
 
     what = "samples"
+    which = "raw weights left, their average right"
 
     def __init__(self, run: Run, packed: Packed, world: World, latents: Encoded | None = None):
         self.run, self.packed, self.world = run, packed, world
@@ -71,7 +77,7 @@ class Diffusion:
             batches = LatentBatches(latents.latents, *order)
         process, self.memory = build_process(config), build_times(config, device)
         self.indices: Callable[[int], np.ndarray] = batches.indices
-        self.draw = build_draw(config, process, batches, len(run.classes), self.memory)
+        self.draw: DrawBatch = build_draw(config, process, batches, len(run.classes), self.memory)
         self.loss = build_loss(config, process, codec, device, self.memory)
         self.trial = build_loss(config, process, codec, device)
 
@@ -105,4 +111,6 @@ class Diffusion:
 
 def task_of(run: Run, packed: Packed, world: World, latents: Encoded | None = None) -> Task:
     """What the run's settings say."""
+    if run.config.autoencoder is not None:
+        return Autoencoding(run, packed, world)
     return Diffusion(run, packed, world, latents)

@@ -216,8 +216,7 @@ class Trainer:
         path = self.run.samples / f"images-{self.images:09d}.png"
         if self.leads:
             save_png(shown, path)
-        which = "raw weights left, their average right"
-        progress.say(f"{self.task.what} at {self.images:,} images ({which}): {path}")
+        progress.say(f"{self.task.what} at {self.images:,} images ({self.task.which}): {path}")
         if self.config.measure:
             found, said = self.task.measure(self.state, stop, self.config.measure)
             if self.leads:

@@ -1,0 +1,128 @@
+"""train autoencoder, as the trainer sees it: reconstructions of a run's own pictures."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..build import build_codes, build_first_stage, build_reconstruction_loss
+from ..codec import PixelCodec
+from ..data import Packed
+from ..data.batches import Batches
+from ..errors import InputError
+from ..evaluate.reference import chosen_rows
+from ..images import beside, grid
+from ..networks import Autoencoder
+from ..networks.discriminator import FirstStage
+from ..randomness import NOISE, seeded
+from ..reconstruction import kl_divergence, psnr, ssim
+from ..runs.directory import Run, provenance
+from ..signals import Stop
+from ..train.distributed import World
+from ..train.loop import Batch, Loss, TrainState
+from ..words import many
+
+AT_A_TIME = 2**20  # pixels in one call of the autoencoder
+
+
+class Autoencoding:
+    """An autoencoder of pictures."""
+
+    what = "reconstructions"
+    which = "pictures left, what the average makes of their latents right"
+
+    def __init__(self, run: Run, packed: Packed, world: World):
+        config, device = run.config, world.device
+        assert config.autoencoder is not None
+        if config.train.shard:
+            raise InputError("--shard is for networks that draw pictures; an autoencoder is trained without it")
+        self.run, self.packed, self.device, self.leads = run, packed, device, world.rank == 0
+        train, flip = config.train, config.data.flip == "yes"
+        self.batches = Batches(
+            packed.images, packed.labels, train.batch, train.seed, flip, device, world.rows(train.batch)
+        )
+        self.indices: Callable[[int], np.ndarray] = self.batches.indices
+        self.model = build_first_stage(config, run.shape, device)
+        self.memory = build_codes(self.model, train.seed)
+        self.loss: Loss = build_reconstruction_loss(config, device, self.memory)
+        self.trial: Loss = build_reconstruction_loss(config, device)
+        self.then = f"train on its latents with: bytepixels train {run.data['source']} --autoencoder {run.path}"
+
+    def network(self, device: torch.device) -> nn.Module:
+        return self.model.to(device)
+
+    def draw(self, step: int) -> Batch:
+        """(images uint8, noise for their latents, share of the discriminator): a function of (seed, step)."""
+        config, train = self.run.config.autoencoder, self.run.config.train
+        assert config is not None
+        images, _ = self.batches(step)
+        autoencoder = self.model.autoencoder
+        sides = (side // autoencoder.factor for side in images.shape[2:])
+        noise = torch.empty((train.batch, autoencoder.latent_channels, *sides), device=images.device)
+        noise.normal_(generator=seeded(train.seed, NOISE, step, device=images.device))
+        begun = float(step * train.batch >= config.discriminator_start)
+        return images, noise[self.batches.rows], torch.full((len(images),), begun, device=images.device)
+
+    def preview(self, state: TrainState, stop: Stop, count: int) -> Tensor:
+        images = self._some(count)
+        return beside(grid(images), grid(reconstructed(_own(state.ema), images, self.device)))
+
+    def measure(self, state: TrainState, stop: Stop, count: int) -> tuple[dict[str, Any], str]:
+        if not self.leads:
+            return {}, ""
+        images = self._some(count)
+        found = fidelity(_own(state.ema), images, self.device)
+        record = {"kind": "reconstruction", **found, "n": len(images), "of": "training pictures"}
+        return record | {"made_by": provenance()}, in_words(found, many(len(images), "training picture"))
+
+    def _some(self, count: int) -> Tensor:
+        """uint8 [count or fewer, C, H, W], always the same."""
+        return torch.from_numpy(np.array(self.packed.images[chosen_rows(len(self.packed), count).numpy()]))
+
+
+def _own(model: nn.Module) -> Autoencoder:
+    """The autoencoder in what is trained."""
+    assert isinstance(model, FirstStage)
+    return model.autoencoder
+
+
+def parts_of(images: Tensor) -> Iterator[Tensor]:
+    """In parts that fit in one call."""
+    return iter(images.split(max(1, AT_A_TIME // (images.shape[2] * images.shape[3]))))
+
+
+@torch.no_grad()
+def reconstructed(autoencoder: nn.Module, images: Tensor, device: torch.device) -> Tensor:
+    """Pictures uint8 [n, C, H, W] through the mean of their latents, and back."""
+    codec = PixelCodec()
+    return torch.cat([codec.to_images(autoencoder(codec.to_model(x.to(device)))).cpu() for x in parts_of(images)])
+
+
+@torch.no_grad()
+def fidelity(autoencoder: Autoencoder, images: Tensor, device: torch.device) -> dict[str, float]:
+    """What is left of pictures uint8 [n, C, H, W]: means of PSNR (dB) and SSIM; and of the latents the divergence in
+    nats per number (kl), or the share of codes in use and their perplexity (vq)."""
+    codec, again = PixelCodec(), reconstructed(autoencoder, images, device)
+    pairs = list(zip(parts_of(images), parts_of(again), strict=True))
+    alike = torch.cat([ssim(codec.to_model(x), codec.to_model(y)) for x, y in pairs])
+    found = {"psnr": psnr(images, again).clamp(max=100).mean().item(), "ssim": alike.mean().item()}
+    moments = [autoencoder.encode(codec.to_model(x.to(device))) for x in parts_of(images)]
+    if autoencoder.quantizer is None:
+        nats = torch.cat([kl_divergence(*one) for one in moments])
+        return found | {"kl": nats.mean().item() / moments[0][0][0].numel()}
+    index = torch.cat([autoencoder.quantizer.nearest(mean).flatten() for mean, _ in moments])
+    share = index.bincount(minlength=len(autoencoder.quantizer.codes)).double() / len(index)
+    return found | {
+        "codes_used": (share > 0).double().mean().item(),
+        "perplexity": torch.special.entr(share).sum().exp().item(),
+    }
+
+
+def in_words(found: dict[str, float], of: str) -> str:
+    """A sentence without its end."""
+    said = f"PSNR {found['psnr']:.2f} dB, SSIM {found['ssim']:.4f} ({of})"
+    if "kl" in found:
+        return f"{said}; {found['kl']:.2f} nats per number of a latent"
+    return f"{said}; {found['codes_used']:.0%} of the codes in use, perplexity {found['perplexity']:.0f}"
