@@ -9,13 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from .codec import PIXELS, Bounds, Codec, PixelCodec
+from .codes import CodeMemory
 from .data.batches import Batches
 from .denoise import Denoise, Denoiser, clipped, guided
 from .errors import InputError
 from .importance import ImportanceTimes
 from .networks import Autoencoder, UNet
 from .networks.discriminator import FirstStage, PatchDiscriminator, Reconstruction, patch_layers
-from .networks.quantizer import CodeMemory
 from .process import EDMProcess, GaussianDiffusion, Process, RectifiedFlow
 from .randomness import DROPOUT, INIT, LABELS, NOISE, TIMES, derived_seed, seeded
 from .reconstruction import (

@@ -90,7 +90,7 @@ def kl_divergence(mean: Tensor, std: Tensor) -> Tensor:
 
 
 def hinge(real: Tensor, fake: Tensor) -> Tensor:
-    """What a discriminator minimises (Lim & Ye 2017): logits [B, 1, h, w] of real pictures above 1, of fake below -1."""
+    """What a discriminator minimises (Lim & Ye 2017): logits [B, 1, h, w] of real ones above 1, of fake below -1."""
     return 0.5 * (F.relu(1 - real) + F.relu(1 + fake)).flatten(1).mean(1)
 
 
