@@ -1,4 +1,4 @@
-"""Vector quantisation: every vector of a latent becomes the nearest of K codes, which follow the latents (`codes.py`)."""
+"""Vector quantisation: every vector of a latent becomes the nearest of K codes, which follow it (see `codes.py`)."""
 
 import torch
 from torch import Tensor, nn
