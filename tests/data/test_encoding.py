@@ -68,6 +68,21 @@ def test_the_encoder_is_called_with_the_same_pictures_whatever_was_lost(tmp_path
     assert encode.calls[2::2] == [3, 3, 2, 3, 1]
 
 
+def test_what_another_process_has_just_finished_is_not_encoded_again(tmp_path, packed):
+    seen = []
+
+    def encode(images):
+        seen.append(len(images))
+        if len(seen) == 1:  # the other is faster, while this one looks at its first picture
+            store_latents(packed, encoder_of(Uneven()), "a", cache=tmp_path)
+        return encoder_of(Uneven())(images)
+
+    latents = store_latents(packed, encode, "a", cache=tmp_path)
+    assert seen == [1]
+    assert whole(tmp_path) == [latents.path]
+    assert drafts(tmp_path) == []
+
+
 def killed(packed, cache, event):
     """Store in another process that is killed at its event number `event`; whether it came so far."""
 

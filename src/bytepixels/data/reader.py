@@ -1,6 +1,7 @@
 """Rows of a set that is larger than memory, read from the disk while the step before still trains."""
 
 import os
+import weakref
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -28,6 +29,7 @@ class _FileRows:
         self.path, self.offset, self.shape, self.dtype = path, offset, shape, dtype
         self.row_bytes = int(np.prod(shape[1:])) * dtype.itemsize
         self.file = path.open("rb", buffering=0)
+        weakref.finalize(self, self.file.close)
 
     def __call__(self, positions: np.ndarray) -> np.ndarray:
         rows = np.empty((len(positions), *self.shape[1:]), self.dtype)
