@@ -30,7 +30,8 @@ class Network(nn.Module):
 
     def condition(self, t: Tensor, label: Tensor | None) -> Tensor:
         """[B] and [B] -> [B, size], through the SiLU that every block would otherwise repeat."""
-        time = self.time(self.embed(self.time_scale * t, self.waves).to(self.time[0].weight.dtype))
+        waves = self.embed(self.time_scale * t, self.waves)
+        time = self.time(waves.to(next(self.time.parameters()).dtype))
         if self.label is not None:
             time = time + (self.label.weight[-1] if label is None else self.label(label))
         return nn.functional.silu(time)

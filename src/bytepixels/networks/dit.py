@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bytepixels.errors import InputError, check_choice, check_range
-from bytepixels.networks.blocks import NORM_EPS, zero_
+from bytepixels.networks.blocks import NORM_EPS
 from bytepixels.networks.contract import Network, check_dropout, check_sizes
 from bytepixels.networks.dropout import Dropout, number_dropouts
 from bytepixels.networks.embedding import timestep_embedding
@@ -69,12 +69,14 @@ class DiT(Network):
             if isinstance(layer, nn.Linear):
                 nn.init.xavier_uniform_(layer.weight)
                 nn.init.zeros_(layer.bias)
-        embeddings = [self.time[0].weight, self.time[2].weight, self.registers]
-        for weight in [*embeddings, None if self.label is None else self.label.weight]:
+        embeddings: list[Tensor | None] = [self.registers, *(p for p in self.time.parameters() if p.ndim > 1)]
+        embeddings += [] if self.label is None else [self.label.weight]
+        for weight in embeddings:
             if weight is not None:
                 nn.init.normal_(weight, std=INIT_STD)
-        for layer in [self.modulation, self.last, *(block.modulation for block in self.blocks)]:
-            zero_(layer)
+        for name, parameter in self.named_parameters():
+            if "modulation" in name or name.startswith("last"):
+                nn.init.zeros_(parameter)
 
     def forward(self, x: Tensor, t: Tensor, label: Tensor | None = None, dropout_keys: Tensor | None = None) -> Tensor:
         """The prediction for a noisy batch.
