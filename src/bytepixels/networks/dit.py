@@ -136,14 +136,14 @@ class Block(nn.Module):
         modulation = self.modulation(condition).to(x.dtype)[:, None]  # [B, 1, 6D]
         shift1, scale1, gate1, shift2, scale2, gate2 = modulation.chunk(6, dim=2)
         h = self._attend(modulated(x, shift1, scale1), turns)
-        x = x + gate1 * self.dropout1(h.transpose(1, 2), keys).transpose(1, 2)
+        x = torch.addcmul(x, gate1, self.dropout1(h.transpose(1, 2), keys).transpose(1, 2))
         h = self.mlp(modulated(x, shift2, scale2))
-        return x + gate2 * self.dropout2(h.transpose(1, 2), keys).transpose(1, 2)
+        return torch.addcmul(x, gate2, self.dropout2(h.transpose(1, 2), keys).transpose(1, 2))
 
     def _attend(self, h: Tensor, turns: tuple[Tensor, Tensor] | None) -> Tensor:
-        qkv = self.qkv(h).unflatten(2, (3, self.heads, -1))  # [B, N, 3, heads, D / heads]
-        qk, v = qkv[:, :, :2], qkv[:, :, 2]
-        q, k = (qk if turns is None else turned(qk, *turns)).unbind(2)
+        q, k, v = self.qkv(h).unflatten(2, (3, self.heads, -1)).unbind(2)  # each [B, N, heads, D / heads]
+        if turns is not None:
+            q, k = turned(q, *turns), turned(k, *turns)
         h = F.scaled_dot_product_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2))
         return self.project(h.transpose(1, 2).flatten(2))
 
@@ -182,10 +182,10 @@ def unturned(cos: Tensor, sin: Tensor, count: int) -> tuple[Tensor, Tensor]:
     return F.pad(cos, (0, 0, 0, count), value=1.0), F.pad(sin, (0, 0, 0, count))
 
 
-def turned(qk: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Pairs (a, b) of qk [B, N, 2, heads, columns] become (a cos - b sin, b cos + a sin)."""
-    cos, sin = (one.to(qk.dtype)[:, None, None] for one in (cos, sin))  # [N, 1, 1, columns]
-    return torch.addcmul(qk * cos, qk.roll(qk.shape[-1] // 2, dims=-1), sin)
+def turned(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Pairs (a, b) of x [B, N, heads, columns] become (a cos - b sin, b cos + a sin)."""
+    cos, sin = (one.to(x.dtype)[:, None] for one in (cos, sin))  # [N, 1, columns]
+    return torch.addcmul(x * cos, x.roll(x.shape[-1] // 2, dims=-1), sin)
 
 
 def _over_grid(rows: Tensor, columns: Tensor) -> Tensor:
