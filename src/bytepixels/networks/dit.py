@@ -8,13 +8,19 @@ from bytepixels.errors import InputError, check_choice, check_range
 from bytepixels.networks.blocks import NORM_EPS
 from bytepixels.networks.contract import Network, check_dropout, check_sizes
 from bytepixels.networks.dropout import Dropout, number_dropouts
-from bytepixels.networks.embedding import timestep_embedding
+from bytepixels.networks.patches import (
+    patchified,
+    position_waves,
+    rope_turns,
+    turned,
+    unpatchified,
+    unturned,
+)
 
 POSITIONS = ("rope", "sincos")
 WAVES = 256  # columns of the time's embedding, as in Peebles & Xie's code
 MLP_RATIO = 4
 INIT_STD = 0.02  # of the embeddings
-ROPE_PERIOD = 100  # of the slowest turn, in patches (times 2 pi): grids are shorter than texts (Heo et al. 2024)
 
 
 class DiT(Network):
@@ -89,7 +95,7 @@ class DiT(Network):
         self.check_input(x, t, label)
         condition = self.condition(t, label)
         height, width = (side // self.patch for side in x.shape[2:])
-        tokens = self.first(F.pixel_unshuffle(x, self.patch).flatten(2).transpose(1, 2)).to(x.dtype)  # [B, N, D]
+        tokens = self.first(patchified(x, self.patch)).to(x.dtype)  # [B, N, D]
         turns = None
         if self.positions == "sincos":
             tokens = tokens + position_waves(height, width, self.width, x)
@@ -102,8 +108,7 @@ class DiT(Network):
             tokens = block(tokens, condition, turns, dropout_keys)
         shift, scale = self.modulation(condition).to(x.dtype)[:, None].chunk(2, dim=2)
         patches = self.last(modulated(tokens[:, : height * width], shift, scale))
-        patches = patches.transpose(1, 2).unflatten(2, (height, width))  # [B, C * patch * patch, H / patch, W / patch]
-        return F.pixel_shuffle(patches, self.patch).to(x.dtype)
+        return unpatchified(patches, height, width, self.patch).to(x.dtype)
 
     def check_size(self, height: int, width: int) -> None:
         """Raise InputError for a side that does not divide into patches."""
@@ -151,47 +156,6 @@ class Block(nn.Module):
 def modulated(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
     """Each token normalised, then scaled and shifted as the condition says: [B, N, D] and two of [B, 1, D]."""
     return torch.addcmul(shift, F.layer_norm(x, x.shape[2:], eps=NORM_EPS), 1 + scale)
-
-
-def position_waves(height: int, width: int, columns: int, like: Tensor) -> Tensor:
-    """[height * width, columns]: the sines and cosines of each patch's column, then those of its row."""
-    dtype = torch.float64 if like.dtype == torch.float64 else torch.float32
-    places = torch.arange(max(height, width), dtype=dtype, device=like.device)
-    waves = timestep_embedding(places, columns // 2).roll(columns // 4, dims=1)  # Peebles & Xie: sines first
-    return _over_grid(waves[:height], waves[:width]).to(like.dtype)
-
-
-def rope_turns(height: int, width: int, columns: int, like: Tensor) -> tuple[Tensor, Tensor]:
-    """Cosines and sines, each [height * width, columns], by which the heads' queries and keys are turned.
-
-    The first half of a head's numbers are turned in pairs with those of the second half: one half of the pairs by
-    angles of the patch's column, the other by those of its row. The sines have the sign that `turned` wants.
-    """
-    dtype = torch.float64 if like.dtype == torch.float64 else torch.float32
-    quarter = columns // 4
-    places = torch.arange(max(height, width), dtype=dtype, device=like.device)
-    freqs = ROPE_PERIOD ** -(torch.arange(quarter, dtype=dtype, device=like.device) / quarter)
-    angles = places[:, None] * freqs
-    angles = _over_grid(angles[:height], angles[:width])  # [N, columns / 2]
-    cos, sin = angles.cos(), angles.sin()
-    return torch.cat([cos, cos], dim=1), torch.cat([-sin, sin], dim=1)
-
-
-def unturned(cos: Tensor, sin: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """The same for `count` tokens more, which have no place and are not turned."""
-    return F.pad(cos, (0, 0, 0, count), value=1.0), F.pad(sin, (0, 0, 0, count))
-
-
-def turned(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Pairs (a, b) of x [B, N, heads, columns] become (a cos - b sin, b cos + a sin)."""
-    cos, sin = (one.to(x.dtype)[:, None] for one in (cos, sin))  # [N, 1, columns]
-    return torch.addcmul(x * cos, x.roll(x.shape[-1] // 2, dims=-1), sin)
-
-
-def _over_grid(rows: Tensor, columns: Tensor) -> Tensor:
-    """[H, D] and [W, D] -> [H * W, 2D]: for each place its column's numbers, then its row's."""
-    height, width = len(rows), len(columns)
-    return torch.cat([columns.expand(height, -1, -1), rows[:, None].expand(-1, width, -1)], dim=2).flatten(0, 1)
 
 
 def _check_width(width: int, heads: int, positions: str) -> None:

@@ -39,16 +39,18 @@ def step_memory(model: nn.Module, loss: Loss, batch: Batch) -> StepMemory:
     """From forward passes over one and two pictures of the batch, or corners of them."""
     images = batch[0]
     assert images is not None
-    ratio = images[0].numel() / images[0, :, :CROP, :CROP].numel()
-    once, twice = (kept_bytes(model, loss, corners(batch, pictures)) for pictures in (1, 2))
+    multiple = getattr(model, "multiple", 1)  # a corner must divide into patches, as the pictures do
+    side = max(CROP // multiple, 1) * multiple
+    ratio = images[0].numel() / images[0, :, :side, :side].numel()
+    once, twice = (kept_bytes(model, loss, corners(batch, pictures, side)) for pictures in (1, 2))
     each = twice - once
     return StepMemory(sum(local(p).nbytes for p in model.parameters()), once - each, ratio * each)
 
 
-def corners(batch: Batch, pictures: int) -> Batch:
+def corners(batch: Batch, pictures: int, side: int = CROP) -> Batch:
     """The first rows of a batch, and of its pictures and their noise a corner."""
     return tuple(
-        None if value is None else value[:pictures, :, :CROP, :CROP] if value.dim() == 4 else value[:pictures]
+        None if value is None else value[:pictures, :, :side, :side] if value.dim() == 4 else value[:pictures]
         for value in batch
     )
 
