@@ -22,6 +22,7 @@ from bytepixels.build import (
 from bytepixels.codec import PixelCodec
 from bytepixels.data.batches import Batches
 from bytepixels.errors import InputError
+from bytepixels.networks import DiT
 from bytepixels.process import EDMProcess, Level, RectifiedFlow
 from bytepixels.runs.config import Config, NetworkConfig, ProcessConfig, SampleConfig, TrainConfig
 from bytepixels.samplers import MAX_CHURN, SAMPLERS, best_sampler
@@ -67,7 +68,7 @@ def test_the_weights_are_a_function_of_the_seed():
 
 
 def test_every_setting_reaches_the_network():
-    net = NetworkConfig(16, (1, 2), 3, attention=(0,), heads=2, dropout=0.25, embedding="ddpm")
+    net = NetworkConfig("unet", 16, (1, 2), 3, attention=(0,), heads=2, dropout=0.25, embedding="ddpm")
     network = build_network(replace(CONFIG, network=net), (3, 8, 8), 7, CPU)
     assert network.first.weight.shape[:2] == (16, 3)
     assert network.null_label == 7
@@ -76,6 +77,33 @@ def test_every_setting_reaches_the_network():
     assert build_network(replace(CONFIG, network=net), (3, 8, 8), 0, CPU).null_label is None
     t = torch.tensor([300.0])
     assert not torch.equal(network.embed(t, 16), build_network(CONFIG, (3, 8, 8), 0, CPU).embed(t, 16))
+
+
+def test_every_setting_reaches_the_dit():
+    net = NetworkConfig(
+        "dit", 24, patch=4, depth=3, positions="sincos", registers=2, heads=3, dropout=0.25, embedding="ddpm"
+    )
+    learned = ProcessConfig(diffusion="ddpm", variance="learned", objective="hybrid")
+    network = build_network(replace(CONFIG, network=net, process=learned), (3, 8, 12), 7, CPU)
+    assert isinstance(network, DiT)
+    assert network.first.weight.shape == (24, 3 * 4 * 4)
+    assert network.last.weight.shape == (6 * 4 * 4, 24)
+    assert network.registers.shape == (2, 24)
+    assert [block.heads for block in network.blocks] == [3] * 3
+    assert (network.positions, network.null_label, network.time_scale) == ("sincos", 7, 1.0)
+    assert {m.p for m in network.modules() if isinstance(m, torch.nn.Dropout)} == {0.25}
+    t = torch.tensor([300.0])
+    assert not torch.equal(network.embed(t, 16), build_network(CONFIG, (3, 8, 8), 0, CPU).embed(t, 16))
+    flow = build_network(
+        replace(CONFIG, network=net, process=ProcessConfig("flow", prediction="v")), (3, 8, 12), 0, CPU
+    )
+    assert (flow.null_label, flow.time_scale, flow.last.out_features) == (None, 1000.0, 3 * 4 * 4)
+
+
+def test_pictures_that_do_not_divide_into_patches_are_refused():
+    config = replace(CONFIG, network=NetworkConfig("dit", 8, patch=4, depth=1))
+    with pytest.raises(InputError, match="8 x 6 pictures do not divide into patches of 4 x 4"):
+        build_network(config, (1, 8, 6), 0, CPU)
 
 
 def test_a_batch_is_a_function_of_seed_and_step(batches):

@@ -12,9 +12,10 @@ from bytepixels.build import build_network, build_process, build_sampling, resol
 from bytepixels.errors import InputError
 from bytepixels.flags import Sample
 from bytepixels.prediction import PREDICTIONS
-from bytepixels.presets import PRESETS
+from bytepixels.presets import DITS, PRESETS, own_flags, preset_with
 from bytepixels.process import SPACINGS
 from bytepixels.runs.config import (
+    BACKBONES,
     MUTABLE,
     Config,
     DataConfig,
@@ -32,10 +33,11 @@ from bytepixels.weighting import WEIGHTINGS
 CPU = torch.device("cpu")
 
 
+@pytest.mark.parametrize("backbone", BACKBONES)
 @pytest.mark.parametrize("name", PRESETS)
-def test_every_preset_builds(name):
-    config = PRESETS[name]()
-    assert config.preset == name
+def test_every_preset_builds(name, backbone):
+    config = preset_with(name, backbone)
+    assert (config.preset, config.network.backbone) == (name, backbone)
     process = build_process(config)
     assert config.process.diffusion != "ddpm" or len(process.betas) == config.process.timesteps
     channels, classes = (1, 10) if name == "digits" else (3, 0)
@@ -49,6 +51,24 @@ def test_every_preset_builds(name):
     assert len(levels) == settings.steps + 1
     denoise, step = build_sampling(network, config, settings, process, label)
     assert step(x, *levels[-2:], denoise, torch.randn_like)[0].shape == x.shape
+
+
+def test_every_preset_has_a_dit_that_learns_the_same_labels():
+    assert DITS.keys() == PRESETS.keys()
+    for name in PRESETS:
+        unet, dit = preset_with(name), preset_with(name, "dit")
+        assert unet == PRESETS[name]()
+        assert replace(dit, network=unet.network) == unet
+        assert dit.network.labels == unet.network.labels
+
+
+def test_the_flags_of_a_run_make_it_of_its_preset():
+    assert own_flags(PRESETS["digits"]()) == []
+    assert own_flags(preset_with("digits", "dit")) == ["--backbone dit"]
+    config = preset_with("small", "dit")
+    config = replace(config, network=replace(config.network, depth=3), train=replace(config.train, lr=1e-4))
+    assert own_flags(config) == ["--backbone dit", "--depth 3", "--lr 0.0001"]
+    assert own_flags(replace(config, preset="of another version")) == []
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -82,9 +102,10 @@ def test_speedrun_is_cifar10s_network_with_classes_and_ends_with_its_budget():
     assert (ours.process.diffusion, ours.process.times, ours.train.optimizer) == ("flow", "logit_normal", "muon")
 
 
+@pytest.mark.parametrize("backbone", BACKBONES)
 @pytest.mark.parametrize("name", PRESETS)
-def test_a_config_comes_back_from_json(name):
-    config = PRESETS[name]()
+def test_a_config_comes_back_from_json(name, backbone):
+    config = preset_with(name, backbone)
     assert Config.from_dict(json.loads(json.dumps(config.to_dict()))) == config
     assert Config.from_dict({}) == Config()
 
@@ -143,6 +164,13 @@ def test_unknown_keys_and_impossible_values_raise(values, sentence):
             lambda: ProcessConfig(diffusion="edm", zero_terminal_snr=True),
             "--zero-terminal-snr rescales the schedule of ddpm",
         ),
+        (lambda: NetworkConfig("vit"), "--backbone must be one of unet, dit; got 'vit'"),
+        (lambda: NetworkConfig("dit", attention=()), "--attention belongs to --backbone unet, got --backbone dit"),
+        (lambda: NetworkConfig(patch=4), "--patch belongs to --backbone dit, got --backbone unet"),
+        (lambda: NetworkConfig("dit", depth=0), "--depth must be at least 1, got 0"),
+        (lambda: NetworkConfig("dit", patch=0), "--patch must be at least 1, got 0"),
+        (lambda: NetworkConfig("dit", registers=-1), "--registers must be at least 0, got -1"),
+        (lambda: NetworkConfig("dit", positions="learned"), "--positions must be one of rope, sincos; got 'learned'"),
         (lambda: SampleConfig(eta=0.5, sampler="ddpm"), "--eta belongs to --sampler ddim"),
         (lambda: SampleConfig(eta=0.5, sampler="auto"), "--eta belongs to --sampler ddim"),
         (lambda: SampleConfig("dpmpp_2m", churn=1.0), "--churn needs --sampler heun, euler or ddim, .*got dpmpp_2m"),
@@ -230,9 +258,10 @@ def test_no_flag_has_two_meanings():
         f.name for part in (DataConfig, ProcessConfig, NetworkConfig, TrainConfig, SampleConfig) for f in fields(part)
     ]
     assert len(names) == len(set(names))
-    assert set(names) >= MUTABLE
+    assert {*names, "first_stage"} >= MUTABLE
 
 
+DIT = NetworkConfig("dit", patch=4, depth=3, positions="sincos", registers=2)
 OTHER = {
     "data": DataConfig((4, 5), 2, "pad", "red", "yes", "test", strict=True),
     "process": ProcessConfig(
@@ -245,7 +274,9 @@ OTHER = {
         objective="hybrid",
         variance="learned",
     ),
-    "network": NetworkConfig(64, (1, 2), 3, (0,), 2, 0.2, "ddpm", labels=False),
+    "network": NetworkConfig(
+        width=64, multipliers=(1, 2), blocks=3, attention=(0,), heads=2, dropout=0.2, embedding="ddpm", labels=False
+    ),
     "train": TrainConfig(
         9,
         2.0,
@@ -281,10 +312,22 @@ OTHER = {
 def test_every_setting_that_weights_depend_on_is_compared(part):
     old = Config()
     changed = {line.split()[0] for line in changed_settings(old, replace(old, **{part: OTHER[part]}))}
-    settings = {f.name for f in fields(OTHER[part])} - {"diffusion", "budget", "optimizer"}  # have tests of their own
+    apart = {"diffusion", "budget", "optimizer", "backbone", *BACKBONES["dit"]}  # have tests of their own
+    settings = {f.name for f in fields(OTHER[part])} - apart
     for name in settings:
         assert getattr(OTHER[part], name) != getattr(getattr(old, part), name), f"this test leaves {name} as it is"
     assert changed == {"--" + name.replace("_", "-") for name in settings - MUTABLE}
+
+
+def test_every_setting_of_a_dit_is_compared():
+    old, new = (Config(network=one) for one in (NetworkConfig("dit"), DIT))
+    assert changed_settings(old, new) == [
+        "--patch 2 -> 4",
+        "--depth 12 -> 3",
+        "--positions rope -> sincos",
+        "--registers 0 -> 2",
+    ]
+    assert "--backbone unet -> dit" in changed_settings(Config(), new)
 
 
 @pytest.mark.parametrize("diffusion", ["edm", "flow"])

@@ -5,7 +5,7 @@ from .denoise import Denoiser, classifier_guided, clipped, guided
 from .editing import inpainted, invert, resampling_path, slerp, start_from, wander
 from .errors import InputError
 from .likelihood import ode_bits, ode_log_likelihood, variational_bound
-from .networks import UNet, timestep_embedding
+from .networks import DiT, UNet, timestep_embedding
 from .process import CLEAN, SPACINGS, EDMProcess, GaussianDiffusion, Level, RectifiedFlow
 from .randomness import SeededNoise
 from .samplers import SAMPLERS, churned, trajectory
@@ -28,6 +28,7 @@ __all__ = [
     "SPACINGS",
     "WEIGHTINGS",
     "Denoiser",
+    "DiT",
     "EDMProcess",
     "GaussianDiffusion",
     "InputError",

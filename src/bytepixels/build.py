@@ -14,7 +14,7 @@ from .data.batches import Batches
 from .denoise import Denoise, Denoiser, clipped, guided
 from .errors import InputError
 from .importance import ImportanceTimes
-from .networks import Autoencoder, UNet
+from .networks import Autoencoder, DiT, Network, UNet
 from .networks.discriminator import FirstStage, PatchDiscriminator, Reconstruction, patch_layers
 from .process import EDMProcess, GaussianDiffusion, Process, RectifiedFlow
 from .randomness import DROPOUT, INIT, LABELS, NOISE, TIMES, derived_seed, seeded
@@ -53,29 +53,61 @@ def build_times(config: Config, device: torch.device) -> ImportanceTimes | None:
     return ImportanceTimes(config.process.timesteps).to(device) if config.process.times == "importance" else None
 
 
-def build_network(config: Config, shape: tuple[int, int, int], classes: int, device: torch.device) -> UNet:
+def build_network(config: Config, shape: tuple[int, int, int], classes: int, device: torch.device) -> Network:
     """The network of a config for pictures of `shape` (C, H, W), its weights a function of the seed.
 
-    `classes` is 0 where there are no labels. Raises InputError when the pictures are too small for its levels.
+    `classes` is 0 where there are no labels. Raises InputError when the pictures do not fit the network.
     """
     torch.manual_seed(derived_seed(config.train.seed, INIT))
-    learned = config.process.variance == "learned"
+    make = _dit if config.network.backbone == "dit" else _unet
+    network = make(config, shape[0], classes or None)
+    network.check_size(*shape[1:])
+    return network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def _unet(config: Config, channels: int, classes: int | None) -> Network:
     net = config.network
-    network = UNet(
-        channels=shape[0],
+    return UNet(
+        channels=channels,
         width=net.width,
         multipliers=net.multipliers,
         blocks=net.blocks,
         attention=net.attention,
         heads=net.heads,
         dropout=net.dropout,
-        num_classes=classes or None,
+        num_classes=classes,
         embedding=net.embedding,
-        out_channels=2 * shape[0] if learned else None,
-        time_scale=1.0 if config.process.diffusion == "ddpm" else 1000.0,
+        out_channels=_out_channels(config, channels),
+        time_scale=_time_scale(config),
     )
-    network.check_size(*shape[1:])
-    return network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def _dit(config: Config, channels: int, classes: int | None) -> Network:
+    net = config.network
+    return DiT(
+        channels=channels,
+        patch=net.patch,
+        width=net.width,
+        depth=net.depth,
+        heads=net.heads,
+        positions=net.positions,
+        registers=net.registers,
+        dropout=net.dropout,
+        num_classes=classes,
+        embedding=net.embedding,
+        out_channels=_out_channels(config, channels),
+        time_scale=_time_scale(config),
+    )
+
+
+def _out_channels(config: Config, channels: int) -> int | None:
+    """A learned variance doubles them."""
+    return 2 * channels if config.process.variance == "learned" else None
+
+
+def _time_scale(config: Config) -> float:
+    """Embeddings are made for times of 0..1000."""
+    return 1.0 if config.process.diffusion == "ddpm" else 1000.0
 
 
 def build_first_stage(config: Config, shape: tuple[int, int, int], device: torch.device) -> FirstStage:

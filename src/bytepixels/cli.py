@@ -18,8 +18,8 @@ import tyro
 
 from .errors import InputError, Terminated, check_choice
 from .flags import HELP, Sample, Show, Train, TrainAutoencoder, Verify
-from .presets import PRESETS, autoencoder_config
-from .runs.config import Config, DataConfig, SampleConfig
+from .presets import autoencoder_config, preset_with
+from .runs.config import Config, DataConfig, SampleConfig, foreign_setting, settings_of_others
 from .runs.directory import is_run, open_run
 from .signals import interruption, unwind_on_sigterm
 from .words import many
@@ -28,16 +28,24 @@ from .words import many
 def train(argv: list[str]) -> int:
     if argv[:1] == ["autoencoder"]:
         return train_autoencoder(argv[1:])
-    source, run, preset = _peek(argv)
-    path = run or Path("runs") / f"{_stem(source)}-{preset or 'small'}"
+    source, run, preset, backbone = _peek(argv)
+    names = (_stem(source), preset or "small", "" if backbone in (None, "unet") else backbone)
+    path = run or Path("runs") / "-".join(name for name in names if name)
     if is_run(path):  # its own settings are the defaults, so that no flag need be repeated
         default = open_run(path).config
         if default.autoencoder is not None:
             raise InputError(f"{path} is an autoencoder: bytepixels train autoencoder goes on with it")
-        if preset not in (None, default.preset):
-            raise InputError(f"{path} was begun with --preset {default.preset}, got {preset}; choose another --run")
+        for flag, asked, own in (
+            ("--preset", preset, default.preset),
+            ("--backbone", backbone, default.network.backbone),
+        ):
+            if asked not in (None, own):
+                raise InputError(f"{path} was begun with {flag} {own}, got {asked}; choose another --run")
     else:
-        default = PRESETS[check_choice("--preset", preset or "small", PRESETS)]()
+        default = preset_with(preset or "small", backbone or "unet")
+    for name in settings_of_others(default.network.backbone):
+        if _given(argv, f"--{name}"):
+            raise InputError(foreign_setting(name, default.network.backbone))
     if _budget(argv):  # the one that is given now stands alone
         default = replace(default, train=replace(default.train, epochs=None, budget=None))
     request = _parse("train", Train, argv, Train(source=tyro.MISSING, config=default))
@@ -47,7 +55,7 @@ def train(argv: list[str]) -> int:
 
 
 def train_autoencoder(argv: list[str]) -> int:
-    source, run, _ = _peek(argv)
+    source, run, *_ = _peek(argv)
     path = run or Path("runs") / f"{_stem(source)}-autoencoder"
     default = open_run(path).config if is_run(path) else autoencoder_config()
     if (autoencoder := default.autoencoder) is None:
@@ -239,24 +247,30 @@ def _sentence(box: str) -> str:
     return text
 
 
-def _peek(argv: list[str]) -> tuple[str, Path | None, str | None]:
-    """SOURCE, --run and --preset, which decide the other flags' defaults."""
+def _peek(argv: list[str]) -> tuple[str, Path | None, str | None, str | None]:
+    """SOURCE, --run, --preset and --backbone, which decide the other flags' defaults."""
     parser = argparse.ArgumentParser(
         prog="bytepixels train", usage="bytepixels train SOURCE [OPTIONS]", add_help=False, allow_abbrev=False
     )
     parser.add_argument("source", nargs="?", default="")
     parser.add_argument("--run", type=Path)
     parser.add_argument("--preset")
+    parser.add_argument("--backbone")
     known, _ = parser.parse_known_args(argv)
-    return known.source, known.run, known.preset
+    return known.source, known.run, known.preset, known.backbone
 
 
 def _budget(argv: list[str]) -> list[str]:
     """The flag that says how long to train, if one does. InputError for several: each says it all."""
-    given = [flag for flag in ("--images", "--epochs", "--budget") if any(re.match(rf"{flag}(=|$)", a) for a in argv)]
+    given = [flag for flag in ("--images", "--epochs", "--budget") if _given(argv, flag)]
     if len(given) > 1:
         raise InputError(f"{' and '.join(given)} say the same thing in different units; give one of them")
     return given
+
+
+def _given(argv: list[str], flag: str) -> bool:
+    """Whether a flag is on the command line."""
+    return any(re.match(rf"{flag}(=|$)", word) for word in argv)
 
 
 def _stem(source: str) -> str:

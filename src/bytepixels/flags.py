@@ -41,7 +41,7 @@ class Train:
     """A folder (one subfolder per class, or flat), a .zip or .tar of one, WebDataset shards (a folder of them, or a
     quoted pattern: 'train-{000000..000127}.tar'), an .npz or .npy, or a name: digits, cifar10, mnist, fashion-mnist."""
     run: Path | None = None
-    """Where the run is kept. Default: runs/SOURCE-PRESET."""
+    """Where the run is kept. Default: runs/SOURCE-PRESET, or runs/SOURCE-PRESET-dit."""
     profile: int = 0
     """Profile that many of the first steps: a table of where their time goes, and RUN/trace.json. 0: none."""
     config: OmitArgPrefixes[Config] = field(default_factory=Config)

@@ -1,9 +1,20 @@
 """Presets: functions that return a whole Config. Each docstring says the command, the time it takes and the result."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
+from .errors import check_choice
 from .runs.autoencoder import AutoencoderConfig
-from .runs.config import Config, DataConfig, NetworkConfig, ProcessConfig, SampleConfig, TrainConfig
+from .runs.config import (
+    BACKBONES,
+    Config,
+    DataConfig,
+    NetworkConfig,
+    ProcessConfig,
+    SampleConfig,
+    TrainConfig,
+    own_settings,
+)
 
 
 def digits() -> Config:
@@ -110,3 +121,27 @@ def autoencoder_config() -> Config:
 
 
 PRESETS: dict[str, Callable[[], Config]] = {"small": small, "digits": digits, "cifar10": cifar10, "speedrun": speedrun}
+
+DITS = {  # the transformer that takes the place of a preset's U-Net: about as many weights, or about as much time
+    "small": NetworkConfig("dit", width=128, patch=4, depth=8, heads=4, dropout=0.0),
+    "digits": NetworkConfig("dit", width=64, patch=2, depth=6, heads=4, dropout=0.0),
+    "cifar10": NetworkConfig("dit", width=384, patch=2, depth=12, heads=6, labels=False),
+    "speedrun": NetworkConfig("dit", width=384, patch=2, depth=12, heads=6, dropout=0.0),
+}
+
+
+def preset_with(name: str, backbone: str = "unet") -> Config:
+    """The config of a preset, with the named network. InputError for a name that is not known."""
+    config = PRESETS[check_choice("--preset", name, PRESETS)]()
+    if check_choice("--backbone", backbone, BACKBONES) == config.network.backbone:
+        return config
+    return replace(config, network=DITS[name])
+
+
+def own_flags(config: Config) -> list[str]:
+    """The flags that make a run's config of its preset, as "--lr 0.001"; none where this version has no such preset."""
+    if config.preset not in PRESETS:
+        return []
+    backbone = config.network.backbone
+    named = [] if backbone == "unet" else [f"--backbone {backbone}"]
+    return named + own_settings(config, preset_with(config.preset, backbone))

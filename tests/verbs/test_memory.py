@@ -5,8 +5,9 @@ import resource
 import pytest
 import torch
 
+from bytepixels.networks import DiT
 from bytepixels.verbs import memory
-from bytepixels.verbs.memory import StepMemory, corners, fitting, is_out_of_memory
+from bytepixels.verbs.memory import StepMemory, corners, fitting, is_out_of_memory, kept_bytes, step_memory
 from bytepixels.verbs.nonfinite import TrainingError
 
 from ..processes import run_in_process
@@ -127,3 +128,16 @@ def test_other_errors_are_not_swallowed():
 def test_errors_of_other_allocators(said):
     assert is_out_of_memory(RuntimeError(said))
     assert not is_out_of_memory(RuntimeError("shapes"))
+
+
+def test_corners_of_a_network_of_patches():
+    """Its own size where 64 pixels do not divide into patches; reckoned from it, memory grows with the area."""
+    torch.manual_seed(0)
+    network = DiT(channels=1, patch=5, width=16, depth=1, heads=1)
+    images, t = torch.randn(2, 1, 120, 120), torch.zeros(2)
+    loss = lambda model, x, t: model(x, t).square().mean(dim=(1, 2, 3))  # noqa: E731
+    found = step_memory(network, loss, (images, t))
+    whole = kept_bytes(network, loss, (images, t)) - kept_bytes(network, loss, (images[:1], t[:1]))
+    assert found.each == pytest.approx(whole, rel=0.05)
+    large = DiT(channels=1, patch=70, width=16, depth=1, heads=1)
+    assert step_memory(large, loss, (torch.randn(2, 1, 140, 70), t)).each > 0

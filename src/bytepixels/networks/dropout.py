@@ -10,7 +10,7 @@ STEPS = 2**16  # of the probability: a mask compares 16 bits
 class Dropout(nn.Dropout):
     """Zero each number with probability p while training, and scale the rest by 1 / (1 - p) (Srivastava et al. 2014).
 
-    forward(x, keys): x [B, C, H, W], keys [B] integers. Which numbers of picture k go depends on keys[k], on the
+    forward(x, keys): x [B, C, ...], keys [B] integers. Which numbers of picture k go depends on keys[k], on the
     layer's `number` and on their place in the picture, and on nothing else: several processes, or micro-batches, drop
     what one would. Without keys they are drawn from torch's own generator.
     """

@@ -6,13 +6,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bytepixels.errors import InputError, check_choice, check_range
+from bytepixels.errors import InputError, check_range
 from bytepixels.networks.blocks import Downsample, ResidualBlock, Upsample, group_count, group_norm, zero_
+from bytepixels.networks.contract import Network, check_dropout, check_sizes
 from bytepixels.networks.dropout import number_dropouts
-from bytepixels.networks.embedding import EMBEDDINGS
 
 
-class UNet(nn.Module):
+class UNet(Network):
     """Ho et al. 2020, appendix B: residual blocks going down and up, with a skip connection from every layer.
 
     channels: of the pictures. width: channels at full resolution; level i has width * multipliers[i] and
@@ -41,21 +41,14 @@ class UNet(nn.Module):
         out_channels: int | None = None,
         time_scale: float = 1.0,
     ):
-        super().__init__()
-        _check_sizes(channels=channels, blocks=blocks, heads=heads, num_classes=num_classes, out_channels=out_channels)
+        check_sizes(blocks=blocks, heads=heads, out_channels=out_channels)
         check_range("width", width, 4)
-        check_choice("embedding", embedding, EMBEDDINGS)
-        if not 0 <= dropout < 1:
-            raise InputError(f"dropout must be at least 0 and below 1, got {dropout}")
+        check_dropout(dropout)
         _check_levels(width, multipliers, attention, heads)
-        self.channels, self.width = channels, width
-        self.min_side = 2 ** (len(multipliers) - 1)
-        self.null_label = num_classes
-        self.groups = group_count(width)
-        self.embed, self.time_scale = EMBEDDINGS[embedding], time_scale
         time_dim = 4 * width
-        self.time = nn.Sequential(nn.Linear(width, time_dim), nn.SiLU(), nn.Linear(time_dim, time_dim))
-        self.label = None if num_classes is None else nn.Embedding(num_classes + 1, time_dim)
+        super().__init__(channels, num_classes, embedding, time_scale, waves=width, size=time_dim)
+        self.min_side = 2 ** (len(multipliers) - 1)
+        self.groups = group_count(width)
 
         def block(c_in: int, c_out: int, attends: bool) -> ResidualBlock:
             return ResidualBlock(c_in, c_out, time_dim, self.groups, dropout, heads if attends else None)
@@ -91,8 +84,8 @@ class UNet(nn.Module):
         Raises InputError for shapes that do not fit, labels on a network without classes, and labels out of
         range when they are on the CPU (on an accelerator the check would stall it: check them before).
         """
-        self._check_input(x, t, label)
-        time = self._condition(t, label)
+        self.check_input(x, t, label)
+        time = self.condition(t, label)
         h = self.first(x)
         skips = [h]
         for layer in self.down:
@@ -107,42 +100,11 @@ class UNet(nn.Module):
                 h = layer(torch.cat([h, skips.pop()], dim=1), time, dropout_keys)
         return self.last(F.silu(self.norm(h))).to(x.dtype)
 
-    def _condition(self, t: Tensor, label: Tensor | None) -> Tensor:
-        """[B] and [B] -> [B, 4 * width], through the SiLU that every residual block would otherwise repeat."""
-        time = self.time(self.embed(self.time_scale * t, self.width).to(self.first.weight.dtype))
-        if self.label is not None:
-            time = time + (self.label.weight[-1] if label is None else self.label(label))
-        return F.silu(time)
-
     def check_size(self, height: int, width: int) -> None:
         """Raise InputError when a side is too small to be halved on every level."""
         if min(height, width) < self.min_side:
             limit = f"{self.min_side.bit_length()} levels: each side must be at least {self.min_side}"
             raise InputError(f"{height} x {width} pictures are too small for {limit}")
-
-    def _check_input(self, x: Tensor, t: Tensor, label: Tensor | None) -> None:
-        if x.ndim != 4 or x.shape[1] != self.channels:
-            raise InputError(f"x must be [B, {self.channels}, H, W], got {list(x.shape)}")
-        self.check_size(*x.shape[2:])
-        if t.shape != x.shape[:1]:
-            raise InputError(f"t must be [{len(x)}], one time per picture, got {list(t.shape)}")
-        if label is not None:
-            self._check_label(label, len(x))
-
-    def _check_label(self, label: Tensor, batch: int) -> None:
-        if self.null_label is None:
-            raise InputError("this network has no classes (num_classes=None): label must be None")
-        if label.shape != (batch,) or label.is_floating_point():
-            raise InputError(f"label must be [{batch}] of integers, got {list(label.shape)} {label.dtype}")
-        if label.device.type == "cpu" and label.numel() > 0 and not torch.compiler.is_compiling():
-            for value in (int(label.min()), int(label.max())):
-                check_range("label", value, 0, self.null_label)
-
-
-def _check_sizes(**sizes: int | None) -> None:
-    for name, value in sizes.items():
-        if value is not None:
-            check_range(name, value, 1)
 
 
 def _check_levels(width: int, multipliers: Sequence[int], attention: Sequence[int], heads: int) -> None:

@@ -26,6 +26,10 @@ MAX_GUIDANCE = 1000.0
 MOST_IMAGES = 10**12
 LEAST_MEASURED = 16  # samples, below which a distance says nothing
 MOST_STEPS = 10_000  # where a process has no timesteps to be the limit
+BACKBONES = {  # and the settings that only they have
+    "unet": ("multipliers", "blocks", "attention"),
+    "dit": ("patch", "depth", "positions", "registers"),
+}
 TIMES = {"ddpm": ("uniform", "importance"), "edm": ("log_normal",), "flow": ("uniform", "logit_normal")}
 
 
@@ -118,29 +122,45 @@ class ProcessConfig:
 
 @dataclass(frozen=True)
 class NetworkConfig:
-    """The U-Net."""
+    """The network: a U-Net, or a transformer over patches. Settings that only the other one has are refused."""
 
+    backbone: Literal["unet", "dit"] = "unet"
+    """unet: convolutions at several resolutions; dit: attention between patches (Peebles & Xie 2023)."""
     width: int = 128
-    """Channels at full resolution."""
+    """unet: channels at full resolution; dit: numbers that stand for a patch."""
     multipliers: tuple[int, ...] = (1, 2, 2, 2)
-    """Channels of each level, in widths; every level after the first halves the resolution."""
+    """unet: channels of each level, in widths; every level after the first halves the resolution."""
     blocks: int = 2
-    """Residual blocks per level."""
+    """unet: residual blocks per level."""
     attention: tuple[int, ...] = (1,)
-    """Levels that attend, 0 being full resolution; the middle always does."""
+    """unet: levels that attend, 0 being full resolution; the middle always does."""
+    patch: int = 2
+    """dit: pixels along a patch's side; the pictures' sides must divide by it."""
+    depth: int = 12
+    """dit: blocks of attention and MLP."""
+    positions: Literal["rope", "sincos"] = "rope"
+    """dit: how a patch knows its place. rope: it turns queries and keys; sincos: it adds waves, as in the paper."""
+    registers: int = 0
+    """dit: learned tokens beside the patches, left out at the end."""
     heads: int = 1
     """Attention heads."""
     dropout: float = 0.1
-    """Dropout in the residual blocks."""
+    """Dropout in the blocks."""
     embedding: Literal["article", "ddpm"] = "article"
     """How the timestep's frequencies are ordered and spaced."""
     labels: bool = True
     """Learn the class labels, when the data has them."""
 
     def __post_init__(self) -> None:
+        check_choice("--backbone", self.backbone, BACKBONES)
+        for name in settings_of_others(self.backbone):
+            if getattr(self, name) != getattr(NetworkConfig, name):
+                raise InputError(foreign_setting(name, self.backbone))
         check_range("--width", self.width, 4)
-        check_range("--blocks", self.blocks, 1)
-        check_range("--heads", self.heads, 1)
+        for name in ("blocks", "heads", "patch", "depth"):
+            check_range(f"--{name}", getattr(self, name), 1)
+        check_range("--registers", self.registers, 0)
+        check_choice("--positions", self.positions, ("rope", "sincos"))
         if not self.multipliers or min(self.multipliers) < 1:
             raise InputError(
                 f"--multipliers must be one or more numbers of at least 1, got {_plain(self.multipliers)!r}"
@@ -149,6 +169,17 @@ class NetworkConfig:
             check_range("--attention", level, 0, len(self.multipliers) - 1)
         if not 0 <= self.dropout < 1:
             raise InputError(f"--dropout must be at least 0 and below 1, got {self.dropout}")
+
+
+def settings_of_others(backbone: str) -> list[str]:
+    """The settings that this backbone does not have."""
+    return [name for other, names in BACKBONES.items() if other != backbone for name in names]
+
+
+def foreign_setting(name: str, backbone: str) -> str:
+    """The sentence that refuses one of them."""
+    owner = next(other for other, names in BACKBONES.items() if name in names)
+    return f"--{name} belongs to --backbone {owner}, got --backbone {backbone}"
 
 
 @dataclass(frozen=True)

@@ -65,6 +65,9 @@ class Autoencoding:
         begun = float(step * train.batch >= config.discriminator_start)
         return images, noise[self.batches.rows], torch.full((len(images),), begun, device=images.device)
 
+    def example(self) -> tuple[Tensor, ...]:
+        return (torch.zeros(1, *self.run.shape, device=self.device),)
+
     def preview(self, state: TrainState, stop: Stop, count: int) -> Tensor:
         images = self._some(count)
         return beside(grid(images), grid(reconstructed(_own(state.ema), images, self.device)))

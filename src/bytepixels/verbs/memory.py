@@ -39,13 +39,15 @@ def step_memory(model: nn.Module, loss: Loss, batch: Batch) -> StepMemory:
     """From forward passes over one and two pictures of the batch, or corners of them."""
     images = batch[0]
     assert images is not None
-    ratio = images[0].numel() / images[0, :, :CROP, :CROP].numel()
-    once, twice = (kept_bytes(model, loss, corners(batch, pictures)) for pictures in (1, 2))
+    multiple = getattr(model, "multiple", 1)  # a corner must divide into patches, as the pictures do
+    side = max(CROP // multiple, 1) * multiple
+    ratio = images[0].numel() / images[0, :, :side, :side].numel()
+    once, twice = (kept_bytes(model, loss, corners(batch, pictures, side)) for pictures in (1, 2))
     each = twice - once
     return StepMemory(sum(local(p).nbytes for p in model.parameters()), once - each, ratio * each)
 
 
-def corners(batch: Batch, pictures: int) -> Batch:
+def corners(batch: Batch, pictures: int, side: int = CROP) -> Batch:
     """The first rows of a batch, and of its pictures and their noise, at whatever resolution, a corner."""
     assert batch[0] is not None
     sides = batch[0].shape[2:]
@@ -53,7 +55,7 @@ def corners(batch: Batch, pictures: int) -> Batch:
     def corner(value: Tensor) -> Tensor:
         if value.dim() != 4:
             return value[:pictures]
-        height, width = (own * min(CROP, side) // side for own, side in zip(value.shape[2:], sides, strict=True))
+        height, width = (own * min(side, whole) // whole for own, whole in zip(value.shape[2:], sides, strict=True))
         return value[:pictures, :, :height, :width]
 
     return tuple(None if value is None else corner(value) for value in batch)

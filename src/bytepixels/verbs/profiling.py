@@ -80,8 +80,8 @@ def _flops(trainer: Trainer) -> int:
     """Operations of the network's forward and backward pass for one picture, counted on a copy."""
     network = copy.deepcopy(trainer.state.model)
     call = at_precision(network, trainer.run.config, trainer.device)
-    x = torch.zeros(1, *trainer.run.x0_shape, device=trainer.device)
     with FlopCounterMode(display=False) as counter:
-        output: Tensor = call(x, torch.zeros(1, device=trainer.device))
-        output.sum().backward()
+        output = call(*trainer.task.example())
+        total: Tensor = output if isinstance(output, Tensor) else output[0]
+        total.sum().backward()
     return counter.get_total_flops()

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..evaluate.features import title
 from ..evaluate.page import figure, folded, image, table, text
-from ..presets import PRESETS
-from ..runs.config import own_settings
+from ..presets import own_flags
 from .qualitycard import NAMES, how_far, number
 from .reportcharts import compare_charts, drift_charts, ladder_chart, noise_level_chart, training_charts
 
@@ -153,8 +152,7 @@ def curves(story: Story) -> str:
 
 def settings(story: Story) -> str:
     """The config, and the commands that repeat what is here."""
-    run, preset = story.run, PRESETS.get(story.run.config.preset)
-    own = own_settings(run.config, preset()) if preset else []
+    run, own = story.run, own_flags(story.run.config)
     path = shlex.quote(str(run.path))
     commands = [
         f"bytepixels train {shlex.quote(run.data['source'])} --preset {run.config.preset} {' '.join(own)} --run {path}"

@@ -44,6 +44,10 @@ class Task(Protocol):
         """As it is before the first step."""
         ...
 
+    def example(self) -> tuple[Tensor, ...]:
+        """What the network is called with for one picture."""
+        ...
+
     def indices(self, step: int) -> np.ndarray:
         """Which pictures the whole batch of a step is made of, [B]."""
         ...
@@ -83,6 +87,10 @@ class Diffusion:
 
     def network(self, device: torch.device) -> nn.Module:
         return build_network(self.run.config, self.run.x0_shape, len(self.run.classes), device)
+
+    def example(self) -> tuple[Tensor, ...]:
+        device = self.world.device
+        return torch.zeros(1, *self.run.x0_shape, device=device), torch.zeros(1, device=device)
 
     def preview(self, state: TrainState, stop: Stop, count: int) -> Tensor:
         raw, average = (grid(self._drawn(network, stop, count)) for network in (state.model, state.ema))
