@@ -8,7 +8,8 @@ import json
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from importlib import import_module
 from typing import Any, TypeVar
 
 import torch
@@ -30,6 +31,7 @@ class World:
     size: int = 1
     device: torch.device = CPU
     sharded: bool = False  # each holds a part of what is trained: a call of the network is everybody's
+    wrappers: list[nn.Module] = field(default_factory=list, compare=False, repr=False)  # they hold the process group
 
     def rows(self, batch: int) -> slice:
         """This process' share of the positions in a global batch; shares differ by one at most."""
@@ -123,7 +125,8 @@ class World:
         if self.size == 1 or self.sharded:
             return model
         devices = [self.device] if self.device.type == "cuda" else None
-        return DistributedDataParallel(model, devices, gradient_as_bucket_view=True)
+        self.wrappers.append(DistributedDataParallel(model, devices, gradient_as_bucket_view=True))
+        return self.wrappers[-1]
 
     def synchronising(self, network: nn.Module, now: bool) -> AbstractContextManager[None]:
         """Gradients meet once per optimiser step: in the backward pass of its last micro-batch."""
@@ -168,7 +171,11 @@ def own_device(name: str) -> str:
 
 @contextmanager
 def join(device: torch.device, sharded: bool = False) -> Iterator[World]:
-    """The world of this process: torchrun's, or itself alone. Gloo between CPUs, NCCL between GPUs."""
+    """The world of this process: torchrun's, or itself alone. Gloo between CPUs, NCCL between GPUs.
+
+    Nothing of it is left behind the block, however that ends: its threads may still need the interpreter, for the
+    tensors of the last call, and would abort a process that is at its exit.
+    """
     if not under_torchrun():
         if sharded:
             raise InputError(
@@ -179,12 +186,16 @@ def join(device: torch.device, sharded: bool = False) -> Iterator[World]:
         return
     if device.type == "cuda":
         torch.cuda.set_device(device)
+    import_module("torch.distributed.nn.functional")  # later it would take the group for a default, and keep it
     store, rank, size = next(distributed.rendezvous("env://"))
     if os.environ.get("GROUP_WORLD_SIZE") == "1":  # after a restart torchrun's store still has the dead ones' addresses
         store = distributed.PrefixStore(f"attempt {os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     distributed.init_process_group(backend, store=store, rank=rank, world_size=size)
+    world = World(rank, size, device, sharded)
     try:
-        yield World(rank, size, device, sharded)
+        yield world
     finally:
+        for wrapper in world.wrappers:
+            vars(wrapper).clear()  # were its C++ half the last to hold the group, that would wait for ever
         distributed.destroy_process_group()
