@@ -9,7 +9,6 @@ import torch
 
 from bytepixels.build import (
     best_device,
-    best_precision,
     build_denoiser,
     build_draw,
     build_loss,
@@ -407,13 +406,6 @@ def test_devices():
 def test_a_device_that_holds_no_numbers():
     with pytest.raises(InputError):
         best_device("meta")
-
-
-def test_precision():
-    for name in ("float32", "bf16"):
-        assert best_precision(name, CPU) == name
-    assert best_precision("auto", CPU) in ("float32", "bf16")
-    assert best_precision("auto", torch.device("mps")) == "float32"
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ from .reconstruction import (
     ms_ssim,
     open_perceptual,
 )
-from .runs.config import Config, Precision, SampleConfig
+from .runs.config import Config, SampleConfig
 from .samplers import MAX_CHURN, SAMPLERS, Step, best_sampler, churned
 from .schedules import SCHEDULES, zero_terminal_snr
 from .train.loop import Batch, DrawBatch, Loss
@@ -326,14 +326,3 @@ def best_device(name: str) -> torch.device:
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise InputError(f"--device {name} is not on this machine; try auto or cpu") from error
     return device
-
-
-def best_precision(name: Precision, device: torch.device) -> Precision:
-    """ "auto": bf16 where the hardware multiplies it, else float32."""
-    if name != "auto":
-        return name
-    if device.type == "cuda":
-        with torch.cuda.device(device):
-            return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
-    has_bf16: Callable[[], bool] = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
-    return "bf16" if device.type == "cpu" and has_bf16() else "float32"

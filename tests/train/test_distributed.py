@@ -266,6 +266,15 @@ def test_the_process_with_the_least_memory_decides(tmp_path):
 
 
 @pytest.mark.slow
+def test_the_first_process_measures_the_arithmetic_and_the_other_follows(tmp_path):
+    said = tampered("gain", tmp_path / "measured", "--precision", "auto")
+    name = read_json(tmp_path / "measured/config.json")["config"]["train"]["precision"]
+    assert said.count(f"{name}: this machine multiplies bf16 ") == 1
+    train(tmp_path / "named", 2, "--precision", name, "--previews", 0, steps=6)
+    assert torch.equal(losses(tmp_path / "measured"), losses(tmp_path / "named"))
+
+
+@pytest.mark.slow
 def test_a_budget_of_time_ends_everywhere_at_once(tmp_path):
     done = torchrun(2, "train", "digits", *FLAGS, "--run", tmp_path / "run", "--budget", "6s", "--lr-decay", "linear")
     assert done.returncode == 0, done.stderr

@@ -107,6 +107,7 @@ def test_it_measures_the_real_step_and_the_size_of_a_checkpoint(tmp_path, capsys
     assert 0 < least <= measured["seconds_per_step"] <= greatest
     assert measured["images_per_second"] == pytest.approx(64 / measured["seconds_per_step"])
     assert measured["seconds_for_budget"] == pytest.approx(938 * measured["seconds_per_step"])
+    assert measured["precision"] in ("float32", "bf16")
     assert measured["peak_memory_bytes"] > 50e6  # torch alone takes more
     run = tmp_path / "run"
     assert cli("train", "digits", "--preset", "digits", "--images", 64, "--previews", 0, "--run", run) == 0

@@ -215,7 +215,8 @@ class TrainConfig:
     label_dropout: float = 0.1
     """Share of the pictures trained without their label, for guidance."""
     precision: Precision = "auto"
-    """Arithmetic of the network. auto: bf16 where the hardware multiplies it, else float32."""
+    """Arithmetic of the network. auto: bf16 where it is measured, at the start, to multiply 1.2 times as fast or more,
+    else float32."""
     compile: Literal["auto", "yes", "no"] = "auto"
     """Compile the network for training. auto: no on a CPU, else where the budget pays for it by measured times."""
     device: str = "auto"

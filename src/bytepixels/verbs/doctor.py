@@ -43,6 +43,7 @@ from .doctorplan import (
     with_budget,
 )
 from .doctortrial import measure, overfit, reckon, size_numbers
+from .precision import choose_precision
 from .train import resolved
 
 OVERFIT_SECONDS, QUICK_SECONDS = 25.0, 8.0
@@ -61,7 +62,9 @@ def doctor(flags: Doctor) -> None:
     found = look_at(flags.source, pictures, layout)
     report = pictures_report(flags, found, seen, layout, other_splits(flags, layout))
     sample = sample_of(found)
-    config = resolved(with_budget(config, report["copies"]["distinct"]), sample, device)
+    config = resolved(with_budget(config, report["copies"]["distinct"]), sample)
+    precision, _ = choose_precision(config.train.precision, device)
+    config = replace(config, train=replace(config.train, precision=precision))
     reckoned = reckon(config, sample, device)
     micro = reckoned["at_a_time"] % config.train.batch  # 0 is the whole batch
     config = replace(config, train=replace(config.train, micro_batch=micro))

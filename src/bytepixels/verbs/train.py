@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import torch
 
-from ..build import best_device, best_precision
+from ..build import best_device
 from ..data import Packed, pack
 from ..errors import InputError
 from ..progress import Progress
@@ -23,6 +23,7 @@ from ..train.distributed import World, join, own_device
 from .compiling import choose_compile
 from .firststage import Encoded, encoded, keep_first_stage
 from .nonfinite import TrainingError
+from .precision import choose_precision
 from .profiling import check_profile, profile_steps
 from .tasks import task_of
 from .trainer import Trainer
@@ -152,8 +153,7 @@ def prepare_run(
     packed: Packed, source: str, config: Config, path: Path, device: torch.device, latents: Encoded | None = None
 ) -> Run:
     """A new run, not yet written, or the one that is there once its pictures and settings are seen to be the same."""
-    asked, config = config.data, resolved(config, packed, device)
-    config = replace(config, train=replace(config.train, compile=choose_compile(config, packed, device, latents)))
+    asked, config = config.data, on_this_machine(resolved(config, packed), packed, path, device, latents)
     if config.sample.guidance != 1 and not packed.classes:
         raise InputError(f"--guidance {config.sample.guidance:g} needs class labels, and {source} has none")
     data = {"source": source, "count": len(packed), "classes": list(packed.classes), "sha256": packed.meta["sha256"]}
@@ -178,11 +178,25 @@ def flips(config: Config, packed: Packed) -> bool:
     return config.data.flip == "yes" or (config.data.flip == "auto" and packed.classes != DIGITS)
 
 
-def resolved(config: Config, packed: Packed, device: torch.device) -> Config:
-    """The config with what the data and the machine decide filled in, so that a run goes on just as it began."""
+def resolved(config: Config, packed: Packed) -> Config:
+    """The config with what the data decide filled in, so that a run goes on just as it began."""
     _, channels, height, width = packed.images.shape
     flip: Literal["yes", "no"] = "yes" if flips(config, packed) else "no"
-    train = replace(config.train, precision=best_precision(config.train.precision, device))
+    train = config.train
     if train.epochs is not None:
         train = replace(train, images=math.ceil(train.epochs * len(packed)))
     return replace(config, data=replace(config.data, size=(height, width), channels=channels, flip=flip), train=train)
+
+
+def on_this_machine(
+    config: Config, packed: Packed, path: Path, device: torch.device, latents: Encoded | None = None
+) -> Config:
+    """The config with what the machine decides filled in. A run that is there keeps its arithmetic."""
+    asked = config.train.precision
+    if asked == "auto" and is_run(path):
+        asked = open_run(path).config.train.precision
+    precision, why = choose_precision(asked, device)
+    if why:
+        print(why)
+    config = replace(config, train=replace(config.train, precision=precision))
+    return replace(config, train=replace(config.train, compile=choose_compile(config, packed, device, latents)))
