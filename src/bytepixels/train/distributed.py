@@ -3,7 +3,9 @@
 Without torchrun there is one process, and all of this is nothing. Several need `join()`, once, at the start.
 """
 
+import atexit
 import errno
+import gc
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -31,7 +33,7 @@ class World:
     size: int = 1
     device: torch.device = CPU
     sharded: bool = False  # each holds a part of what is trained: a call of the network is everybody's
-    wrappers: list[nn.Module] = field(default_factory=list, compare=False, repr=False)  # they hold the process group
+    holders: list[Any] = field(default_factory=list, compare=False, repr=False)  # of the process group
 
     def rows(self, batch: int) -> slice:
         """This process' share of the positions in a global batch; shares differ by one at most."""
@@ -125,8 +127,9 @@ class World:
         if self.size == 1 or self.sharded:
             return model
         devices = [self.device] if self.device.type == "cuda" else None
-        self.wrappers.append(DistributedDataParallel(model, devices, gradient_as_bucket_view=True))
-        return self.wrappers[-1]
+        wrapper = DistributedDataParallel(model, devices, gradient_as_bucket_view=True)
+        self.holders.append(wrapper)
+        return wrapper
 
     def synchronising(self, network: nn.Module, now: bool) -> AbstractContextManager[None]:
         """Gradients meet once per optimiser step: in the backward pass of its last micro-batch."""
@@ -140,7 +143,7 @@ class World:
     def shard(self, *models: nn.Module) -> None:
         """Where this world is sharded, its processes share the models' parameters out among them, in place."""
         if self.sharded:
-            sharding.shard(self.device, *models)
+            self.holders.append(sharding.shard(self.device, *models))
 
     def whole(self, value: Tensor) -> Tensor:
         """A value that was computed from sharded tensors, everywhere."""
@@ -173,8 +176,10 @@ def own_device(name: str) -> str:
 def join(device: torch.device, sharded: bool = False) -> Iterator[World]:
     """The world of this process: torchrun's, or itself alone. Gloo between CPUs, NCCL between GPUs.
 
-    Nothing of it is left behind the block, however that ends: its threads may still need the interpreter, for the
-    tensors of the last call, and would abort a process that is at its exit.
+    Behind the block, however that ends, its threads end: for the tensors of the last call they need the interpreter,
+    and would abort a process at its exit. So whatever holds the group lets it go: torch's modules that take it for a
+    default when they are imported, the wrapper, whose C++ half would wait for the threads while they wait for Python,
+    the mesh, which DTensor remembers, and sharded networks, which are cycles.
     """
     if not under_torchrun():
         if sharded:
@@ -186,16 +191,17 @@ def join(device: torch.device, sharded: bool = False) -> Iterator[World]:
         return
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    import_module("torch.distributed.nn.functional")  # later it would take the group for a default, and keep it
+    import_module("torch.distributed.nn.functional")  # before there is a group
     store, rank, size = next(distributed.rendezvous("env://"))
     if os.environ.get("GROUP_WORLD_SIZE") == "1":  # after a restart torchrun's store still has the dead ones' addresses
         store = distributed.PrefixStore(f"attempt {os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     distributed.init_process_group(backend, store=store, rank=rank, world_size=size)
     world = World(rank, size, device, sharded)
+    atexit.register(gc.collect)
     try:
         yield world
     finally:
-        for wrapper in world.wrappers:
-            vars(wrapper).clear()  # were its C++ half the last to hold the group, that would wait for ever
+        for holder in world.holders:
+            vars(holder).clear()
         distributed.destroy_process_group()

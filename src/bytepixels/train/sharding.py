@@ -3,11 +3,13 @@
 Rajbhandari et al. 2020 (ZeRO, stage 3). Torch gathers a layer's parameters before it is called and forgets them after.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor, distributed, nn
 
 
-def shard(device: torch.device, *models: nn.Module) -> None:
+def shard(device: torch.device, *models: nn.Module) -> Any:
     """Distribute the models over all processes, in place, to `device`: parameters become DTensors, split by their rows.
 
     The layers in a model's ModuleLists are gathered one at a time, the rest of it at once. Parameters are made
@@ -24,6 +26,7 @@ def shard(device: torch.device, *models: nn.Module) -> None:
         for part in [*(layer for layer in inner if not isinstance(layer, nn.ModuleList)), model]:
             # else a model keeps its own parameters whole after a call without a backward pass
             fully_shard(part, mesh=mesh, reshard_after_forward=True)
+    return mesh
 
 
 def synchronise(network: nn.Module, now: bool) -> None:
