@@ -17,7 +17,7 @@ from typing import TypeVar
 import tyro
 
 from .errors import InputError, Terminated, check_choice
-from .flags import HELP, Sample, Show, Train, TrainAutoencoder, Verify
+from .flags import HELP, Encode, Sample, Show, Train, TrainAutoencoder, TrainLatent, Verify
 from .presets import autoencoder_config, preset_with
 from .runs.config import Config, DataConfig, SampleConfig, foreign_setting, settings_of_others
 from .runs.directory import is_run, open_run
@@ -26,8 +26,8 @@ from .words import many
 
 
 def train(argv: list[str]) -> int:
-    if argv[:1] == ["autoencoder"]:
-        return train_autoencoder(argv[1:])
+    if argv[:1] in (["autoencoder"], ["latent"]):
+        return (train_autoencoder if argv[0] == "autoencoder" else train_latent)(argv[1:])
     source, run, preset, backbone = _peek(argv)
     names = (_stem(source), preset or "small", "" if backbone in (None, "unet") else backbone)
     path = run or Path("runs") / "-".join(name for name in names if name)
@@ -70,6 +70,28 @@ def train_autoencoder(argv: list[str]) -> int:
     return _trained(request.source, config, path, request.profile)
 
 
+def train_latent(argv: list[str]) -> int:
+    source, run, preset, backbone = _peek(argv)
+    path = run or Path("runs") / f"{_stem(source)}-latent"
+    own = path.with_name(f"{path.name}-autoencoder")
+    begun = [open_run(one).config if is_run(one) else None for one in (own, path)]
+    first, second = begun[0] or autoencoder_config(), begun[1] or preset_with(preset or "small", backbone or "unet")
+    if first.autoencoder is None or second.autoencoder is not None:
+        raise InputError(f"{path} and {own} are not the runs of train latent; choose another --run")
+    if _budget(argv):
+        second = replace(second, train=replace(second.train, epochs=None, budget=None))
+    flags = TrainLatent(tyro.MISSING, stage=first.autoencoder, config=replace(second, first_stage=None))
+    request = _parse("train latent", TrainLatent, argv, flags)
+    if request.source != source:
+        raise InputError(f"SOURCE comes first: bytepixels train latent {request.source} ...")
+    from .verbs.latent import split
+
+    for config, where in split(request, first, own, path):
+        if code := _trained(source, config, where, 0):
+            return code
+    return 0
+
+
 def _trained(source: str, config: Config, path: Path, profile: int) -> int:
     """The exit code of a training."""
     from .verbs.nonfinite import TrainingError
@@ -90,6 +112,14 @@ def sample(argv: list[str]) -> int:
     drawing = SampleRequest(**{f.name: getattr(request, f.name) for f in fields(SampleRequest)})
     out = sample_run(request.run, {name: value for name, value in asked.items() if value is not None}, drawing)
     print(f"{many(request.n, 'picture')}, grid.png and manifest.json: {out}")
+    return 0
+
+
+def encode(argv: list[str]) -> int:
+    from .verbs.latent import encode as encode_verb
+
+    for line in encode_verb(_parse("encode", Encode, argv)):
+        print(line)
     return 0
 
 
@@ -194,6 +224,7 @@ def data(argv: list[str]) -> int:
 
 VERBS: dict[str, Callable[[list[str]], int]] = {
     "train": train,
+    "encode": encode,
     "sample": sample,
     "edit": edit,
     "runs": runs,
@@ -204,7 +235,7 @@ VERBS: dict[str, Callable[[list[str]], int]] = {
     "report": report,
     "verify": verify,
 }
-COMPUTING = {"train", "sample", "edit", "data", "evaluate", "compare", "report"}  # they call networks
+COMPUTING = {"train", "encode", "sample", "edit", "data", "evaluate", "compare", "report"}  # they call networks
 
 Request = TypeVar("Request")
 

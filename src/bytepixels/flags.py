@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
+from .errors import InputError
 from .runs.autoencoder import AutoencoderConfig
 from .runs.config import Config, DataConfig, TrainConfig
 
@@ -13,6 +14,8 @@ HELP = """\
 bytepixels: diffusion models from scratch. From a folder of pictures to a trained model, and on to new pictures.
 
   bytepixels train SOURCE        train on a folder, zip, tar, shards, .npz, or digits | cifar10 | mnist | fashion-mnist
+  bytepixels train latent SOURCE train an autoencoder and then a model on its latents; each alone: train --help
+  bytepixels encode STAGE SOURCE store the latents of your pictures, which train --autoencoder STAGE does by itself
   bytepixels sample RUN          draw new pictures from a trained run
   bytepixels edit                inpaint, vary or interpolate pictures of your own, or find their noise
   bytepixels show SOURCE         see what the forward process does to your pictures
@@ -63,6 +66,46 @@ class TrainAutoencoder:
     autoencoder: OmitArgPrefixes[AutoencoderConfig] = field(default_factory=AutoencoderConfig)
     data: OmitArgPrefixes[DataConfig] = field(default_factory=DataConfig)
     train: OmitArgPrefixes[TrainConfig] = field(default_factory=TrainConfig)
+
+
+@dataclass(frozen=True)
+class TrainLatent:
+    """Latent diffusion in one command: an autoencoder on the pictures of SOURCE, then a model on its latents.
+
+    The budget (--images, --epochs or --budget) is split between the two. The same command again goes on where it
+    stopped. The flags of the autoencoder begin with --stage; the others are the model's.
+    """
+
+    source: Positional[Annotated[str, arg(metavar="SOURCE")]]
+    """As for train."""
+    run: Path | None = None
+    """Where the model is kept; its autoencoder is beside it, RUN-autoencoder. Default: runs/SOURCE-latent."""
+    share: float = 0.4
+    """Of the budget, for the autoencoder."""
+    stage: AutoencoderConfig = field(default_factory=AutoencoderConfig)
+    config: OmitArgPrefixes[Config] = field(default_factory=Config)
+
+    def __post_init__(self) -> None:
+        if not 0 < self.share < 1:
+            raise InputError(f"--share must be between 0 and 1, got {self.share:g}")
+        if self.config.first_stage is not None:
+            raise InputError("train latent trains its own autoencoder; with one: bytepixels train SOURCE --autoencoder")
+
+
+@dataclass(frozen=True)
+class Encode:
+    """Store the latents of the pictures of SOURCE, and say what they are like.
+
+    train SOURCE --autoencoder STAGE finds them in the cache, and does the same where they are not there.
+    """
+
+    autoencoder: Positional[Annotated[Path, arg(metavar="STAGE")]]
+    """A run of train autoencoder, a run on its latents, or a diffusers folder of an AutoencoderKL."""
+    source: Positional[Annotated[str, arg(metavar="SOURCE")]]
+    """As for train."""
+    data: OmitArgPrefixes[DataConfig] = field(default_factory=DataConfig)
+    device: str = "auto"
+    """cpu, cuda, mps; auto takes the best there is."""
 
 
 @dataclass(frozen=True)
