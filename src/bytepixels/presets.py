@@ -122,9 +122,9 @@ def autoencoder_config() -> Config:
 
 PRESETS: dict[str, Callable[[], Config]] = {"small": small, "digits": digits, "cifar10": cifar10, "speedrun": speedrun}
 
-DITS = {  # the transformer that takes the place of a preset's U-Net: about as many weights, or about as much time
+DITS = {  # the transformer in the place of a preset's U-Net: digits as much time, small and cifar10 as many weights
     "small": NetworkConfig("dit", width=128, patch=4, depth=8, heads=4, dropout=0.0),
-    "digits": NetworkConfig("dit", width=64, patch=2, depth=6, heads=4, dropout=0.0),
+    "digits": NetworkConfig("dit", width=96, patch=2, depth=6, heads=4, dropout=0.0),
     "cifar10": NetworkConfig("dit", width=384, patch=2, depth=12, heads=6, labels=False),
     "speedrun": NetworkConfig("dit", width=384, patch=2, depth=12, heads=6, dropout=0.0),
 }

@@ -210,6 +210,17 @@ def test_registers_are_not_turned():
     assert not torch.allclose(got[:, 1:6], x[:, 1:6], atol=1e-3)
 
 
+def test_registers_of_a_network_are_not_turned():
+    network, seen = small(registers=2), []
+    network.blocks[0].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[2]))
+    network(*batch(1, 1, 4, 6))
+    (turns,) = seen
+    for whole, some, still in zip(turns, rope_turns(2, 3, 8, torch.zeros(1)), (1, 0), strict=True):
+        assert torch.equal(whole[:6], some)
+        assert (whole[6:] == still).all()
+        assert len(whole) == 8
+
+
 def test_registers_change_the_rest_and_are_left_out():
     network = loud(small(registers=2)).eval()
     x, t = batch(2, 1, 8, 8)
@@ -351,18 +362,20 @@ def test_dropout_is_a_function_of_the_pictures_keys():
     assert numbers == [0, 1, 2, 3]
 
 
-def test_dropout_zeroes_its_share_of_what_a_branch_adds():
+@pytest.mark.parametrize("gate", [2, 5])
+def test_dropout_zeroes_its_share_of_what_a_branch_adds(gate):
     block = loud(Block(32, heads=2, dropout=0.25))
     with torch.no_grad():
         block.modulation.weight.zero_()
-        block.modulation.bias.copy_(torch.tensor([0.0, 0, 1, 0, 0, 0]).repeat_interleave(32))  # the first gate alone
+        block.modulation.bias.copy_((torch.arange(6) == gate).repeat_interleave(32))  # one gate alone is open
     x = torch.randn(16, 9, 32)
     added = block(x, torch.zeros(16, 32), keys=torch.arange(16)) - x
     assert (added == 0).double().mean().item() == pytest.approx(0.25, abs=0.03)  # 4 standard deviations: 0.026
 
 
-def test_autocast_computes_in_bfloat16_but_keeps_tokens_and_times_exact():
-    network = loud(small(num_classes=2, registers=1)).eval()
+@pytest.mark.parametrize("registers", [0, 1])
+def test_autocast_computes_in_bfloat16_but_keeps_tokens_and_times_exact(registers):
+    network = loud(small(num_classes=2, registers=registers)).eval()
     x, t = batch(2, 1, 8, 8)
     embeddings, tokens = [], []
     network.time.register_forward_pre_hook(lambda _, inputs: embeddings.append(inputs[0]))
