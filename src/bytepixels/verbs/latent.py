@@ -14,7 +14,6 @@ from .firststage import find_first_stage
 from .train import flips, pack_with_progress
 
 
-
 def split(request: TrainLatent, first: Config, own: Path, path: Path) -> list[tuple[Config, Path]]:
     """The config and the place of both trainings, each with its share of the budget. `first`: the defaults."""
     second = request.config
