@@ -6,7 +6,7 @@ import torch
 from bytepixels.verbs import precision
 from bytepixels.verbs.precision import choose_precision, decided
 
-from .tiny import cli, plain, read_json, train
+from .tiny import checkpoints, cli, plain, read_json, same_bits, train
 
 CPU = torch.device("cpu")
 
@@ -80,3 +80,11 @@ def test_an_arithmetic_that_is_named_is_taken_and_never_changed(tmp_path, capsys
     assert "times as fast" not in capsys.readouterr().out
     assert train(run, "--precision", "float32", "--lr-decay", "none", steps=2) == 2
     assert "begun with other settings (--precision bf16 -> float32)" in plain(capsys.readouterr().err)
+
+
+def test_a_run_in_bf16_resumes_bitwise(tmp_path):
+    flags = "--precision", "bf16", "--lr-decay", "none", "--dropout", 0.1
+    assert train(tmp_path / "straight", *flags, steps=8) == 0
+    assert train(tmp_path / "stopped", *flags, steps=3) == 0
+    assert train(tmp_path / "stopped", *flags, steps=8) == 0
+    assert same_bits(checkpoints(tmp_path / "straight")[-1], checkpoints(tmp_path / "stopped")[-1]) == []
