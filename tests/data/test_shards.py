@@ -112,7 +112,6 @@ def test_classes_by_number_are_in_numeric_order(tmp_path, packed):
     "facts",
     [
         {},
-        {"txt": "a caption"},
         {"json": {"url": "x"}},
         {"json": '{"label": 1'},
         {"json": {"label": [1, 2]}},
