@@ -10,6 +10,7 @@ from bytepixels.errors import InputError, check_choice, check_range
 from bytepixels.networks.blocks import Downsample, ResidualBlock, Upsample, group_count, group_norm, zero_
 from bytepixels.networks.dropout import number_dropouts
 from bytepixels.networks.embedding import EMBEDDINGS
+from bytepixels.networks.text import Text, TextReader
 
 
 class UNet(nn.Module):
@@ -22,6 +23,7 @@ class UNet(nn.Module):
     num_classes: K for a class-conditional network; labels are 0..K-1 and K (`null_label`) means "no label".
     time_scale: what t is multiplied with before it is embedded; 1000 for times of about one.
     out_channels: of the output, when it is not `channels` (a learned variance doubles it).
+    text_dim: D for a network conditioned on text: where it attends, it attends to the text's tokens too.
 
     The last layer starts at zero, so a fresh network returns zeros, and so do the residual and attention branches.
     Raises InputError when these do not fit together.
@@ -40,9 +42,11 @@ class UNet(nn.Module):
         embedding: str = "article",
         out_channels: int | None = None,
         time_scale: float = 1.0,
+        text_dim: int | None = None,
     ):
         super().__init__()
         _check_sizes(channels=channels, blocks=blocks, heads=heads, num_classes=num_classes, out_channels=out_channels)
+        _check_sizes(text_dim=text_dim)
         check_range("width", width, 4)
         check_choice("embedding", embedding, EMBEDDINGS)
         if not 0 <= dropout < 1:
@@ -50,15 +54,14 @@ class UNet(nn.Module):
         _check_levels(width, multipliers, attention, heads)
         self.channels, self.width = channels, width
         self.min_side = 2 ** (len(multipliers) - 1)
-        self.null_label = num_classes
-        self.groups = group_count(width)
-        self.embed, self.time_scale = EMBEDDINGS[embedding], time_scale
-        time_dim = 4 * width
+        self.null_label, self.groups = num_classes, group_count(width)
+        self.embed, self.time_scale, time_dim = EMBEDDINGS[embedding], time_scale, 4 * width
         self.time = nn.Sequential(nn.Linear(width, time_dim), nn.SiLU(), nn.Linear(time_dim, time_dim))
         self.label = None if num_classes is None else nn.Embedding(num_classes + 1, time_dim)
+        self.text = None if text_dim is None else TextReader(text_dim, time_dim)
 
         def block(c_in: int, c_out: int, attends: bool) -> ResidualBlock:
-            return ResidualBlock(c_in, c_out, time_dim, self.groups, dropout, heads if attends else None)
+            return ResidualBlock(c_in, c_out, time_dim, self.groups, dropout, heads if attends else None, text_dim)
 
         self.first = nn.Conv2d(channels, width, 3, padding=1)
         self.down, self.up = nn.ModuleList(), nn.ModuleList()
@@ -82,37 +85,53 @@ class UNet(nn.Module):
         self.last = zero_(nn.Conv2d(c, out_channels or channels, 3, padding=1))
         number_dropouts(self)
 
-    def forward(self, x: Tensor, t: Tensor, label: Tensor | None = None, dropout_keys: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        t: Tensor,
+        label: Tensor | None = None,
+        dropout_keys: Tensor | None = None,
+        text: Text | None = None,
+    ) -> Tensor:
         """The prediction for a noisy batch.
 
         x: [B, C, H, W], each side at least 2**(levels - 1), even or odd. t: [B], float or integer.
         label: [B] int64 in 0..K, or None for no label. dropout_keys: [B] integers that decide, picture by picture, what
-        is dropped while training; drawn when None. Returns [B, out_channels, H, W] of x's type.
-        Raises InputError for shapes that do not fit, labels on a network without classes, and labels out of
-        range when they are on the CPU (on an accelerator the check would stall it: check them before).
+        is dropped while training; drawn when None. text: vectors [B, L, D] and a mask [B, L], whose empty rows mean no
+        text, as None does for all. Returns [B, out_channels, H, W] of x's type.
+        Raises InputError for shapes that do not fit, labels on a network without classes, a text on one without, and
+        labels out of range when they are on the CPU (on an accelerator the check would stall it: check them before).
         """
         self._check_input(x, t, label)
-        time = self._condition(t, label)
+        self._check_text(text, len(x))
+        tokens, read = (None, None) if self.text is None else self.text(text, len(x))
+        time = self._condition(t, label, read)
         h = self.first(x)
         skips = [h]
         for layer in self.down:
-            h = layer(h) if isinstance(layer, Downsample) else layer(h, time, dropout_keys)
+            h = layer(h) if isinstance(layer, Downsample) else layer(h, time, dropout_keys, tokens)
             skips.append(h)
         for layer in self.middle:
-            h = layer(h, time, dropout_keys)
+            h = layer(h, time, dropout_keys, tokens)
         for layer in self.up:
             if isinstance(layer, Upsample):
                 h = layer(h, skips[-1].shape[2:])
             else:
-                h = layer(torch.cat([h, skips.pop()], dim=1), time, dropout_keys)
+                h = layer(torch.cat([h, skips.pop()], dim=1), time, dropout_keys, tokens)
         return self.last(F.silu(self.norm(h))).to(x.dtype)
 
-    def _condition(self, t: Tensor, label: Tensor | None) -> Tensor:
-        """[B] and [B] -> [B, 4 * width], through the SiLU that every residual block would otherwise repeat."""
+    def _condition(self, t: Tensor, label: Tensor | None, text: Tensor | None) -> Tensor:
+        """[B], [B] and [B, 4 * width] -> [B, 4 * width], through the SiLU that each block would otherwise repeat."""
         time = self.time(self.embed(self.time_scale * t, self.width).to(self.first.weight.dtype))
         if self.label is not None:
             time = time + (self.label.weight[-1] if label is None else self.label(label))
-        return F.silu(time)
+        return F.silu(time if text is None else time + text)
+
+    def _check_text(self, text: Text | None, batch: int) -> None:
+        if self.text is not None:
+            self.text.check(text, batch)
+        elif text is not None:
+            raise InputError("text was given to a network without text: build it with text_dim")
 
     def check_size(self, height: int, width: int) -> None:
         """Raise InputError when a side is too small to be halved on every level."""
