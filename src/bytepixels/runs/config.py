@@ -136,6 +136,11 @@ class NetworkConfig:
     """How the timestep's frequencies are ordered and spaced."""
     labels: bool = True
     """Learn the class labels, when the data has them."""
+    text: str | None = None
+    """Learn the captions, read by a text encoder: wordllama, which comes as a package, or the folder of a Hugging Face
+    text encoder (both need the text extra)."""
+    text_dim: Suppress[int | None] = None
+    """Numbers in a vector of that encoder."""
 
     def __post_init__(self) -> None:
         check_range("--width", self.width, 4)
@@ -182,7 +187,7 @@ class TrainConfig:
     ema_half_life: int = 887_000
     """Half-life of the weights' moving average; at most 5% of the images seen so far, so that it starts warm."""
     label_dropout: float = 0.1
-    """Share of the pictures trained without their label, for guidance."""
+    """Share of the pictures trained without their label, and of those without their caption, for guidance."""
     precision: Precision = "auto"
     """Arithmetic of the network. auto: bf16 where the hardware multiplies it, else float32."""
     compile: Literal["auto", "yes", "no"] = "auto"
@@ -259,7 +264,7 @@ class SampleConfig:
     reverse_variance: Literal["auto", "small", "large", "learned"] = "auto"
     """Of ddpm's steps. auto: learned where it was, else large on the full chain and small on fewer steps."""
     guidance: float = 1.0
-    """How strongly the label (or the model, against --weak) pulls; 1 is no guidance."""
+    """How strongly the label or the text (or the model, against --weak) pulls; 1 is no guidance."""
     guidance_interval: tuple[float, float] | None = None
     """Guide only where sigma / alpha lies between these two. Default: everywhere."""
     guidance_rescale: float = 0.0
@@ -309,7 +314,8 @@ class Config:
 
     def __post_init__(self) -> None:
         check_steps(self.sample, self.process)
-        if self.sample.guidance != 1 and not (self.network.labels and self.train.label_dropout > 0):
+        told = self.network.labels or self.network.text is not None
+        if self.sample.guidance != 1 and not (told and self.train.label_dropout > 0):
             raise InputError(f"--guidance {self.sample.guidance:g} needs class labels and a --label-dropout above 0")
 
     def to_dict(self) -> dict[str, Any]:
@@ -331,10 +337,12 @@ def check_steps(sample: SampleConfig, process: ProcessConfig) -> None:
 
 # What may change when a run goes on: its budget (which a decaying learning rate follows), its devices, how much of a
 # batch they hold at a time and what is compiled for them, what becomes of a loss that is not finite, and how it is
-# watched. Nothing else, so that its curve is that of one experiment.
+# watched; where the text encoder lies, which is known by its hash. Nothing else, so that its curve is that of one
+# experiment.
 WATCHING = {"checkpoint_minutes", "keep", "previews", "preview_pictures", "measure", "log_seconds", "tensorboard"}
 BUDGET = {"images", "epochs", "budget"}
-MUTABLE = BUDGET | {"device", "shard", "compile", "micro_batch", "on_nonfinite", "strict", "first_stage"} | WATCHING
+PLACES = {"first_stage", "text"}
+MUTABLE = BUDGET | PLACES | {"device", "shard", "compile", "micro_batch", "on_nonfinite", "strict"} | WATCHING
 
 
 def changed_settings(old: Config, new: Config) -> list[str]:

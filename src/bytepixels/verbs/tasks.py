@@ -18,6 +18,7 @@ from ..train.loop import DrawBatch, Loss, TrainState
 from ..words import many
 from .codecs import codec_of
 from .sample import draw_pictures, draw_together
+from .texts import text_rows
 from .watching import kernel_record
 
 AT_A_TIME = 64  # pictures that one process draws
@@ -62,7 +63,8 @@ class Diffusion:
         batches = Batches(packed.images, packed.labels, train.batch, train.seed, flip, device, rows)
         process, self.memory = build_process(config), build_times(config, device)
         self.indices: Callable[[int], np.ndarray] = batches.indices
-        self.draw = build_draw(config, process, batches, len(run.classes), self.memory)
+        texts = text_rows(run, packed, device)
+        self.draw = build_draw(config, process, batches, len(run.classes), self.memory, texts)
         codec = codec_of(run, device)
         self.loss = build_loss(config, process, codec, device, self.memory)
         self.trial = build_loss(config, process, codec, device)

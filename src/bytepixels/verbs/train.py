@@ -24,6 +24,7 @@ from .compiling import choose_compile
 from .nonfinite import TrainingError
 from .profiling import check_profile, profile_steps
 from .tasks import Diffusion
+from .texts import check_same_text, with_text
 from .trainer import Trainer
 
 DIGITS = tuple("0123456789")  # mirrored, these would be other symbols
@@ -40,7 +41,7 @@ def train(source: str, config: Config, path: Path, profile: int = 0) -> int:
     device = best_device(own_device(config.train.device))
     with join(device, config.train.shard) as world, RunLock(path) as lock:
         world.decide(lambda: take(lock) if is_run(path) else None)
-        packed = pack_with_progress(source, as_asked(config.data, path))
+        packed = pack_with_progress(source, as_asked(config.data, path), captions=config.network.text is not None)
         if len(packed) < FEW:
             print(f"note: {len(packed)} pictures are few; the model may learn to copy them")
         run = shared_run(world, packed, lambda: prepare_run(packed, source, config, path, device))
@@ -115,7 +116,7 @@ def as_asked(data: DataConfig, path: Path) -> DataConfig:
     return data
 
 
-def pack_with_progress(source: str, data: DataConfig) -> Packed:
+def pack_with_progress(source: str, data: DataConfig, captions: bool = False) -> Packed:
     """The source as packed pictures, with a live line while it works, and what there is to say about them."""
     with Progress("pack", 0, "pictures") as progress:
 
@@ -135,6 +136,7 @@ def pack_with_progress(source: str, data: DataConfig) -> Packed:
                 background=data.background,
                 strict=data.strict,
                 split=data.split,
+                captions=captions,
                 progress=show,
             )
         except KeyboardInterrupt:
@@ -148,15 +150,17 @@ def pack_with_progress(source: str, data: DataConfig) -> Packed:
 def prepare_run(packed: Packed, source: str, config: Config, path: Path, device: torch.device) -> Run:
     """A new run, not yet written, or the one that is there once its pictures and settings are seen to be the same."""
     asked, config = config.data, resolved(config, packed, device)
+    config, text = with_text(config, packed, source)
     config = replace(config, train=replace(config.train, compile=choose_compile(config, packed, device)))
-    if config.sample.guidance != 1 and not packed.classes:
+    if config.sample.guidance != 1 and not (packed.classes or text):
         raise InputError(f"--guidance {config.sample.guidance:g} needs class labels, and {source} has none")
     data = {"source": source, "count": len(packed), "classes": list(packed.classes), "sha256": packed.meta["sha256"]}
-    data["asked"] = asdict(asked)
+    data |= {"asked": asdict(asked)} | text
     if is_run(path):
         old = open_run(path)
         if old.data["sha256"] != data["sha256"]:
             raise InputError(f"{path} is of other pictures ({old.data['source']}) than {source}; choose another --run")
+        check_same_text(old, text.get("text"))
         changed = changed_settings(old.config, config)
         if changed and list_checkpoints(old.checkpoints):  # without any, there is nothing yet to contradict
             raise InputError(f"{path} was begun with other settings ({', '.join(changed)}); choose another --run")
