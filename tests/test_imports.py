@@ -18,7 +18,7 @@ CORE = """schedules levels posterior continuous process prediction denoise multi
 training likelihood editing""".split()
 LEAVES = {"errors", "randomness", "words"}
 TOP = {"cli", "flags", "verbs", "__main__"}
-HEAVY = {"matplotlib", "scipy", "sklearn", "pooch", "tyro", "rich", "PIL", "tensorboard", "diffusers"}
+HEAVY = {"matplotlib", "scipy", "sklearn", "pooch", "tyro", "rich", "PIL", "tensorboard", "diffusers", "transformers"}
 
 
 def imported(module: str) -> set[str]:

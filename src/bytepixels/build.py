@@ -16,8 +16,9 @@ from .errors import InputError
 from .importance import ImportanceTimes
 from .networks import Autoencoder, DiT, Network, UNet
 from .networks.discriminator import FirstStage, PatchDiscriminator, Reconstruction, patch_layers
+from .networks.text import Text
 from .process import EDMProcess, GaussianDiffusion, Process, RectifiedFlow
-from .randomness import DROPOUT, INIT, LABELS, NOISE, TIMES, derived_seed, seeded
+from .randomness import DROPOUT, INIT, LABELS, NOISE, TEXT, TIMES, derived_seed, seeded
 from .reconstruction import (
     adaptive_weight,
     gradient_error,
@@ -31,6 +32,7 @@ from .reconstruction import (
 from .runs.config import Config, SampleConfig
 from .samplers import MAX_CHURN, SAMPLERS, Step, best_sampler, churned
 from .schedules import SCHEDULES, zero_terminal_snr
+from .text import TextRows
 from .train.loop import Batch, DrawBatch, Loss
 from .training import ancestral, default_variance, diffusion_loss
 
@@ -79,6 +81,7 @@ def _unet(config: Config, channels: int, classes: int | None) -> Network:
         embedding=net.embedding,
         out_channels=_out_channels(config, channels),
         time_scale=_time_scale(config),
+        text_dim=net.text_dim,
     )
 
 
@@ -186,8 +189,10 @@ def build_draw(
     batches: Batches,
     classes: int,
     times: ImportanceTimes | None = None,
+    texts: TextRows | None = None,
 ) -> DrawBatch:
     """step -> (images uint8, label, t, noise, weight, dropout keys), None for what there is not: all that is random.
+    With `texts` two more: the vectors and the mask of each picture's caption, the mask empty where it is forgotten.
 
     A function of (seed, step), and of what `times` remembers where it is given; `weight` makes up for it. Every process
     draws for the global batch, which costs next to nothing, and keeps the rows that its `batches` give out.
@@ -213,7 +218,12 @@ def build_draw(
         if config.network.dropout > 0:
             generator = seeded(seed, DROPOUT, step, device=device)
             keys = torch.randint(2**31, (batch,), generator=generator, device=device)
-        return images, label, *(None if one is None else one[rows] for one in (t, noise, weight, keys))
+        drawn = images, label, *(None if one is None else one[rows] for one in (t, noise, weight, keys))
+        if texts is None:
+            return drawn
+        vectors, mask = texts(batches.indices(step)[rows])
+        kept = torch.rand(batch, generator=seeded(seed, TEXT, step, device=device), device=device)[rows]
+        return *drawn, vectors, mask & (kept >= config.train.label_dropout)[:, None]
 
     return draw
 
@@ -233,8 +243,11 @@ def build_loss(
         noise: Tensor,
         weight: Tensor | None = None,
         dropout_keys: Tensor | None = None,
+        vectors: Tensor | None = None,
+        mask: Tensor | None = None,
     ) -> Tensor:
         call = model if dropout_keys is None else partial(model, dropout_keys=dropout_keys)
+        call = call if vectors is None else partial(call, text=(vectors, mask))
         network, x0 = at_precision(call, config, device), codec.to_model(images)
         losses, _ = diffusion_loss(
             network, process, x0, settings.prediction, label, t, noise, weighting, settings.objective
@@ -252,17 +265,19 @@ def at_precision(network: Callable[..., Tensor], config: Config, device: torch.d
     if config.train.precision == "float32":
         return network
 
-    def call(*inputs: Tensor) -> Tensor:
+    def call(*inputs: Tensor, text: Text | None = None) -> Tensor:
         with torch.autocast(device.type, torch.bfloat16):
-            return network(*inputs)
+            return network(*inputs) if text is None else network(*inputs, text=text)
 
     return call
 
 
-def build_denoiser(network: nn.Module, config: Config, process: Process, label: Tensor | None) -> Denoiser:
-    """The network in the run's arithmetic, as a denoiser. `label` [B]; None is without."""
+def build_denoiser(
+    network: nn.Module, config: Config, process: Process, label: Tensor | None, text: Text | None = None
+) -> Denoiser:
+    """The network in the run's arithmetic, as a denoiser. `label` [B], `text` as networks take it; None is without."""
     call = at_precision(network, config, next(network.parameters()).device)
-    return Denoiser(call, config.process.prediction, process.sigma_data, label)
+    return Denoiser(call, config.process.prediction, process.sigma_data, label, text)
 
 
 def build_sampling(
@@ -273,22 +288,33 @@ def build_sampling(
     label: Tensor | None,
     weak: Denoise | None = None,
     bounds: Bounds = PIXELS,
+    text: Text | None = None,
 ) -> tuple[Denoise, Step]:
     """The denoiser, guided and clipped as the settings say, and the sampler's step.
 
     weak: for autoguidance. bounds: of x0, as the codec has them.
     """
     settings = resolved_sampling(settings, config, process)
-    denoiser = build_denoiser(network, config, process, label)
+    denoiser = build_denoiser(network, config, process, label, text)
     denoise, step = _sampler(denoiser, settings, process)
     if settings.guidance != 1:
         if weak is None:
-            if label is None:
+            if label is None and text is None:
                 raise InputError(f"--guidance {settings.guidance:g} needs class labels, and this run has none")
-            weak = replace(denoiser, label=torch.full_like(label, int(network.null_label)))  # type: ignore[arg-type]
+            weak = told_nothing(denoiser, network)
         interval = settings.guidance_interval or (0.0, math.inf)
         denoise = guided(denoise, weak, settings.guidance, interval, settings.guidance_rescale)
     return clipped(denoise, *bounds) if settings.clip else denoise, step
+
+
+def told_nothing(denoiser: Denoiser, network: nn.Module) -> Denoiser:
+    """The same without its label and its text."""
+    label, text = denoiser.label, denoiser.text
+    if label is not None:
+        label = torch.full_like(label, int(network.null_label))  # type: ignore[arg-type]
+    if text is not None:
+        text = text[0], torch.zeros_like(text[1])
+    return replace(denoiser, label=label, text=text)
 
 
 def _sampler(denoiser: Denoiser, settings: SampleConfig, process: Process) -> tuple[Denoise, Step]:

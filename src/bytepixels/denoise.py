@@ -6,6 +6,7 @@ Guidance is a wrapper round one. Everywhere here, scale 1 is no guidance.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -20,7 +21,7 @@ Denoise = Callable[[Tensor, Level], Tensor]
 
 @dataclass(frozen=True)
 class Denoiser:
-    """Reads x0 out of a network(x, t, label=None) that was trained to predict `prediction` ("eps", "x0" or "v").
+    """Reads x0 out of a network(x, t, label=None, text=None) trained to predict `prediction` ("eps", "x0" or "v").
 
     A network with a learned variance returns twice the channels: the prediction, then the variance's fraction.
     """
@@ -29,6 +30,7 @@ class Denoiser:
     prediction: str = "eps"
     sigma_data: float = 1.0
     label: Tensor | None = None  # [B] int64
+    text: tuple[Tensor, Tensor] | None = None  # vectors [B, L, D], and bool [B, L]: which of them there are
 
     def __call__(self, x: Tensor, level: Level) -> Tensor:
         return self.estimate(x, level)[0]
@@ -38,8 +40,9 @@ class Denoiser:
         c_in, c_skip, c_out = coefficients(self.prediction, level.alpha, level.sigma, self.sigma_data)
         t = torch.full((len(x),), level.t, device=x.device, dtype=torch.float32)  # [B]
         given = () if self.label is None else (self.label,)
+        network = self.network if self.text is None else partial(self.network, text=self.text)
         scaled = x if c_in == 1 else c_in * x
-        output = self.network(scaled.to(weights_like(self.network, x).dtype), t, *given).to(x.dtype)
+        output = network(scaled.to(weights_like(self.network, x).dtype), t, *given).to(x.dtype)
         output, fraction = split_variance(output, x.shape[1])
         if output.shape != x.shape:
             raise InputError(f"the network must return {list(x.shape)} or twice the channels, got {list(output.shape)}")
@@ -90,7 +93,7 @@ def guided(
     guidance (Ho & Salimans 2022, eq. 6, as a scale 1 + w); with a weaker model, autoguidance (Karras et al. 2024).
     interval: of sigma / alpha where it acts (Kynkäänniemi et al. 2024). rescale: 0..1, how much of the conditional
     estimate's standard deviation is given back (Lin et al. 2024, eq. 15 and 16). Two Denoisers of one network that
-    both have labels are evaluated as one batch.
+    both have labels, or texts, are evaluated as one batch.
     """
     if scale == 1:
         return denoise
@@ -111,10 +114,15 @@ def guided(
 
 
 def _together(one: Denoise, other: Denoise) -> Callable[[Tensor, Level], tuple[Tensor, ...]]:
-    """Both estimates, from one evaluation of twice the batch where they differ in their labels alone."""
-    if isinstance(one, Denoiser) and isinstance(other, Denoiser) and one.label is not None and other.label is not None:
-        pair = replace(one, label=torch.cat([one.label, other.label]))
-        if replace(other, label=pair.label) == pair:
+    """Both estimates, from one evaluation of twice the batch where they differ in their labels and texts alone."""
+    if isinstance(one, Denoiser) and isinstance(other, Denoiser):
+        told: dict[str, Any] = {}
+        if one.label is not None and other.label is not None:
+            told["label"] = torch.cat([one.label, other.label])
+        if one.text is not None and other.text is not None:
+            told["text"] = tuple(torch.cat(both) for both in zip(one.text, other.text, strict=True))
+        pair = replace(one, **told)
+        if told and replace(other, **told) == pair:
             return lambda x, level: tuple(pair(torch.cat([x, x]), level).chunk(2))
     return lambda x, level: (one(x, level), other(x, level))
 

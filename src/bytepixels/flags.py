@@ -132,7 +132,7 @@ class Sample:
     reverse_variance: str | None = None
     """Of ddpm's steps: small, large, learned, or auto."""
     guidance: float | None = None
-    """How strongly the label (or, with --weak, the model) pulls; 1 is no guidance."""
+    """How strongly the label or the prompt (or, with --weak, the model) pulls; 1 is no guidance."""
     guidance_interval: tuple[float, float] | None = None
     """Guide only where sigma / alpha lies between these two."""
     guidance_rescale: float | None = None
@@ -143,6 +143,8 @@ class Sample:
     """Keep each estimate within the range of pixels."""
     label: str | None = None
     """A class, by name or by number from 0. Default: the classes in turn."""
+    prompt: str | None = None
+    """What the pictures show, in words: of a run with --text. Default: captions of its training pictures in turn."""
     out: Path | None = None
     """Where the pictures go. Default: RUN/samples/SAMPLER-STEPS-seed-SEED."""
     batch: int = 64

@@ -141,7 +141,7 @@ def test_a_split_that_is_not_there_is_refused(tmp_path, refused):
 def test_hidden_files_and_other_files_are_ignored(tmp_path, packed):
     pictures = write_all(tmp_path / "in", ["a.png", "b.png"])
     write_all(tmp_path / "in", [".hidden.png", "._a.png", "__MACOSX/._a.png", ".git/x.png"], seed=1)
-    (tmp_path / "in/metadata.csv").write_text("a.png,a cat")
+    (tmp_path / "in/names.csv").write_text("a.png,a cat")
     (tmp_path / "in/notes.txt").write_text("")
     result = packed(tmp_path / "in")
     assert np.array_equal(result.images, stacked(pictures, ["a.png", "b.png"]))

@@ -9,6 +9,7 @@ from PIL import Image
 
 from ..errors import InputError, check_choice
 from .arrange import arrange, clean_name, counted
+from .captions import METADATA, captions_of, is_metadata
 from .decode import open_picture
 from .official import CIFAR_BATCHES, TWO_SPLITS, read_cifar
 from .pictures import Item, Pictures, Source, check_file_size, file_key, parts_of
@@ -27,13 +28,18 @@ def _read_zip(path: Path, split: str) -> Pictures:
     with readable(path):
         archive = zipfile.ZipFile(path)  # stays open: threads read their own members of it; closed with its last reader
     members = [member for member in archive.infolist() if not member.is_dir()]
-    found = arrange([clean_name(member.filename.replace("\\", "/")) for member in members], split, str(path))
+    names = [clean_name(member.filename.replace("\\", "/")) for member in members]
+    found = arrange(names, split, str(path), METADATA)
+    with readable(path):
+        captions, notes = captions_of(names, found.order, lambda index: archive.read(members[index]))
     kept = [members[index] for index in found.order]
+    files = [member.filename for member in kept]
 
     def item(index: int) -> Item:
         return Item(index, partial(_open_member, archive, kept[index]), kept[index].file_size)
 
-    return Pictures([m.filename for m in kept], parts_of(len(kept), item), found.labels, found.classes, found.notes)
+    notes = [*found.notes, *notes]
+    return Pictures(files, parts_of(len(kept), item), found.labels, found.classes, tuple(notes), captions)
 
 
 def _open_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Image.Image:
@@ -44,13 +50,17 @@ def _open_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Image.Ima
 def _read_tar(path: Path, split: str) -> Pictures:
     """A compressed tar has no index and cannot seek: it is read from front to back, once for the names and once more
     for the pictures, which come in the archive's order and know their own position."""
-    names, links = [], 0
-    for _, member, _ in read_tar(path, lambda number, member: False):
+    names, links, metadata = [], 0, dict[int, bytes]()
+    for number, member, content in read_tar(path, lambda number, member: is_metadata(clean_name(member.name))):
         names.append(clean_name(member.name) if member.isfile() else "")
+        if content:
+            metadata[number] = content
         links += member.issym() or member.islnk()
     if any(name.rsplit("/", 1)[-1] == CIFAR_BATCHES["test"][0] for name in names):
         return read_cifar(path, check_choice("split", split, TWO_SPLITS))
-    found = arrange(names, split, str(path))
+    found = arrange(names, split, str(path), METADATA)
+    captions, caption_notes = captions_of(names, found.order, lambda index: metadata.get(index, b""))
     part = tar_part(path, {member: index for index, member in enumerate(found.order)})
-    notes = (*found.notes, *([f"Ignored {counted(links, 'link')} in the archive."] if links else []))
-    return Pictures([names[i] for i in found.order], [part], found.labels, found.classes, notes)
+    ignored = [f"Ignored {counted(links, 'link')} in the archive."] if links else []
+    notes = (*found.notes, *ignored, *caption_notes)
+    return Pictures([names[i] for i in found.order], [part], found.labels, found.classes, notes, captions)

@@ -4,6 +4,7 @@ import posixpath
 import re
 import unicodedata
 from collections import Counter
+from collections.abc import Container
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
@@ -67,25 +68,29 @@ def natural_key(name: str) -> list[tuple[int, str]]:
     return [(int(part), part) if part.isdecimal() else (-1, part) for part in parts]
 
 
-def arrange(names: list[str], split: str, source: str) -> Arrangement:
+def arrange(names: list[str], split: str, source: str, used: Container[str] = ()) -> Arrangement:
     """Order the pictures among `names` (relative, with /) and read classes and splits from their folders.
 
     Folders that wrap everything are looked through. Top-level folders that are all named train, val or test are
     splits, of which `split` is taken ("all": every one). Then, where every picture lies in a subfolder, the
-    topmost subfolder is its class. Raises InputError when there is no picture, or no such split.
+    topmost subfolder is its class. Files named as in `used` are no pictures and yet of use. Raises InputError when
+    there is no picture, or no such split.
     """
     visible = [index for index, name in enumerate(names) if name and not is_hidden(name)]
     pictures = [index for index in visible if is_picture(names[index])]
-    others = Counter(
-        PurePosixPath(names[index]).suffix.lower() or "no suffix" for index in visible if not is_picture(names[index])
-    )
+    others = [index for index in visible if not is_picture(names[index])]
+    unused = [index for index in others if posixpath.basename(names[index]) not in used]
     if not pictures:
-        raise InputError(f"{source} holds no picture{found_instead(others)}")
+        raise InputError(f"{source} holds no picture{found_instead(_suffixes(names, others))}")
     paths = unwrapped({index: tuple(names[index].split("/")) for index in pictures})
     paths, notes = _one_split(paths, split, source)
     order = sorted(paths, key=lambda index: ([natural_key(part) for part in paths[index]], index))
     labels, classes, class_notes = folder_labels([paths[index] for index in order])
-    return Arrangement(order, labels, classes, (*notes, *ignored(others), *class_notes))
+    return Arrangement(order, labels, classes, (*notes, *ignored(_suffixes(names, unused)), *class_notes))
+
+
+def _suffixes(names: list[str], files: list[int]) -> Counter[str]:
+    return Counter(PurePosixPath(names[index]).suffix.lower() or "no suffix" for index in files)
 
 
 def unwrapped(paths: dict[int, tuple[str, ...]]) -> dict[int, tuple[str, ...]]:

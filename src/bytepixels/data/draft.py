@@ -10,7 +10,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack, nullcontext, suppress
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -138,13 +138,14 @@ class Draft(Generic[Whole]):
                     shorter.write(content)
         return digest.hexdigest() if words.all() else None
 
-    def finish(self, meta: dict[str, Any], labels: bytes | None) -> None:
-        """Make whole/ whole: with its meta.json, or with the shorter array that fits to it, which comes last."""
+    def finish(self, meta: dict[str, Any], beside: Mapping[str, bytes]) -> None:
+        """Make whole/ whole: with the files `beside` the array and with meta.json, or with the shorter array that fits
+        to it, which comes last."""
         array, shorter = self.whole / self.array, bool(meta.get("skipped"))
         with (self._shorter if shorter else array).open("r+b") as file:
             sync(file)
-        if labels is not None:
-            write_whole(self.whole / "labels.npy", labels, self.folder, lasting=True)
+        for name, content in beside.items():
+            write_whole(self.whole / name, content, self.folder, lasting=True)
         write_whole(self.whole / "meta.json", json.dumps(meta, indent=1).encode(), self.folder, lasting=True)
         if shorter:
             os.replace(self._shorter, array)

@@ -11,7 +11,9 @@ from typing import NamedTuple
 
 from PIL import Image
 
-from .arrange import arrange
+from ..errors import InputError
+from .arrange import arrange, printable
+from .captions import METADATA, captions_of
 from .decode import open_picture
 from .pictures import Item, Pictures, Source, check_file_size, parts_of
 
@@ -38,10 +40,19 @@ def files_key(root: Path, files: list[File]) -> str:
 
 def read_files(root: Path, names: list[str], split: str, source: str) -> Pictures:
     """The pictures among the files root / name, arranged by their folders."""
-    found = arrange(names, split, source)
+    found = arrange(names, split, source, METADATA)
+    captions, notes = captions_of(names, found.order, lambda index: _content(os.path.join(root, names[index])))
     kept = [names[index] for index in found.order]
     parts = parts_of(len(kept), lambda index: Item(index, partial(_open, os.path.join(root, kept[index]))))
-    return Pictures(kept, parts, found.labels, found.classes, found.notes)
+    return Pictures(kept, parts, found.labels, found.classes, (*found.notes, *notes), captions)
+
+
+def _content(path: str) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except OSError as error:
+        raise InputError(f"{printable(path)} cannot be read: {error.strerror or error}") from error
 
 
 def _open(path: str) -> Image.Image:

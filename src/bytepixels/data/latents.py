@@ -113,11 +113,11 @@ def _seal(encoding: Encoding, packed: Packed, made_of: dict[str, Any]) -> bool:
     moments = encoding.draft.seal(encoding.words, encoding.rows, {}) if encoding.words.all() else None
     if moments is None:
         return False
-    sums, labels = {"moments": moments}, None
+    sums, beside = {"moments": moments}, dict[str, bytes]()
     if packed.labels is not None:
         np.save(file := io.BytesIO(), packed.labels)
-        labels = file.getvalue()
-        sums["labels"] = hashlib.sha256(labels).hexdigest()
+        beside["labels.npy"] = file.getvalue()
+        sums["labels"] = hashlib.sha256(file.getvalue()).hexdigest()
     _, _, channels, h, w = encoding.rows.shape
     meta = made_of | {
         "count": len(packed),
@@ -126,7 +126,7 @@ def _seal(encoding: Encoding, packed: Packed, made_of: dict[str, Any]) -> bool:
         "sha256": sums,
         "statistics": statistics_of(encoding.rows),
     }
-    encoding.draft.finish(meta, labels)
+    encoding.draft.finish(meta, beside)
     return True
 
 

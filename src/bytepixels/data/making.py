@@ -18,7 +18,7 @@ from .draft import DONE, Draft, Progress, word
 from .fit import Layout
 from .layout import find_layout
 from .notes import COMPOSED, ENLARGED, RESHAPED, HopelessError, named, notes_of, refusal
-from .packed import FORMAT, Packed, open_packed
+from .packed import FORMAT, Packed, captions_file, open_packed
 from .parallel import Unreadable, together
 from .pictures import Pictures, Source
 from .rows import Rows
@@ -132,11 +132,12 @@ def _seal(job: _Job) -> bool:
     images = job.draft.seal(job.words, job.rows, skipped) if job.words.all() else None
     if images is None:
         return False
-    sums, labels = {"images": images}, None
+    sums, beside = {"images": images}, dict[str, bytes]()
     if job.pictures.labels is not None:
         np.save(file := io.BytesIO(), np.delete(job.pictures.labels, list(skipped)))
-        labels = file.getvalue()
-        sums["labels"] = hashlib.sha256(labels).hexdigest()
+        beside["labels.npy"] = file.getvalue()
+        sums["labels"] = hashlib.sha256(file.getvalue()).hexdigest()
+    beside |= captions_file(job.pictures.captions, skipped)
     meta = {
         "format": FORMAT,
         "source": job.source.name,
@@ -150,5 +151,5 @@ def _seal(job: _Job) -> bool:
         "notes": [*job.pictures.notes, *job.notes, *notes_of(job.words, job.layout, skipped, names)],
         "sha256": sums,
     }
-    job.draft.finish(meta, labels)
+    job.draft.finish(meta, beside)
     return True

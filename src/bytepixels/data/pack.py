@@ -7,9 +7,10 @@ from dataclasses import asdict
 from pathlib import Path
 
 from .draft import Progress
+from .locks import write_whole
 from .making import make
 from .notes import refusal
-from .packed import FORMAT, Packed, default_cache, open_packed
+from .packed import FORMAT, Packed, captions_file, default_cache, open_packed
 from .pictures import Source
 from .settings import Settings, checked_settings
 from .sources import open_source
@@ -24,6 +25,7 @@ def pack(
     background: str = "white",
     strict: bool = False,
     split: str = "train",
+    captions: bool = False,
     cache: str | Path | None = None,
     progress: Progress | None = None,
 ) -> Packed:
@@ -40,6 +42,7 @@ def pack(
     background: a CSS colour, under whatever is transparent (with 1 or 3 channels).
     strict: refuse what cannot be read instead of skipping and naming it.
     split: train, val, test or all, where the source is divided so.
+    captions: they are wanted: a pack that an earlier version made without looking for them gets those of its source.
     cache: a folder; None is $BYTEPIXELS_CACHE or the platform's cache folder.
     progress: called with (pictures done, pictures in all).
 
@@ -52,10 +55,23 @@ def pack(
     packed = open_packed(path)
     if packed is None:
         packed = make(path, found, settings, strict, progress)
+    elif captions and packed.captions is None:
+        packed = _captioned(packed, found)
     if strict and packed.meta["skipped"]:
         name, reason = packed.meta["skipped"][0]
         raise refusal(found, name, reason)
     return packed
+
+
+def _captioned(packed: Packed, source: Source) -> Packed:
+    """The pack with the captions that its source has, which are kept beside it; as it is where there are none."""
+    pictures, skipped = source.read(), {name for name, _ in packed.meta["skipped"]}
+    left_out = {position for position, name in enumerate(pictures.names) if name in skipped}
+    if len(pictures.names) - len(left_out) != len(packed):
+        return packed
+    for name, content in captions_file(pictures.captions, left_out).items():
+        write_whole(packed.path / name, content, packed.path)
+    return open_packed(packed.path) or packed
 
 
 def _folder_name(source: Source, settings: Settings) -> str:

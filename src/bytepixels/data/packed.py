@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 
 FORMAT = 1
+CAPTIONS = "captions.json"
 
 
 @dataclass(frozen=True)
@@ -21,6 +23,7 @@ class Packed:
     meta: dict[str, Any]  # source, settings, count, skipped files, sha256 of the arrays
     path: Path
     notes: tuple[str, ...]  # sentences that the user should read once
+    captions: tuple[str, ...] | None = None  # of each picture, "" for none; None where no picture has one
 
     def __len__(self) -> int:
         return len(self.images)
@@ -43,7 +46,8 @@ def open_packed(path: Path) -> Packed | None:
         labels = load_array(path / "labels.npy", np.int64, (meta["count"],)) if meta["classes"] else None
         if meta["format"] != FORMAT:
             return None
-        return Packed(images, labels, tuple(meta["classes"]), meta, path, tuple(meta["notes"]))
+        captions = load_captions(path / CAPTIONS, meta["count"])
+        return Packed(images, labels, tuple(meta["classes"]), meta, path, tuple(meta["notes"]), captions)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError):
         return None
 
@@ -54,3 +58,22 @@ def load_array(path: Path, dtype: type, shape: tuple[int, ...]) -> np.ndarray:
     if array.dtype != dtype or array.shape != shape or path.stat().st_size != array.offset + array.nbytes:
         raise ValueError(f"{path} is not {np.dtype(dtype)} {shape}")
     return array
+
+
+def captions_file(captions: Sequence[str] | None, skipped: Container[int]) -> dict[str, bytes]:
+    """The file of a pack that holds its captions, name -> content; {} where there are none, so that a pack without them
+    is what it was before there were any. skipped: positions of pictures that are left out."""
+    if captions is None:
+        return {}
+    kept = [caption for position, caption in enumerate(captions) if position not in skipped]
+    return {CAPTIONS: json.dumps(kept, ensure_ascii=False).encode()} if any(kept) else {}
+
+
+def load_captions(path: Path, count: int) -> tuple[str, ...] | None:
+    """`count` captions; None where there is no such file. ValueError where it holds something else."""
+    if not path.is_file():
+        return None
+    captions = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(captions, list) or len(captions) != count or not all(isinstance(c, str) for c in captions):
+        raise ValueError(f"{path} does not hold {count:,} captions")
+    return tuple(captions)

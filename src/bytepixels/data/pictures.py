@@ -41,6 +41,7 @@ class Pictures:
     labels: np.ndarray | None = None  # int64 [N], positions in `classes`
     classes: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    captions: list[str] | None = None  # of each, "" for none; None where no picture has one
 
     def items(self) -> Iterator[Item]:
         """Every picture once, in the order in which the source is read fastest."""

@@ -1,4 +1,4 @@
-"""What one WebDataset shard holds: its samples' pictures and classes."""
+"""What one WebDataset shard holds: its samples' pictures, classes and captions."""
 
 import json
 import tarfile
@@ -9,11 +9,12 @@ from typing import Any, NamedTuple
 
 from ..errors import InputError
 from .arrange import clean_name, is_hidden, is_picture, printable
+from .captions import MAX_CAPTION, tidy
 from .tars import is_tar, read_tar
 
 CLASS_FIELDS = ("class", "cls", "label", "class_name", "class_id")  # of a .json; the first that is there counts
 PICTURE_NAMES = ("image", "img", "rgb")  # of several pictures of a sample, after one without a name of its own
-MAX_FACTS = 1 << 20  # bytes of a .cls or .json
+MAX_FACTS = 1 << 20  # bytes of a .cls, .json or .txt
 MAX_CLASS = 255  # characters
 _GLANCE = 100  # members
 
@@ -24,6 +25,7 @@ class Shard(NamedTuple):
     names: list[str]
     members: list[int]  # their numbers in the archive
     classes: list[str | None]
+    captions: list[str]  # "" for none
     others: dict[str, int]  # files that were not used, counted by suffix
 
 
@@ -52,6 +54,7 @@ def read_shard(path: Path) -> Shard:
     """List a shard. Raises InputError where it is damaged, or holds the same picture of a sample twice."""
     samples: dict[str, dict[str, tuple[int, str]]] = {}
     classes: dict[str, str] = {}
+    captions: dict[str, str] = {}
     others = Counter[str]()
     for number, member, content in read_tar(path, _holds_facts):
         name = clean_name(member.name)
@@ -62,6 +65,8 @@ def read_shard(path: Path) -> Shard:
             if extension in samples.setdefault(key, {}):
                 raise InputError(f"{path} holds {printable(name)} twice")
             samples[key][extension] = (number, name)
+        elif extension == "txt" and (caption := caption_of(content)):
+            captions[key] = caption
         elif (known := class_of(extension, content)) is None:
             others[f".{extension}" if extension else "no suffix"] += 1
         elif extension == "cls" or key not in classes:
@@ -69,14 +74,16 @@ def read_shard(path: Path) -> Shard:
     chosen = []
     for key, pictures in samples.items():
         number, name = pictures.pop(min(pictures, key=_rank))
-        chosen.append((number, name, classes.get(key)))
+        chosen.append((number, name, classes.get(key), captions.get(key, "")))
         others.update(f".{extension}" for extension in pictures)
-    numbers, names, known_classes = map(list, zip(*sorted(chosen), strict=True)) if chosen else ([], [], [])
-    return Shard(names, numbers, known_classes, dict(others))
+    others.update(".txt" for key in captions if key not in samples)
+    columns = zip(*sorted(chosen), strict=True) if chosen else ((), (), (), ())
+    numbers, names, known_classes, known_captions = map(list, columns)
+    return Shard(names, numbers, known_classes, known_captions, dict(others))
 
 
 def _holds_facts(number: int, member: tarfile.TarInfo) -> bool:
-    return member.size <= MAX_FACTS and split_name(clean_name(member.name))[1] in ("cls", "json")
+    return member.size <= MAX_FACTS and split_name(clean_name(member.name))[1] in ("cls", "json", "txt")
 
 
 def _rank(extension: str) -> int:
@@ -96,6 +103,12 @@ def class_of(extension: str, content: bytes) -> str | None:
     if not isinstance(value, (str, int)) or not 0 < len(name) <= MAX_CLASS:
         return None
     return str(int(name)) if name.isascii() and name.isdecimal() else name
+
+
+def caption_of(content: bytes) -> str:
+    """The caption in a .txt, on one line; "" where it is none."""
+    text = tidy(content.decode("utf-8-sig", errors="replace"))
+    return text if len(text) <= MAX_CAPTION else ""
 
 
 def _field(content: bytes) -> Any:

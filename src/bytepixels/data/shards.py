@@ -27,6 +27,7 @@ from .arrange import (
     printable,
     unwrapped,
 )
+from .captions import described
 from .folders import File, files_key
 from .locks import claim, make_folder, write_whole
 from .parallel import PAUSE
@@ -88,6 +89,7 @@ def _read(source: str, root: Path, files: list[File], notes: list[str], indexes:
     others = Counter[str]()
     names: list[str] = []
     classes: list[str | None] = []
+    captions: list[str] = []
     parts = []
     for file, shard in zip(files, shards, strict=True):
         others.update(shard.others)
@@ -96,12 +98,16 @@ def _read(source: str, root: Path, files: list[File], notes: list[str], indexes:
             parts.append(tar_part(root / file.name, position))
             names += [f"{file.name}/{name}" for name in shard.names]
             classes += shard.classes
+            captions += shard.captions
     if not names:
         raise InputError(f"{source} holds no picture{found_instead(others)}")
     inside = [name for shard in shards for name in shard.names]
     labels, known, class_notes = _labels(classes, inside)
     notes = [f"{counted(len(names), 'sample')} in {counted(len(files), 'shard')}.", *notes, *ignored(others)]
-    return Pictures(names, parts, labels, known, (*notes, *class_notes))
+    if not any(captions):
+        return Pictures(names, parts, labels, known, (*notes, *class_notes))
+    notes = [*notes, *class_notes, described(captions, "the .txt of the samples")]
+    return Pictures(names, parts, labels, known, tuple(notes), captions)
 
 
 def _labels(classes: list[str | None], names: list[str]) -> tuple[np.ndarray | None, tuple[str, ...], list[str]]:
@@ -131,7 +137,7 @@ def _indexed(root: Path, files: list[File], indexes: Path) -> list[Shard]:
 
 def _index(root: Path, file: File, indexes: Path) -> Shard | None:
     """What a shard holds, read now or before; None while another process is reading it."""
-    kept = indexes / f"{hashlib.sha256(f'1 {files_key(root, [file])}'.encode()).hexdigest()[:32]}.json"
+    kept = indexes / f"{hashlib.sha256(f'2 {files_key(root, [file])}'.encode()).hexdigest()[:32]}.json"
     if (shard := _load(kept)) is None and (lock := claim(kept.with_suffix(".lock"))) is not None:
         try:
             shard = _load(kept) or read_shard(root / file.name)

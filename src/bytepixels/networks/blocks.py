@@ -1,4 +1,4 @@
-"""The four pieces of U-Net and autoencoder: residual block, attention, and the two changes of resolution."""
+"""The pieces of U-Net and autoencoder: residual block, attention, also to a text, and the two changes of resolution."""
 
 import torch
 from torch import Tensor, nn
@@ -7,6 +7,7 @@ from torch.nn import functional as F
 from .dropout import Dropout
 
 NORM_EPS = 1e-6
+Tokens = tuple[Tensor, Tensor]  # [B, L, D] of a text, and bool [B, L]: which of them there are, one at least
 
 
 def zero_(layer: nn.Conv2d | nn.Linear) -> nn.Conv2d | nn.Linear:
@@ -31,15 +32,24 @@ def group_norm(groups: int, channels: int) -> nn.GroupNorm:
 
 
 class ResidualBlock(nn.Module):
-    """x + conv(dropout(silu(norm(conv(silu(norm(x))) + time)))), then attention where `heads` is given.
+    """x + conv(dropout(silu(norm(conv(silu(norm(x))) + time)))), then attention where `heads` is given, and attention
+    to a text's tokens where `text_dim` is.
 
-    forward(x, time, keys): x [B, C_in, H, W], time [B, D] (already through its SiLU) -> [B, C_out, H, W]; `keys` [B]
-    decide what is dropped (see `dropout.py`). With `time_dim` None the block has no time, as in an autoencoder.
+    forward(x, time, keys, tokens): x [B, C_in, H, W], time [B, D] (already through its SiLU) -> [B, C_out, H, W];
+    `keys` [B] decide what is dropped (see `dropout.py`). With `time_dim` None the block has no time, as in an
+    autoencoder.
     A 1 x 1 convolution carries x across when C_in != C_out. Source: Ho et al. 2020, appendix B.
     """
 
     def __init__(
-        self, c_in: int, c_out: int, time_dim: int | None, groups: int, dropout: float = 0.0, heads: int | None = None
+        self,
+        c_in: int,
+        c_out: int,
+        time_dim: int | None,
+        groups: int,
+        dropout: float = 0.0,
+        heads: int | None = None,
+        text_dim: int | None = None,
     ):
         super().__init__()
         self.norm1 = group_norm(groups, c_in)
@@ -50,13 +60,22 @@ class ResidualBlock(nn.Module):
         self.conv2 = zero_(nn.Conv2d(c_out, c_out, 3, padding=1))
         self.shortcut = nn.Conv2d(c_in, c_out, 1) if c_in != c_out else nn.Identity()
         self.attention = nn.Identity() if heads is None else Attention(c_out, groups, heads)
+        self.cross = None
+        if heads is not None and text_dim is not None:
+            self.cross_norm, self.cross = group_norm(groups, c_out), CrossAttention(c_out, text_dim, heads)
 
-    def forward(self, x: Tensor, time: Tensor | None = None, keys: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, time: Tensor | None = None, keys: Tensor | None = None, tokens: Tokens | None = None
+    ) -> Tensor:
         h = self.conv1(F.silu(self.norm1(x)))
         if self.time is not None:
             h = h + self.time(time)[:, :, None, None]  # [B, C] -> [B, C, 1, 1]
         h = self.conv2(self.dropout(F.silu(self.norm2(h)), keys))
-        return self.attention(self.shortcut(x) + h)
+        h = self.attention(self.shortcut(x) + h)
+        if self.cross is None or tokens is None:
+            return h
+        read = self.cross(self.cross_norm(h).flatten(2).transpose(1, 2), *tokens)  # [B, HW, C]
+        return h + read.transpose(1, 2).unflatten(2, h.shape[2:])
 
 
 class Attention(nn.Module):
@@ -79,6 +98,28 @@ class Attention(nn.Module):
         q, k, v = qkv.transpose(1, 3).unbind(2)  # each [B, heads, HW, C / heads]
         h = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)  # [B, HW, C]
         return x + self.project(h).transpose(1, 2).unflatten(2, x.shape[2:])  # -> [B, C, H, W]
+
+
+class CrossAttention(nn.Module):
+    """Every place looks at every token of a text: project(softmax(q k^T / sqrt(C / heads)) v), zero at first.
+
+    forward(h, tokens, mask): h [B, N, C], normed, tokens [B, L, D], mask bool [B, L] -> [B, N, C], to be added to h.
+    The rows of `kv` are [k | v], and inside each the heads lie one after another. Source: Rombach et al. 2022, eq. 3.
+    """
+
+    def __init__(self, channels: int, text_dim: int, heads: int = 1):
+        super().__init__()
+        self.heads = heads
+        self.q = nn.Linear(channels, channels)
+        self.kv = nn.Linear(text_dim, 2 * channels)
+        self.project = zero_(nn.Linear(channels, channels))
+
+    def forward(self, h: Tensor, tokens: Tensor, mask: Tensor) -> Tensor:
+        q = self.q(h).unflatten(2, (self.heads, -1)).transpose(1, 2)  # [B, heads, N, C / heads]
+        kv = self.kv(tokens).unflatten(2, (2, self.heads, -1))  # [B, L, 2, heads, C / heads]
+        k, v = kv.transpose(1, 3).unbind(2)  # each [B, heads, L, C / heads]
+        read = F.scaled_dot_product_attention(q, k, v, attn_mask=mask[:, None, None])
+        return self.project(read.transpose(1, 2).flatten(2))
 
 
 class Downsample(nn.Module):

@@ -28,13 +28,13 @@ class Network(nn.Module):
         self.time = nn.Sequential(nn.Linear(waves, size), nn.SiLU(), nn.Linear(size, size))
         self.label = None if num_classes is None else nn.Embedding(num_classes + 1, size)
 
-    def condition(self, t: Tensor, label: Tensor | None) -> Tensor:
-        """[B] and [B] -> [B, size], through the SiLU that every block would otherwise repeat."""
+    def condition(self, t: Tensor, label: Tensor | None, text: Tensor | None = None) -> Tensor:
+        """[B], [B] and [B, size] -> [B, size], through the SiLU that every block would otherwise repeat."""
         waves = self.embed(self.time_scale * t, self.waves)
         time = self.time(waves.to(next(self.time.parameters()).dtype))
         if self.label is not None:
             time = time + (self.label.weight[-1] if label is None else self.label(label))
-        return nn.functional.silu(time)
+        return nn.functional.silu(time if text is None else time + text)
 
     def check_size(self, height: int, width: int) -> None:
         """Raise InputError for pictures of a size that the network cannot take."""

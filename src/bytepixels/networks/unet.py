@@ -10,6 +10,7 @@ from bytepixels.errors import InputError, check_range
 from bytepixels.networks.blocks import Downsample, ResidualBlock, Upsample, group_count, group_norm, zero_
 from bytepixels.networks.contract import Network, check_dropout, check_sizes
 from bytepixels.networks.dropout import number_dropouts
+from bytepixels.networks.text import Text, TextReader
 
 
 class UNet(Network):
@@ -22,6 +23,7 @@ class UNet(Network):
     num_classes: K for a class-conditional network; labels are 0..K-1 and K (`null_label`) means "no label".
     time_scale: what t is multiplied with before it is embedded; 1000 for times of about one.
     out_channels: of the output, when it is not `channels` (a learned variance doubles it).
+    text_dim: D for a network conditioned on text: where it attends, it attends to the text's tokens too.
 
     The last layer starts at zero, so a fresh network returns zeros, and so do the residual and attention branches.
     Raises InputError when these do not fit together.
@@ -40,8 +42,9 @@ class UNet(Network):
         embedding: str = "article",
         out_channels: int | None = None,
         time_scale: float = 1.0,
+        text_dim: int | None = None,
     ):
-        check_sizes(blocks=blocks, heads=heads, out_channels=out_channels)
+        check_sizes(blocks=blocks, heads=heads, out_channels=out_channels, text_dim=text_dim)
         check_range("width", width, 4)
         check_dropout(dropout)
         _check_levels(width, multipliers, attention, heads)
@@ -49,9 +52,10 @@ class UNet(Network):
         super().__init__(channels, num_classes, embedding, time_scale, waves=width, size=time_dim)
         self.min_side = 2 ** (len(multipliers) - 1)
         self.groups = group_count(width)
+        self.text = None if text_dim is None else TextReader(text_dim, time_dim)
 
         def block(c_in: int, c_out: int, attends: bool) -> ResidualBlock:
-            return ResidualBlock(c_in, c_out, time_dim, self.groups, dropout, heads if attends else None)
+            return ResidualBlock(c_in, c_out, time_dim, self.groups, dropout, heads if attends else None, text_dim)
 
         self.first = nn.Conv2d(channels, width, 3, padding=1)
         self.down, self.up = nn.ModuleList(), nn.ModuleList()
@@ -75,30 +79,46 @@ class UNet(Network):
         self.last = zero_(nn.Conv2d(c, out_channels or channels, 3, padding=1))
         number_dropouts(self)
 
-    def forward(self, x: Tensor, t: Tensor, label: Tensor | None = None, dropout_keys: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        t: Tensor,
+        label: Tensor | None = None,
+        dropout_keys: Tensor | None = None,
+        text: Text | None = None,
+    ) -> Tensor:
         """The prediction for a noisy batch.
 
         x: [B, C, H, W], each side at least 2**(levels - 1), even or odd. t: [B], float or integer.
         label: [B] int64 in 0..K, or None for no label. dropout_keys: [B] integers that decide, picture by picture, what
-        is dropped while training; drawn when None. Returns [B, out_channels, H, W] of x's type.
-        Raises InputError for shapes that do not fit, labels on a network without classes, and labels out of
-        range when they are on the CPU (on an accelerator the check would stall it: check them before).
+        is dropped while training; drawn when None. text: vectors [B, L, D] and a mask [B, L], whose empty rows mean no
+        text, as None does for all. Returns [B, out_channels, H, W] of x's type.
+        Raises InputError for shapes that do not fit, labels on a network without classes, a text on one without, and
+        labels out of range when they are on the CPU (on an accelerator the check would stall it: check them before).
         """
         self.check_input(x, t, label)
-        time = self.condition(t, label)
+        self._check_text(text, len(x))
+        tokens, read = (None, None) if self.text is None else self.text(text, len(x))
+        time = self.condition(t, label, read)
         h = self.first(x)
         skips = [h]
         for layer in self.down:
-            h = layer(h) if isinstance(layer, Downsample) else layer(h, time, dropout_keys)
+            h = layer(h) if isinstance(layer, Downsample) else layer(h, time, dropout_keys, tokens)
             skips.append(h)
         for layer in self.middle:
-            h = layer(h, time, dropout_keys)
+            h = layer(h, time, dropout_keys, tokens)
         for layer in self.up:
             if isinstance(layer, Upsample):
                 h = layer(h, skips[-1].shape[2:])
             else:
-                h = layer(torch.cat([h, skips.pop()], dim=1), time, dropout_keys)
+                h = layer(torch.cat([h, skips.pop()], dim=1), time, dropout_keys, tokens)
         return self.last(F.silu(self.norm(h))).to(x.dtype)
+
+    def _check_text(self, text: Text | None, batch: int) -> None:
+        if self.text is not None:
+            self.text.check(text, batch)
+        elif text is not None:
+            raise InputError("text was given to a network without text: build it with text_dim")
 
     def check_size(self, height: int, width: int) -> None:
         """Raise InputError when a side is too small to be halved on every level."""

@@ -27,7 +27,7 @@ MOST_IMAGES = 10**12
 LEAST_MEASURED = 16  # samples, below which a distance says nothing
 MOST_STEPS = 10_000  # where a process has no timesteps to be the limit
 BACKBONES = {  # and the settings that only they have
-    "unet": ("multipliers", "blocks", "attention"),
+    "unet": ("multipliers", "blocks", "attention", "text"),
     "dit": ("patch", "depth", "positions", "registers"),
 }
 TIMES = {"ddpm": ("uniform", "importance"), "edm": ("log_normal",), "flow": ("uniform", "logit_normal")}
@@ -150,6 +150,11 @@ class NetworkConfig:
     """How the timestep's frequencies are ordered and spaced."""
     labels: bool = True
     """Learn the class labels, when the data has them."""
+    text: str | None = None
+    """Learn the captions, read by a text encoder: wordllama, which comes as a package, or the folder of a Hugging Face
+    text encoder (both need the text extra)."""
+    text_dim: Suppress[int | None] = None
+    """Numbers in a vector of that encoder."""
 
     def __post_init__(self) -> None:
         check_choice("--backbone", self.backbone, BACKBONES)
@@ -213,7 +218,7 @@ class TrainConfig:
     ema_half_life: int = 887_000
     """Half-life of the weights' moving average; at most 5% of the images seen so far, so that it starts warm."""
     label_dropout: float = 0.1
-    """Share of the pictures trained without their label, for guidance."""
+    """Share of the pictures trained without their label, and of those without their caption, for guidance."""
     precision: Precision = "auto"
     """Arithmetic of the network. auto: bf16 where it is measured, at the start, to multiply 1.2 times as fast or more,
     else float32."""
@@ -291,7 +296,7 @@ class SampleConfig:
     reverse_variance: Literal["auto", "small", "large", "learned"] = "auto"
     """Of ddpm's steps. auto: learned where it was, else large on the full chain and small on fewer steps."""
     guidance: float = 1.0
-    """How strongly the label (or the model, against --weak) pulls; 1 is no guidance."""
+    """How strongly the label or the text (or the model, against --weak) pulls; 1 is no guidance."""
     guidance_interval: tuple[float, float] | None = None
     """Guide only where sigma / alpha lies between these two. Default: everywhere."""
     guidance_rescale: float = 0.0
@@ -341,7 +346,8 @@ class Config:
 
     def __post_init__(self) -> None:
         check_steps(self.sample, self.process)
-        if self.sample.guidance != 1 and not (self.network.labels and self.train.label_dropout > 0):
+        told = self.network.labels or self.network.text is not None
+        if self.sample.guidance != 1 and not (told and self.train.label_dropout > 0):
             raise InputError(f"--guidance {self.sample.guidance:g} needs class labels and a --label-dropout above 0")
 
     def to_dict(self) -> dict[str, Any]:
@@ -363,10 +369,12 @@ def check_steps(sample: SampleConfig, process: ProcessConfig) -> None:
 
 # What may change when a run goes on: its budget (which a decaying learning rate follows), its devices, how much of a
 # batch they hold at a time and what is compiled for them, what becomes of a loss that is not finite, and how it is
-# watched. Nothing else, so that its curve is that of one experiment.
+# watched; where the text encoder lies, which is known by its hash. Nothing else, so that its curve is that of one
+# experiment.
 WATCHING = {"checkpoint_minutes", "keep", "previews", "preview_pictures", "measure", "log_seconds", "tensorboard"}
 BUDGET = {"images", "epochs", "budget"}
-MUTABLE = BUDGET | {"device", "shard", "compile", "micro_batch", "on_nonfinite", "strict", "first_stage"} | WATCHING
+PLACES = {"first_stage", "text"}
+MUTABLE = BUDGET | PLACES | {"device", "shard", "compile", "micro_batch", "on_nonfinite", "strict"} | WATCHING
 
 
 def changed_settings(old: Config, new: Config) -> list[str]:

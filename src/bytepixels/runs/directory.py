@@ -54,6 +54,11 @@ class Run:
         return list(self.data["classes"]) if self.config.network.labels else []
 
     @property
+    def text(self) -> dict[str, Any] | None:
+        """The hash of its text encoder, and some captions that it was trained on; None where it reads none."""
+        return self.data.get("text")
+
+    @property
     def shape(self) -> tuple[int, int, int]:
         """Channels, height and width of its pictures, known once the run has begun."""
         size, channels = self.config.data.size, self.config.data.channels

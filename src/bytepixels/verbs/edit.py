@@ -23,6 +23,7 @@ from .editflags import EditFlags, Inpaint, Interpolate, Invert, Vary
 from .editplans import Plan, Studio, plan_inpaint, plan_interpolate, plan_invert, plan_vary
 from .firststage import codec_of
 from .sample import chosen_settings, find_checkpoint, find_label, load_network, write_manifest
+from .texts import prompt_name, text_of
 from .weights import open_model
 
 
@@ -54,18 +55,22 @@ def open_studio(flags: EditFlags) -> Studio:
     """The run's network and its settings with what was asked for instead; InputError for what does not go together."""
     run = open_model(flags.run)
     label = find_label(run, flags.label)
-    if label is None and flags.guidance not in (None, 1):
-        raise InputError(f"--guidance {flags.guidance:g} needs a --label to guide towards")
+    if label is None and flags.prompt is None and flags.guidance not in (None, 1):
+        told = "--label or --prompt" if run.text else "--label"
+        raise InputError(f"--guidance {flags.guidance:g} needs a {told} to guide towards")
     if label is None and run.classes and run.config.train.label_dropout == 0:
         raise InputError(
             f"{run.path} was trained with --label-dropout 0, so every edit needs a --label: none is unknown"
         )
+    if flags.prompt is None and run.text and run.config.train.label_dropout == 0:
+        raise InputError(f"{run.path} was trained with --label-dropout 0, so every edit needs a --prompt")
     settings = settings_for(run, flags)
     process, device = build_process(run.config), best_device(flags.device)
+    text = None if flags.prompt is None else text_of(run, [0], flags.prompt, device)
     checkpoint = find_checkpoint(run, flags.checkpoint)
     network = load_network(run, checkpoint, flags.weights, device)
     levels = process.levels(settings.steps, settings.spacing)
-    return Studio(run, checkpoint, network, settings, process, levels, codec_of(run, device), label, device)
+    return Studio(run, checkpoint, network, settings, process, levels, codec_of(run, device), label, device, text)
 
 
 def settings_for(run: Run, flags: EditFlags) -> SampleConfig:
@@ -73,7 +78,7 @@ def settings_for(run: Run, flags: EditFlags) -> SampleConfig:
     names = ("steps", "spacing", "guidance", "clip", "sampler", "eta")
     asked = {name: getattr(flags, name, None) for name in names}
     asked = {name: value for name, value in asked.items() if value is not None}
-    if flags.label is None:
+    if flags.label is None and flags.prompt is None:
         asked["guidance"] = 1.0
     if isinstance(flags, Inpaint):
         asked = {"sampler": "ddim" if asked.get("eta") else "ddpm"} | asked
@@ -154,7 +159,7 @@ def _folder_name(flags: EditFlags, studio: Studio, plan: Plan) -> str:
     parts += [f"{name}-{plan.facts[name]}" for name in ("jump", "repeats", "refine") if name in plan.facts]
     parts += [] if settings.clip else ["unclipped"]
     parts += [f"guidance-{settings.guidance:g}"] if settings.guidance != 1 else []
-    parts += [part for part in (flags.label, flags.checkpoint) if part]
+    parts += [part for part in (flags.label, prompt_name(flags.prompt), flags.checkpoint) if part]
     parts += [flags.weights] if flags.weights != "ema" else []
     inputs = b"".join(picture.numpy().tobytes() for picture in plan.shown[:2])
     parts += [hashlib.sha256(inputs).hexdigest()[:6]] if inputs else []
@@ -173,6 +178,7 @@ def _manifest(flags: EditFlags, studio: Studio, plan: Plan, count: int, fidelity
         "edit": _kind(flags),
         **plan.facts,
         "label": None if studio.label is None else studio.run.classes[studio.label],
+        **({"prompt": flags.prompt} if studio.run.text else {}),
         "settings": asdict(studio.settings),
         "pictures": [one | fidelity.get(one["file"], {}) for one in pictures],
         "made_by": provenance(),

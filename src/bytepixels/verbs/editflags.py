@@ -35,11 +35,13 @@ class EditFlags:
     spacing: str | None = None
     """trailing, leading, linspace, quadratic, log_snr or karras; auto takes the sampler's best."""
     guidance: float | None = None
-    """How strongly the label pulls; 1 is no guidance. Needs --label."""
+    """How strongly the label or the prompt pulls; 1 is no guidance. Needs one of them."""
     clip: bool | None = None
     """Keep each estimate within the range of pixels."""
     label: str | None = None
     """A class, by name or by number from 0. Default: none, the picture speaks for itself."""
+    prompt: str | None = None
+    """What the result shows, in words: of a run with --text. Default: nothing is said."""
     out: Path | None = None
     """Where the pictures go. Default: a folder below RUN/samples, named for what was asked."""
     weights: Literal["ema", "model"] = "ema"

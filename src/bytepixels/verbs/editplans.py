@@ -17,6 +17,7 @@ from ..denoise import Denoise
 from ..editing import inpainted, invert, resampling_path, slerp, start_from, wander
 from ..errors import InputError, check_range
 from ..levels import Level, Process
+from ..networks.text import Text
 from ..randomness import MAX_SEED, SeededNoise
 from ..runs.config import SampleConfig
 from ..runs.directory import Run
@@ -41,13 +42,17 @@ class Studio:
     codec: Codec
     label: int | None
     device: torch.device
+    text: Text | None = None  # of one picture
 
     def sampling(self, batch: int, counted: Counted) -> tuple[Denoise, Step]:
         """The denoiser and the sampler's step, for `batch` pictures."""
         label = None if self.label is None else torch.full((batch,), self.label, device=self.device)
-        denoise, step = build_sampling(
-            self.network, self.run.config, self.settings, self.process, label, bounds=self.codec.bounds
-        )
+        text = None
+        if self.text is not None:
+            vectors, mask = self.text
+            text = vectors.expand(batch, -1, -1), mask.expand(batch, -1)
+        given = self.network, self.run.config, self.settings, self.process
+        denoise, step = build_sampling(*given, label, bounds=self.codec.bounds, text=text)
         return counted(denoise), step
 
     def pure_noise(self, noise: SeededNoise) -> Tensor:

@@ -23,6 +23,7 @@ from ..train.distributed import World, join, own_device
 from ..training import evaluating, pure_noise
 from ..words import many
 from .firststage import codec_of
+from .texts import Text, prompt_name, prompts_of, text_of
 from .weights import find_checkpoint, load_weights, open_model
 
 Watch = Callable[[int, Tensor], None]  # (step, x_t): every state on the way
@@ -41,6 +42,7 @@ class SampleRequest:
     n: int = 16
     seed: int = 0
     label: str | None = None
+    prompt: str | None = None
     out: Path | None = None
     batch: int = 64
     gif: bool = False
@@ -66,6 +68,7 @@ def sample_run(path: Path, overrides: Mapping[str, Any], request: SampleRequest)
     run = open_model(path)
     settings = chosen_settings(run, overrides, weak=request.weak is not None)
     label, device = find_label(run, request.label), best_device(own_device(request.device))
+    text_of(run, [], request.prompt, device)  # refuses it before anything is written
     checkpoint = find_checkpoint(run, request.checkpoint)
     network = load_network(run, checkpoint, request.weights, device)
     weak = None if request.weak is None else load_weak(run, request.weak, device)
@@ -74,9 +77,8 @@ def sample_run(path: Path, overrides: Mapping[str, Any], request: SampleRequest)
     steps = many(settings.steps, "step")
     print(f"{steps} of {settings.sampler}, {settings.spacing}: {checkpoint.name}, {request.weights}")
     seeds = range(request.seed, request.seed + request.n)
-    first: list[Tensor] = []  # what the grid shows
+    first, done = list[Tensor](), 0  # what the grid shows, of how many
     frames: list[Tensor] = []
-    done = 0
     try:
         with join(device) as world, Progress("sample", request.n * settings.steps, "steps") as progress:
             for start in range(0, request.n, request.batch * world.size):
@@ -86,7 +88,8 @@ def sample_run(path: Path, overrides: Mapping[str, Any], request: SampleRequest)
                 )
 
                 def draw(own: range, watch: Watch = watch) -> Tensor:
-                    return draw_pictures(network, run, settings, own, device, label, watch, weak)
+                    text = text_of(run, own, request.prompt, device)
+                    return draw_pictures(network, run, settings, own, device, label, watch, weak, text)
 
                 images = draw_together(world, part, run.shape, draw)
                 if world.rank == 0:
@@ -95,7 +98,7 @@ def sample_run(path: Path, overrides: Mapping[str, Any], request: SampleRequest)
                     done += len(part)
     finally:
         if done:
-            in_turn = label is None and 1 < len(run.classes) <= min(len(first), GRID_CLASSES)
+            in_turn = label is None and run.text is None and 1 < len(run.classes) <= min(len(first), GRID_CLASSES)
             save_png(grid(torch.stack(first), len(run.classes) if in_turn else None), out / "grid.png")
             if frames:
                 save_gif(frames, out / "denoising.gif")
@@ -130,7 +133,7 @@ def _folder_name(settings: SampleConfig, request: SampleRequest) -> str:
     parts += ["in-{:g}-{:g}".format(*settings.guidance_interval)] if settings.guidance_interval else []
     parts += [f"weak-{weak_name(request.weak)}"] if request.weak else []
     parts += [] if settings.clip else ["unclipped"]
-    parts += [part for part in (request.label, request.checkpoint) if part]
+    parts += [part for part in (request.label, prompt_name(request.prompt), request.checkpoint) if part]
     parts += [request.weights] if request.weights != "ema" else []
     return "-".join([*parts, "seed", str(request.seed)]).replace("/", "-")
 
@@ -167,15 +170,17 @@ def _manifest(
     run: Run, checkpoint: Path, settings: SampleConfig, request: SampleRequest, seeds: Sequence[int], label: int | None
 ) -> dict[str, Any]:
     """How each picture was made."""
-    labels = labels_of(run, seeds, label)
-    pictures = [{"file": f"seed-{seed}.png", "seed": seed} for seed in seeds]
+    labels, prompts = labels_of(run, seeds, label), prompts_of(run, seeds, request.prompt)
+    told = [{"label": run.classes[one]} for one in labels] if labels else [{} for _ in seeds]
+    told = [one | {"prompt": prompts[k]} for k, one in enumerate(told)] if prompts else told
+    pictures = [{"file": f"seed-{seed}.png", "seed": seed} | one for seed, one in zip(seeds, told, strict=True)]
     return {
         "run": str(run.path),
         "checkpoint": checkpoint.name,
         "weights": request.weights,
         "weak": None if request.weak is None else str(request.weak),
         "settings": asdict(settings),
-        "pictures": [p | ({"label": run.classes[labels[k]]} if labels else {}) for k, p in enumerate(pictures)],
+        "pictures": pictures,
         "made_by": provenance(),
     }
 
@@ -193,8 +198,9 @@ def chosen_settings(run: Run, overrides: Mapping[str, Any], weak: bool = False) 
     if settings.guidance == 1 and any(asked.values()):
         flag = next(flag for flag, value in asked.items() if value)
         raise InputError(f"{flag} needs a --guidance other than 1, which is no guidance")
-    if settings.guidance != 1 and not weak and not (run.classes and run.config.train.label_dropout > 0):
-        has = "was trained with --label-dropout 0" if run.classes else "has none"
+    told = run.classes or run.text is not None
+    if settings.guidance != 1 and not weak and not (told and run.config.train.label_dropout > 0):
+        has = "was trained with --label-dropout 0" if told else "has none"
         raise InputError(f"--guidance {settings.guidance:g} needs class labels, and this run {has}")
     return resolved_sampling(settings, run.config, build_process(run.config))
 
@@ -208,21 +214,25 @@ def draw_pictures(
     label: int | Sequence[int] | None = None,
     watch: Watch = lambda step, x: None,
     weak: tuple[Run, nn.Module] | None = None,
+    text: Text | None = None,
 ) -> Tensor:
-    """uint8 [B, C, H, W], picture k a function of seeds[k] and its label. watch(step, x_t) sees every state on the way.
+    """uint8 [B, C, H, W], picture k a function of seeds[k], its label and its text.
 
-    label: of all of them, or of each; None takes the classes in turn.
+    watch(step, x_t) sees every state on the way.
+    label: of all of them, or of each; None takes the classes in turn, or none where the run reads text.
+    text: of each, as text_of has it; None takes the captions that the run remembers in turn.
     """
     process, codec = build_process(run.config), codec_of(run, device)
     settings = resolved_sampling(settings, run.config, process)
     levels = process.levels(settings.steps, settings.spacing)
     labels = labels_of(run, seeds, label) if label is None or isinstance(label, int) else list(label)
     given = None if labels is None else torch.tensor(labels, device=device)
-    away = None
+    text, away = text_of(run, seeds, None, device) if text is None else text, None
     if weak is not None:
         weak_run, weak_network = weak
-        away = build_denoiser(weak_network, weak_run.config, process, given if weak_run.classes else None)
-    denoise, step = build_sampling(network, run.config, settings, process, given, away, codec.bounds)
+        known = given if weak_run.classes else None, text if weak_run.text else None
+        away = build_denoiser(weak_network, weak_run.config, process, *known)
+    denoise, step = build_sampling(network, run.config, settings, process, given, away, codec.bounds, text)
     noise = SeededNoise(seeds)
     x = pure_noise(torch.empty(len(seeds), *run.x0_shape, device=device), levels[0], noise, process.sigma_data)
     with evaluating(network):
@@ -251,6 +261,8 @@ def load_weak(run: Run, path: Path, device: torch.device) -> tuple[Run, nn.Modul
             raise InputError(f"--weak {path} has {name.replace('_', '-')} {other[name]}, {run.path} has {value}")
     if weak.classes not in ([], run.classes):
         raise InputError(f"--weak {path} knows other classes than {run.path}")
+    if weak.text and (run.text is None or weak.text["hash"] != run.text["hash"]):
+        raise InputError(f"--weak {path} reads another text encoder than {run.path}")
     checkpoint = find_checkpoint(weak, path.name if is_checkpoint else None, "the checkpoint of --weak")
     return weak, load_network(weak, checkpoint, "ema", device)
 
@@ -267,7 +279,10 @@ def find_label(run: Run, label: str | None) -> int | None:
 
 
 def labels_of(run: Run, seeds: Sequence[int], label: int | None) -> list[int] | None:
-    """The class of each picture: `label`, or the classes in turn (seed modulo their number); None without classes."""
-    if not run.classes:
+    """The class of each picture: `label`, or the classes in turn (seed modulo their number).
+
+    None without classes, and without a label where the run reads text, which may say otherwise.
+    """
+    if not run.classes or (label is None and run.text is not None):
         return None
     return [seed % len(run.classes) if label is None else label for seed in seeds]

@@ -21,6 +21,7 @@ from ..words import many
 from .autoencoding import Autoencoding
 from .firststage import Encoded
 from .sample import draw_pictures, draw_together
+from .texts import text_rows
 from .watching import kernel_record
 
 AT_A_TIME = 64  # pictures that one process draws
@@ -81,7 +82,8 @@ class Diffusion:
             batches = LatentBatches(latents.latents, *order)
         process, self.memory = build_process(config), build_times(config, device)
         self.indices: Callable[[int], np.ndarray] = batches.indices
-        self.draw: DrawBatch = build_draw(config, process, batches, len(run.classes), self.memory)
+        texts = text_rows(run, packed, device)
+        self.draw: DrawBatch = build_draw(config, process, batches, len(run.classes), self.memory, texts)
         self.loss = build_loss(config, process, codec, device, self.memory)
         self.trial = build_loss(config, process, codec, device)
 

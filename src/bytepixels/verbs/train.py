@@ -26,6 +26,7 @@ from .nonfinite import TrainingError
 from .precision import choose_precision
 from .profiling import check_profile, profile_steps
 from .tasks import task_of
+from .texts import check_same_text, with_text
 from .trainer import Trainer
 
 DIGITS = tuple("0123456789")  # mirrored, these would be other symbols
@@ -42,7 +43,7 @@ def train(source: str, config: Config, path: Path, profile: int = 0) -> int:
     device = best_device(own_device(config.train.device))
     with join(device, config.train.shard) as world, RunLock(path) as lock:
         world.decide(lambda: take(lock) if is_run(path) else None)
-        packed = pack_with_progress(source, as_asked(config.data, path))
+        packed = pack_with_progress(source, as_asked(config.data, path), captions=config.network.text is not None)
         if len(packed) < FEW:
             print(f"note: {len(packed)} pictures are few; the model may learn to copy them")
         latents = encoded(config, path, packed, flips(config, packed), device)
@@ -119,7 +120,7 @@ def as_asked(data: DataConfig, path: Path) -> DataConfig:
     return data
 
 
-def pack_with_progress(source: str, data: DataConfig) -> Packed:
+def pack_with_progress(source: str, data: DataConfig, captions: bool = False) -> Packed:
     """The source as packed pictures, with a live line while it works, and what there is to say about them."""
     with Progress("pack", 0, "pictures") as progress:
 
@@ -139,6 +140,7 @@ def pack_with_progress(source: str, data: DataConfig) -> Packed:
                 background=data.background,
                 strict=data.strict,
                 split=data.split,
+                captions=captions,
                 progress=show,
             )
         except KeyboardInterrupt:
@@ -153,17 +155,20 @@ def prepare_run(
     packed: Packed, source: str, config: Config, path: Path, device: torch.device, latents: Encoded | None = None
 ) -> Run:
     """A new run, not yet written, or the one that is there once its pictures and settings are seen to be the same."""
-    asked, config = config.data, on_this_machine(resolved(config, packed), packed, path, device, latents)
-    if config.sample.guidance != 1 and not packed.classes:
+    asked, config = config.data, resolved(config, packed)
+    config, text = with_text(config, packed, source)
+    config = on_this_machine(config, packed, path, device, latents)
+    if config.sample.guidance != 1 and not (packed.classes or text):
         raise InputError(f"--guidance {config.sample.guidance:g} needs class labels, and {source} has none")
     data = {"source": source, "count": len(packed), "classes": list(packed.classes), "sha256": packed.meta["sha256"]}
-    data["asked"] = asdict(asked)
+    data |= {"asked": asdict(asked)} | text
     if latents is not None:
         data["first_stage"] = latents.record()
     if is_run(path):
         old = open_run(path)
         if old.data["sha256"] != data["sha256"]:
             raise InputError(f"{path} is of other pictures ({old.data['source']}) than {source}; choose another --run")
+        check_same_text(old, text.get("text"))
         changed = changed_settings(old.config, config)
         if changed and list_checkpoints(old.checkpoints):  # without any, there is nothing yet to contradict
             raise InputError(f"{path} was begun with other settings ({', '.join(changed)}); choose another --run")

@@ -1,0 +1,117 @@
+"""The captions of a data set, encoded once and kept: what a training conditioned on text reads."""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import uuid4
+
+import numpy as np
+import torch
+from filelock import FileLock
+from torch import Tensor
+
+from ..data.batches import RESIDENT, free_memory
+from ..data.locks import make_folder
+from ..data.packed import default_cache, load_array
+from .encoders import TextEncoder
+
+FORMAT = 1
+AT_A_TIME = 256  # captions
+Progress = Callable[[int, int], None]  # (captions done, captions in all)
+
+
+@dataclass(frozen=True)
+class EncodedCaptions:
+    """The tokens of N captions, those of equal captions kept once; `len()` is N."""
+
+    tokens: np.ndarray  # float32 [T, D], a read-only memory map
+    spans: np.ndarray  # int64 [N, 2]: where the tokens of a caption begin, and how many they are; 0 for no caption
+
+    def __len__(self) -> int:
+        return len(self.spans)
+
+
+def store_captions(
+    captions: Sequence[str], encoder: TextEncoder, cache: str | Path | None = None, progress: Progress | None = None
+) -> EncodedCaptions:
+    """Encode every caption, once: the next call with the same opens what the first one wrote. Of processes that do the
+    same at once, one does it and the others wait. "" has no tokens; one caption at least is another.
+
+    cache: a folder; None is $BYTEPIXELS_CACHE or the platform's cache folder.
+    """
+    root = default_cache() if cache is None else Path(cache).expanduser()
+    made_of = json.dumps([FORMAT, encoder.hash, *captions]).encode()
+    path = root / "texts" / hashlib.sha256(made_of).hexdigest()[:32]
+    make_folder(path.parent)
+    with FileLock(path.with_suffix(".lock")):
+        found = _opened(path, len(captions), encoder.dim)
+        if found is None:
+            _encode(captions, encoder, path, progress or (lambda done, total: None))
+            found = _opened(path, len(captions), encoder.dim)
+    if found is None:
+        raise OSError(f"{path} was damaged while it was written; run the same command again")
+    return found
+
+
+def _opened(path: Path, count: int, dim: int) -> EncodedCaptions | None:
+    """What lies there, undamaged as far as sizes and types tell."""
+    try:
+        spans = load_array(path / "spans.npy", np.int64, (count, 2))
+        total = int(spans.sum(axis=1).max())
+        if (path / "tokens").stat().st_size != 4 * total * dim:
+            return None
+        return EncodedCaptions(np.memmap(path / "tokens", np.float32, "r", shape=(total, dim)), spans)
+    except (OSError, ValueError, EOFError):
+        return None
+
+
+def _encode(captions: Sequence[str], encoder: TextEncoder, path: Path, progress: Progress) -> None:
+    """Write the arrays, which are there completely or not at all."""
+    draft = path.with_name(f"{path.name}-{uuid4().hex}.part")
+    draft.mkdir()
+    different = [caption for caption in dict.fromkeys(captions) if caption]
+    where, total = {"": (0, 0)}, 0
+    try:
+        with (draft / "tokens").open("wb") as file:
+            for start in range(0, len(different), AT_A_TIME):
+                part = different[start : start + AT_A_TIME]
+                for caption, vectors, mask in zip(part, *encoder(part), strict=True):
+                    own = vectors[mask].numpy()
+                    file.write(np.ascontiguousarray(own).tobytes())
+                    where[caption] = total, len(own)
+                    total += len(own)
+                progress(start + len(part), len(different))
+        np.save(draft / "spans.npy", np.array([where[caption] for caption in captions], np.int64))
+        shutil.rmtree(path, ignore_errors=True)
+        os.rename(draft, path)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+class TextRows:
+    """(vectors float32 [R, L, D], mask bool [R, L]) of any pictures' captions, on the device; L is the longest of all.
+
+    The tokens are copied once to the device when they fit there, else read from the disk.
+    """
+
+    def __init__(self, encoded: EncodedCaptions, device: torch.device | str = "cpu"):
+        self.encoded, self.device = encoded, torch.device(device)
+        self.length = max(1, int(encoded.spans[:, 1].max()))
+        fits = encoded.tokens.nbytes <= RESIDENT * free_memory(self.device)
+        self.resident = torch.from_numpy(np.array(encoded.tokens)).to(self.device) if fits else None
+
+    def __call__(self, index: np.ndarray) -> tuple[Tensor, Tensor]:
+        """Of the pictures at these positions, [R]."""
+        starts, counts = self.encoded.spans[index].T[..., None]  # each [R, 1]
+        mask = np.arange(self.length) < counts
+        places = np.where(mask, starts + np.arange(self.length), 0)
+        known = torch.from_numpy(mask).to(self.device)
+        if self.resident is None:
+            vectors = torch.from_numpy(self.encoded.tokens[places]).to(self.device)
+        else:
+            vectors = self.resident[torch.from_numpy(places).to(self.device)]
+        return vectors.masked_fill_(~known[..., None], 0.0), known

@@ -1,0 +1,237 @@
+"""Captions beside pictures: which are found, for which picture, and what is said of those that are broken."""
+
+import hashlib
+import json
+
+import numpy as np
+import pytest
+
+from bytepixels.data import pack
+from bytepixels.data.captions import MAX_CAPTION
+
+from .fixtures import TAR_MODES, as_tar, as_zip, write_all
+from .test_shards import PIXELS, shard
+
+NAMES = ["1.png", "2.png", "10.png"]
+
+
+@pytest.fixture
+def packed(tmp_path):
+    return lambda source, **options: pack(source, cache=tmp_path / "cache", **options)
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """Three pictures, and a way to write metadata beside them."""
+    write_all(tmp_path / "in", NAMES)
+
+    def write(content, name="metadata.csv"):
+        (tmp_path / "in" / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+        return tmp_path / "in"
+
+    return write
+
+
+def test_a_table_in_any_order_of_rows_and_columns(pictures, packed):
+    source = pictures('id,text,file_name\r\n7,"ten, of ""them""",10.png\r\n8, one  \t one ,1.png\r\n\r\n')
+    result = packed(source)
+    assert result.captions == ("one one", "", 'ten, of "them"')
+    assert "2 captions from metadata.csv; 1 picture has none." in result.notes
+    assert not any("Ignored" in note for note in result.notes)
+    assert packed(source).captions == result.captions  # as it was kept
+
+
+def test_json_lines(pictures, packed):
+    rows = [{"file_name": "1.png", "text": "eins"}, {"text": "zehn ✨", "file_name": "10.png"}]
+    source = pictures("\n".join(map(json.dumps, rows)) + "\n\n", "metadata.jsonl")
+    assert packed(source).captions == ("eins", "", "zehn ✨")
+    assert "2 captions from metadata.jsonl; 1 picture has none." in packed(source).notes
+
+
+def test_all_captions_in_one_line(pictures, packed):
+    source = pictures("file_name,text\n1.png,a\n2.png,b\n10.png,c\n")
+    assert "3 captions from metadata.csv." in packed(source).notes
+
+
+@pytest.mark.parametrize("prefix", ["", "emoji/"])
+@pytest.mark.parametrize("suffix", [".zip", *TAR_MODES])
+def test_archives_equal_the_folder(tmp_path, packed, suffix, prefix):
+    write_all(tmp_path / "in", ["cat/a.png", "dog/b.png"])
+    (tmp_path / "in/metadata.csv").write_text("file_name,text\ndog/b.png,a dog\n./cat\\a.png,a cat\n")
+    archive = tmp_path / f"x{suffix}"
+    (as_zip if suffix == ".zip" else as_tar)(tmp_path / "in", archive, prefix)
+    for source in (tmp_path / "in", archive):
+        result = packed(source)
+        assert result.captions == ("a cat", "a dog")
+        assert result.classes == ("cat", "dog")
+
+
+def test_metadata_belong_to_their_own_folder_and_splits_to_themselves(tmp_path, packed):
+    write_all(tmp_path / "in", ["train/a.png", "train/b.png", "test/a.png"])
+    (tmp_path / "in/train/metadata.csv").write_text("file_name,text\na.png,of train\nb.png,also\n")
+    (tmp_path / "in/test/metadata.jsonl").write_text('{"file_name": "a.png", "text": "of test"}')
+    assert packed(tmp_path / "in").captions == ("of train", "also")
+    assert packed(tmp_path / "in", split="test").captions == ("of test",)
+    assert packed(tmp_path / "in", split="all").captions == ("of test", "of train", "also")
+    assert not any("no picture" in note for note in packed(tmp_path / "in").notes)
+
+
+@pytest.mark.parametrize(
+    ("row", "note"),
+    [
+        (b"1.png", "line 3 of metadata.csv has no text"),
+        (b",something", "line 3 of metadata.csv has no file_name"),
+        (b"1.png,caf\xe9", "line 3 of metadata.csv is not UTF-8"),
+        (b'1.png,"a"b', "line 3 of metadata.csv is no row of a table (',' expected after '\"')"),
+        (b"1.png," + b"x" * (MAX_CAPTION + 1), "line 3 of metadata.csv has a text of 10,001 characters"),
+        (b"1.png," + b"x" * 200_000, "line 3 of metadata.csv is no row of a table (field larger than field limit"),
+    ],
+)
+def test_a_broken_row_is_named_and_the_others_count(pictures, packed, row, note):
+    result = packed(pictures(b"file_name,text\n2.png,two\n" + row + b"\n10.png,ten\n"))
+    assert result.captions == ("", "two", "ten")
+    assert any(said.startswith(f"Left out 1 broken row: {note}") for said in result.notes), result.notes
+
+
+def test_broken_rows_are_named_once(pictures, packed):
+    result = packed(pictures("file_name,text\n2.png,two\n" + "1.png\n" * 40))
+    said = "Left out 40 broken rows: line 3 of metadata.csv has no text, and 39 more."
+    assert [note for note in result.notes if "broken" in note] == [said]
+
+
+@pytest.mark.parametrize(
+    ("line", "note"),
+    [
+        ("[1]", "is no JSON object"),
+        ("{", "is no JSON object"),
+        ("[" * 100_000, "is no JSON object"),
+        ('{"file_name": "1.png", "text": 3}', "has a text that is no string"),
+        ('{"file_name": "1.png", "text": null}', "has no text"),
+        ('{"file_name": 1, "text": "a"}', "has no file_name"),
+        ('{"file_name": "1.png", "text": "\\ud800"}', "is not UTF-8"),
+    ],
+)
+def test_a_broken_line(pictures, packed, line, note):
+    result = packed(pictures('{"file_name": "2.png", "text": "two"}\n' + line, "metadata.jsonl"))
+    assert result.captions == ("", "two", "")
+    assert f"Left out 1 broken row: line 2 of metadata.jsonl {note}." in result.notes
+
+
+def test_an_unclosed_quote_takes_the_rest_with_it(pictures, packed):
+    result = packed(pictures('file_name,text\n1.png,one\n2.png,"two\n10.png,ten\n'))
+    assert result.captions == ("one", "", "")
+    assert (
+        "Left out 1 broken row: line 4 of metadata.csv is no row of a table (unexpected end of data)." in result.notes
+    )
+
+
+def test_second_captions_and_captions_of_no_picture(pictures, packed):
+    result = packed(pictures("file_name,text\n1.png,first\n1.png,second\n../x.png,lost\nmetadata.csv,itself\n"))
+    assert result.captions == ("first", "", "")
+    assert "1 second caption left out (the first is for 1.png)." in result.notes
+    assert "2 captions of no picture (the first is for x.png)." in result.notes
+
+
+def test_an_empty_text_is_no_caption(pictures, packed):
+    result = packed(pictures("file_name,text\n1.png,\n2.png,  \n10.png,ten\n"))
+    assert result.captions == ("", "", "ten")
+    assert not any("broken" in note for note in result.notes)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_what_spreadsheets_save(pictures, packed, encoding):
+    assert packed(pictures("file_name,text\n1.png,früh\n".encode(encoding))).captions == ("früh", "", "")
+
+
+def test_accents_of_file_names_may_be_written_either_way(tmp_path, packed):
+    write_all(tmp_path / "in", ["cafe\u0301.png"])
+    (tmp_path / "in/metadata.csv").write_text("file_name,text\ncaf\u00e9.png,coffee\n")
+    assert packed(tmp_path / "in").captions == ("coffee",)
+
+
+@pytest.mark.parametrize("content", ["", "file_name;text\n1.png;one\n", "file_name,label\n1.png,3\n", '"'])
+def test_a_table_of_something_else(pictures, packed, content):
+    result = packed(pictures(content))
+    assert result.captions is None
+    assert "metadata.csv has no columns file_name and text: no captions are read from it." in result.notes
+
+
+def test_lines_of_something_else(pictures, packed):
+    result = packed(pictures('{"file_name": "1.png", "label": 3}\n', "metadata.jsonl"))
+    assert result.captions is None
+    assert "metadata.jsonl has no columns file_name and text: no captions are read from it." in result.notes
+
+
+def test_a_damaged_picture_takes_its_caption_along(pictures, packed):
+    source = pictures("file_name,text\n1.png,one\n2.png,two\n10.png,ten\n")
+    (source / "2.png").write_bytes(b"no picture")
+    assert packed(source).captions == ("one", "ten")
+
+
+def test_a_pack_without_captions_is_what_it_was_before_there_were_any(pictures, tmp_path, packed):
+    """And one with them holds the same pictures under the same hash, so that runs on it go on."""
+    (tmp_path / "in/notes.txt").write_text("the very same pictures")
+    without = packed(tmp_path / "in")
+    assert without.captions is None
+    assert {file.name for file in without.path.iterdir()} == {"images.npy", "meta.json"}
+    with_ = packed(pictures("file_name,text\n1.png,one\n"))
+    assert with_.path != without.path
+    assert {file.name for file in with_.path.iterdir()} == {"images.npy", "meta.json", "captions.json"}
+    assert with_.meta["sha256"] == without.meta["sha256"]
+    assert with_.meta.keys() == without.meta.keys()
+
+
+def test_a_pack_of_an_earlier_version_gets_its_captions_when_they_are_wanted(pictures, packed):
+    source = pictures("file_name,text\n1.png,one\n2.png,two\n10.png,ten\n")
+    (source / "2.png").write_bytes(b"no picture")
+    before = packed(source)
+    (before.path / "captions.json").unlink()  # as that version left it
+    assert packed(source).captions is None
+    after = packed(source, captions=True)
+    assert after.captions == packed(source).captions == ("one", "ten")
+    assert np.array_equal(after.images, before.images)
+
+
+@pytest.mark.parametrize("content", ["", '["a", "b"]', '["a", "b", 3]', '{"a": 1}'])
+def test_damaged_captions_are_made_again(pictures, packed, content):
+    source = pictures("file_name,text\n1.png,one\n")
+    before = packed(source)
+    (before.path / "captions.json").write_text(content)
+    assert packed(source).captions == ("one", "", "")
+
+
+def test_samples_of_shards_have_captions_in_txt(tmp_path, packed):
+    files = {
+        "a.png": PIXELS[1],
+        "a.txt": b"\xef\xbb\xbfan  a\n",
+        "b.png": PIXELS[2],
+        "b.txt": b"  ",
+        "c.png": PIXELS[3],
+    }
+    shard(tmp_path / "in/one.tar", files)
+    more = {"d.png": PIXELS[4], "d.txt": b"x" * (MAX_CAPTION + 1), "e.png": PIXELS[5], "e.txt": b"e"}
+    shard(tmp_path / "in/two.tar", more)
+    result = packed(tmp_path / "in")
+    assert result.captions == ("an a", "", "", "", "e")
+    assert "2 captions from the .txt of the samples; 3 pictures have none." in result.notes
+    assert packed(tmp_path / "in", size=(3, 3)).captions == result.captions  # from the kept index
+
+
+def test_hidden_metadata_are_not_read(tmp_path, packed):
+    write_all(tmp_path / "in", NAMES)
+    (tmp_path / "in/._metadata.csv").write_text("file_name,text\n1.png,one\n")
+    (tmp_path / "in/__MACOSX").mkdir()
+    (tmp_path / "in/__MACOSX/metadata.csv").write_text("file_name,text\n1.png,one\n")
+    assert packed(tmp_path / "in").captions is None
+
+
+def test_a_folder_of_metadata_alone_holds_no_picture(tmp_path, packed):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/metadata.csv").write_text("file_name,text\n1.png,one\n")
+    with pytest.raises(ValueError, match=r"holds no picture that Pillow can open: it has 1 other file \(\.csv\)"):
+        packed(tmp_path / "in")
+
+
+def test_captions_do_not_change_the_hash_of_an_array(pictures, packed):
+    result = packed(pictures("file_name,text\n1.png,one\n"))
+    assert result.meta["sha256"] == {"images": hashlib.sha256((result.path / "images.npy").read_bytes()).hexdigest()}
