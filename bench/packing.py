@@ -116,4 +116,6 @@ def show_packing(row: dict[str, Any]) -> None:
             f"    of the decoder's rate {spread(least / wall, '.0%')}, by cpu {spread(least_cpu / cpu, '.0%')}; ",
             end="",
         )
+        both = (np.array(row["reading"]) + least) / wall
+        print(f"of reading, then decoding {spread(both, '.0%')}; ", end="")
         print(f"of the disk's writing {row['disk_write'] / np.median(wall):.1%}")
