@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bytepixels.data import SOURCES, pack
+from bytepixels.data import SOURCES, archives, pack, tars
 from bytepixels.errors import InputError
 
 from .fixtures import (
@@ -168,6 +168,19 @@ def test_one_picture_is_enough(tmp_path, packed):
 
 
 # archives
+
+
+@pytest.mark.parametrize("kept", [0, 400, 1 << 26])
+def test_a_compressed_tar_is_read_once_where_its_pictures_fit_in_memory_else_twice(tmp_path, packed, monkeypatch, kept):
+    """They take about 600 bytes here. What is packed is the same."""
+    pictures = write_all(tmp_path / "in", CLASSES)
+    path, times, read_tar = as_tar(tmp_path / "in", tmp_path / "x.tar.xz"), [], tars.read_tar
+    for module in (archives, tars):
+        monkeypatch.setattr(module, "read_tar", lambda *which: times.append(1) or read_tar(*which))
+    monkeypatch.setattr(archives, "KEPT_BYTES", kept)
+    result = packed(path, size=(6, 6), channels=3)
+    assert np.array_equal(result.images, stacked(pictures, CLASSES))
+    assert len(times) == (1 if kept > 1000 else 2)
 
 
 @pytest.mark.parametrize("suffix", [".zip", *TAR_MODES])

@@ -4,16 +4,19 @@ import io
 import zipfile
 from functools import partial
 from pathlib import Path
+from tarfile import TarInfo
 
 from PIL import Image
 
 from ..errors import InputError, check_choice
-from .arrange import arrange, clean_name, counted
+from .arrange import arrange, clean_name, counted, is_picture
 from .captions import METADATA, captions_of, is_metadata
 from .decode import open_picture
 from .official import CIFAR_BATCHES, TWO_SPLITS, read_cifar
 from .pictures import Item, Pictures, Source, check_file_size, file_key, parts_of
-from .tars import is_tar, read_tar, readable, tar_part
+from .tars import is_compressed, is_tar, open_content, read_tar, readable, tar_part
+
+KEPT_BYTES = 1 << 26  # pictures of a compressed tar that are kept in memory, for it is slow to read a second time
 
 
 def open_archive(path: Path, split: str) -> Source:
@@ -48,19 +51,35 @@ def _open_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Image.Ima
 
 
 def _read_tar(path: Path, split: str) -> Pictures:
-    """A compressed tar has no index and cannot seek: it is read from front to back, once for the names and once more
-    for the pictures, which come in the archive's order and know their own position."""
-    names, links, metadata = [], 0, dict[int, bytes]()
-    for number, member, content in read_tar(path, lambda number, member: is_metadata(clean_name(member.name))):
+    """A tar has no index, and a compressed one cannot seek: it is read from front to back, once for the names and once
+    more for the pictures, which come in its order and know their own position. KEPT_BYTES need no second time.
+    """
+    names, links, held, held_bytes, metadata = [], 0, dict[int, bytes](), 0, dict[int, bytes]()
+    most = KEPT_BYTES if is_compressed(path) else 0
+
+    def wanted(number: int, member: TarInfo) -> bool:
+        fits = is_picture(member.name) and held_bytes + member.size <= most
+        return fits or is_metadata(clean_name(member.name))
+
+    for number, member, content in read_tar(path, wanted):
         names.append(clean_name(member.name) if member.isfile() else "")
-        if content:
+        if is_metadata(names[-1]):
             metadata[number] = content
         links += member.issym() or member.islnk()
+        if is_picture(member.name):
+            held[number] = content
+            held_bytes += member.size
+        if held_bytes > most:
+            held.clear()
     if any(name.rsplit("/", 1)[-1] == CIFAR_BATCHES["test"][0] for name in names):
         return read_cifar(path, check_choice("split", split, TWO_SPLITS))
     found = arrange(names, split, str(path), METADATA)
     captions, caption_notes = captions_of(names, found.order, lambda index: metadata.get(index, b""))
-    part = tar_part(path, {member: index for index, member in enumerate(found.order)})
     ignored = [f"Ignored {counted(links, 'link')} in the archive."] if links else []
     notes = (*found.notes, *ignored, *caption_notes)
-    return Pictures([names[i] for i in found.order], [part], found.labels, found.classes, notes, captions)
+    if held:
+        kept = [held[number] for number in found.order]
+        parts = parts_of(len(kept), lambda index: Item(index, partial(open_content, kept[index])))
+    else:
+        parts = [tar_part(path, {member: index for index, member in enumerate(found.order)})]
+    return Pictures([names[i] for i in found.order], parts, found.labels, found.classes, notes, captions)

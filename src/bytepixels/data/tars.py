@@ -98,18 +98,28 @@ def tar_part(path: Path, position: dict[int, int]) -> Part:
         chosen = {number for number, place in position.items() if wanted(place)}
         for number, member, content in read_tar(path, lambda number, member: number in chosen):
             if number in chosen:
-                yield Item(position[number], partial(_open_content, content, member.size), len(content))
+                yield Item(position[number], partial(open_content, content, member.size), len(content))
 
     first = min(position.values())
     return Part(slice(first, first + len(position)), stream)
 
 
-def _open_content(content: bytes, size: int) -> Image.Image:
-    check_file_size(size)
+def open_content(content: bytes, size: int | None = None) -> Image.Image:
+    """A picture in memory, undecoded. size: of the file, where it was too large to be read."""
+    check_file_size(len(content) if size is None else size)
     return open_picture(io.BytesIO(content))
 
 
+def is_compressed(path: Path) -> bool:
+    """Whether a tar has to be unpacked to be read."""
+    return _opener(path) is not open
+
+
 def _open(path: Path) -> Any:
+    return _opener(path)(path, "rb")
+
+
+def _opener(path: Path) -> Callable[..., Any]:
     with path.open("rb") as file:
         start = file.read(6)
-    return next((opener for magic, opener in _COMPRESSED.items() if start.startswith(magic)), open)(path, "rb")
+    return next((opener for magic, opener in _COMPRESSED.items() if start.startswith(magic)), open)
