@@ -49,4 +49,4 @@ def test_with_more_threads_the_products_are_larger(monkeypatch):
             assert torch.get_num_threads() == count
     finally:
         torch.set_num_threads(threads)
-    assert sizes == {1: 384, 8: 768}
+    assert sizes == {1: 256, 8: 512}

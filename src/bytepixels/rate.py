@@ -24,9 +24,9 @@ def matmul_rate(
 def bf16_gain(device: torch.device, clock: Callable[[], float] = time.perf_counter) -> float:
     """How many times as fast as in float32 matrices are multiplied in bf16: the median of interleaved pairs.
 
-    On a CPU by this process' threads, so many as training has, and in a tenth of a second.
+    On a CPU by this process' threads, so many as training has, in a tenth of a second.
     """
-    size = 64 * round(6 * torch.get_num_threads() ** (1 / 3)) if device.type == "cpu" else 4096  # a millisecond or so
+    size = 64 * round(4 * torch.get_num_threads() ** (1 / 3)) if device.type == "cpu" else 4096  # about a ms or two
     single = torch.randn(size, size, device=device)
     half = single.bfloat16()
     for one in (single, half):  # the first is slower
