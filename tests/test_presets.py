@@ -245,7 +245,7 @@ OTHER = {
         objective="hybrid",
         variance="learned",
     ),
-    "network": NetworkConfig(64, (1, 2), 3, (0,), 2, 0.2, "ddpm", labels=False),
+    "network": NetworkConfig(64, (1, 2), 3, (0,), 2, 0.2, "ddpm", labels=False, text="wordllama", text_dim=256),
     "train": TrainConfig(
         9,
         2.0,
