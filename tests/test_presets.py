@@ -275,7 +275,16 @@ OTHER = {
         variance="learned",
     ),
     "network": NetworkConfig(
-        width=64, multipliers=(1, 2), blocks=3, attention=(0,), heads=2, dropout=0.2, embedding="ddpm", labels=False
+        width=64,
+        multipliers=(1, 2),
+        blocks=3,
+        attention=(0,),
+        heads=2,
+        dropout=0.2,
+        embedding="ddpm",
+        labels=False,
+        text="wordllama",
+        text_dim=256,
     ),
     "train": TrainConfig(
         9,

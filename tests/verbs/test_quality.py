@@ -44,9 +44,7 @@ def test_the_record_says_all_that_a_number_needs(run, source, capsys):
 
 def test_the_numbers_are_those_of_the_pictures_that_sample_draws(run, source, tmp_path, monkeypatch):
     """Drawn again by `sample`, one label at a time, and measured by hand."""
-    monkeypatch.setattr(
-        "bytepixels.verbs.quality.Painter._label_rows", lambda self, count, seed: self_rows(self, 7, count)
-    )
+    monkeypatch.setattr("bytepixels.verbs.quality.Painter._rows", lambda self, count, seed: self_rows(self, 7, count))
     line = measured(run, "-n", 20, "--batch", 8)
     assert cli("sample", run, "-n", 20, "--label", 7, "--out", tmp_path / "drawn") == 0
     images = torch.stack(
@@ -160,7 +158,7 @@ def test_features_that_cannot_be_learnt(tmp_path, capsys, arrays, flags, sentenc
 def test_every_sample_has_its_own_label_whatever_the_batch(run, monkeypatch):
     drawn = []
     draw = quality.draw_pictures
-    monkeypatch.setattr(quality, "draw_pictures", lambda *given: drawn.append(given[5]) or draw(*given))
+    monkeypatch.setattr(quality, "draw_pictures", lambda *given, **told: drawn.append(given[5]) or draw(*given, **told))
     one, other = (measured(run, "-n", 40, "--batch", batch) for batch in (7, 40))
     assert [label for part in drawn[:-1] for label in part] == drawn[-1]
     assert len(set(drawn[-1])) > 5

@@ -17,9 +17,10 @@ from bytepixels.text import TextRows, open_text_encoder, store_captions
 from bytepixels.verbs.sample import find_checkpoint, load_network
 from bytepixels.verbs.texts import text_of
 from tests.text.folders import save_encoder
+from tests.train.test_distributed import torchrun
 
 from .captioned import COLOURS, colour_pictures, mean_colour
-from .tiny import checkpoints, cli, picture, plain, read_json, same_bits, train, words
+from .tiny import TINY, checkpoints, cli, log_of, picture, plain, read_json, same_bits, tensors, train, words
 
 CPU = torch.device("cpu")
 LEARN = words("--warmup 0 --lr-decay none --lr 0.01 --width 16 --ema-half-life 300 --text wordllama --steps 5")
@@ -145,8 +146,6 @@ def test_smaller_parts_of_a_batch_train_the_same(source, tmp_path):
     assert train(tmp_path / "whole", *LEARN, steps=2, source=source) == 0
     assert train(tmp_path / "parts", *LEARN, "--micro-batch", 16, steps=2, source=source) == 0
     whole, parts = (checkpoints(tmp_path / name)[-1] for name in ("whole", "parts"))
-    from .tiny import tensors
-
     for name, value in tensors(whole).items():
         if name.startswith("model"):
             torch.testing.assert_close(tensors(parts)[name], value, rtol=1e-2, atol=1e-3)
@@ -274,3 +273,38 @@ def test_a_pack_that_knew_no_captions_yet(source, tmp_path):
     """As a version before captions left it in the cache."""
     (pack(source).path / "captions.json").unlink(missing_ok=True)
     assert train(tmp_path / "run", *LEARN, steps=1, source=source) == 0
+
+
+# what measures it
+
+
+def test_samples_are_measured_with_captions_of_the_training_set(run, source, tmp_path, monkeypatch):
+    """Of pictures drawn at random, whatever the batch."""
+    from bytepixels.verbs import quality
+
+    told, draw = [], quality.draw_pictures
+    monkeypatch.setattr(quality, "draw_pictures", lambda *a, text: told.append(text) or draw(*a, text=text))
+    for batch in (7, 40):
+        assert cli("evaluate", run, "--source", source, "-n", 40, "--batch", batch, "--device", "cpu") == 0
+    parts, whole = told[:-1], told[-1]
+    assert torch.equal(torch.cat([vectors for vectors, _ in parts]), whole[0])
+    assert len({vectors.numpy().tobytes() for vectors in whole[0]}) == 3
+
+
+def test_a_source_that_lost_its_captions(run, source, tmp_path, capsys):
+    bare = colour_pictures(tmp_path / "bare", captions=False)
+    refused(capsys, f"was trained on captions, and {bare} has none now",
+            "evaluate", run, "--source", bare, "-n", 40)  # fmt: skip
+
+
+@pytest.mark.slow
+def test_two_processes_train_what_one_does(source, tmp_path):
+    flags = [*LEARN, "--previews", 1, "--preview-pictures", 3]
+    assert train(tmp_path / "one", *flags, steps=6, source=source) == 0
+    line = ("train", source, *TINY, *flags, "--images", 6 * 32, "--run", tmp_path / "two")
+    job = torchrun(2, *line)
+    assert job.returncode == 0, job.stderr
+    losses = [[line["loss"] for line in log_of(tmp_path / name)] for name in ("one", "two")]
+    np.testing.assert_allclose(*losses, rtol=1e-3)
+    previews = [picture(tmp_path / name / "samples/images-000000192.png") for name in ("one", "two")]
+    assert farthest(*([one] for one in previews)) <= 3

@@ -26,6 +26,7 @@ from .comparerows import Row, plot, table
 from .quality import Painter, Yardstick, open_yardstick
 from .qualityflags import OfSamples
 from .sample import chosen_settings, find_checkpoint, load_network
+from .texts import text_rows
 from .weights import open_model
 
 STEPS = (5, 10, 20, 50)
@@ -59,7 +60,8 @@ def compare(request: Compare) -> None:
     rows: list[Row] = []
     with join(device) as world:
         yardstick = open_yardstick(run, request.features, request.source, request.reference, world)
-        painter = Painter(run, checkpoint.name, network, device, world, yardstick.own.labels)
+        told = yardstick.own.labels, text_rows(run, yardstick.own.packed, device)
+        painter = Painter(run, checkpoint.name, network, device, world, *told)
         others, what = yardstick.others(request.n, request.seed)
         floor = measured_row(others, yardstick, SampleConfig(), 0.0)
         try:

@@ -50,7 +50,7 @@ def training_set(run: Run, source: str | None = None) -> PictureSet:
     """What the run was trained on, from `source` where it has moved; InputError when those are other pictures."""
     source = source or run.data["source"]
     asked = read_config(DataConfig, run.data.get("asked", asdict(run.config.data)), "data")
-    packed = pack_with_progress(source, asked)
+    packed = pack_with_progress(source, asked, captions=run.text is not None)
     if packed.meta["sha256"] != run.data["sha256"]:
         raise InputError(f"{source} does not hold the {run.data['count']:,} pictures that {run.path} was trained on")
     return PictureSet(source, run.config.data.split, packed, _labels(run, packed), trained_on=True)

@@ -21,6 +21,7 @@ from ..runs.config import SampleConfig
 from ..runs.directory import Run, provenance
 from ..runs.quantities import seconds_of
 from ..samplers import TWICE
+from ..text import TextRows
 from ..train.distributed import World, join, own_device
 from .copying import Copying, look_for_copies, picture_neighbours
 from .heldout import PictureSet, held_out_set, training_set
@@ -28,6 +29,7 @@ from .openfeatures import open_features
 from .qualitycard import card
 from .qualityflags import Quality
 from .sample import chosen_settings, draw_pictures, draw_together, find_checkpoint, load_network
+from .texts import text_rows
 from .weights import open_model
 
 
@@ -41,20 +43,24 @@ class Painter:
     device: torch.device
     world: World
     labels: Tensor | None  # of the training pictures: samples have classes as often as those
+    texts: TextRows | None = None  # of the training pictures: samples have captions like theirs
 
     def draw(
         self, settings: SampleConfig, seeds: range, batch: int, budget: float, what: str = "sample"
     ) -> tuple[Tensor, float]:
         """uint8 [n, C, H, W] and the seconds it took: all seeds, or as many as the budget of seconds allows."""
         began, drawn, steps = time.monotonic(), [], settings.steps
-        given = None if self.labels is None else self.labels[self._label_rows(len(seeds), seeds.start)].tolist()
+        rows = self._rows(len(seeds), seeds.start)
+        labels = None if self.labels is None else self.labels[rows].tolist()
         with Progress(what, len(seeds) * steps, "steps") as progress:
             for start in range(0, len(seeds), batch * self.world.size):
                 part = seeds[start : start + batch * self.world.size]
 
                 def draw(own: range, first: int = seeds.start) -> Tensor:
-                    label = None if given is None else given[own.start - first : own.stop - first]
-                    return draw_pictures(self.network, self.run, settings, own, self.device, label)
+                    which = slice(own.start - first, own.stop - first)
+                    label = None if labels is None else labels[which]
+                    text = None if self.texts is None else self.texts(rows[which].numpy())
+                    return draw_pictures(self.network, self.run, settings, own, self.device, label, text=text)
 
                 drawn.append(draw_together(self.world, part, self.run.shape, draw))
                 done = start + len(part)
@@ -63,10 +69,9 @@ class Painter:
                     break
         return torch.cat(drawn), time.monotonic() - began
 
-    def _label_rows(self, count: int, seed: int) -> Tensor:
-        """Which training pictures the samples have their labels from."""
-        assert self.labels is not None
-        return torch.randint(len(self.labels), (count,), generator=seeded(seed, LABELS))
+    def _rows(self, count: int, seed: int) -> Tensor:
+        """Which training pictures the samples have their labels and captions from."""
+        return torch.randint(self.run.data["count"], (count,), generator=seeded(seed, LABELS))
 
 
 @dataclass(frozen=True)
@@ -95,7 +100,8 @@ def evaluate_quality(request: Quality) -> None:
     network = load_network(run, checkpoint, request.weights, device)
     with join(device) as world:
         yardstick = open_yardstick(run, request.features, request.source, request.reference, world)
-        painter = Painter(run, checkpoint.name, network, device, world, yardstick.own.labels)
+        told = yardstick.own.labels, text_rows(run, yardstick.own.packed, device)
+        painter = Painter(run, checkpoint.name, network, device, world, *told)
         seeds = range(request.seed, request.seed + request.n)
         images, took = painter.draw(settings, seeds, request.batch, seconds_of(request.budget))
         if world.rank > 0:

@@ -59,7 +59,8 @@ def text_rows(run: Run, packed: Packed, device: torch.device) -> TextRows | None
     """The encoded captions of the training set, by the positions of their pictures; None where the run reads none."""
     if run.text is None:
         return None
-    assert packed.captions is not None  # with_text saw to it
+    if packed.captions is None:
+        raise InputError(f"{run.path} was trained on captions, and {packed.meta['source']} has none now")
     with Progress("encode", len(packed.captions), "captions") as progress:
 
         def show(done: int, total: int) -> None:
