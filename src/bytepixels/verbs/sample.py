@@ -24,6 +24,7 @@ from ..samplers import trajectory
 from ..train.distributed import World, join, own_device
 from ..training import evaluating, pure_noise
 from ..words import many
+from .compiledsampling import Compiled, choose_network
 
 Watch = Callable[[int, Tensor], None]  # (step, x_t): every state on the way
 
@@ -48,6 +49,7 @@ class SampleRequest:
     checkpoint: str | None = None
     weak: Path | None = None
     device: str = "auto"
+    compile: Literal["auto", "yes", "no"] = "auto"
 
     def __post_init__(self) -> None:
         check_range("-n", self.n, 1)
@@ -55,6 +57,7 @@ class SampleRequest:
         check_range("--seed", self.seed, 0, MAX_SEED - self.n + 1)
         check_range("--batch", self.batch, 1)
         check_choice("--weights", self.weights, ("ema", "model"))
+        check_choice("--compile", self.compile, ("auto", "yes", "no"))
 
 
 def sample_run(path: Path, overrides: Mapping[str, Any], request: SampleRequest) -> Path:
@@ -73,6 +76,7 @@ def sample_run(path: Path, overrides: Mapping[str, Any], request: SampleRequest)
     make_folder(out, "--out")
     steps = many(settings.steps, "step")
     print(f"{steps} of {settings.sampler}, {settings.spacing}: {checkpoint.name}, {request.weights}")
+    network = choose_network(network, run, settings, request, device)
     seeds = range(request.seed, request.seed + request.n)
     first: list[Tensor] = []  # what the grid shows
     frames: list[Tensor] = []
@@ -98,7 +102,7 @@ def sample_run(path: Path, overrides: Mapping[str, Any], request: SampleRequest)
             if frames:
                 save_gif(frames, out / "denoising.gif")
             manifest = _manifest(run, checkpoint, settings, request, seeds[:done], label)
-            write_manifest(out, manifest)
+            write_manifest(out, manifest | {"compiled": isinstance(network, Compiled)})
     return out
 
 
