@@ -106,11 +106,16 @@ def _trained(source: str, config: Config, path: Path, profile: int) -> int:
 
 def sample(argv: list[str]) -> int:
     request = _parse("sample", Sample, argv)
+    from .verbs.compiledsampling import CompileError
     from .verbs.sample import SampleRequest, sample_run
 
     asked = {f.name: getattr(request, f.name) for f in fields(SampleConfig)}
     drawing = SampleRequest(**{f.name: getattr(request, f.name) for f in fields(SampleRequest)})
-    out = sample_run(request.run, {name: value for name, value in asked.items() if value is not None}, drawing)
+    try:
+        out = sample_run(request.run, {name: value for name, value in asked.items() if value is not None}, drawing)
+    except CompileError as error:
+        print(f"bytepixels: {error}", file=sys.stderr)
+        return 1
     print(f"{many(request.n, 'picture')}, grid.png and manifest.json: {out}")
     return 0
 

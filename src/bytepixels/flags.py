@@ -157,6 +157,9 @@ class Sample:
     """A checkpoint's name. Default: the newest."""
     device: str = "auto"
     """cpu, cuda, mps; auto takes the best there is."""
+    compile: Literal["auto", "yes", "no"] = "auto"
+    """Compile the network, or take the compiled one that an earlier call left in the cache. auto: in a long job, where
+    it measures to be faster. Pictures of a compiled network differ in the rounding."""
 
 
 @dataclass(frozen=True)

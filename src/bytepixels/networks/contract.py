@@ -49,7 +49,7 @@ class Network(nn.Module):
         if t.shape != x.shape[:1]:
             raise InputError(f"t must be [{len(x)}], one time per picture, got {list(t.shape)}")
         if label is not None:
-            self._check_label(label, len(x))
+            self._check_label(label, x.shape[0])  # len(x) would fix the batch of an exported network
 
     def _check_label(self, label: Tensor, batch: int) -> None:
         if self.null_label is None:

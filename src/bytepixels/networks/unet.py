@@ -97,8 +97,8 @@ class UNet(Network):
         labels out of range when they are on the CPU (on an accelerator the check would stall it: check them before).
         """
         self.check_input(x, t, label)
-        self._check_text(text, len(x))
-        tokens, read = (None, None) if self.text is None else self.text(text, len(x))
+        self._check_text(text, x.shape[0])
+        tokens, read = (None, None) if self.text is None else self.text(text, x.shape[0])
         time = self.condition(t, label, read)
         h = self.first(x)
         skips = [h]

@@ -22,6 +22,7 @@ from ..samplers import trajectory
 from ..train.distributed import World, join, own_device
 from ..training import evaluating, pure_noise
 from ..words import many
+from .compiledsampling import Compiled, choose_network
 from .firststage import codec_of
 from .texts import Text, prompt_name, prompts_of, text_of
 from .weights import find_checkpoint, load_weights, open_model
@@ -50,6 +51,7 @@ class SampleRequest:
     checkpoint: str | None = None
     weak: Path | None = None
     device: str = "auto"
+    compile: Literal["auto", "yes", "no"] = "auto"
 
     def __post_init__(self) -> None:
         check_range("-n", self.n, 1)
@@ -57,6 +59,7 @@ class SampleRequest:
         check_range("--seed", self.seed, 0, MAX_SEED - self.n + 1)
         check_range("--batch", self.batch, 1)
         check_choice("--weights", self.weights, ("ema", "model"))
+        check_choice("--compile", self.compile, ("auto", "yes", "no"))
 
 
 def sample_run(path: Path, overrides: Mapping[str, Any], request: SampleRequest) -> Path:
@@ -76,6 +79,7 @@ def sample_run(path: Path, overrides: Mapping[str, Any], request: SampleRequest)
     make_folder(out, "--out")
     steps = many(settings.steps, "step")
     print(f"{steps} of {settings.sampler}, {settings.spacing}: {checkpoint.name}, {request.weights}")
+    network = choose_network(network, run, settings, request, device)
     seeds = range(request.seed, request.seed + request.n)
     first, done = list[Tensor](), 0  # what the grid shows, of how many
     frames: list[Tensor] = []
@@ -103,7 +107,7 @@ def sample_run(path: Path, overrides: Mapping[str, Any], request: SampleRequest)
             if frames:
                 save_gif(frames, out / "denoising.gif")
             manifest = _manifest(run, checkpoint, settings, request, seeds[:done], label)
-            write_manifest(out, manifest)
+            write_manifest(out, manifest | {"compiled": isinstance(network, Compiled)})
     return out
 
 
