@@ -82,14 +82,12 @@ def sample_run(path: Path, overrides: Mapping[str, Any], request: SampleRequest)
     network = choose_network(network, run, settings, request, device)
     seeds = range(request.seed, request.seed + request.n)
     first, done = list[Tensor](), 0  # what the grid shows, of how many
-    frames: list[Tensor] = []
+    frames, codec = list[Tensor](), codec_of(run, device)
     try:
         with join(device) as world, Progress("sample", request.n * settings.steps, "steps") as progress:
             for start in range(0, request.n, request.batch * world.size):
                 part = seeds[start : start + request.batch * world.size]
-                watch = _watcher(
-                    progress, start, len(part), settings.steps, frames if request.gif else None, codec_of(run, device)
-                )
+                watch = _watcher(progress, start, len(part), settings.steps, frames if request.gif else None, codec)
 
                 def draw(own: range, watch: Watch = watch) -> Tensor:
                     text = text_of(run, own, request.prompt, device)
