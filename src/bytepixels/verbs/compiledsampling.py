@@ -10,7 +10,7 @@ import os
 import platform
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,8 +22,9 @@ from .. import networks
 from ..build import at_precision
 from ..data import default_cache
 from ..data.locks import make_folder
+from ..errors import InputError
 from ..progress import duration
-from ..runs.config import SampleConfig
+from ..runs.config import Config, SampleConfig
 from ..runs.directory import Run
 from ..samplers import TWICE
 from ..train.distributed import under_torchrun
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from .sample import SampleRequest
 
 FEW = 100  # evaluations of the network: of fewer, "auto" does not even measure one
+GAIN = 0.97  # of an evaluation's time: what saves less is within what a clock says
 LEAST_KEPT = 60.0  # seconds of sampling as it is, below which a network compiled earlier is not tried either
 
 
@@ -65,13 +67,13 @@ class Compiled(nn.Module):
 class WithWeights(nn.Module):
     """(weights, *inputs): the network as a function of its weights too, in the run's arithmetic."""
 
-    def __init__(self, network: nn.Module, run: Run, device: torch.device):
+    def __init__(self, network: nn.Module, config: Config, device: torch.device):
         super().__init__()
 
         def call(weights: dict[str, Tensor], *inputs: Tensor) -> Tensor:
             return torch.func.functional_call(network, weights, inputs)
 
-        self.call = at_precision(call, run.config, device)
+        self.call = at_precision(call, config, device)
 
     def forward(self, weights: dict[str, Tensor], *inputs: Tensor) -> Tensor:
         return self.call(weights, *inputs)
@@ -91,26 +93,23 @@ def choose_network(
         raise CompileError("a network that reads text is not compiled for sampling; --compile no samples without it")
     if request.compile == "no" or run.text or (auto and (evaluations < FEW or pictures == 1 or under_torchrun())):
         return network
-    inputs, path = example(network, run, pictures, device), kept_at(network, run, device)
-    plain = at_precision(network, run.config, device)
-    if auto and evaluations * shortest(plain, inputs) < (LEAST_KEPT if path.is_file() else LEAST):
+    path = kept_at(network, run.config, run.x0_shape, device)
+    inputs, plain = example(network, run.x0_shape, pictures, device), at_precision(network, run.config, device)
+    if auto and evaluations * shortest([plain], inputs, 1)[0] < (LEAST_KEPT if path.is_file() else LEAST):
         return network
     try:
-        compiled, how = obtained(network, run, inputs, path)
+        compiled, how = obtained(network, run.config, inputs, path)
         if auto:
-            before, after = (shortest(one, inputs, TRIALS) for one in (plain, compiled))
+            before, after = shortest([plain, compiled], inputs, TRIALS)
     except Exception as error:  # whatever a compiler can meet
-        why = str(error) if isinstance(error, CompileError) else f"torch could not compile the network ({said(error)})"
         if not auto:
-            raise CompileError(f"{why}; --compile no samples without it") from error
-        print(f"not compiled: {why}")
+            raise CompileError(f"{why_not(error)}; --compile no samples without it") from error
+        print(f"not compiled: {why_not(error)}")
         return network
-    if not auto:
-        print(f"compiled: {how}")
-        return compiled
-    each = f"an evaluation takes {after:.3g} s instead of {before:.3g} s; {how}"
-    print(f"compiled: {each}" if after < before else f"not compiled: {each}")
-    return compiled if after < before else network
+    faster = not auto or after < GAIN * before
+    each = f"an evaluation takes {after:.3g} s instead of {before:.3g} s; " if auto else ""
+    print(f"{'compiled' if faster else 'not compiled'}: {each}{how}")
+    return compiled if faster else network
 
 
 def job(settings: SampleConfig, request: "SampleRequest") -> tuple[int, int]:
@@ -120,26 +119,27 @@ def job(settings: SampleConfig, request: "SampleRequest") -> tuple[int, int]:
     return min(request.n, request.batch) * (2 if guided else 1), evaluations
 
 
-def example(network: nn.Module, run: Run, pictures: int, device: torch.device) -> tuple[Tensor, ...]:
-    """What the network is called with: x, t and, where it has classes, label."""
-    pictures = max(pictures, 2)  # one of a kind is a size that torch.export would build in
-    x, t = torch.zeros(pictures, *run.x0_shape, device=device), torch.full((pictures,), 0.5, device=device)
+def example(network: nn.Module, shape: tuple[int, int, int], pictures: int, device: torch.device) -> tuple[Tensor, ...]:
+    """What the network is called with: x, t and, where it has classes, label. At least two pictures."""
+    pictures = max(pictures, 2)  # torch.export takes a one for a size that never changes
+    x, t = torch.zeros(pictures, *shape, device=device), torch.full((pictures,), 0.5, device=device)
     label = torch.zeros(pictures, dtype=torch.int64, device=device)
     return (x, t) if network.null_label is None else (x, t, label)
 
 
 @torch.no_grad()
-def shortest(call: Callable[..., Tensor], inputs: tuple[Tensor, ...], trials: int = 1) -> float:
-    """Seconds of the quickest of some calls, after one to warm up."""
-    seconds = []
+def shortest(calls: Sequence[Callable[..., Tensor]], inputs: tuple[Tensor, ...], trials: int) -> list[float]:
+    """Seconds of the quickest of each one's calls, taken in turn, after one to warm up."""
+    seconds: list[list[float]] = [[] for _ in calls]
     for _ in range(1 + trials):
-        began = time.perf_counter()
-        call(*inputs).sum().item()  # which waits for the device
-        seconds.append(time.perf_counter() - began)
-    return min(seconds[1:])
+        for own, call in zip(seconds, calls, strict=True):
+            began = time.perf_counter()
+            call(*inputs).sum().item()  # which waits for the device
+            own.append(time.perf_counter() - began)
+    return [min(own[1:]) for own in seconds]
 
 
-def obtained(network: nn.Module, run: Run, inputs: tuple[Tensor, ...], path: Path) -> tuple[Compiled, str]:
+def obtained(network: nn.Module, config: Config, inputs: tuple[Tensor, ...], path: Path) -> tuple[Compiled, str]:
     """The compiled network, from the cache or made anew and kept there; and which of them it was, in words."""
     began, how = time.perf_counter(), "from the cache"
     try:
@@ -149,7 +149,7 @@ def obtained(network: nn.Module, run: Run, inputs: tuple[Tensor, ...], path: Pat
             raise CompileError(lacking) from None
         print("compiling the network, which takes a minute or several")
         make_folder(path.parent)
-        compile_into(path, network, run, inputs)
+        compile_into(path, network, config, inputs)
         code, how = load(path, inputs[0].device), "kept for the next time"
     compiled = Compiled(network, code).eval().requires_grad_(False)
     with torch.no_grad():
@@ -163,7 +163,7 @@ def load(path: Path, device: torch.device) -> Callable[..., Tensor]:
     return torch._inductor.aoti_load_package(str(path), device_index=-1 if device.index is None else device.index)
 
 
-def compile_into(path: Path, network: nn.Module, run: Run, inputs: tuple[Tensor, ...]) -> None:
+def compile_into(path: Path, network: nn.Module, config: Config, inputs: tuple[Tensor, ...]) -> None:
     """Compile for any number of pictures and write the code to `path`, which is whole or as it was."""
     weights, batch = network.state_dict(), torch.export.Dim("batch", min=2)
     sizes = (dict.fromkeys(weights), tuple({0: batch} for _ in inputs))
@@ -171,7 +171,7 @@ def compile_into(path: Path, network: nn.Module, run: Run, inputs: tuple[Tensor,
     try:
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")  # of what torch does not like in itself
-            call = WithWeights(network, run, inputs[0].device)
+            call = WithWeights(network, config, inputs[0].device)
             exported = torch.export.export(call, (weights, *inputs), dynamic_shapes=sizes, strict=False)
             torch._inductor.aoti_compile_and_package(exported, package_path=str(temporary))
         os.replace(temporary, path)
@@ -179,15 +179,15 @@ def compile_into(path: Path, network: nn.Module, run: Run, inputs: tuple[Tensor,
         temporary.unlink(missing_ok=True)
 
 
-def kept_at(network: nn.Module, run: Run, device: torch.device) -> Path:
+def kept_at(network: nn.Module, config: Config, shape: tuple[int, int, int], device: torch.device) -> Path:
     """The file in the cache: its name stands for all that the code depends on."""
     code = [path.read_bytes() for path in sorted(Path(networks.__file__).parent.glob("*.py"))]
     layout = [[name, str(w.dtype), list(w.shape), list(w.stride())] for name, w in network.state_dict().items()]
     facts = {
-        "network": [asdict(run.config.network), run.config.process.diffusion, layout],
+        "network": [asdict(config.network), config.process.diffusion, layout],
         "code": hashlib.sha256(b"".join(code)).hexdigest(),
-        "pictures": run.x0_shape,
-        "precision": run.config.train.precision,
+        "pictures": shape,
+        "precision": config.train.precision,
         "machine": [device.type, processor(device), torch.get_num_threads()],
         "torch": torch.__version__,
     }
@@ -206,6 +206,9 @@ def processor(device: torch.device) -> str:
         return f"{platform.machine()} {platform.processor()}"
 
 
-def said(error: Exception) -> str:
-    """The first line of an error, and its kind."""
-    return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0][:200]}"
+def why_not(error: Exception) -> str:
+    """One sentence: ours, or what torch says first."""
+    if isinstance(error, (CompileError, InputError)):
+        return str(error)
+    first = (str(error).strip().splitlines() or [""])[0][:200]
+    return f"torch could not compile the network ({type(error).__name__}: {first})"
