@@ -49,6 +49,7 @@ def test_a_fresh_network_does_not_depend_on_the_text():
     with torch.no_grad():
         network.last.weight.normal_()
     assert torch.equal(network(X, T, text=a_text()), network(X, T))
+    assert (network.text(a_text(), 3)[1] == 0).all()  # which the fresh blocks would hide
 
 
 @torch.no_grad()
