@@ -105,11 +105,11 @@ def test_a_seed_and_only_a_seed_makes_another_run(run, kind, tmp_path):
 
 
 def test_it_learns(tmp_path):
-    flags = words("--previews 8 --ema-half-life 100 --lr 0.005")
-    assert stage(tmp_path / "run", *KINDS["vq"], *flags, steps=64) == 0
+    flags = words("--previews 8 --ema-half-life 100")
+    assert stage(tmp_path / "run", *KINDS["vq"], *flags, steps=120) == 0
     found = [line["psnr"] for line in read_lines(tmp_path / "run")]
     assert len(found) == 8
-    assert found[-1] > found[0] + 1
+    assert found[-1] > found[0] + 1.5
 
 
 def test_the_discriminator_counts_from_its_start_on(tmp_path):
