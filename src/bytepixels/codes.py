@@ -59,7 +59,7 @@ class CodeMemory(nn.Module):
         share = len(vectors) / len(codes)
         pick = torch.randint(len(vectors), (len(codes),), generator=seeded(self.seed, CODES, int(self.steps)))
         pick = pick.to(vectors.device)
-        dead = (self.counts < DEAD * share) & good[pick]
+        dead = ((self.counts < DEAD * share) | (self.steps == 0)) & good[pick]
         self.counts.masked_fill_(dead, share)
         self.sums.copy_(torch.where(dead[:, None], share * vectors[pick], self.sums))
         codes.copy_(self.sums / self.counts.clamp(min=1e-12)[:, None])

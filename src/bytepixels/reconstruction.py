@@ -121,8 +121,10 @@ def open_perceptual(path: str, device: torch.device) -> Callable[[Tensor, Tensor
 
     def distance(x: Tensor, y: Tensor) -> Tensor:
         x, y = (one.expand(-1, 3, -1, -1) if one.shape[1] == 1 else one[:, :3] for one in (x, y))
-        if takes == 2:
-            return network(x, y).flatten(1).mean(1)
-        return (network(x) - network(y)).square().flatten(1).mean(1)
+        found = network(x, y) if takes == 2 else (network(x) - network(y)).square()
+        if found.shape[:1] != x.shape[:1]:
+            few = f"{list(found.shape)} for {len(x)} pictures"
+            raise InputError(f"--perceptual {path} must give each picture numbers of its own, got {few}")
+        return found.reshape(len(x), -1).mean(1)
 
     return distance

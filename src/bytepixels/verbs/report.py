@@ -17,12 +17,13 @@ from ..errors import InputError, check_range
 from ..evaluate.page import folded, page
 from ..images import grid, to_pil
 from ..runs.checkpoint import list_checkpoints, read_state
-from ..runs.directory import Run, make_folder, open_run
+from ..runs.directory import Run, make_folder
 from ..runs.files import write_whole
 from ..runs.overview import read_lines, read_log
 from .firststage import codec_of
 from .reportcharts import training_charts
 from .reportparts import compared, sections
+from .weights import open_model
 from .sample import chosen_settings, draw_pictures, find_checkpoint, load_network
 
 STATES = 10  # columns of the denoising strip
@@ -68,7 +69,7 @@ def report(request: Report) -> Path:
     """Write the file and return its path. InputError where a run cannot be read."""
     stories: list[Story] = []
     for path in request.runs:
-        run = open_run(path)
+        run = open_model(path)
         name = path.absolute().name
         if any(name == one.name for one in stories):
             name = str(path)
