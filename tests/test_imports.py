@@ -54,14 +54,15 @@ def allowed(name: str) -> set[str] | None:
         return LEAVES
     if name in CORE:
         return LEAVES | set(CORE[: CORE.index(name)])
-    return {"networks": {"errors"}, "data": LEAVES}.get(name)
+    return {"networks": {"errors"}, "data": LEAVES, "interop": {"errors", "networks"}}.get(name)
 
 
 def forbidden(name: str) -> set[str]:
     """The parts that part `name` must not import, whatever else it may."""
     if name in TOP:
         return set()
-    own = {"train": {*CORE, "networks"}, "runs": {"networks", "train"}}.get(name, set())
+    engines = {"networks", "train"}  # which the losses of a first stage do not know, nor does a run
+    own = {"train": {*CORE, "networks"}, "runs": engines, "reconstruction": engines}.get(name, set())
     whole = set() if name == "" else {""}  # the package imports its parts, never a part the package
     return own | whole | TOP | ({"build"} - {name})
 

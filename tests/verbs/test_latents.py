@@ -171,7 +171,7 @@ def test_every_process_sees_the_deviation_it_expects(stage, tmp_path, diffusion)
     assert train(run, *RUN, "--autoencoder", stage, "--diffusion", diffusion, steps=1) == 0
     codec = codec_of(open_run(run), CPU)
     assert isinstance(codec, LatentCodec)
-    _, latents = drawn_latents(codec.autoencoder, torch.from_numpy(pack("digits").images.copy()))
+    _, latents = drawn_latents(codec.autoencoder.autoencoder, torch.from_numpy(pack("digits").images.copy()))
     assert codec.to_model(latents).std().item() == pytest.approx(0.5 if diffusion == "edm" else 1.0, rel=0.01)
     assert cli("sample", run, "-n", 2) == 0
 

@@ -20,6 +20,7 @@ from ..data.latents import Latents, store_latents
 from ..errors import InputError
 from ..interop.autoencoder_kl import is_autoencoder_kl, read_autoencoder_kl
 from ..networks import Autoencoder
+from ..networks.tiling import Tiled
 from ..progress import Progress
 from ..runs.config import Config
 from ..runs.directory import Run, is_run, open_run
@@ -65,7 +66,7 @@ def latent_codec(
 ) -> LatentCodec:
     """The codec of a run on the latents of `autoencoder`."""
     mean, deviation, low, high = (statistics[name] for name in ("mean", "deviation", "low", "high"))
-    return LatentCodec(autoencoder, mean, deviation, low, high, build_process(config).sigma_data, device)
+    return LatentCodec(Tiled(autoencoder), mean, deviation, low, high, build_process(config).sigma_data, device)
 
 
 def find_first_stage(path: Path, device: torch.device) -> Autoencoder:
@@ -156,4 +157,6 @@ def encode(packed: Packed, autoencoder: Autoencoder, mirrored: bool, device: tor
             progress.total = total
             progress.update(done)
 
-        return store_latents(packed, encoder_of(autoencoder, device), fingerprint(autoencoder), mirrored, progress=show)
+        return store_latents(
+            packed, encoder_of(Tiled(autoencoder), device), fingerprint(autoencoder), mirrored, progress=show
+        )

@@ -23,8 +23,8 @@ from ..runs.overview import read_lines, read_log
 from .firststage import codec_of
 from .reportcharts import training_charts
 from .reportparts import compared, sections
-from .weights import open_model
 from .sample import chosen_settings, draw_pictures, find_checkpoint, load_network
+from .weights import open_model
 
 STATES = 10  # columns of the denoising strip
 
