@@ -23,6 +23,7 @@ from bytepixels.data.batches import Batches
 from bytepixels.presets import PRESETS
 from bytepixels.runs.config import Config
 from bytepixels.train.loop import TrainState, train_step
+from bytepixels.verbs.compiledsampling import example, kept_at, obtained
 
 SHAPES = ("cifar10", "small")  # the presets whose networks are compared
 
@@ -37,7 +38,7 @@ class Setting:
     device: str = "cpu"
     precision: str = "float32"
     best: bool = False
-    compiled: str = ""  # torch.compile's mode; empty is not compiled
+    compiled: str = ""  # torch.compile's mode, for ours in training alone; empty is not compiled
 
     @property
     def name(self) -> str:
@@ -82,7 +83,15 @@ def ours(setting: Setting) -> Contender:
         train_step(state, draw(state.step), loss, config.train)
 
     note = "data, noise, clipping, Adam and EMA included"
-    return Contender(network, train, evaluation(state.network, network, config, setting), note)
+    call = sampled(network, config, setting) if setting.compiled else network
+    return Contender(network, train, evaluation(call, network, config, setting), note)
+
+
+def sampled(network: nn.Module, config: Config, setting: Setting) -> nn.Module:
+    """The network as `sample --compile yes` calls it."""
+    shape, device = (3, 32, 32), torch.device(setting.device)
+    inputs = example(network, shape, setting.batch, device)
+    return obtained(network.eval(), config, inputs, kept_at(network, config, shape, device))[0]
 
 
 def bare(setting: Setting) -> Contender:

@@ -151,7 +151,7 @@ def obtained(network: nn.Module, config: Config, inputs: tuple[Tensor, ...], pat
         make_folder(path.parent)
         compile_into(path, network, config, inputs)
         code, how = load(path, inputs[0].device), "kept for the next time"
-    compiled = Compiled(network, code).eval().requires_grad_(False)
+    compiled = Compiled(network, code)
     with torch.no_grad():
         compiled(*inputs)
     return compiled, f"{how}, which took {duration(time.perf_counter() - began)}"
