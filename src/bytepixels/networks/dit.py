@@ -102,7 +102,7 @@ class DiT(Network):
         else:
             turns = rope_turns(height, width, self.width // self.heads, x)
         if self.registers is not None:
-            tokens = torch.cat([tokens, self.registers.expand(len(x), -1, -1)], dim=1)  # [B, N + R, D]
+            tokens = torch.cat([tokens, self.registers.expand(x.shape[0], -1, -1)], dim=1)  # [B, N + R, D]
             turns = turns and unturned(*turns, len(self.registers))
         for block in self.blocks:
             tokens = block(tokens, condition, turns, dropout_keys)
