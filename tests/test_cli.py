@@ -177,7 +177,7 @@ def test_an_empty_folder_becomes_the_run(tmp_path):
 
 
 def test_verbs_and_missing_words(capsys):
-    verbs = "train, sample, edit, runs, show, data, evaluate, compare, report, verify"
+    verbs = "train, encode, sample, edit, runs, show, data, evaluate, compare, report, verify"
     refused(["trian"], capsys, f"must be one of {verbs}; got 'trian'; did you mean 'train'?")
     refused(["train"], capsys, "Missing from bytepixels train: SOURCE")
     refused(["sample"], capsys, "Missing from bytepixels sample: RUN")

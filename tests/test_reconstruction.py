@@ -107,7 +107,7 @@ def test_tiny_pictures_have_a_window_of_all_there_is(sides):
                 found.append((2 * ma * mb + c1) * (2 * both + c2) / ((ma**2 + mb**2 + c1) * (va + vb + c2)))
         expected.append(np.mean(found))
     torch.testing.assert_close(ssim(x, y), torch.tensor(expected), atol=1e-10, rtol=0)
-    torch.testing.assert_close(ms_ssim(x, y), ssim(x, y).clamp(min=1e-6), atol=1e-10, rtol=0)
+    torch.testing.assert_close(ms_ssim(x, y), ssim(x, y).clamp(min=0.01), atol=1e-10, rtol=0)
 
 
 def test_equal_pictures_are_alike_and_opposite_ones_still_have_a_gradient():
@@ -115,7 +115,7 @@ def test_equal_pictures_are_alike_and_opposite_ones_still_have_a_gradient():
     torch.testing.assert_close(torch.stack([ssim(x, x), ms_ssim(x, x)]), torch.ones(2, 2).double())
     y = (-x).requires_grad_()
     value = ms_ssim(x, y)
-    assert (value < 0.01).all()
+    assert (value < 0.2).all()
     value.sum().backward()
     assert y.grad.isfinite().all()
 
@@ -263,3 +263,11 @@ def test_what_is_no_perceptual_network_is_refused(tmp_path):
     distance = open_perceptual(scripted(One(), tmp_path), CPU)
     with pytest.raises(InputError, match=r"must give each picture numbers of its own, got \[\] for 2 pictures$"):
         distance(torch.zeros(2, 3, 4, 4), torch.zeros(2, 3, 4, 4))
+
+
+def test_no_pair_of_pictures_has_an_endless_gradient():
+    """The root of a similarity near 0 would; of noise the similarities of single scales lie there."""
+    x = torch.rand(500, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    y = (torch.rand(500, 3, 32, 32, generator=torch.Generator().manual_seed(1)) * 2 - 1).requires_grad_()
+    (gradient,) = torch.autograd.grad(ms_ssim(x, y).sum(), y)
+    assert gradient.flatten(1).norm(dim=1).max() < 0.2

@@ -159,8 +159,13 @@ def evaluate(argv: list[str]) -> int:
     else:
         from .verbs.quality import evaluate_quality
         from .verbs.qualityflags import Quality
+        from .verbs.reconstruct import evaluate_reconstruction
 
-        evaluate_quality(_parse("evaluate", Quality, argv))
+        request = _parse("evaluate", Quality, argv)
+        if (run := open_run(request.run)).config.autoencoder is not None:
+            evaluate_reconstruction(run, request)
+        else:
+            evaluate_quality(request)
     return 0
 
 

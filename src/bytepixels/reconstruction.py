@@ -16,6 +16,7 @@ RANGE = 2.0  # from black to white
 WINDOW, SPREAD = 11, 1.5  # of SSIM's Gaussian, in pixels
 K1, K2 = 0.01, 0.03
 SCALES = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # the weights of MS-SSIM's scales (Wang et al. 2003)
+LEAST = 0.01  # similarity of a scale that counts: nearer 0 the gradient of a root has no end
 MOST_ADAPTIVE = 1e4  # Esser et al. 2021's clamp
 
 
@@ -44,7 +45,7 @@ def ssim(x: Tensor, y: Tensor) -> Tensor:
 def ms_ssim(x: Tensor, y: Tensor) -> Tensor:
     """Multi-scale structural similarity (Wang et al. 2003) over five scales, or as many as have 11 pixels a side.
 
-    The weights of the scales that there are add up to 1. Similarities below 0 count as 0.
+    The weights of the scales that there are add up to 1. Similarities below 0.01 count as 0.01.
     """
     fitting = 1 + max(0, int(math.log2(min(x.shape[2:]) / WINDOW)))
     weights = torch.tensor(SCALES[:fitting])
@@ -54,7 +55,7 @@ def ms_ssim(x: Tensor, y: Tensor) -> Tensor:
             x, y = F.avg_pool2d(x, 2), F.avg_pool2d(y, 2)
         whole, contrast = _similarity(x, y)
         last = scale == len(weights) - 1
-        found.append((whole if last else contrast).clamp(min=1e-6) ** weight)  # the root of 0 has no gradient
+        found.append((whole if last else contrast).clamp(min=LEAST) ** weight)
     return torch.stack(found).prod(0)
 
 

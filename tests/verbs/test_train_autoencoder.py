@@ -222,8 +222,7 @@ def test_an_autoencoder_is_no_model_of_pictures(run, diffusion, tmp_path, capsys
     for line in (
         ("sample", run, "--out", tmp_path / "out"),
         ("edit", "vary", run, image, "--out", tmp_path / "out"),
-        ("evaluate", run),
-        ("report", run),
+        ("compare", run),
         ("sample", diffusion, "--guidance", 2, "--weak", run, "--out", tmp_path / "out"),
     ):
         assert draws in refused(*line)

@@ -38,6 +38,8 @@ class Autoencoding:
         assert config.autoencoder is not None
         if config.train.shard:
             raise InputError("--shard is for networks that draw pictures; an autoencoder is trained without it")
+        if config.train.compile == "yes" and config.autoencoder.discriminator > 0:
+            raise InputError("--compile yes does not go with --discriminator, whose weight needs a gradient on the way")
         self.run, self.packed, self.device, self.leads = run, packed, device, world.rank == 0
         train, flip = config.train, config.data.flip == "yes"
         self.batches = Batches(

@@ -17,14 +17,13 @@ from ..errors import InputError, check_range
 from ..evaluate.page import folded, page
 from ..images import grid, to_pil
 from ..runs.checkpoint import list_checkpoints, read_state
-from ..runs.directory import Run, make_folder
+from ..runs.directory import Run, make_folder, open_run
 from ..runs.files import write_whole
 from ..runs.overview import read_lines, read_log
 from .firststage import codec_of
 from .reportcharts import training_charts
 from .reportparts import compared, sections
 from .sample import chosen_settings, draw_pictures, find_checkpoint, load_network
-from .weights import open_model
 
 STATES = 10  # columns of the denoising strip
 
@@ -69,7 +68,7 @@ def report(request: Report) -> Path:
     """Write the file and return its path. InputError where a run cannot be read."""
     stories: list[Story] = []
     for path in request.runs:
-        run = open_model(path)
+        run = open_run(path)
         name = path.absolute().name
         if any(name == one.name for one in stories):
             name = str(path)
@@ -84,7 +83,8 @@ def tell(run: Run, name: str, request: Report) -> Story:
     """All that is known of a run; draws the strip."""
     checkpoints = list_checkpoints(run.checkpoints)
     images = read_state(checkpoints[-1], run.id)["images"] if checkpoints else 0
-    drawn = way_out_of_noise(run, request.strip, request.device) if request.strip and checkpoints else None
+    strip = request.strip if run.config.autoencoder is None else 0
+    drawn = way_out_of_noise(run, strip, request.device) if strip and checkpoints else None
     log, evaluations = list(read_log(run.path)), list(read_lines(run.path / "eval.jsonl"))
     return Story(run, name, log, evaluations, images, None if drawn is None else png(drawn))
 

@@ -15,13 +15,14 @@ from .qualitycard import NAMES, how_far, number
 from .reportcharts import compare_charts, drift_charts, ladder_chart, noise_level_chart, training_charts
 
 if TYPE_CHECKING:
+    from ..runs.directory import Run
     from .report import Story
 
 
 def sections(story: Story) -> Iterator[str]:
     """All of one run."""
     yield facts(story)
-    yield pictures(story)
+    yield reconstructions(story) if story.run.config.autoencoder else pictures(story)
     yield quality(story)
     yield curves(story)
     yield settings(story)
@@ -38,11 +39,47 @@ def facts(story: Story) -> str:
             f"{run.data['count']:,} of {run.data['source']}, {height} x {width}, channels {channels}{classes}",
         ),
         ("seen", f"{story.images:,} of {budget:,} pictures ({story.images / run.data['count']:.1f} epochs)"),
-        ("process", f"{run.config.process.diffusion}, predicts {run.config.process.prediction}"),
+        _what(run),
         ("begun", f"{run.made_by[0].get('time', '?')}, commit {str(run.made_by[0].get('git_commit'))[:12]}"),
     ]
     lines = "".join(f'<tr><th scope="row">{escape(name)}</th><td>{escape(value)}</td></tr>' for name, value in rows)
     return f'<div class="scroll"><table><tbody>{lines}</tbody></table></div>'
+
+
+def _what(run: Run) -> tuple[str, str]:
+    """What is trained, as a row."""
+    if (own := run.config.autoencoder) is not None:
+        return "autoencoder", f"{own.kind}, latents of 1/{own.factor} of the side, channels {own.latent_channels}"
+    first, process = run.data.get("first_stage"), run.config.process
+    channels, height, width = run.x0_shape
+    latents = "" if first is None else f", on latents of {height} x {width}, channels {channels}, of {first['source']}"
+    return "process", f"{process.diffusion}, predicts {process.prediction}{latents}"
+
+
+def reconstructions(story: Story) -> str:
+    """Pictures beside what their latents keep of them, and that in numbers."""
+    run, parts = story.run, ["<h3>Reconstructions</h3>"]
+    grids = sorted(run.samples.glob("images-*.png"))
+    said = "Pictures on the left, what the average makes of their latents on the right; {}."
+    shown = [figure(image(one, "reconstructions"), said.format(_seen(one).split(":")[0])) for one in grids]
+    parts += [f'<div class="strip" tabindex="0">{"".join(shown)}</div>'] if shown else []
+    if measured := image(run.path / "evaluate" / "reconstructions.png", "pictures above their reconstructions"):
+        seen = figure(measured, "What evaluate saw: pictures above, reconstructed below.")
+        parts.append(f'<div class="scroll">{seen}</div>')
+    records = [one for one in story.evaluations if one.get("kind") == "reconstruction"]
+    names = {"psnr": "PSNR, dB", "ssim": "SSIM", "kl": "nats per number of a latent", "codes_used": "codes in use"}
+    names |= {"perplexity": "perplexity of the codes", "frechet_distance": "Frechet distance"}
+    rows = []
+    for one in records:
+        seen = f"{one['images']:,}" if "images" in one else str(one["checkpoint"])
+        values = [f"{one[name]:.4g}" if name in one else "-" for name in names]
+        rows.append([seen, *values, f"{one['n']:,}, {one['of']}"])
+    if not rows:
+        return "".join([*parts, text(f"Not measured yet: bytepixels evaluate {shlex.quote(str(run.path))}", "soft")])
+    used = [k for k, name in enumerate(names, 1) if any(row[k] != "-" for row in rows)]
+    kept = [[row[0], *(row[k] for k in used), row[-1]] for row in rows]
+    heads = [list(names.values())[k - 1] for k in used]
+    return "".join([*parts, table(["pictures seen", *heads, "of"], kept)])
 
 
 def pictures(story: Story) -> str:
@@ -146,14 +183,19 @@ def curves(story: Story) -> str:
     """Training, and the loss at every noise level."""
     loss = story.latest("loss")
     charts = ([noise_level_chart(loss)] if loss else []) + training_charts({"this run": story.log})
+    own = story.run.config.autoencoder is None and "first_stage" not in story.run.data
     hint = f"Loss per noise level: bytepixels evaluate {shlex.quote(str(story.run.path))} --loss"
-    return f'<h3>Curves</h3><div class="tiles">{"".join(charts)}</div>' + ("" if loss else text(hint, "soft"))
+    said = text(hint, "soft") if own and not loss else ""
+    return f'<h3>Curves</h3><div class="tiles">{"".join(charts)}</div>' + said
 
 
 def settings(story: Story) -> str:
     """The config, and the commands that repeat what is here."""
     run, own = story.run, own_flags(story.run.config)
     path = shlex.quote(str(run.path))
+    if run.config.autoencoder is not None:
+        commands = [f"bytepixels train autoencoder {shlex.quote(run.data['source'])} --run {path}"]
+        return _to_repeat(run, commands)
     commands = [
         f"bytepixels train {shlex.quote(run.data['source'])} --preset {run.config.preset} {' '.join(own)} --run {path}"
     ]
@@ -172,6 +214,10 @@ def settings(story: Story) -> str:
         commands.append(f"bytepixels evaluate {path} {' '.join(flags)}")
     if compare is not None:
         commands.append(f"bytepixels compare {path} -n {compare['n']} --checkpoint {compare['checkpoint']}")
+    return _to_repeat(run, commands)
+
+
+def _to_repeat(run: Run, commands: list[str]) -> str:
     rows = [
         (f"{part}.{name}" if part else name, str(value))
         for part, inner in run.config.to_dict().items()

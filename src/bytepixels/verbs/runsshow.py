@@ -38,14 +38,23 @@ def show_run(path: Path) -> Iterator[str]:
     yield from _log(run.path)
     yield from _made(run)
     yield f"go on:  {_go_on(one, run)}"
-    yield f"sample: bytepixels sample {shlex.quote(str(run.path))}"
+    yield _then(run)
+
+
+def _then(run: Run) -> str:
+    """What to do with it."""
+    path = shlex.quote(str(run.path))
+    if run.config.autoencoder is None:
+        return f"sample: bytepixels sample {path}"
+    return f"train on its latents: bytepixels train {shlex.quote(run.data['source'])} --autoencoder {path}"
 
 
 def _go_on(one: Overview, run: Run) -> str:
     whole = [saved for saved in one.saved if not saved.damage]
     if whole and whole[-1].pruned:
         return "not possible, its optimizer was pruned"
-    command = f"bytepixels train {shlex.quote(run.data['source'])} --run {shlex.quote(str(run.path))}"
+    verb = "train" if run.config.autoencoder is None else "train autoencoder"
+    command = f"bytepixels {verb} {shlex.quote(run.data['source'])} --run {shlex.quote(str(run.path))}"
     return command + (" --images N, N above its budget" if one.finished else "")
 
 
