@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bytepixels.verbs import trainer
+from bytepixels.verbs import tasks
 
 from .processes import empty_cache, run_in_process, touches
 from .test_kills import FLAGS, assert_the_same, command
@@ -97,7 +97,7 @@ def test_in_a_preview(tmp_path, capsys, monkeypatch, signals):
     run, whole = tmp_path / "run", tmp_path / "whole"
     flags = [*FLAGS[2:], "--lr-decay", "none", "--previews", 2, "--preview-pictures", 1, "--checkpoint-minutes", 99]
     assert train(whole, *flags, steps=4) == 0
-    drawn, draw = [], trainer.draw_pictures
+    drawn, draw = [], tasks.draw_pictures
 
     def draw_pictures(*arguments, watch):
         def signalled(step, x):
@@ -109,7 +109,7 @@ def test_in_a_preview(tmp_path, capsys, monkeypatch, signals):
 
         return draw(*arguments, watch=signalled)
 
-    monkeypatch.setattr(trainer, "draw_pictures", draw_pictures)
+    monkeypatch.setattr(tasks, "draw_pictures", draw_pictures)
     capsys.readouterr()
     code = train(run, *flags, steps=4)
     said = capsys.readouterr().err
@@ -122,6 +122,6 @@ def test_in_a_preview(tmp_path, capsys, monkeypatch, signals):
         assert code == CODE[signals[1]]
         assert said.endswith("\nbytepixels: interrupted\n")
     assert checkpoints(run)[-1].name == ("step-00000003" if len(signals) == 1 else "step-00000002")
-    monkeypatch.setattr(trainer, "draw_pictures", draw)
+    monkeypatch.setattr(tasks, "draw_pictures", draw)
     assert cli("train", "digits", "--run", run) == 0
     assert_the_same(run, whole)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch._inductor.exc import InvalidCxxCompiler
 
 from bytepixels.runs.directory import open_run
 from bytepixels.verbs import compiledsampling
@@ -155,7 +156,11 @@ def fails(run, tmp_path, monkeypatch, capsys):
 
 def test_without_a_compiler(run, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("BYTEPIXELS_CACHE", str(tmp_path / "empty"))
-    monkeypatch.setattr(torch._inductor.config.cpp, "cxx", ("no-such-compiler",))
+
+    def none():
+        raise InvalidCxxCompiler
+
+    monkeypatch.setattr("torch._inductor.cpp_builder.get_cpp_compiler", none)
     why = "torch.compile needs a C++ compiler, and there is none on this machine"
     yes, auto = fails(run, tmp_path, monkeypatch, capsys)
     assert yes == f"bytepixels: {why}; --compile no samples without it\n"

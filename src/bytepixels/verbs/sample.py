@@ -257,7 +257,7 @@ def load_weak(run: Run, path: Path, device: torch.device) -> tuple[Run, nn.Modul
     is_checkpoint = path.parent.name == "checkpoints"
     weak = open_model(path.parent.parent if is_checkpoint else path)
     own, other = ({name: getattr(one.config.process, name) for name in NOISE} for one in (run, weak))
-    own, other = own | {"x0": run.x0_shape}, other | {"x0": weak.x0_shape}
+    own, other = own | {"pictures": run.x0_shape}, other | {"pictures": weak.x0_shape}
     for name, value in own.items():
         if other[name] != value:
             raise InputError(f"--weak {path} has {name.replace('_', '-')} {other[name]}, {run.path} has {value}")
