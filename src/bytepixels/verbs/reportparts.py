@@ -73,7 +73,8 @@ def reconstructions(story: Story) -> str:
     for one in records:
         seen = f"{one['images']:,}" if "images" in one else str(one["checkpoint"])
         values = [f"{one[name]:.4g}" if name in one else "-" for name in names]
-        rows.append([seen, *values, f"{one['n']:,}, {one['of']}"])
+        of = one["of"] if one["of"][0].isdigit() else f"{one['n']:,} {one['of']}"
+        rows.append([seen, *values, of])
     if not rows:
         return "".join([*parts, text(f"Not measured yet: bytepixels evaluate {shlex.quote(str(run.path))}", "soft")])
     used = [k for k, name in enumerate(names, 1) if any(row[k] != "-" for row in rows)]
