@@ -14,7 +14,7 @@ HELP = """\
 bytepixels: diffusion models from scratch. From a folder of pictures to a trained model, and on to new pictures.
 
   bytepixels train SOURCE        train on a folder, zip, tar, shards, .npz, or digits | cifar10 | mnist | fashion-mnist
-  bytepixels train latent SOURCE train an autoencoder, then a model on its latents; the first alone: train autoencoder SOURCE
+  bytepixels train latent SOURCE train an autoencoder, then a model on its latents; train autoencoder: the first alone
   bytepixels encode STAGE SOURCE store the latents of your pictures, which train --autoencoder STAGE does by itself
   bytepixels sample RUN          draw new pictures from a trained run
   bytepixels edit                inpaint, vary or interpolate pictures of your own, or find their noise
