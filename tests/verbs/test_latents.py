@@ -1,5 +1,6 @@
 """Training, sampling and editing on latents: the same tests as for pixels, and what belongs to latents alone."""
 
+import json
 import shutil
 
 import numpy as np
@@ -194,3 +195,12 @@ def test_one_sentence_for_every_mistake(stage, latent, run, tmp_path, capsys):
     assert "each side of a picture must be a multiple of 2, got 9 x 9" in said
     assert "--bits and --loss are of pixels" in refused("evaluate", latent, "--bits")
     assert not (tmp_path / "a").exists()
+
+
+def test_the_card_says_what_the_autoencoder_alone_costs(latent, capsys):
+    assert cli("evaluate", latent, "-n", 32) == 0
+    record = json.loads((latent / "eval.jsonl").read_text().splitlines()[-1])
+    first, floor = record["first_stage"], record["floor"]["measures"]["frechet"]["value"]
+    assert first["value"] > 5 * floor  # random weights
+    said = capsys.readouterr().out
+    assert f"Through the run's autoencoder alone they come to {first['value']:.4g} ± {first['interval']:.2g}" in said

@@ -24,6 +24,7 @@ from ..samplers import TWICE
 from ..text import TextRows
 from ..train.distributed import World, join, own_device
 from .copying import Copying, look_for_copies, picture_neighbours
+from .firststage import codec_of
 from .heldout import PictureSet, held_out_set, training_set
 from .openfeatures import open_features
 from .qualitycard import card
@@ -109,6 +110,8 @@ def evaluate_quality(request: Quality) -> None:
         if len(images) < request.n:
             print(f"note: the budget of {request.budget} was over after {len(images):,} of {request.n:,} samples")
         found = judge(images, yardstick, run, request, device)
+        if "first_stage" in run.data:
+            found["first_stage"] = through_first_stage(yardstick, run, len(images), request.seed, device)
         record = {**found, **made_with(settings, painter, request), "seconds": round(took, 2)}
         run.note_evaluation(record)
     print(*card(record), sep="\n")
@@ -159,6 +162,15 @@ def judge(images: Tensor, yardstick: Yardstick, run: Run, request: Quality, devi
         progress.update(4)
     picture_neighbours(images, copying, yardstick, run)
     return described(measures, best, others[1], rungs, copying, drifts, yardstick, len(images), samples)
+
+
+def through_first_stage(yardstick: Yardstick, run: Run, n: int, seed: int, device: torch.device) -> dict[str, float]:
+    """The Frechet distance of the floor's pictures once they have been through the run's autoencoder, and half its 95%
+    interval: what its samples could be at best."""
+    codec, (images, _) = codec_of(run, device), yardstick.others(n, seed)
+    again = torch.cat([codec.to_images(codec.to_model(part.to(device))).cpu() for part in images.split(64)])
+    value, interval = frechet(features_of(yardstick.features, again).features, yardstick.moments)
+    return {"value": value, "interval": interval}
 
 
 def measured(samples: FeatureSet, yardstick: Yardstick, seed: int) -> Measures:

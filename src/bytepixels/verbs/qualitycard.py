@@ -32,6 +32,8 @@ def card(record: dict[str, Any]) -> Iterator[str]:
     yield how_far(record)
     yield "The scale: " + ", ".join(f"{name} {value:.3g}" for name, value in rungs.items())
     yield f"The floor is what {floor['of']} come to."
+    if first := record.get("first_stage"):
+        yield f"Through the run's autoencoder alone they come to {number(first)}: the least to be expected."
     if record["warning"]:
         yield f"warning: {record['warning']}"
     for by, sets in record["copies"].items():
