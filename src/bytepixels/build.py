@@ -100,6 +100,7 @@ def _dit(config: Config, channels: int, classes: int | None) -> Network:
         embedding=net.embedding,
         out_channels=_out_channels(config, channels),
         time_scale=_time_scale(config),
+        text_dim=net.text_dim,
     )
 
 

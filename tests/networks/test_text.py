@@ -4,20 +4,28 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from bytepixels import UNet
+from bytepixels import DiT, UNet
 from bytepixels.errors import InputError
 from bytepixels.networks.blocks import CrossAttention
 from bytepixels.networks.text import TextReader
 
 SMALL = {"channels": 1, "width": 8, "multipliers": (1, 2), "blocks": 1, "attention": (1,), "dropout": 0.0}
+PATCHES = {"channels": 1, "width": 8, "patch": 2, "depth": 2, "heads": 1, "positions": "sincos", "registers": 1}
+NETWORKS = {"unet": (UNet, SMALL), "dit": (DiT, PATCHES)}
+both_networks = pytest.mark.parametrize("kind", NETWORKS)
 X = torch.randn(3, 1, 8, 8, generator=torch.Generator().manual_seed(0))
 T = torch.tensor([1.0, 500.0, 900.0])
 
 
-def built(heads=1, **options):
+def fresh(kind="unet", **options):
+    network, small = NETWORKS[kind]
+    return network(**small | options).eval()
+
+
+def built(kind="unet", heads=1, **options):
     """A network whose zeros are zeros no more."""
     torch.manual_seed(0)
-    network = UNet(**SMALL | {"heads": heads} | options).eval()
+    network = fresh(kind, heads=heads, **options)
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.add_(0.1 * torch.randn(parameter.shape))
@@ -31,31 +39,34 @@ def a_text(lengths=(2, 3, 1), dim=6, seed=1):
     return vectors * mask[..., None], mask
 
 
+@both_networks
 @torch.no_grad()
-def test_without_a_text_nothing_is_changed():
+def test_without_a_text_nothing_is_changed(kind):
     """Not the names of its weights, which old checkpoints know."""
-    plain = UNet(**SMALL)
+    plain = fresh(kind)
     assert not any("text" in name or "cross" in name for name in plain.state_dict())
-    aware = UNet(**SMALL, text_dim=6)
+    aware = fresh(kind, text_dim=6)
     added = aware.state_dict().keys() - plain.state_dict().keys()
     assert all("text" in name or "cross" in name for name in added)
     assert aware.state_dict().keys() >= plain.state_dict().keys()
 
 
+@both_networks
 @torch.no_grad()
-def test_a_fresh_network_does_not_depend_on_the_text():
+def test_a_fresh_network_does_not_depend_on_the_text(kind):
     torch.manual_seed(0)
-    network = UNet(**SMALL, text_dim=6).eval()
+    network = fresh(kind, text_dim=6)
     with torch.no_grad():
         network.last.weight.normal_()
     assert torch.equal(network(X, T, text=a_text()), network(X, T))
     assert (network.text(a_text(), 3)[1] == 0).all()  # which the fresh blocks would hide
 
 
+@both_networks
 @torch.no_grad()
 @pytest.mark.parametrize("heads", [1, 4])
-def test_every_token_counts_and_what_is_masked_does_not(heads):
-    network, (vectors, mask) = built(heads, text_dim=6), a_text()
+def test_every_token_counts_and_what_is_masked_does_not(kind, heads):
+    network, (vectors, mask) = built(kind, heads, text_dim=6), a_text()
     whole = network(X, T, text=(vectors, mask))
     for row, token in mask.nonzero().tolist():
         changed = vectors.clone()
@@ -69,9 +80,10 @@ def test_every_token_counts_and_what_is_masked_does_not(heads):
     torch.testing.assert_close(network(X, T, text=wider), whole, rtol=1e-4, atol=1e-5)
 
 
+@both_networks
 @torch.no_grad()
-def test_no_text_is_a_vector_of_its_own():
-    network = built(text_dim=6)
+def test_no_text_is_a_vector_of_its_own(kind):
+    network = built(kind, text_dim=6)
     vectors, mask = a_text((2, 0, 0))
     some, none = network(X, T, text=(vectors, mask)), network(X, T)
     torch.testing.assert_close(some[1:], none[1:], rtol=1e-5, atol=1e-6)
@@ -82,18 +94,20 @@ def test_no_text_is_a_vector_of_its_own():
     assert (changed[1] - some[1]).abs().max() > 1e-3
 
 
+@both_networks
 @torch.no_grad()
-def test_a_picture_is_the_same_in_any_batch():
-    network, (vectors, mask) = built(text_dim=6), a_text((2, 3, 0))
+def test_a_picture_is_the_same_in_any_batch(kind):
+    network, (vectors, mask) = built(kind, text_dim=6), a_text((2, 3, 0))
     whole = network(X, T, text=(vectors, mask))
     for k in range(3):
         alone = network(X[k : k + 1], T[k : k + 1], text=(vectors[k : k + 1], mask[k : k + 1]))
         torch.testing.assert_close(alone, whole[k : k + 1], rtol=1e-5, atol=1e-6)
 
 
+@both_networks
 @torch.no_grad()
-def test_label_and_text_together():
-    network, text, label = built(text_dim=6, num_classes=3), a_text(), torch.tensor([0, 1, 2])
+def test_label_and_text_together(kind):
+    network, text, label = built(kind, text_dim=6, num_classes=3), a_text(), torch.tensor([0, 1, 2])
     both = network(X, T, label, text=text)
     for other in (network(X, T, text=text), network(X, T, label), network(X, T, label.flip(0), text=text)):
         assert (both - other).abs().max() > 1e-3
@@ -144,21 +158,23 @@ def test_the_mean_is_added_to_the_timestep():
     torch.testing.assert_close(pooled[2], reader.pooled(reader.null))
 
 
-def test_gradients_reach_the_vectors_of_a_trained_text():
-    network, (vectors, mask) = built(text_dim=6), a_text((2, 0, 1))
+@both_networks
+def test_gradients_reach_the_vectors_of_a_trained_text(kind):
+    network, (vectors, mask) = built(kind, text_dim=6), a_text((2, 0, 1))
     network(X, T, text=(vectors, mask)).square().sum().backward()
     assert all(parameter.grad is not None for parameter in network.parameters())
     assert network.text.null.grad.abs().max() > 0
 
 
-def test_refusals():
-    network, (vectors, mask) = built(text_dim=6), a_text()
+@both_networks
+def test_refusals(kind):
+    network, (vectors, mask) = built(kind, text_dim=6), a_text()
     with pytest.raises(InputError, match=r"text must be vectors \[3, L, 6\] and a mask bool \[3, L\], got \[3, 3, 5\]"):
         network(X, T, text=(vectors[..., :5], mask))
     for broken in ((vectors[:2], mask[:2]), (vectors, mask[:, :2]), (vectors, mask.float()), (vectors[0], mask)):
         with pytest.raises(InputError, match="text must be vectors"):
             network(X, T, text=broken)
     with pytest.raises(InputError, match="text was given to a network without text"):
-        built()(X, T, text=(vectors, mask))
+        built(kind)(X, T, text=(vectors, mask))
     with pytest.raises(InputError, match="text_dim must be at least 1, got 0"):
-        UNet(**SMALL, text_dim=0)
+        fresh(kind, text_dim=0)

@@ -4,7 +4,9 @@ import torch
 from torch import Tensor, nn
 
 from bytepixels.errors import InputError, check_choice, check_range
+from bytepixels.networks.blocks import Tokens
 from bytepixels.networks.embedding import EMBEDDINGS
+from bytepixels.networks.text import Text, TextReader
 
 
 class Network(nn.Module):
@@ -12,21 +14,30 @@ class Network(nn.Module):
 
     channels: of the pictures. num_classes: K for a class-conditional network; labels are 0..K-1 and K (`null_label`)
     means "no label". embedding: "article" or "ddpm" (see `embedding.py`), of `waves` columns. time_scale: what t is
-    multiplied with before. Raises InputError for arguments out of range.
+    multiplied with before. text_dim: D of the vectors of a text, where the network reads one (see `text.py`).
+    Raises InputError for arguments out of range.
     """
 
     multiple = 1  # what the sides of the pictures must divide by
 
     def __init__(
-        self, channels: int, num_classes: int | None, embedding: str, time_scale: float, waves: int, size: int
+        self,
+        channels: int,
+        num_classes: int | None,
+        embedding: str,
+        time_scale: float,
+        waves: int,
+        size: int,
+        text_dim: int | None = None,
     ):
         super().__init__()
-        check_sizes(channels=channels, num_classes=num_classes)
+        check_sizes(channels=channels, num_classes=num_classes, text_dim=text_dim)
         check_choice("embedding", embedding, EMBEDDINGS)
         self.channels, self.null_label = channels, num_classes
         self.embed, self.time_scale, self.waves = EMBEDDINGS[embedding], time_scale, waves
         self.time = nn.Sequential(nn.Linear(waves, size), nn.SiLU(), nn.Linear(size, size))
         self.label = None if num_classes is None else nn.Embedding(num_classes + 1, size)
+        self.text = None if text_dim is None else TextReader(text_dim, size)
 
     def condition(self, t: Tensor, label: Tensor | None, text: Tensor | None = None) -> Tensor:
         """[B], [B] and [B, size] -> [B, size], through the SiLU that every block would otherwise repeat."""
@@ -35,6 +46,16 @@ class Network(nn.Module):
         if self.label is not None:
             time = time + (self.label.weight[-1] if label is None else self.label(label))
         return nn.functional.silu(time if text is None else time + text)
+
+    def read(self, text: Text | None, batch: int) -> tuple[Tokens | None, Tensor | None]:
+        """The tokens that layers attend to, and the pooled text [B, size]; None and None without text. Raises
+        InputError for a text on a network without, and for shapes that do not fit."""
+        if self.text is not None:
+            self.text.check(text, batch)
+            return self.text(text, batch)
+        if text is not None:
+            raise InputError("text was given to a network without text: build it with text_dim")
+        return None, None
 
     def check_size(self, height: int, width: int) -> None:
         """Raise InputError for pictures of a size that the network cannot take."""

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bytepixels.errors import InputError, check_choice, check_range
-from bytepixels.networks.blocks import NORM_EPS
+from bytepixels.networks.blocks import NORM_EPS, CrossAttention, Tokens
 from bytepixels.networks.contract import Network, check_dropout, check_sizes
 from bytepixels.networks.dropout import Dropout, number_dropouts
 from bytepixels.networks.patches import (
@@ -16,6 +16,7 @@ from bytepixels.networks.patches import (
     unpatchified,
     unturned,
 )
+from bytepixels.networks.text import Text
 
 POSITIONS = ("rope", "sincos")
 WAVES = 256  # columns of the time's embedding, as in Peebles & Xie's code
@@ -32,7 +33,7 @@ class DiT(Network):
         Heo et al. 2024); "sincos" adds waves to the tokens, as the paper does. Both are computed for the grid at hand.
     registers: learned tokens beside the patches, left out at the end (Darcet et al. 2024).
     dropout: in [0, 1), on what attention and MLP return (Vaswani et al. 2017, section 5.4).
-    num_classes, embedding, time_scale, out_channels: as in `UNet`.
+    num_classes, embedding, time_scale, out_channels, text_dim: as in `UNet`; each block attends to the text as well.
 
     The last layer and every gate start at zero: a fresh network returns zeros, and its blocks are the identity.
     Raises InputError when these do not fit together.
@@ -52,18 +53,19 @@ class DiT(Network):
         embedding: str = "article",
         out_channels: int | None = None,
         time_scale: float = 1.0,
+        text_dim: int | None = None,
     ):
         check_sizes(patch=patch, depth=depth, heads=heads, out_channels=out_channels)
         check_range("registers", registers, 0)
         check_choice("positions", positions, POSITIONS)
         check_dropout(dropout)
         _check_width(width, heads, positions)
-        super().__init__(channels, num_classes, embedding, time_scale, WAVES, width)
+        super().__init__(channels, num_classes, embedding, time_scale, WAVES, width, text_dim)
         self.multiple = self.patch = patch
         self.width, self.heads, self.positions = width, heads, positions
         self.first = nn.Linear(channels * patch**2, width)
         self.registers = nn.Parameter(torch.zeros(registers, width)) if registers else None
-        self.blocks = nn.ModuleList(Block(width, heads, dropout) for _ in range(depth))
+        self.blocks = nn.ModuleList(Block(width, heads, dropout, text_dim) for _ in range(depth))
         self.modulation = nn.Linear(width, 2 * width)
         self.last = nn.Linear(width, (out_channels or channels) * patch**2)
         self._initialise()
@@ -81,19 +83,27 @@ class DiT(Network):
             if weight is not None:
                 nn.init.normal_(weight, std=INIT_STD)
         for name, parameter in self.named_parameters():
-            if "modulation" in name or name.startswith("last"):
+            if "modulation" in name or name.startswith(("last", "text.pooled")) or "cross.project" in name:
                 nn.init.zeros_(parameter)
 
-    def forward(self, x: Tensor, t: Tensor, label: Tensor | None = None, dropout_keys: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        t: Tensor,
+        label: Tensor | None = None,
+        dropout_keys: Tensor | None = None,
+        text: Text | None = None,
+    ) -> Tensor:
         """The prediction for a noisy batch.
 
         x: [B, C, H, W], each side a multiple of the patch's. t: [B], float or integer.
         label: [B] int64 in 0..K, or None for no label. dropout_keys: [B] integers that decide, picture by picture, what
-        is dropped while training; drawn when None. Returns [B, out_channels, H, W] of x's type.
-        Raises InputError for what `check_input` refuses.
+        is dropped while training; drawn when None. text: as in `UNet`. Returns [B, out_channels, H, W] of x's type.
+        Raises InputError for what `check_input` and `read` refuse.
         """
         self.check_input(x, t, label)
-        condition = self.condition(t, label)
+        words, pooled = self.read(text, x.shape[0])
+        condition = self.condition(t, label, pooled)
         height, width = (side // self.patch for side in x.shape[2:])
         tokens = self.first(patchified(x, self.patch)).to(x.dtype)  # [B, N, D]
         turns = None
@@ -105,7 +115,7 @@ class DiT(Network):
             tokens = torch.cat([tokens, self.registers.expand(x.shape[0], -1, -1)], dim=1)  # [B, N + R, D]
             turns = turns and unturned(*turns, len(self.registers))
         for block in self.blocks:
-            tokens = block(tokens, condition, turns, dropout_keys)
+            tokens = block(tokens, condition, turns, dropout_keys, words)
         shift, scale = self.modulation(condition).to(x.dtype)[:, None].chunk(2, dim=2)
         patches = self.last(modulated(tokens[:, : height * width], shift, scale))
         return unpatchified(patches, height, width, self.patch).to(x.dtype)
@@ -120,14 +130,16 @@ class DiT(Network):
 class Block(nn.Module):
     """x + gate * attention(modulated(x)), then the same with an MLP. Source: Peebles & Xie 2023, section 3.2.
 
-    forward(x, condition, turns, keys): x [B, N, D], condition [B, D] (already through its SiLU) -> [B, N, D]; `turns`
-    as `rope_turns` makes them; `keys` [B] decide what is dropped (see `dropout.py`). The rows of
-    `qkv` are [q | k | v], and inside each the heads lie one after another.
+    With `text_dim`, between the two it attends to a text's tokens (as Chen et al. 2024, PixArt, section 2.3).
+    forward(x, condition, turns, keys, words): x [B, N, D], condition [B, D] (already through its SiLU) -> [B, N, D];
+    `turns` as `rope_turns` makes them; `keys` [B] decide what is dropped (see `dropout.py`). The rows of `qkv` are
+    [q | k | v], and inside each the heads lie one after another.
     """
 
-    def __init__(self, width: int, heads: int, dropout: float = 0.0):
+    def __init__(self, width: int, heads: int, dropout: float = 0.0, text_dim: int | None = None):
         super().__init__()
         self.heads = heads
+        self.cross = None if text_dim is None else CrossAttention(width, text_dim, heads)
         self.modulation = nn.Linear(width, 6 * width)
         self.qkv = nn.Linear(width, 3 * width)
         self.project = nn.Linear(width, width)
@@ -136,12 +148,19 @@ class Block(nn.Module):
         self.dropout1, self.dropout2 = Dropout(dropout), Dropout(dropout)
 
     def forward(
-        self, x: Tensor, condition: Tensor, turns: tuple[Tensor, Tensor] | None = None, keys: Tensor | None = None
+        self,
+        x: Tensor,
+        condition: Tensor,
+        turns: tuple[Tensor, Tensor] | None = None,
+        keys: Tensor | None = None,
+        words: Tokens | None = None,
     ) -> Tensor:
         modulation = self.modulation(condition).to(x.dtype)[:, None]  # [B, 1, 6D]
         shift1, scale1, gate1, shift2, scale2, gate2 = modulation.chunk(6, dim=2)
         h = self._attend(modulated(x, shift1, scale1), turns)
         x = torch.addcmul(x, gate1, self.dropout1(h.transpose(1, 2), keys).transpose(1, 2))
+        if self.cross is not None and words is not None:
+            x = x + self.cross(F.layer_norm(x, x.shape[2:], eps=NORM_EPS), *words)
         h = self.mlp(modulated(x, shift2, scale2))
         return torch.addcmul(x, gate2, self.dropout2(h.transpose(1, 2), keys).transpose(1, 2))
 

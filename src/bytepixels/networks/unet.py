@@ -10,7 +10,7 @@ from bytepixels.errors import InputError, check_range
 from bytepixels.networks.blocks import Downsample, ResidualBlock, Upsample, group_count, group_norm, zero_
 from bytepixels.networks.contract import Network, check_dropout, check_sizes
 from bytepixels.networks.dropout import number_dropouts
-from bytepixels.networks.text import Text, TextReader
+from bytepixels.networks.text import Text
 
 
 class UNet(Network):
@@ -44,15 +44,14 @@ class UNet(Network):
         time_scale: float = 1.0,
         text_dim: int | None = None,
     ):
-        check_sizes(blocks=blocks, heads=heads, out_channels=out_channels, text_dim=text_dim)
+        check_sizes(blocks=blocks, heads=heads, out_channels=out_channels)
         check_range("width", width, 4)
         check_dropout(dropout)
         _check_levels(width, multipliers, attention, heads)
         time_dim = 4 * width
-        super().__init__(channels, num_classes, embedding, time_scale, waves=width, size=time_dim)
+        super().__init__(channels, num_classes, embedding, time_scale, waves=width, size=time_dim, text_dim=text_dim)
         self.min_side = 2 ** (len(multipliers) - 1)
         self.groups = group_count(width)
-        self.text = None if text_dim is None else TextReader(text_dim, time_dim)
 
         def block(c_in: int, c_out: int, attends: bool) -> ResidualBlock:
             return ResidualBlock(c_in, c_out, time_dim, self.groups, dropout, heads if attends else None, text_dim)
@@ -97,8 +96,7 @@ class UNet(Network):
         labels out of range when they are on the CPU (on an accelerator the check would stall it: check them before).
         """
         self.check_input(x, t, label)
-        self._check_text(text, x.shape[0])
-        tokens, read = (None, None) if self.text is None else self.text(text, x.shape[0])
+        tokens, read = self.read(text, x.shape[0])
         time = self.condition(t, label, read)
         h = self.first(x)
         skips = [h]
@@ -113,12 +111,6 @@ class UNet(Network):
             else:
                 h = layer(torch.cat([h, skips.pop()], dim=1), time, dropout_keys, tokens)
         return self.last(F.silu(self.norm(h))).to(x.dtype)
-
-    def _check_text(self, text: Text | None, batch: int) -> None:
-        if self.text is not None:
-            self.text.check(text, batch)
-        elif text is not None:
-            raise InputError("text was given to a network without text: build it with text_dim")
 
     def check_size(self, height: int, width: int) -> None:
         """Raise InputError when a side is too small to be halved on every level."""

@@ -27,7 +27,7 @@ MOST_IMAGES = 10**12
 LEAST_MEASURED = 16  # samples, below which a distance says nothing
 MOST_STEPS = 10_000  # where a process has no timesteps to be the limit
 BACKBONES = {  # and the settings that only they have
-    "unet": ("multipliers", "blocks", "attention", "text"),
+    "unet": ("multipliers", "blocks", "attention"),
     "dit": ("patch", "depth", "positions", "registers"),
 }
 TIMES = {"ddpm": ("uniform", "importance"), "edm": ("log_normal",), "flow": ("uniform", "logit_normal")}
