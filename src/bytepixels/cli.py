@@ -31,6 +31,15 @@ def train(argv: list[str]) -> int:
     source, run, preset, backbone = _peek(argv)
     names = (_stem(source), preset or "small", "" if backbone in (None, "unet") else backbone)
     path = run or Path("runs") / "-".join(name for name in names if name)
+    request = _parse("train", Train, argv, Train(source=tyro.MISSING, config=_model_default(argv, path)))
+    if request.source != source:
+        raise InputError(f"SOURCE comes first: bytepixels train {request.source} ...")
+    return _trained(request.source, request.config, path, request.profile)
+
+
+def _model_default(argv: list[str], path: Path) -> Config:
+    """What the flags of a model at `path` are by default. InputError for flags that do not go with it."""
+    _, _, preset, backbone = _peek(argv)
     if is_run(path):  # its own settings are the defaults, so that no flag need be repeated
         default = open_run(path).config
         if default.autoencoder is not None:
@@ -46,12 +55,12 @@ def train(argv: list[str]) -> int:
     for name in settings_of_others(default.network.backbone):
         if _given(argv, f"--{name}"):
             raise InputError(foreign_setting(name, default.network.backbone))
-    if _budget(argv):  # the one that is given now stands alone
-        default = replace(default, train=replace(default.train, epochs=None, budget=None))
-    request = _parse("train", Train, argv, Train(source=tyro.MISSING, config=default))
-    if request.source != source:
-        raise InputError(f"SOURCE comes first: bytepixels train {request.source} ...")
-    return _trained(request.source, request.config, path, request.profile)
+    return _one_budget(argv, default)
+
+
+def _one_budget(argv: list[str], default: Config) -> Config:
+    """A budget that is given now stands alone."""
+    return replace(default, train=replace(default.train, epochs=None, budget=None)) if _budget(argv) else default
 
 
 def train_autoencoder(argv: list[str]) -> int:
@@ -60,8 +69,7 @@ def train_autoencoder(argv: list[str]) -> int:
     default = open_run(path).config if is_run(path) else autoencoder_config()
     if (autoencoder := default.autoencoder) is None:
         raise InputError(f"{path} draws pictures, it is no autoencoder; choose another --run")
-    if _budget(argv):
-        default = replace(default, train=replace(default.train, epochs=None, budget=None))
+    default = _one_budget(argv, default)
     flags = TrainAutoencoder(tyro.MISSING, None, 0, autoencoder, default.data, default.train)
     request = _parse("train autoencoder", TrainAutoencoder, argv, flags)
     if request.source != source:
@@ -71,22 +79,21 @@ def train_autoencoder(argv: list[str]) -> int:
 
 
 def train_latent(argv: list[str]) -> int:
-    source, run, preset, backbone = _peek(argv)
+    source, run, *_ = _peek(argv)
     path = run or Path("runs") / f"{_stem(source)}-latent"
     own = path.with_name(f"{path.name}-autoencoder")
-    begun = [open_run(one).config if is_run(one) else None for one in (own, path)]
-    first, second = begun[0] or autoencoder_config(), begun[1] or preset_with(preset or "small", backbone or "unet")
-    if first.autoencoder is None or second.autoencoder is not None:
-        raise InputError(f"{path} and {own} are not the runs of train latent; choose another --run")
-    if _budget(argv):
-        second = replace(second, train=replace(second.train, epochs=None, budget=None))
+    first = open_run(own).config if is_run(own) else autoencoder_config()
+    if first.autoencoder is None:
+        raise InputError(f"{own} draws pictures, and the autoencoder of {path} would be there; choose another --run")
+    second = _model_default(argv, path)
     flags = TrainLatent(tyro.MISSING, stage=first.autoencoder, config=replace(second, first_stage=None))
     request = _parse("train latent", TrainLatent, argv, flags)
     if request.source != source:
         raise InputError(f"SOURCE comes first: bytepixels train latent {request.source} ...")
     from .verbs.latent import split
 
-    for config, where in split(request, first, own, path):
+    divided = bool(_budget(argv)) or not is_run(path)  # else each goes on with the share that it has
+    for config, where in split(request, first, own, path, divided):
         if code := _trained(source, config, where, 0):
             return code
     return 0

@@ -78,9 +78,9 @@ def speedrun() -> Config:
     """CIFAR-10 to a fixed distance in the fewest minutes, on one GPU: cifar10's network, its classes, 8M images.
 
     bytepixels train cifar10 --preset speedrun
-    Time and result: not yet run; bench/gpu.md says how. Rehearsed with `small`'s network at 16 x 16, where muon and
-    flow each came as far as the preset with about half of its images (RESULTS.md). Width, batch, budget and dropout
-    were not rehearsed: the learning rate is the smaller one of two that did as well there.
+    Time and result: not yet run; bench/gpu.md says how. Rehearsed with `small`'s network at 16 x 16, where muon
+    came as far as the preset with half of its images, and with flow nearer (RESULTS.md). Width, batch, budget and
+    dropout were not rehearsed: the learning rate is the smaller one of two that did as well there.
     """
     return Config(
         preset="speedrun",

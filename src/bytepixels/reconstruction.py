@@ -5,6 +5,7 @@ Pictures x, y are float [B, C, H, W] in -1..1 unless said; every error is a mean
 
 import math
 from collections.abc import Callable
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -105,6 +106,7 @@ def adaptive_weight(error: Tensor, judged: Tensor, y: Tensor) -> Tensor:
     return (own / (other + 1e-4)).clamp(max=MOST_ADAPTIVE)
 
 
+@lru_cache(maxsize=1)  # for the loss, and for its trial
 def open_perceptual(path: str, device: torch.device) -> Callable[[Tensor, Tensor], Tensor]:
     """(x, y) -> [B] from a TorchScript file: a distance of two pictures, or features, whose squared error it is then.
 

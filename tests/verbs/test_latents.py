@@ -11,8 +11,8 @@ from PIL import Image
 from bytepixels.codec import LatentCodec, PixelCodec
 from bytepixels.data import pack
 from bytepixels.networks import Autoencoder
-from bytepixels.runs.directory import open_run
-from bytepixels.verbs.firststage import KEPT, codec_of, keep_first_stage, kept, read_first_stage
+from bytepixels.runs.directory import FIRST_STAGE, open_run
+from bytepixels.verbs.firststage import codec_of, keep_first_stage, kept, read_first_stage
 
 from .tiny import checkpoints, cli, log_of, picture, plain, read_json, same_bits, tensors, train, words
 
@@ -123,7 +123,7 @@ def drawn_latents(autoencoder, images):
 def test_what_the_network_learns_is_whitened_and_decoded(latent, stage):
     """The codec of the run is the autoencoder's, with the statistics of all its pictures, mirrored ones included."""
     run, packed = open_run(latent), pack("digits")
-    codec, autoencoder = codec_of(run, CPU), read_first_stage(stage / KEPT, CPU)
+    codec, autoencoder = codec_of(run, CPU), read_first_stage(stage / FIRST_STAGE, CPU)
     assert run.shape == (1, 8, 8)
     assert run.x0_shape == (3, 4, 4) == codec.shape(run.shape)
     images = torch.from_numpy(packed.images.copy())
@@ -148,15 +148,15 @@ def test_a_run_keeps_its_first_stage(latent, stage, tmp_path, capsys):
     assert "was begun with another autoencoder than" in capsys.readouterr().err
     assert train(tmp_path / "again", *RUN, "--autoencoder", run, steps=3) == 0  # a latent run lends its own
     assert same_bits(checkpoints(run)[-1], checkpoints(tmp_path / "again")[-1]) == []
-    keep_first_stage(read_first_stage(tmp_path / "other" / KEPT, CPU), run)
+    keep_first_stage(read_first_stage(tmp_path / "other" / FIRST_STAGE, CPU), run)
     kept.cache_clear()  # as in another process
     capsys.readouterr()
     assert cli("sample", run, "-n", 1) == 2
     assert "is not the autoencoder that this run was trained with" in capsys.readouterr().err
     kept.cache_clear()
-    (run / KEPT).write_bytes(b"cut short")
+    (run / FIRST_STAGE).write_bytes(b"cut short")
     assert cli("sample", run, "-n", 1) == 2
-    assert f"{KEPT} is damaged" in plain(capsys.readouterr().err)
+    assert f"{FIRST_STAGE} is damaged" in plain(capsys.readouterr().err)
 
 
 def test_encoded_once(stage, tmp_path, capsys):

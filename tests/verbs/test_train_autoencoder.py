@@ -14,11 +14,14 @@ from bytepixels.images import beside, grid
 from bytepixels.networks import Autoencoder
 from bytepixels.reconstruction import kl_divergence, ssim
 from bytepixels.runs.directory import open_run
+from bytepixels.train.distributed import ALONE
+from bytepixels.train.loop import StepResult
 from bytepixels.verbs.firststage import find_first_stage
+from bytepixels.verbs.nonfinite import Culprits, stopped
 
 from ..test_reconstruction import Features, scripted
 from ..train.test_distributed import apart, losses, torchrun
-from .tiny import checkpoints, cli, log_of, picture, plain, same_bits, snapshot, tensors, train, words
+from .tiny import checkpoints, cli, log_of, picture, plain, read_json, same_bits, snapshot, tensors, train, words
 
 BATCH = 16
 STAGE = words(
@@ -280,3 +283,11 @@ def test_two_processes_train_what_one_does(tmp_path):
     done = torchrun(2, "train", "autoencoder", "digits", *flags, "--shard", "--run", tmp_path / "shard")
     assert "--shard is for networks that draw pictures; an autoencoder is trained without it" in plain(done.stderr)
     assert not (tmp_path / "shard").exists()
+
+
+def test_a_loss_that_is_not_finite_names_the_picture_and_no_time(tmp_path):
+    """An autoencoder's batch has no times."""
+    result = StepResult(3, torch.tensor([0.5, float("nan")]), torch.tensor(float("nan")), 0.1)
+    error = stopped(tmp_path, ALONE, result, Culprits([7, 9], None, 0))
+    assert "(picture 9, loss nan, gradient nan)" in str(error)
+    assert read_json(tmp_path / "nonfinite.json")["batch"][0] == {"picture": 7, "loss": "0.5"}

@@ -24,6 +24,7 @@ from .lock import NAME as LOCK
 
 FORMAT = 1
 CHECKPOINTS = "checkpoints"
+FIRST_STAGE = "first-stage.safetensors"  # of a run on latents: weights, and in its metadata the settings
 CONFIG, SPARE = "config.json", ".config.json"  # the same twice: without it all checkpoints would be lost
 
 
@@ -128,7 +129,9 @@ def is_free(path: Path) -> bool:
     """Whether a run may begin at `path`: nothing is there, or what a process left that was killed as it began."""
     if not path.exists():
         return True
-    return path.is_dir() and all(p.name in (LOCK, HOLDER) or p.name.startswith(TEMPORARY) for p in path.iterdir())
+    return path.is_dir() and all(
+        p.name in (LOCK, HOLDER, FIRST_STAGE) or p.name.startswith(TEMPORARY) for p in path.iterdir()
+    )
 
 
 def open_run(path: Path) -> Run:

@@ -52,6 +52,9 @@ class Autoencoding:
         self.trial: Loss = build_reconstruction_loss(config, device)
         self.then = f"train on its latents with: bytepixels train {run.data['source']} --autoencoder {run.path}"
 
+    def times(self, batch: Batch) -> Tensor | None:
+        return None
+
     def network(self, device: torch.device) -> nn.Module:
         return self.model.to(device)
 
@@ -78,7 +81,8 @@ class Autoencoding:
         if not self.leads:
             return {}, ""
         images = self._some(count)
-        found = fidelity(_own(state.ema), images, self.device)
+        again = reconstructed(_own(state.ema), images, self.device)
+        found = fidelity(_own(state.ema), images, again, self.device)
         record = {"kind": "reconstruction", **found, "n": len(images), "of": "training pictures"}
         return record | {"made_by": provenance()}, in_words(found, many(len(images), "training picture"))
 
@@ -106,10 +110,10 @@ def reconstructed(autoencoder: nn.Module, images: Tensor, device: torch.device) 
 
 
 @torch.no_grad()
-def fidelity(autoencoder: Autoencoder, images: Tensor, device: torch.device) -> dict[str, float]:
-    """What is left of pictures uint8 [n, C, H, W]: means of PSNR (dB) and SSIM; and of the latents the divergence in
-    nats per number (kl), or the share of codes in use and their perplexity (vq)."""
-    codec, again = PixelCodec(), reconstructed(autoencoder, images, device)
+def fidelity(autoencoder: Autoencoder, images: Tensor, again: Tensor, device: torch.device) -> dict[str, float]:
+    """What is left of pictures uint8 [n, C, H, W], reconstructed in `again`: means of PSNR (dB) and SSIM; and of the
+    latents the divergence in nats per number (kl), or the share of codes in use and their perplexity (vq)."""
+    codec = PixelCodec()
     pairs = list(zip(parts_of(images), parts_of(again), strict=True))
     alike = torch.cat([ssim(codec.to_model(x), codec.to_model(y)) for x, y in pairs])
     found = {"psnr": psnr(images, again).clamp(max=100).mean().item(), "ssim": alike.mean().item()}

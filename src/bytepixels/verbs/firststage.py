@@ -23,11 +23,10 @@ from ..networks import Autoencoder
 from ..networks.tiling import Tiled
 from ..progress import Progress
 from ..runs.config import Config
-from ..runs.directory import Run, is_run, open_run
+from ..runs.directory import FIRST_STAGE, Run, is_run, open_run
 from ..runs.files import TEMPORARY, DamagedError, flush, reason
 from .weights import find_checkpoint, load_weights
 
-KEPT = "first-stage.safetensors"  # in a run: weights, and in its metadata the settings
 SETTINGS = "autoencoder"  # of the metadata
 
 
@@ -72,8 +71,8 @@ def latent_codec(
 def find_first_stage(path: Path, device: torch.device) -> Autoencoder:
     """The autoencoder that --autoencoder names: a run of train autoencoder (its newest average), a run on its latents,
     or a diffusers folder. InputError where there is none."""
-    if (path / KEPT).is_file():
-        return read_first_stage(path / KEPT, device)
+    if (path / FIRST_STAGE).is_file():
+        return read_first_stage(path / FIRST_STAGE, device)
     if folder := next((one for one in (path, path / "vae") if is_autoencoder_kl(one)), None):
         return read_autoencoder_kl(folder).to(device).eval().requires_grad_(False)
     if not is_run(path):
@@ -89,11 +88,11 @@ def find_first_stage(path: Path, device: torch.device) -> Autoencoder:
 
 def keep_first_stage(autoencoder: Autoencoder, folder: Path) -> None:
     """Write an autoencoder into the folder of a run; whole or not at all."""
-    temporary = folder / f"{TEMPORARY}{KEPT}"
+    temporary = folder / f"{TEMPORARY}{FIRST_STAGE}"
     tensors = {name: tensor.cpu().contiguous() for name, tensor in autoencoder.state_dict().items()}
     save_file(tensors, temporary, {SETTINGS: json.dumps(autoencoder.settings)})
     flush(temporary)
-    os.replace(temporary, folder / KEPT)
+    os.replace(temporary, folder / FIRST_STAGE)
 
 
 def read_first_stage(path: Path, device: torch.device) -> Autoencoder:
@@ -110,9 +109,9 @@ def read_first_stage(path: Path, device: torch.device) -> Autoencoder:
 @lru_cache(maxsize=2)
 def kept(run: Path, sha256: str, device: torch.device) -> Autoencoder:
     """The first stage in a run's folder; DamagedError where it is another than the run was trained with."""
-    autoencoder = read_first_stage(run / KEPT, device)
+    autoencoder = read_first_stage(run / FIRST_STAGE, device)
     if fingerprint(autoencoder) != sha256:
-        raise DamagedError(f"{run / KEPT} is not the autoencoder that this run was trained with")
+        raise DamagedError(f"{run / FIRST_STAGE} is not the autoencoder that this run was trained with")
     return autoencoder
 
 

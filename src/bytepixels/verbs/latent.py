@@ -14,11 +14,14 @@ from .firststage import find_first_stage
 from .train import flips, pack_with_progress
 
 
-def split(request: TrainLatent, first: Config, own: Path, path: Path) -> list[tuple[Config, Path]]:
-    """The config and the place of both trainings, each with its share of the budget. `first`: the defaults."""
+def split(
+    request: TrainLatent, first: Config, own: Path, path: Path, divided: bool = True
+) -> list[tuple[Config, Path]]:
+    """The config and the place of both trainings, each with its share of the budget; or, where it is not divided, with
+    the budgets that the two have. `first`: the defaults."""
     second = request.config
     train = replace(
-        _with_share(first.train, second.train, request.share),
+        _with_share(first.train, second.train, request.share) if divided else first.train,
         device=second.train.device,
         seed=second.train.seed,
         precision=second.train.precision,
@@ -27,7 +30,7 @@ def split(request: TrainLatent, first: Config, own: Path, path: Path) -> list[tu
         log_seconds=second.train.log_seconds,
     )
     stage = replace(first, data=second.data, autoencoder=request.stage, train=train)
-    rest = _with_share(second.train, second.train, 1 - request.share)
+    rest = _with_share(second.train, second.train, 1 - request.share) if divided else second.train
     return [(stage, own), (replace(second, train=rest, first_stage=str(own)), path)]
 
 

@@ -37,7 +37,8 @@ def evaluate_reconstruction(run: Run, request: Quality) -> None:
             return
         images, what = yardstick.others(request.n, request.seed)
         autoencoder = model.autoencoder.eval()
-        again, found = reconstructed(autoencoder, images, device), fidelity(autoencoder, images, device)
+        again = reconstructed(autoencoder, images, device)
+        found = fidelity(autoencoder, images, again, device)
         record = described(images, again, what, yardstick) | found
         record |= {"checkpoint": checkpoint.name, "weights": request.weights, "seed": request.seed}
         run.note_evaluation(record | {"asked_features": request.features, "made_by": provenance()})

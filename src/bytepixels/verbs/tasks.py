@@ -41,6 +41,10 @@ class Task(Protocol):
         """This process' rows of a step's batch."""
         ...
 
+    def times(self, batch: Batch) -> Tensor | None:
+        """The times of a batch, for the report of a loss that is not finite; None where there is no such thing."""
+        ...
+
     def network(self, device: torch.device) -> nn.Module:
         """As it is before the first step."""
         ...
@@ -86,6 +90,9 @@ class Diffusion:
         self.draw: DrawBatch = build_draw(config, process, batches, len(run.classes), self.memory, texts)
         self.loss = build_loss(config, process, codec, device, self.memory)
         self.trial = build_loss(config, process, codec, device)
+
+    def times(self, batch: Batch) -> Tensor | None:
+        return batch[2]
 
     def network(self, device: torch.device) -> nn.Module:
         return build_network(self.run.config, self.run.x0_shape, len(self.run.classes), device)

@@ -100,7 +100,7 @@ class Trainer:
     def take(self, step: int) -> Batch:
         """The batch of one step; its times are kept until its loss has been read."""
         batch = self.ahead.pop(step) if step in self.ahead else self.task.draw(step)
-        self.times[step] = batch[2]
+        self.times[step] = self.task.times(batch)
         return batch
 
     def fit(self, stop: Stop) -> int:
