@@ -8,8 +8,8 @@ from errno import ENOSPC
 
 import pytest
 
+from bytepixels.data import archives, making, pack, parallel, pictures, tars
 from bytepixels.data import draft as module
-from bytepixels.data import making, pack, parallel, pictures
 from bytepixels.data.locks import claim
 from bytepixels.data.rows import Rows
 from bytepixels.errors import InputError
@@ -305,6 +305,58 @@ def test_what_a_killed_process_was_at_is_done_by_another(tmp_path, folder):
     count, made = results.get()
     assert made == expected
     assert count in (8, 9)  # what the killed one had done is not done again
+
+
+def test_a_compressed_tar_is_unpacked_by_one_process_while_others_wait(tmp_path, folder, monkeypatch):
+    path = as_tar(folder, tmp_path / "in.tar.gz")
+    expected, unpacked, read_tar = uninterrupted(path, tmp_path), tmp_path / "unpacked", tars.read_tar
+
+    def noted(*arguments):
+        with unpacked.open("a") as file:
+            file.write("once\n")
+        return read_tar(*arguments)
+
+    monkeypatch.setattr(archives, "read_tar", noted)
+    results, seen, reached = FORK.SimpleQueue(), FORK.SimpleQueue(), FORK.Event()
+
+    def until_seen(done, total):
+        if done == 5:
+            reached.set()
+            seen.get()  # by one of those who wait
+
+    def look(done, total):
+        seen.put((done, total))
+
+    first = packing(results, path, tmp_path / "cache", until_seen)
+    assert reached.wait(60)
+    others = [packing(results, path, tmp_path / "cache", look) for _ in range(2)]
+    for process in (first, *others):
+        process.join(60)
+    found = [results.get() for _ in range(3)]
+    assert sorted(count for count, _ in found) == [0, 0, 13]
+    assert all(made == expected for _, made in found)
+    assert unpacked.read_text() == "once\n"
+
+
+def test_a_compressed_tar_whose_process_was_killed_is_gone_on_with_by_another(tmp_path, folder):
+    path, reached = as_tar(folder, tmp_path / "in.tar.gz"), FORK.Event()
+    expected, results = uninterrupted(path, tmp_path), FORK.SimpleQueue()
+
+    def hang(done, total):
+        if done == 5:
+            reached.set()
+            time.sleep(600)
+
+    hanging = packing(results, path, tmp_path / "cache", hang)
+    assert reached.wait(60)
+    waiting = packing(results, path, tmp_path / "cache")
+    waiting.join(1)
+    assert waiting.is_alive()
+    hanging.kill()
+    waiting.join(60)
+    count, made = results.get()
+    assert made == expected
+    assert count in (8, 9)
 
 
 # what is left behind

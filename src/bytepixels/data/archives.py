@@ -24,7 +24,8 @@ def open_archive(path: Path, split: str) -> Source:
     read = _read_zip if zipfile.is_zipfile(path) else _read_tar if is_tar(path) else None
     if read is None:
         raise InputError(f"{path} is no picture, .npz, .npy, .zip or .tar archive, or it is damaged")
-    return Source(str(path), file_key(path), lambda: read(path, split))
+    slow = read is _read_tar and is_compressed(path)
+    return Source(str(path), file_key(path), lambda: read(path, split), alone=slow)
 
 
 def _read_zip(path: Path, split: str) -> Pictures:
@@ -58,17 +59,16 @@ def _read_tar(path: Path, split: str) -> Pictures:
     most = KEPT_BYTES if is_compressed(path) else 0
 
     def wanted(number: int, member: TarInfo) -> bool:
-        fits = is_picture(member.name) and held_bytes + member.size <= most
-        return fits or is_metadata(clean_name(member.name))
+        names.append(clean_name(member.name) if member.isfile() else "")
+        return (held_bytes + member.size <= most and is_picture(names[-1])) or is_metadata(names[-1])
 
     for number, member, content in read_tar(path, wanted):
-        names.append(clean_name(member.name) if member.isfile() else "")
-        if is_metadata(names[-1]):
-            metadata[number] = content
-        links += member.issym() or member.islnk()
-        if is_picture(member.name):
+        if is_picture(names[number]):
             held[number] = content
             held_bytes += member.size
+        elif is_metadata(names[number]):
+            metadata[number] = content
+        links += member.issym() or member.islnk()
         if held_bytes > most:
             held.clear()
     if any(name.rsplit("/", 1)[-1] == CIFAR_BATCHES["test"][0] for name in names):

@@ -77,8 +77,9 @@ def arrange(names: list[str], split: str, source: str, used: Container[str] = ()
     there is no picture, or no such split.
     """
     visible = [index for index, name in enumerate(names) if name and not is_hidden(name)]
-    pictures = [index for index in visible if is_picture(names[index])]
-    others = [index for index in visible if not is_picture(names[index])]
+    pictures, others = list[int](), list[int]()
+    for index in visible:
+        (pictures if is_picture(names[index]) else others).append(index)
     unused = [index for index in others if posixpath.basename(names[index]) not in used]
     if not pictures:
         raise InputError(f"{source} holds no picture{found_instead(_suffixes(names, others))}")

@@ -10,8 +10,8 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack, nullcontext, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 from uuid import uuid4
@@ -22,7 +22,7 @@ import PIL
 from filelock import FileLock
 
 from ..errors import InputError
-from .locks import claim, make_folder, sync, write_whole
+from .locks import PAUSE, claim, make_folder, sync, write_whole
 from .notes import HopelessError
 from .rows import Rows, npy_header
 
@@ -79,6 +79,18 @@ class Draft(Generic[Whole]):
         """A lock among all processes that make the same."""
         return FileLock(self.folder / f"{name}.lock")
 
+    @contextmanager
+    def alone(self, progress: Progress) -> Iterator[bool]:
+        """Work that one process does at a time, here once the others have stopped: whether any is left."""
+        while (lock := claim(self.folder / "alone.lock")) is None:
+            if (words := self._words()).any():
+                progress(int(np.count_nonzero(words)), len(words))
+            time.sleep(PAUSE)
+        try:
+            yield not self.made()
+        finally:
+            lock.release()
+
     def words(self, name: str, count: int) -> np.ndarray:
         """uint64 [count], shared by all processes."""
         path = self.folder / name
@@ -89,8 +101,12 @@ class Draft(Generic[Whole]):
 
     def done(self) -> int:
         """How many pictures lie there already."""
+        return int(np.count_nonzero(self._words()))
+
+    def _words(self) -> np.ndarray:
+        """As they are now; none where nothing was begun."""
         path = self.folder / "rows"
-        return int(np.count_nonzero(np.fromfile(path, np.uint64))) if path.exists() else 0
+        return np.fromfile(path, np.uint64) if path.exists() else np.zeros(0, np.uint64)
 
     def rows(self, shape: tuple[int, ...], dtype: type = np.uint8) -> Rows:
         """The array [N, ...] before anything is left out. To be called under a lock."""

@@ -10,13 +10,12 @@ import torch
 from torch import Tensor
 
 from .draft import DONE, Draft, Progress, word
-from .locks import claim
+from .locks import PAUSE, claim
 from .notes import HopelessError
 from .rows import Rows
 
 PART = 512  # pictures that one process encodes at a time
 PIXELS = 1 << 18  # in one call of the encoder: 256 pictures of 32 x 32, one of 512 x 512
-PAUSE = 0.1  # seconds between two looks at what other processes have done
 
 Encode = Callable[[Tensor], tuple[Tensor, Tensor]]
 

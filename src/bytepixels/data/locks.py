@@ -9,6 +9,8 @@ from filelock import FileLock, Timeout
 
 from ..errors import InputError
 
+PAUSE = 0.1  # seconds between two looks at what other processes have done
+
 
 def make_folder(path: Path) -> None:
     """Make a folder of the cache, unless it is there. Raises InputError where that cannot be."""

@@ -4,7 +4,7 @@ import hashlib
 import io
 import warnings
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -43,7 +43,13 @@ def make(path: Path, source: Source, settings: Settings, strict: bool, progress:
     """The pack at `path`, made together with other processes that make the same, or taken up where it was left."""
     draft, notes = Draft(path, "images.npy", open_packed), list[str]()
     progress = progress or (lambda done, total: None)
-    packed = draft.completed(lambda: notes.extend(_fill(draft, source, settings, strict, progress)))
+
+    def fill() -> None:
+        with draft.alone(progress) if source.alone else nullcontext(True) as ours:
+            if ours:
+                notes.extend(_fill(draft, source, settings, strict, progress))
+
+    packed = draft.completed(fill)
     return replace(packed, notes=(*packed.notes, *notes))
 
 

@@ -13,14 +13,13 @@ import numpy as np
 from filelock import FileLock
 from PIL import Image, UnidentifiedImageError
 
-from .locks import claim
+from .locks import PAUSE, claim
 from .pictures import Item, Part
 
 Result = TypeVar("Result")
 CHUNK = 16  # pictures per task: handing over single thumbnails costs as much as decoding them
 CHUNK_BYTES = 1 << 20  # ... but fewer when they are large and held in memory
 HELD_BYTES = 1 << 28  # in memory at a time, as files or as results; what is larger goes alone
-PAUSE = 0.1  # seconds between two looks at what other processes have done
 
 
 class Unreadable(str):

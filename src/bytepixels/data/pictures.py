@@ -51,11 +51,15 @@ class Pictures:
 
 @dataclass(frozen=True)
 class Source:
-    """A source that exists: `key` changes whenever its content may have, and `read` lists its pictures."""
+    """A source that exists: `key` changes whenever its content may have, and `read` lists its pictures.
+
+    alone: listing takes as long as decoding, so one process does both while others wait.
+    """
 
     name: str
     key: str
     read: Callable[[], Pictures]
+    alone: bool = False
 
 
 def parts_of(count: int, item: Callable[[int], Item]) -> list[Part]:

@@ -29,8 +29,7 @@ from .arrange import (
 )
 from .captions import described
 from .folders import File, files_key
-from .locks import claim, make_folder, write_whole
-from .parallel import PAUSE
+from .locks import PAUSE, claim, make_folder, write_whole
 from .pictures import Pictures, Source
 from .samples import Shard, read_shard
 from .tars import tar_part

@@ -1,0 +1,291 @@
+"""Does diffusion cost less on latents? The same pictures, network and seconds, on pixels and on latents of f 2, 4, 8.
+
+    python -m bench.latents PICTURES --sizes 64 --arms pixel f2 f4 f8 --seconds 1000 --seeds 0 1
+    python -m bench.latents                the tables, of what has been measured
+
+Every arm has the same budget: processor seconds, those of its first stage and of encoding included; so use one thread
+(OMP_NUM_THREADS=1). As many images as fit are reckoned from a measured step. The learning rate is the best of --lrs
+in short runs, for each arm, which count for none. The averages' samples (the same seeds everywhere) are measured at
+equal parts of the training against all training pictures: Frechet and kernel distance, random features. The floor of
+an arm is the distance of training pictures that went through its autoencoder; of pixels, that of the pictures alone.
+
+Each arm has a file, written after every piece; the same command goes on, and several processes may take several arms.
+"""
+
+import argparse
+import json
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from statistics import fmean, median
+from typing import Any
+
+import torch
+
+from bench.machine import count_flops, machine
+from bench.speedrun import compared, spread, trained
+from bytepixels.build import build_first_stage, build_network
+from bytepixels.errors import InputError
+from bytepixels.presets import autoencoder_config, small
+from bytepixels.runs.autoencoder import AutoencoderConfig
+from bytepixels.runs.checkpoint import list_checkpoints
+from bytepixels.runs.config import Config, DataConfig, SampleConfig
+from bytepixels.runs.directory import Run, provenance
+from bytepixels.samplers import best_sampler
+from bytepixels.train.distributed import ALONE
+from bytepixels.train.optimizers import adam
+from bytepixels.verbs.autoencoding import fidelity, reconstructed
+from bytepixels.verbs.firststage import encode, find_first_stage
+from bytepixels.verbs.quality import Painter, Yardstick, open_yardstick
+from bytepixels.verbs.sample import find_checkpoint, load_network
+from bytepixels.verbs.train import pack_with_progress
+
+ARMS = {"pixel": 1, "f2": 2, "f4": 4, "f8": 8}
+CPU = torch.device("cpu")
+Record = dict[str, Any]
+
+
+class Arm:
+    """One arm at one size: what it is made of, and the file of what is known of it."""
+
+    def __init__(self, name: str, size: int, options: argparse.Namespace):
+        self.name, self.factor, self.options = name, ARMS[name], options
+        self.runs = options.runs / f"{size}-{name}"
+        self.file = options.found / f"{size}-{name}.json"
+        self.data = DataConfig(size=(size, size), channels=3, flip="no")
+        asked = {flag: getattr(options, flag) for flag in ("seconds", "first_images", "width", "points", "n", "steps")}
+        fresh: Record = {"arm": name, "size": size, "asked": asked, "machine": machine(CPU), "tuning": [], "runs": []}
+        self.known: Record = json.loads(self.file.read_text()) if self.file.exists() else fresh
+        if self.known["asked"] != asked:
+            raise InputError(f"{self.file} was measured with {self.known['asked']}; take another --found")
+
+    def keep(self) -> None:
+        self.known["made_by"] = provenance()
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        self.file.write_text(json.dumps(self.known, indent=1) + "\n")
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Of what the network sees."""
+        side = self.known["size"] // self.factor
+        return (3 if self.factor == 1 else 4), side, side
+
+    def config(self, images: int, lr: float, seed: int, points: int) -> Config:
+        """Of a diffusion run."""
+        base = small()
+        train = replace(base.train, images=images, lr=lr, seed=seed, warmup=images // 20, ema_half_life=images // 20)
+        train = replace(train, **watched(points))
+        first = None if self.factor == 1 else str(self.runs / "autoencoder")
+        network = replace(base.network, width=self.options.width)
+        return replace(base, data=self.data, network=network, train=train, first_stage=first)
+
+    def first_config(self) -> Config:
+        """Of the autoencoder."""
+        images = self.options.first_images
+        train = replace(autoencoder_config().train, images=images, batch=8, lr=1e-3, warmup=images // 20)
+        train = replace(train, ema_half_life=images // 20, **watched(1))
+        stage = AutoencoderConfig(factor=self.factor, width=16, blocks=1, attention=False)
+        return replace(autoencoder_config(), data=self.data, autoencoder=stage, train=train)
+
+
+def watched(points: int) -> Record:
+    """Train settings: float32, with a checkpoint at every point, and next to nothing else."""
+    few: Record = {"precision": "float32", "compile": "no", "keep": points, "previews": points, "preview_pictures": 1}
+    return few | {"checkpoint_minutes": 600.0, "log_seconds": 1.0}
+
+
+def step_cost(make: Callable[[], torch.Tensor], weights: list[torch.nn.Parameter], batch: int) -> tuple[float, float]:
+    """Processor seconds and operations per image of a step: forward, backward, Adam."""
+    optimizer, seconds = adam(weights, 1e-4, 0.0), []
+    for _ in range(6):
+        began = time.process_time()
+        make().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        seconds.append(time.process_time() - began)
+    return median(seconds[2:]) / batch, count_flops(lambda: make().backward()) / batch
+
+
+def network_cost(arm: Arm) -> Record:
+    """What one image costs the diffusion model."""
+    config = arm.config(1000, 1e-3, 0, 1)
+    network = build_network(config, arm.shape, 0, CPU)
+    x, t = torch.randn(config.train.batch, *arm.shape), torch.full((config.train.batch,), 500.0)
+    seconds, flops = step_cost(lambda: network(x, t).square().mean(), list(network.parameters()), len(x))
+    return {"weights": sum(p.numel() for p in network.parameters()), "seconds": seconds, "flops": flops}
+
+
+def first_stage(arm: Arm, source: str) -> Record:
+    """Train the autoencoder and encode all pictures: what both cost, and what is left of the pictures."""
+    config = arm.first_config()
+    run, trained_in = trained(source, config, arm.runs / "autoencoder")
+    if trained_in is None:
+        raise InputError(f"{run.path} was begun before: its seconds are not known; remove it")
+    autoencoder, packed = find_first_stage(run.path, CPU), pack_with_progress(source, arm.data)
+    began = time.process_time()
+    encode(packed, autoencoder, False, CPU)
+    encoded_in = time.process_time() - began
+    yardstick = open_yardstick(run, "random", None, 50_000, ALONE)
+    images = yardstick.others(arm.options.n, 0)[0]
+    again = reconstructed(autoencoder, images, CPU)
+    model = build_first_stage(config, run.shape, CPU)
+    x = torch.randn(8, *run.shape)
+    _, flops = step_cost(lambda: model.autoencoder(x).square().mean(), list(model.parameters()), len(x))
+    cost = {"images": config.train.images, "seconds": trained_in, "encode_seconds": round(encoded_in, 1)}
+    left = fidelity(autoencoder, images, again, CPU)
+    cost["flops"] = flops * (config.train.images + len(packed) / 6)  # the encoder alone, forward
+    return {**cost, **left, **compared(again, yardstick)}
+
+
+def measured(run: Run, checkpoint: str, yardstick: Yardstick, options: argparse.Namespace) -> Record:
+    """Distances of n samples of a checkpoint, and the processor seconds of each, decoding included."""
+    network = load_network(run, find_checkpoint(run, checkpoint), "ema", CPU)
+    painter = Painter(run, checkpoint, network, CPU, ALONE, yardstick.own.labels)
+    settings = replace(SampleConfig(), sampler=best_sampler(options.steps)[0], steps=options.steps)
+    began = time.process_time()
+    images, _ = painter.draw(settings, range(options.n), 64, float("inf"))
+    drawn = (time.process_time() - began) / options.n
+    return {"seconds_per_sample": drawn, **compared(images, yardstick)}
+
+
+def tuned(arm: Arm, source: str) -> float:
+    """The learning rate whose short run came nearest."""
+    options, cost = arm.options, arm.known["cost"]
+    images = steps_for(options.tune_seconds / cost["seconds"])
+    for lr in options.lrs:
+        if lr not in [one["lr"] for one in arm.known["tuning"]]:
+            run, _ = trained(source, arm.config(images, lr, 0, 1), arm.runs / f"lr-{lr:g}")
+            yardstick = open_yardstick(run, "random", None, 50_000, ALONE)
+            found = measured(run, list_checkpoints(run.checkpoints)[-1].name, yardstick, options)
+            arm.known["tuning"].append({"lr": lr, "images": images, **found})
+            arm.keep()
+    return min(arm.known["tuning"], key=lambda one: one["frechet"][0])["lr"]
+
+
+def steps_for(images: float) -> int:
+    """Whole batches of 32, two at least."""
+    return max(2, math.floor(images / 32)) * 32
+
+
+def full_run(arm: Arm, source: str, lr: float, seed: int) -> None:
+    """Train with what the first stage left of the budget, and measure at every point."""
+    options, cost, first = arm.options, arm.known["cost"], arm.known.get("first", {})
+    spent = first.get("seconds", 0.0) + first.get("encode_seconds", 0.0)
+    if spent >= options.seconds:
+        raise InputError(f"--seconds {options.seconds:g} is less than the first stage of {arm.name} took, {spent:.0f}")
+    images = steps_for((options.seconds - spent) / cost["seconds"])
+    run, took = trained(source, arm.config(images, lr, seed, options.points), arm.runs / f"seed-{seed}")
+    if took is None:
+        raise InputError(f"{run.path} was begun before: its seconds are not known; remove it")
+    yardstick, points = open_yardstick(run, "random", None, 50_000, ALONE), []
+    for checkpoint in list_checkpoints(run.checkpoints):
+        seen = int(checkpoint.name.removeprefix("step-")) * run.config.train.batch
+        own = {"images": seen, "seconds": round(spent + took * seen / images, 1)}
+        points.append(own | measured(run, checkpoint.name, yardstick, options))
+    if arm.factor == 1:
+        arm.known["floor"] = compared(yardstick.others(options.n, 0)[0], yardstick)
+    arm.known["runs"].append({"seed": seed, "lr": lr, "training_seconds": took, "points": points})
+    arm.keep()
+
+
+def work(arm: Arm, source: str) -> None:
+    """Every piece of an arm that is missing."""
+    if "cost" not in arm.known:
+        arm.known["cost"] = network_cost(arm)
+        arm.keep()
+    if arm.factor > 1 and "first" not in arm.known:
+        arm.known["first"] = first_stage(arm, source)
+        arm.keep()
+    lr = tuned(arm, source)
+    for seed in arm.options.seeds:
+        if seed not in [run["seed"] for run in arm.known["runs"]]:
+            full_run(arm, source, lr, seed)
+
+
+def table(arms: list[Record]) -> Iterator[str]:
+    """Markdown, one line per arm of a size; then where it crosses the pixels' curve."""
+    yield "| arm | first stage, floor | lr | GFLOP / image | images | s: Frechet distance | kernel | s / sample |"
+    yield "|---|---|---|---|---|---|---|---|"
+    for arm in arms:
+        if not arm["runs"]:
+            continue
+        first, last = arm.get("first"), [run["points"][-1] for run in arm["runs"]]
+        floor = (first or arm["floor"])["frechet"][0]
+        spent = "" if first is None else f"{first['seconds'] + first['encode_seconds']:.0f} s, {first['psnr']:.1f} dB, "
+        ways = [f"{seconds:.0f}: {spread(values)}" for seconds, values in curve(arm)]
+        kernel, drawn = (spread([p["kernel"][0] for p in last]), fmean(p["seconds_per_sample"] for p in last))
+        columns = [arm["arm"], f"{spent}{floor:.3g}", f"{arm['runs'][0]['lr']:g}", f"{arm['cost']['flops'] / 1e9:.2f}"]
+        columns += [f"{last[0]['images']:,}", "; ".join(ways), kernel, f"{drawn:.3f}"]
+        yield f"| {' | '.join(columns)} |"
+
+
+def curve(arm: Record) -> list[tuple[float, list[float]]]:
+    """Of every point: mean seconds, and the seeds' Frechet distances."""
+    columns = zip(*(run["points"] for run in arm["runs"]), strict=True)
+    return [(fmean(p["seconds"] for p in c), [p["frechet"][0] for p in c]) for c in columns]
+
+
+def reached(arm: Record, target: float) -> float | None:
+    """Seconds to a distance, along a straight line in the logarithm between points; None where it is not reached."""
+    before: tuple[float, float] | None = None
+    for seconds, values in curve(arm):
+        here = fmean(values)
+        if here <= target:
+            if before is None or before[1] == here:
+                return seconds
+            share = math.log(before[1] / target) / math.log(before[1] / here)
+            return before[0] + share * (seconds - before[0])
+        before = seconds, here
+    return None
+
+
+def pays(pixel: Record, arm: Record) -> str:
+    """When an arm comes to where pixels ended, and how many runs share its first stage until it costs less."""
+    end, values = curve(pixel)[-1]
+    when, first = reached(arm, fmean(values)), arm["first"]
+    own = first["seconds"] + first["encode_seconds"]
+    where = f"{arm['arm']}: pixels' {fmean(values):.3g} of {end:.0f} s"
+    if when is None:
+        return f"{where} is not reached in {curve(arm)[-1][0]:.0f} s"
+    alone = when - own
+    runs = f"pays from run {max(1, math.ceil(own / (end - alone)))} on" if alone < end else "never pays"
+    return f"{where} after {when:.0f} s, {alone:.0f} s of them its own training: {runs}"
+
+
+def parsed() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("source", nargs="?", help="none: show what has been measured")
+    parser.add_argument("--sizes", type=int, nargs="+", default=[64])
+    parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
+    parser.add_argument("--seconds", type=float, default=1000, help="of every run, first stage and encoding included")
+    parser.add_argument("--first-images", type=int, default=8000, help="that the autoencoder sees")
+    parser.add_argument("--tune-seconds", type=float, default=100, help="of every short run")
+    parser.add_argument("--lrs", type=float, nargs="+", default=[5e-4, 1e-3, 2e-3])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
+    parser.add_argument("--width", type=int, default=16, help="of the U-Net: small's otherwise")
+    parser.add_argument("--points", type=int, default=3, help="where each run is measured, the end included")
+    parser.add_argument("-n", type=int, default=500, help="samples at every point")
+    parser.add_argument("--steps", type=int, default=10, help="of the sampler that is best for so many")
+    parser.add_argument("--runs", type=Path, default=Path("runs/latents"))
+    parser.add_argument("--found", type=Path, default=Path("bench/latents"), help="the folder of the arms' files")
+    return parser.parse_args()
+
+
+def main() -> None:
+    options = parsed()
+    if options.source is not None:
+        for size, name in ((size, name) for size in options.sizes for name in options.arms):
+            work(Arm(name, size, options), options.source)
+    known = [json.loads(path.read_text()) for path in sorted(options.found.glob("*.json"))]
+    for size in sorted({arm["size"] for arm in known}):
+        own = sorted((arm for arm in known if arm["size"] == size), key=lambda arm: ARMS[arm["arm"]])
+        print(f"\n{size} x {size}\n", *table(own), "", sep="\n")
+        finished = [arm for arm in own if arm["runs"]]
+        if finished and finished[0]["arm"] == "pixel":
+            print(*(pays(finished[0], arm) for arm in finished[1:]), sep="\n")
+
+
+if __name__ == "__main__":
+    main()
