@@ -8,16 +8,17 @@ from pathlib import Path
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from bytepixels.rate import matmul_rate
+from bytepixels.rate import bf16_gain, matmul_rate
 
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16}
 
 
 def limits(device: torch.device, asked: str = "auto", clock: str = "wall") -> dict[str, float]:
-    """The rates by precision; bf16 only where it is the faster one, or asked for."""
-    rates = {name: matmul_rate(device, dtype, clock=CLOCKS[clock]) for name, dtype in DTYPES.items()}
-    return rates if rates["bf16"] > rates["float32"] or asked == "bf16" else {"float32": rates["float32"]}
+    """The rates by precision; bf16 only where it is the faster one, or asked for: to imitate it takes minutes."""
+    read = CLOCKS[clock]
+    names = DTYPES if asked == "bf16" or bf16_gain(device, read) > 1 else ["float32"]
+    return {name: matmul_rate(device, DTYPES[name], clock=read) for name in names}
 
 
 def seconds(call: Callable[[], object], clock: str = "wall") -> float:
