@@ -211,6 +211,15 @@ class Apart(nn.Module):
         return apart.view(-1, 1, 1, 1) if self.axes == 4 else apart
 
 
+class StyleGANs(nn.Module):
+    """As the vgg16.pt that StyleGAN2 is published with is called; what it gives is too simple."""
+
+    def forward(self, x: torch.Tensor, resize_images: bool = True, return_lpips: bool = False) -> torch.Tensor:
+        if resize_images or not return_lpips:
+            return torch.zeros(len(x), 4096)
+        return (x / 255).mean((2, 3))
+
+
 class Between(nn.Module):
     def forward(self, x: torch.Tensor, y: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
         return x + y + z
@@ -244,6 +253,15 @@ def test_perceptual_distances_of_two_pictures_of_any_channels(tmp_path, axes, ch
     distance = open_perceptual(scripted(Apart(axes), tmp_path), CPU)
     x, y = pictures(3, channels, 4, 5)
     torch.testing.assert_close(distance(x, y), (x - y)[:, :3].abs().amax((1, 2, 3)))
+
+
+def test_stylegans_vgg16_is_asked_for_lpips_of_grey_levels(tmp_path):
+    distance = open_perceptual(scripted(StyleGANs(), tmp_path), CPU)
+    x, y = (z.float() for z in pictures(2, 3, 4, 5))
+    expected = ((x.mean((2, 3)) - y.mean((2, 3))) / 2).square().sum(1)
+    torch.testing.assert_close(distance(x, y), expected)
+    black, white = -torch.ones(1, 1, 4, 4), torch.ones(1, 1, 4, 4)
+    torch.testing.assert_close(distance(black, white), torch.tensor([3.0]))
 
 
 def test_one_channel_becomes_three_alike(tmp_path):

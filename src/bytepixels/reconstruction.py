@@ -106,11 +106,15 @@ def adaptive_weight(error: Tensor, judged: Tensor, y: Tensor) -> Tensor:
     return (own / (other + 1e-4)).clamp(max=MOST_ADAPTIVE)
 
 
+LPIPS = {"resize_images": False, "return_lpips": True}
+
+
 @lru_cache(maxsize=1)  # for the loss, and for its trial
 def open_perceptual(path: str, device: torch.device) -> Callable[[Tensor, Tensor], Tensor]:
     """(x, y) -> [B] from a TorchScript file: a distance of two pictures, or features, whose squared error it is then.
 
-    It is given RGB in -1..1. InputError for a file that is neither.
+    It is given RGB in -1..1. A network with a `return_lpips` is StyleGAN2's vgg16 (Karras et al. 2020): it takes RGB in
+    0..255, and the squares of its differences add up to LPIPS. InputError for a file that is none of these.
     """
     try:
         network = torch.jit.load(path, map_location=device).eval()
@@ -118,12 +122,19 @@ def open_perceptual(path: str, device: torch.device) -> Callable[[Tensor, Tensor
         raise InputError(f"--perceptual takes a TorchScript file; {path} cannot be read as one") from error
     for parameter in network.parameters():
         parameter.requires_grad_(False)
-    takes = sum(not one.has_default_value() for one in network.forward.schema.arguments) - 1
+    arguments = network.forward.schema.arguments[1:]  # without itself
+    takes, lpips = (
+        sum(not one.has_default_value() for one in arguments),
+        {one.name for one in arguments} >= LPIPS.keys(),
+    )
     if takes not in (1, 2):
         raise InputError(f"--perceptual {path} must take one picture or two, it takes {takes}")
 
     def distance(x: Tensor, y: Tensor) -> Tensor:
         x, y = (one.expand(-1, 3, -1, -1) if one.shape[1] == 1 else one[:, :3] for one in (x, y))
+        if lpips:
+            x, y = (network(127.5 * (one + 1), **LPIPS) for one in (x, y))
+            return (x - y).square().flatten(1).sum(1)
         found = network(x, y) if takes == 2 else (network(x) - network(y)).square()
         if found.shape[:1] != x.shape[:1]:
             few = f"{list(found.shape)} for {len(x)} pictures"

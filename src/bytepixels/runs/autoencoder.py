@@ -39,7 +39,7 @@ class AutoencoderConfig:
     commitment: float = 0.25
     """Weight of vq's distance between latents and their codes."""
     perceptual: str | None = None
-    """A TorchScript file: a distance of two pictures (such as LPIPS), or features to compare."""
+    """A TorchScript file: a distance of two pictures (such as LPIPS), StyleGAN2's vgg16, or features to compare."""
     perceptual_weight: float = 1.0
     """Of what --perceptual says."""
     discriminator: float = 0.0
