@@ -9,16 +9,18 @@ import pytest
 import torch
 
 from bytepixels import Denoiser, EDMProcess, GaussianDiffusion, Level, PixelCodec, RectifiedFlow, SeededNoise
+from bytepixels.codec import LatentCodec
 from bytepixels.data import pack
 from bytepixels.evaluate import bits as bits_of
 from bytepixels.evaluate import ideal as ideal_of
-from bytepixels.evaluate.ideal import IdealDenoiser, LinearGuess, Pictures
+from bytepixels.evaluate.ideal import IdealDenoiser, Latents, LinearGuess, Pictures
 from bytepixels.evaluate.loss import Errors, judge, levels_of, measure_errors
 from bytepixels.evaluate.loss_report import sentences
 from bytepixels.laws import Empirical
 from bytepixels.likelihood import Measured, ode_bits, variational_bound
 from bytepixels.schedules import cosine_schedule, linear_schedule, zero_terminal_snr
 
+from .latents import Shuffled
 from .verbs.tiny import cli, picture, plain, train, words
 
 CPU = torch.device("cpu")
@@ -63,6 +65,38 @@ def test_the_ideal_is_the_softmax_over_its_pictures(digits, monkeypatch, rows, m
         share = torch.softmax(logit, 0)
         torch.testing.assert_close(got[k].double(), (share.view(-1, 1, 1, 1) * every).sum(0), rtol=0, atol=1e-4)
         assert entropy[k].item() == pytest.approx(torch.special.entr(share).sum().item(), abs=1e-3)
+
+
+@pytest.mark.parametrize("labels", [False, True], ids=["all", "own class"])
+@pytest.mark.parametrize("rows", [1, 7, 1000])
+@pytest.mark.parametrize("level", [Level(0.0, 0.8, 0.6), Level(0.0, 0.1, 0.995), Level(0.0, 0.999, 0.03)])
+def test_the_ideal_of_gaussians_is_the_mixtures(digits, monkeypatch, rows, labels, level):
+    """Against torch.distributions in float64: which one it was, and what each makes of x_t."""
+    monkeypatch.setattr(ideal_of, "BLOCK_NUMBERS", rows * 2 * 2 * 3 * 4)
+    generator = torch.Generator().manual_seed(0)
+    moments = torch.randn(50, 2, 6, 2, 2, generator=generator)
+    moments[:, :, 3:] = 0.3 * moments[:, :, 3:].abs() + 0.01
+    codec = LatentCodec(Shuffled(), [1.0] * 12, [2.0] * 12, [-1.0] * 12, [1.0] * 12)
+    codec._mean, codec._scale = codec._mean[:3], codec._scale[:3]  # of three channels
+    known = Latents(moments.numpy(), digits[1][:50] if labels else None, codec)
+    label = digits[1][:20] if labels else None
+    mean, std = moments.double().flatten(0, 1).chunk(2, dim=1)
+    mean, std = (mean - 1) / 2, std / 2  # [100, 3, 2, 2]
+    x0 = mean[:40:2] + std[:40:2] * torch.randn(20, 3, 2, 2, generator=generator)
+    x = (level.alpha * x0 + level.sigma * torch.randn(20, 3, 2, 2, generator=generator)).float()
+    guess = LinearGuess(known, CPU)
+    every = torch.distributions.Normal(level.alpha * mean, (level.alpha**2 * std**2 + level.sigma**2).sqrt())
+    logit = every.log_prob(x[:, None].double()).sum((2, 3, 4))  # [20, 100]
+    if labels:
+        logit[label[:, None] != digits[1][:50].repeat_interleave(2)] = -math.inf
+    share = logit.softmax(1)
+    gain = level.alpha * std**2 / every.variance
+    own = mean + gain * (x[:, None] - level.alpha * mean)  # [20, 100, 3, 2, 2]
+    got, entropy = IdealDenoiser(known, guess.mean).posterior(x, level, label)
+    torch.testing.assert_close(got.double(), torch.einsum("bk,bkchw->bchw", share, own), atol=2e-4, rtol=0)
+    torch.testing.assert_close(entropy.double(), torch.special.entr(share).sum(1), atol=2e-3, rtol=0)
+    whole = mean.var(0, correction=0) + (std**2).mean(0)
+    torch.testing.assert_close(guess.variance[0].double(), whole, atol=1e-5, rtol=0)
 
 
 def test_at_the_ends_the_ideal_knows_nothing_or_all(digits):
@@ -117,8 +151,8 @@ def verdict_of(predict, digits, n=100):
 
 def test_a_copyist_has_learnt_all_and_memorises(digits):
     levels, verdict, (training, _) = verdict_of(lambda trivial, ideal: ideal, digits)
-    assert verdict.learnt == pytest.approx((1, 0), abs=1e-9)
-    assert verdict.copied == pytest.approx((1, 0), abs=1e-9)
+    assert verdict.learnt == pytest.approx((1, 0), abs=1e-6)  # batches of another size round otherwise
+    assert verdict.copied == pytest.approx((1, 0), abs=1e-6)
     assert verdict.memorised[0] > 0.3
     assert verdict.memorises
     assert len(verdict.lower_on_training) > 3

@@ -12,7 +12,10 @@ from bytepixels.codec import LatentCodec, PixelCodec
 from bytepixels.data import pack
 from bytepixels.networks import Autoencoder
 from bytepixels.runs.directory import FIRST_STAGE, open_run
+from bytepixels.train.distributed import ALONE
 from bytepixels.verbs.firststage import codec_of, keep_first_stage, kept, read_first_stage
+from bytepixels.verbs.heldout import training_set
+from bytepixels.verbs.lossdata import drawn_x0, known_of
 
 from .tiny import checkpoints, cli, log_of, picture, plain, read_json, same_bits, tensors, train, words
 
@@ -193,7 +196,7 @@ def test_one_sentence_for_every_mistake(stage, latent, run, tmp_path, capsys):
     odd = words("--preset digits --size 9 9")
     said = refused("train", "digits", *odd, "--run", tmp_path / "a", "--autoencoder", stage)
     assert "each side of a picture must be a multiple of 2, got 9 x 9" in said
-    assert "--bits and --loss are of pixels" in refused("evaluate", latent, "--bits")
+    assert "--bits are of pixels" in refused("evaluate", latent, *words("--bits --loss"))
     assert not (tmp_path / "a").exists()
 
 
@@ -204,3 +207,24 @@ def test_the_card_says_what_the_autoencoder_alone_costs(latent, capsys):
     assert first["value"] > 5 * floor  # random weights
     said = capsys.readouterr().out
     assert f"Through the run's autoencoder alone they come to {first['value']:.4g} ± {first['interval']:.2g}" in said
+
+
+def test_the_loss_is_held_against_the_latents_that_training_draws(latent, capsys):
+    assert cli("evaluate", latent, "--loss", "-n", 200) == 0
+    run, images = open_run(latent), torch.from_numpy(pack("digits").images.copy())
+    codec = codec_of(run, CPU)
+    assert run.config.data.flip == "yes"
+    known = known_of(run, training_set(run), codec, ALONE, CPU)
+    mean, variance = map(torch.cat, zip(*known.gaussians(CPU), strict=True))
+    ways = torch.stack([images, images.flip(-1)], dim=1).flatten(0, 1)
+    torch.testing.assert_close(mean, codec.to_model(ways), atol=1e-4, rtol=0)
+    draws = torch.stack([drawn_x0(images, codec, seed) for seed in range(64)])
+    torch.testing.assert_close(draws.mean(0), mean[::2], atol=0.8, rtol=0)  # six standard errors
+    torch.testing.assert_close(draws.var(0).mean(0), variance[::2].mean(0), rtol=0.05, atol=0)
+    record = json.loads((latent / "eval.jsonl").read_text().splitlines()[-1])
+    errors = {name: [value for value, _ in curve] for name, curve in record["errors"].items()}
+    assert errors["trivial"][0] == pytest.approx(1, rel=0.05)  # all noise: the guess is the mean of what is whitened
+    assert errors["ideal"][-1] < 0.01
+    assert all(ideal < 1.02 * run for ideal, run in zip(errors["ideal"], errors["training"], strict=True))
+    assert all(ideal < 1.02 * guess for ideal, guess in zip(errors["ideal"], errors["trivial"], strict=True))
+    assert "of what can be learnt" in plain(capsys.readouterr().out)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -10,12 +11,14 @@ from torch import Tensor
 from tyro.conf import Positional, arg
 
 from ..build import best_device, build_denoiser, build_process
+from ..codec import Codec
 from ..denoise import Denoiser, clipped
 from ..errors import InputError, check_choice, check_range
 from ..evaluate import bits as bits_of
 from ..evaluate import loss as loss_of
 from ..evaluate import loss_report, rows_of
-from ..evaluate.ideal import IdealDenoiser, LinearGuess, Pictures
+from ..evaluate.ideal import IdealDenoiser, LinearGuess
+from ..levels import Level
 from ..likelihood import DEQUANTISATIONS
 from ..process import GaussianDiffusion, Process
 from ..progress import Progress
@@ -23,7 +26,9 @@ from ..randomness import MAX_SEED
 from ..runs.directory import Run, make_folder, provenance
 from ..train.distributed import World, join, own_device
 from ..training import evaluating
+from .firststage import codec_of
 from .heldout import PictureSet, held_out_set, other_set, training_set
+from .lossdata import drawn_x0, known_of
 from .sample import find_checkpoint, load_network
 from .weights import open_model
 
@@ -95,6 +100,7 @@ class Subject:
     process: Process
     denoiser: Denoiser  # without labels
     world: World  # its processes measure their shares of the pictures
+    codec: Codec
 
     def share(self, n: int) -> tuple[slice, Callable[[Tensor], Tensor]]:
         """The pictures among n that this process measures, and what puts everybody's [..., share] to [..., n]."""
@@ -121,15 +127,15 @@ class Subject:
 def evaluate(request: Evaluate) -> None:
     """Measure a run and print what was found. InputError where it cannot be."""
     run, device = open_model(request.run), best_device(own_device(request.device))
-    if "first_stage" in run.data:
-        raise InputError(f"--bits and --loss are of pixels; {run.path} models latents. bytepixels evaluate {run.path}")
+    if request.bits and "first_stage" in run.data:
+        raise InputError(f"--bits are of pixels, and {run.path} models latents; --loss is of both")
     checkpoint = find_checkpoint(run, request.checkpoint)
     process = build_process(run.config)
     network = load_network(run, checkpoint, request.weights, device)
     exact = replace(run.config, train=replace(run.config.train, precision="float32"))
     denoiser = build_denoiser(network, exact, process, None)
     with join(device) as world, evaluating(network):
-        subject = Subject(run, checkpoint, request, device, process, denoiser, world)
+        subject = Subject(run, checkpoint, request, device, process, denoiser, world, codec_of(run, device))
         if request.bits:
             evaluate_bits(subject, run_set(run, request))
         if request.loss:
@@ -208,8 +214,9 @@ def evaluate_loss(subject: Subject) -> None:
     if other is not None and other.trained_on:
         raise InputError(f"--loss compares with held-out pictures, but the run was trained on split {request.split}")
     sets = [one for one in (own, other) if one is not None]
-    chosen = [one.choose(request.n or 256, request.seed, subject.device) for one in sets]
-    known = Pictures(own.packed.images, own.labels, run.config.data.flip == "yes")
+    to_model = partial(drawn_x0, codec=subject.codec, seed=request.seed)
+    chosen = [one.choose(request.n or 256, request.seed, subject.device, to_model) for one in sets]
+    known = known_of(run, own, subject.codec, subject.world, subject.device)
     trivial, levels = LinearGuess(known, subject.device), loss_of.levels_of(subject.process, LEVELS)
     ideals = [IdealDenoiser(known, trivial.mean), None]  # only for the pictures that it is the ideal of
     measured: list[loss_of.Errors] = []
@@ -235,8 +242,12 @@ def evaluate_loss(subject: Subject) -> None:
 
 def predictor(subject: Subject) -> loss_of.Predict:
     """The run's estimate of x0, clipped where its sampler clips."""
-    clip = clipped if subject.run.config.sample.clip else lambda denoise: denoise
-    return lambda x, level, label: clip(replace(subject.denoiser, label=label))(x, level)
+
+    def predict(x: Tensor, level: Level, label: Tensor | None) -> Tensor:
+        denoise = replace(subject.denoiser, label=label)
+        return (clipped(denoise, *subject.codec.bounds) if subject.run.config.sample.clip else denoise)(x, level)
+
+    return predict
 
 
 def counter(progress: Progress, processes: int) -> Callable[[int], None]:

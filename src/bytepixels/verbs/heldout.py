@@ -1,5 +1,6 @@
 """The pictures a run is measured on: those it was trained on, those held out from it, and a fair choice among them."""
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -13,6 +14,8 @@ from ..randomness import ORDER, seeded
 from ..runs.config import DataConfig, read_config
 from ..runs.directory import Run
 from .train import pack_with_progress
+
+PIXELS = PixelCodec()
 
 
 @dataclass(frozen=True)
@@ -36,14 +39,16 @@ class PictureSet:
         own = {"source": self.source, "split": self.split, "trained_on": self.trained_on}
         return own | {"sha256": self.packed.meta["sha256"]["images"]}
 
-    def choose(self, n: int, seed: int, device: torch.device) -> tuple[Tensor, Tensor | None]:
+    def choose(
+        self, n: int, seed: int, device: torch.device, to_model: Callable[[Tensor], Tensor] = PIXELS.to_model
+    ) -> tuple[Tensor, Tensor | None]:
         """x0 [n or fewer, C, H, W] and labels of n pictures, drawn without repeats: a function of the seed."""
         if len(self.packed) < 2:
             raise InputError(f"{self.source} holds one picture: a standard error needs two or more")
         rows = torch.randperm(len(self.packed), generator=seeded(seed, ORDER))[:n]
         images = torch.from_numpy(self.packed.images[rows.numpy()])
         label = None if self.labels is None else self.labels[rows].to(device)
-        return PixelCodec().to_model(images.to(device)), label
+        return to_model(images.to(device)), label
 
 
 def training_set(run: Run, source: str | None = None) -> PictureSet:
