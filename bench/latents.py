@@ -205,9 +205,9 @@ def work(arm: Arm, source: str) -> None:
 
 
 def table(arms: list[Record]) -> Iterator[str]:
-    """Markdown, one line per arm of a size; then where it crosses the pixels' curve."""
-    yield "| arm | first stage, floor | lr | GFLOP / image | images | s: Frechet distance | kernel | s / sample |"
-    yield "|---|---|---|---|---|---|---|---|"
+    """Markdown, one line per arm of a size. TFLOP: of a whole run, its first stage and encoding included."""
+    yield "| arm | first stage, floor | lr | GFLOP / image | images | TFLOP | s: Frechet | kernel | s / sample |"
+    yield "|---|---|---|---|---|---|---|---|---|"
     for arm in arms:
         if not arm["runs"]:
             continue
@@ -217,7 +217,8 @@ def table(arms: list[Record]) -> Iterator[str]:
         ways = [f"{seconds:.0f}: {spread(values)}" for seconds, values in curve(arm)]
         kernel, drawn = (spread([p["kernel"][0] for p in last]), fmean(p["seconds_per_sample"] for p in last))
         columns = [arm["arm"], f"{spent}{floor:.3g}", f"{arm['runs'][0]['lr']:g}", f"{arm['cost']['flops'] / 1e9:.2f}"]
-        columns += [f"{last[0]['images']:,}", "; ".join(ways), kernel, f"{drawn:.3f}"]
+        operations = arm["cost"]["flops"] * last[0]["images"] + (first or {"flops": 0})["flops"]
+        columns += [f"{last[0]['images']:,}", f"{operations / 1e12:.1f}", "; ".join(ways), kernel, f"{drawn:.3f}"]
         yield f"| {' | '.join(columns)} |"
 
 
