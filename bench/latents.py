@@ -4,10 +4,11 @@
     python -m bench.latents                the tables, of what has been measured
 
 Every arm has the same budget: processor seconds, those of its first stage and of encoding included; so use one thread
-(OMP_NUM_THREADS=1). As many images as fit are reckoned from a measured step. The learning rate is the best of --lrs
-in short runs, for each arm, which count for none. The averages' samples (the same seeds everywhere) are measured at
-equal parts of the training against all training pictures: Frechet and kernel distance, random features. The floor of
-an arm is the distance of training pictures that went through its autoencoder; of pixels, that of the pictures alone.
+(OMP_NUM_THREADS=1). On a card, seconds by the clock, with nothing else running. As many images as fit are reckoned from
+a measured step. The learning rate is the best of --lrs in short runs, for each arm, which count for none. The averages'
+samples (the same seeds everywhere) are measured at equal parts of the training against all training pictures: Frechet
+and kernel distance, random features. The floor of an arm is the distance of training pictures that went through its
+autoencoder; of pixels, that of the pictures alone.
 
 Each arm has a file, written after every piece; the same command goes on, and several processes may take several arms.
 """
@@ -26,13 +27,15 @@ import torch
 
 from bench.machine import count_flops, machine
 from bench.speedrun import compared, spread, trained
-from bytepixels.build import build_first_stage, build_network
+from bytepixels.build import best_device, build_first_stage, build_network
 from bytepixels.errors import InputError
 from bytepixels.presets import autoencoder_config, small
+from bytepixels.rate import wait_for
 from bytepixels.runs.autoencoder import AutoencoderConfig
 from bytepixels.runs.checkpoint import list_checkpoints
 from bytepixels.runs.config import Config, DataConfig, SampleConfig
 from bytepixels.runs.directory import Run, provenance
+from bytepixels.runs.overview import read_log
 from bytepixels.samplers import best_sampler
 from bytepixels.train.distributed import ALONE
 from bytepixels.train.optimizers import adam
@@ -43,7 +46,6 @@ from bytepixels.verbs.sample import find_checkpoint, load_network
 from bytepixels.verbs.train import pack_with_progress
 
 ARMS = {"pixel": 1, "f2": 2, "f4": 4, "f8": 8}
-CPU = torch.device("cpu")
 Record = dict[str, Any]
 
 
@@ -52,11 +54,20 @@ class Arm:
 
     def __init__(self, name: str, size: int, options: argparse.Namespace):
         self.name, self.factor, self.options = name, ARMS[name], options
+        self.device = best_device(options.device)
+        self.clock = time.process_time if self.device.type == "cpu" else time.perf_counter
         self.runs = options.runs / f"{size}-{name}"
         self.file = options.found / f"{size}-{name}.json"
         self.data = DataConfig(size=(size, size), channels=3, flip="no")
         asked = {flag: getattr(options, flag) for flag in ("seconds", "first_images", "width", "points", "n", "steps")}
-        fresh: Record = {"arm": name, "size": size, "asked": asked, "machine": machine(CPU), "tuning": [], "runs": []}
+        fresh: Record = {
+            "arm": name,
+            "size": size,
+            "asked": asked,
+            "machine": machine(self.device),
+            "tuning": [],
+            "runs": [],
+        }
         self.known: Record = json.loads(self.file.read_text()) if self.file.exists() else fresh
         if self.known["asked"] != asked:
             raise InputError(f"{self.file} was measured with {self.known['asked']}; take another --found")
@@ -76,7 +87,7 @@ class Arm:
         """Of a diffusion run."""
         base = small()
         train = replace(base.train, images=images, lr=lr, seed=seed, warmup=images // 20, ema_half_life=images // 20)
-        train = replace(train, **watched(points))
+        train = replace(train, **self.watched(points))
         first = None if self.factor == 1 else str(self.runs / "autoencoder")
         network = replace(base.network, width=self.options.width)
         return replace(base, data=self.data, network=network, train=train, first_stage=first)
@@ -85,80 +96,95 @@ class Arm:
         """Of the autoencoder."""
         images = self.options.first_images
         train = replace(autoencoder_config().train, images=images, batch=8, lr=1e-3, warmup=images // 20)
-        train = replace(train, ema_half_life=images // 20, **watched(1))
+        train = replace(train, ema_half_life=images // 20, **self.watched(1))
         stage = AutoencoderConfig(factor=self.factor, width=16, blocks=1, attention=False)
         return replace(autoencoder_config(), data=self.data, autoencoder=stage, train=train)
 
+    def watched(self, points: int) -> Record:
+        """Train settings: a checkpoint at every point, and next to nothing else; float32 on a CPU."""
+        precision = "float32" if self.device.type == "cpu" else "auto"
+        few: Record = {"precision": precision, "compile": "no", "keep": points, "previews": points}
+        return few | {
+            "preview_pictures": 1,
+            "checkpoint_minutes": 600.0,
+            "log_seconds": 1.0,
+            "device": str(self.device),
+        }
 
-def watched(points: int) -> Record:
-    """Train settings: float32, with a checkpoint at every point, and next to nothing else."""
-    few: Record = {"precision": "float32", "compile": "no", "keep": points, "previews": points, "preview_pictures": 1}
-    return few | {"checkpoint_minutes": 600.0, "log_seconds": 1.0}
+    def train(self, source: str, config: Config, name: str) -> tuple[Run, float]:
+        """The finished run, and the seconds of its training. InputError where it was begun before."""
+        run, took = trained(source, config, self.runs / name)
+        if took is None:
+            raise InputError(f"{run.path} was begun before: its seconds are not known; remove it")
+        return run, took if self.device.type == "cpu" else list(read_log(run.path))[-1]["seconds"]
+
+    def yardstick(self, run: Run) -> Yardstick:
+        return open_yardstick(run, "random", None, 50_000, replace(ALONE, device=self.device))
 
 
-def step_cost(make: Callable[[], torch.Tensor], weights: list[torch.nn.Parameter], batch: int) -> tuple[float, float]:
-    """Processor seconds and operations per image of a step: forward, backward, Adam."""
+def step_cost(
+    make: Callable[[], torch.Tensor], weights: list[torch.nn.Parameter], batch: int, clock: Callable[[], float]
+) -> tuple[float, float]:
+    """Seconds and operations per image of a step: forward, backward, Adam."""
     optimizer, seconds = adam(weights, 1e-4, 0.0), []
     for _ in range(6):
-        began = time.process_time()
+        began = clock()
         make().backward()
         optimizer.step()
         optimizer.zero_grad()
-        seconds.append(time.process_time() - began)
+        wait_for(weights[0].device)
+        seconds.append(clock() - began)
     return median(seconds[2:]) / batch, count_flops(lambda: make().backward()) / batch
 
 
 def network_cost(arm: Arm) -> Record:
     """What one image costs the diffusion model."""
     config = arm.config(1000, 1e-3, 0, 1)
-    network = build_network(config, arm.shape, 0, CPU)
-    x, t = torch.randn(config.train.batch, *arm.shape), torch.full((config.train.batch,), 500.0)
-    seconds, flops = step_cost(lambda: network(x, t).square().mean(), list(network.parameters()), len(x))
-    return {"weights": sum(p.numel() for p in network.parameters()), "seconds": seconds, "flops": flops}
+    network = build_network(config, arm.shape, 0, arm.device)
+    x = torch.randn(config.train.batch, *arm.shape, device=arm.device)
+    t, weights = torch.full((len(x),), 500.0, device=arm.device), list(network.parameters())
+    seconds, flops = step_cost(lambda: network(x, t).square().mean(), weights, len(x), arm.clock)
+    return {"weights": sum(p.numel() for p in weights), "seconds": seconds, "flops": flops}
 
 
 def first_stage(arm: Arm, source: str) -> Record:
     """Train the autoencoder and encode all pictures: what both cost, and what is left of the pictures."""
     config = arm.first_config()
-    run, trained_in = trained(source, config, arm.runs / "autoencoder")
-    if trained_in is None:
-        raise InputError(f"{run.path} was begun before: its seconds are not known; remove it")
-    autoencoder, packed = find_first_stage(run.path, CPU), pack_with_progress(source, arm.data)
-    began = time.process_time()
-    encode(packed, autoencoder, False, CPU)
-    encoded_in = time.process_time() - began
-    yardstick = open_yardstick(run, "random", None, 50_000, ALONE)
-    images = yardstick.others(arm.options.n, 0)[0]
-    again = reconstructed(autoencoder, images, CPU)
-    model = build_first_stage(config, run.shape, CPU)
-    x = torch.randn(8, *run.shape)
-    _, flops = step_cost(lambda: model.autoencoder(x).square().mean(), list(model.parameters()), len(x))
-    cost = {"images": config.train.images, "seconds": trained_in, "encode_seconds": round(encoded_in, 1)}
-    left = fidelity(autoencoder, images, again, CPU)
+    run, trained_in = arm.train(source, config, "autoencoder")
+    autoencoder, packed = find_first_stage(run.path, arm.device), pack_with_progress(source, arm.data)
+    began = arm.clock()
+    encode(packed, autoencoder, False, arm.device)
+    cost = {"images": config.train.images, "seconds": trained_in, "encode_seconds": round(arm.clock() - began, 1)}
+    model, x = build_first_stage(config, run.shape, arm.device), torch.randn(8, *run.shape, device=arm.device)
+    make, weights = (lambda: model.autoencoder(x).square().mean()), list(model.parameters())
+    _, flops = step_cost(make, weights, len(x), arm.clock)
     cost["flops"] = flops * (config.train.images + len(packed) / 6)  # the encoder alone, forward
+    yardstick = arm.yardstick(run)
+    images = yardstick.others(arm.options.n, 0)[0]
+    again = reconstructed(autoencoder, images, arm.device)
+    left = fidelity(autoencoder, images, again, arm.device)
     return {**cost, **left, **compared(again, yardstick)}
 
 
-def measured(run: Run, checkpoint: str, yardstick: Yardstick, options: argparse.Namespace) -> Record:
-    """Distances of n samples of a checkpoint, and the processor seconds of each, decoding included."""
-    network = load_network(run, find_checkpoint(run, checkpoint), "ema", CPU)
-    painter = Painter(run, checkpoint, network, CPU, ALONE, yardstick.own.labels)
+def measured(arm: Arm, run: Run, checkpoint: str, yardstick: Yardstick) -> Record:
+    """Distances of n samples of a checkpoint, and the seconds of each, decoding included."""
+    options = arm.options
+    network = load_network(run, find_checkpoint(run, checkpoint), "ema", arm.device)
+    painter = Painter(run, checkpoint, network, arm.device, ALONE, yardstick.own.labels)
     settings = replace(SampleConfig(), sampler=best_sampler(options.steps)[0], steps=options.steps)
-    began = time.process_time()
+    began = arm.clock()
     images, _ = painter.draw(settings, range(options.n), 64, float("inf"))
-    drawn = (time.process_time() - began) / options.n
+    drawn = (arm.clock() - began) / options.n
     return {"seconds_per_sample": drawn, **compared(images, yardstick)}
 
 
 def tuned(arm: Arm, source: str) -> float:
     """The learning rate whose short run came nearest."""
-    options, cost = arm.options, arm.known["cost"]
-    images = steps_for(options.tune_seconds / cost["seconds"])
-    for lr in options.lrs:
+    images = steps_for(arm.options.tune_seconds / arm.known["cost"]["seconds"])
+    for lr in arm.options.lrs:
         if lr not in [one["lr"] for one in arm.known["tuning"]]:
             run, _ = trained(source, arm.config(images, lr, 0, 1), arm.runs / f"lr-{lr:g}")
-            yardstick = open_yardstick(run, "random", None, 50_000, ALONE)
-            found = measured(run, list_checkpoints(run.checkpoints)[-1].name, yardstick, options)
+            found = measured(arm, run, list_checkpoints(run.checkpoints)[-1].name, arm.yardstick(run))
             arm.known["tuning"].append({"lr": lr, "images": images, **found})
             arm.keep()
     return min(arm.known["tuning"], key=lambda one: one["frechet"][0])["lr"]
@@ -176,14 +202,12 @@ def full_run(arm: Arm, source: str, lr: float, seed: int) -> None:
     if spent >= options.seconds:
         raise InputError(f"--seconds {options.seconds:g} is less than the first stage of {arm.name} took, {spent:.0f}")
     images = steps_for((options.seconds - spent) / cost["seconds"])
-    run, took = trained(source, arm.config(images, lr, seed, options.points), arm.runs / f"seed-{seed}")
-    if took is None:
-        raise InputError(f"{run.path} was begun before: its seconds are not known; remove it")
-    yardstick, points = open_yardstick(run, "random", None, 50_000, ALONE), []
+    run, took = arm.train(source, arm.config(images, lr, seed, options.points), f"seed-{seed}")
+    yardstick, points = arm.yardstick(run), list[Record]()
     for checkpoint in list_checkpoints(run.checkpoints):
         seen = int(checkpoint.name.removeprefix("step-")) * run.config.train.batch
         own = {"images": seen, "seconds": round(spent + took * seen / images, 1)}
-        points.append(own | measured(run, checkpoint.name, yardstick, options))
+        points.append(own | measured(arm, run, checkpoint.name, yardstick))
     if arm.factor == 1:
         arm.known["floor"] = compared(yardstick.others(options.n, 0)[0], yardstick)
     arm.known["runs"].append({"seed": seed, "lr": lr, "training_seconds": took, "points": points})
@@ -269,6 +293,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--points", type=int, default=3, help="where each run is measured, the end included")
     parser.add_argument("-n", type=int, default=500, help="samples at every point")
     parser.add_argument("--steps", type=int, default=10, help="of the sampler that is best for so many")
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--runs", type=Path, default=Path("runs/latents"))
     parser.add_argument("--found", type=Path, default=Path("bench/latents"), help="the folder of the arms' files")
     return parser.parse_args()
