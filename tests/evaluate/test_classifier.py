@@ -69,7 +69,7 @@ def test_what_is_kept_gives_the_same_features_and_classes(digits, network, tmp_p
     assert (probabilities.argmax(1) == labels).double().mean() == accuracy(network, images, labels, CPU)
     assert (features.name, features.resize) == ("my-digits", "bilinear to 8 x 8")
     large = images.repeat_interleave(2, -1).repeat_interleave(2, -2)
-    assert (features.probabilities(large, features(large)).argmax(1) == labels).double().mean() > 0.9
+    assert (features.probabilities(large, features(large)).argmax(1) == labels).double().mean() > 0.8
 
 
 def test_what_is_damaged_or_something_else_is_refused_in_a_sentence(network, digits, tmp_path):
