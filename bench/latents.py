@@ -57,7 +57,7 @@ class Arm:
         self.device = best_device(options.device)
         self.clock = time.process_time if self.device.type == "cpu" else time.perf_counter
         self.runs = options.runs / f"{size}-{name}"
-        self.file = options.found / f"{size}-{name}.json"
+        self.file = options.found / f"latents-{size}-{name}.json"
         self.data = DataConfig(size=(size, size), channels=3, flip="no")
         asked = {flag: getattr(options, flag) for flag in ("seconds", "first_images", "width", "points", "n", "steps")}
         fresh: Record = {
@@ -295,7 +295,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=10, help="of the sampler that is best for so many")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--runs", type=Path, default=Path("runs/latents"))
-    parser.add_argument("--found", type=Path, default=Path("bench/latents"), help="the folder of the arms' files")
+    parser.add_argument("--found", type=Path, default=Path("bench"), help="the folder of the arms' files")
     return parser.parse_args()
 
 
@@ -304,7 +304,7 @@ def main() -> None:
     if options.source is not None:
         for size, name in ((size, name) for size in options.sizes for name in options.arms):
             work(Arm(name, size, options), options.source)
-    known = [json.loads(path.read_text()) for path in sorted(options.found.glob("*.json"))]
+    known = [json.loads(path.read_text()) for path in sorted(options.found.glob("latents-*.json"))]
     for size in sorted({arm["size"] for arm in known}):
         own = sorted((arm for arm in known if arm["size"] == size), key=lambda arm: ARMS[arm["arm"]])
         print(f"\n{size} x {size}\n", *table(own), "", sep="\n")

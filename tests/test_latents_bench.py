@@ -23,7 +23,7 @@ def bench(tmp_path, monkeypatch):
         monkeypatch.setattr(sys, "argv", ["bench.latents", *map(str, line)])
         monkeypatch.setattr(latents, "network_cost", lambda arm: {"weights": 7, "seconds": 0.05, "flops": 1e6})
         latents.main()
-        return {path.stem.split("-")[1]: read_json(path) for path in (tmp_path / "found").iterdir()}
+        return {path.stem.split("-")[2]: read_json(path) for path in (tmp_path / "found").iterdir()}
 
     return call
 
