@@ -20,7 +20,7 @@ test: .venv/test  ## the tests, a few minutes
 	$(BIN)/python -m pytest
 
 test-slow: .venv/test  ## the tests that train for minutes
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m slow --durations 15
 
 lint: .venv/test
 	$(BIN)/ruff check .

@@ -60,17 +60,12 @@ class Arm:
         self.file = options.found / f"latents-{size}-{name}.json"
         self.data = DataConfig(size=(size, size), channels=3, flip="no")
         asked = {flag: getattr(options, flag) for flag in ("seconds", "first_images", "width", "points", "n", "steps")}
-        fresh: Record = {
-            "arm": name,
-            "size": size,
-            "asked": asked,
-            "machine": machine(self.device),
-            "tuning": [],
-            "runs": [],
-        }
+        whole = {"asked": asked, "machine": machine(self.device)}  # seconds of two machines have no place in one file
+        fresh: Record = {"arm": name, "size": size, **whole, "tuning": [], "runs": []}
         self.known: Record = json.loads(self.file.read_text()) if self.file.exists() else fresh
-        if self.known["asked"] != asked:
-            raise InputError(f"{self.file} was measured with {self.known['asked']}; take another --found")
+        before = {key: self.known[key] for key in whole}
+        if before != whole:
+            raise InputError(f"{self.file} was measured with {before}; take another --found")
 
     def keep(self) -> None:
         self.known["made_by"] = provenance()

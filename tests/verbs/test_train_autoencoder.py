@@ -271,13 +271,14 @@ def test_one_sentence_for_every_mistake(tmp_path, capsys, flags, said):
 
 @pytest.mark.slow
 def test_two_processes_train_what_one_does(tmp_path):
-    """Codes come alive from the whole batch, and one record is written."""
+    """Codes come alive from the whole batch, and one record is written. Where a gradient is rounding, Adam still makes
+    a part of a step of lr; a share of the batch forgotten would make several."""
     flags = (*STAGE, *KINDS["both"], "--batch", 15, "--images", 120)
     assert cli("train", "autoencoder", "digits", *flags, "--run", tmp_path / "one") == 0
     done = torchrun(2, "train", "autoencoder", "digits", *flags, "--run", tmp_path / "two")
     assert done.returncode == 0, done.stderr
-    torch.testing.assert_close(losses(tmp_path / "two"), losses(tmp_path / "one"), rtol=1e-4, atol=0)
-    assert apart(tmp_path / "one", tmp_path / "two") < 1e-4
+    torch.testing.assert_close(losses(tmp_path / "two"), losses(tmp_path / "one"), rtol=1e-3, atol=0)
+    assert apart(tmp_path / "one", tmp_path / "two") < 1e-3
     (one,), (two,) = (read_lines(tmp_path / name) for name in ("one", "two"))
     assert two["psnr"] == pytest.approx(one["psnr"], abs=1e-3)
     done = torchrun(2, "train", "autoencoder", "digits", *flags, "--shard", "--run", tmp_path / "shard")
