@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bytepixels.errors import InputError, check_choice, check_range
-from bytepixels.networks.blocks import NORM_EPS, CrossAttention, Tokens
+from bytepixels.networks.blocks import NORM_EPS, CrossAttention, Tokens, attended
 from bytepixels.networks.contract import Network, check_dropout, check_sizes
 from bytepixels.networks.dropout import Dropout, number_dropouts
 from bytepixels.networks.patches import (
@@ -168,7 +168,7 @@ class Block(nn.Module):
         q, k, v = self.qkv(h).unflatten(2, (3, self.heads, -1)).unbind(2)  # each [B, N, heads, D / heads]
         if turns is not None:
             q, k = turned(q, *turns), turned(k, *turns)
-        h = F.scaled_dot_product_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2))
+        h = attended(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2))
         return self.project(h.transpose(1, 2).flatten(2))
 
 
