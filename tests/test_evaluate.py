@@ -99,6 +99,23 @@ def test_the_ideal_of_gaussians_is_the_mixtures(digits, monkeypatch, rows, label
     torch.testing.assert_close(guess.variance[0].double(), whole, atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("level", [Level(0.0, 0.999, 0.001), Level(0.0, 0.8, 0.6)])
+def test_of_gaussians_that_overlap_the_ideal_knows_little(level):
+    """At any noise; in float32, with a thousand numbers each. Against torch.distributions in float64."""
+    generator = torch.Generator().manual_seed(0)
+    mean, std = 0.05 * torch.randn(64, 12, 9, 9, generator=generator), 0.9 + 0.01 * torch.rand(64, 12, 9, 9)
+    codec = LatentCodec(Shuffled(), [0.0] * 12, [1.0] * 12, [-5.0] * 12, [5.0] * 12)
+    known = Latents(torch.cat([mean, std], 1)[:, None].numpy(), None, codec)
+    x0 = mean[:20] + std[:20] * torch.randn(20, 12, 9, 9, generator=generator)
+    x = level.alpha * x0 + level.sigma * torch.randn(20, 12, 9, 9, generator=generator)
+    spread = (level.alpha**2 * std.double() ** 2 + level.sigma**2).sqrt()
+    logit = torch.distributions.Normal(level.alpha * mean.double(), spread).log_prob(x[:, None].double()).sum((2, 3, 4))
+    entropy = IdealDenoiser(known, LinearGuess(known, CPU).mean).posterior(x, level)[1]
+    expected = torch.special.entr(logit.softmax(1)).sum(1)
+    assert expected.mean() > 1
+    torch.testing.assert_close(entropy.double(), expected, atol=0.01, rtol=0)
+
+
 def test_at_the_ends_the_ideal_knows_nothing_or_all(digits):
     pictures = known(digits, labels=False)
     ideal, x0 = IdealDenoiser(pictures, LinearGuess(pictures, CPU).mean), x0_of(digits[0][:5])

@@ -70,7 +70,7 @@ class Latents(NamedTuple):
 class LinearGuess:
     """The best guess of x0 that is linear in each number alone (the Wiener filter): it knows means and variances.
 
-    mu + alpha S / (alpha^2 S + sigma^2) (x - alpha mu), with mu and S [1, C, H, W] over all of all classes.
+    mu + alpha S / (alpha^2 S + sigma^2) (x - alpha mu), with mu and S [1, C, H, W] over all x0, of all classes.
     """
 
     def __init__(self, known: Known, device: torch.device):
@@ -92,8 +92,8 @@ class IdealDenoiser:
     """E[x0 | x_t] where x0 is of one of `known`, each as likely: of pictures the softmax of
     -|x_t - alpha x_i|^2 / (2 sigma^2); of Gaussians each one's own estimate, weighted by how likely it makes x_t.
 
-    No denoiser has a lower error on those; at little noise it knows which one it was, and copies it. With labels, over
-    those of the same class. `centre` [1, C, H, W] is taken off all of them, for float32's sake.
+    No denoiser has a lower error on those; of pictures, at little noise it knows which one it was, and copies it. With
+    labels, over those of the same class. `centre` [1, C, H, W] is taken off all of them, for float32's sake.
     """
 
     def __init__(self, known: Known, centre: Tensor):
@@ -142,7 +142,7 @@ def _among(x: Tensor, level: Level, mean: Tensor, variance: Tensor | None) -> tu
         logit = alpha / noise * (x @ mean.T - alpha / 2 * mean.square().sum(1))
         return logit, lambda share: share @ mean
     spread = alpha**2 * variance + noise  # of x_t about alpha * mean
-    pull, extra = mean / spread, alpha**2 * variance / spread  # of |x|^2 / noise, what each Gaussian makes up for
+    pull, gain = mean / spread, alpha * variance / spread
     own = alpha**2 * mean * pull + torch.log1p(alpha**2 / noise * variance)
-    logit = alpha * (x @ pull.T) + x.square() @ extra.T / (2 * noise) - own.sum(1) / 2
-    return logit, lambda share: noise * (share @ pull) + x * (share @ extra) / alpha
+    logit = alpha * (x @ pull.T) - (x.square() @ spread.reciprocal().T + own.sum(1)) / 2
+    return logit, lambda share: noise * (share @ pull) + x * (share @ gain)

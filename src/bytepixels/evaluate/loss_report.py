@@ -29,7 +29,7 @@ def numbers(levels: Sequence[Level], training: Errors, held_out: Errors | None, 
 def plot_errors(
     levels: Sequence[Level], training: Errors, held_out: Errors | None, verdict: Verdict, title: str, path: Path
 ) -> None:
-    """The errors, as shares of the trivial guess's, against log SNR; shaded where the ideal is a copy."""
+    """The errors, as shares of the trivial guess's, against log SNR; shaded where the ideal knows the picture."""
     import matplotlib
 
     matplotlib.use("agg")
@@ -38,7 +38,7 @@ def plot_errors(
     assert training.ideal is not None
     figure, axes = plt.subplots(figsize=(8, 4.5), layout="constrained")
     x = torch.tensor([2 * level.half_log_snr for level in levels])
-    axes.axhline(1, color="grey", linestyle="--", label="trivial: linear, pixel by pixel")
+    axes.axhline(1, color="grey", linestyle="--", label="trivial: linear, number by number")
     axes.plot(x, (training.run / training.trivial.mean(1)[:, None]).mean(1), marker="o", markersize=3, label="run")
     if held_out is not None:
         share = (held_out.run / held_out.trivial.mean(1)[:, None]).mean(1)
@@ -47,7 +47,7 @@ def plot_errors(
     copies = torch.tensor(verdict.perplexity) < COPY
     if copies.any():
         edge = (x[copies][0] + x[~copies][-1]) / 2 if (~copies).any() else x[0]
-        axes.axvspan(float(edge), float(x[-1]), color="tab:red", alpha=0.1, label="the ideal is a copy here")
+        axes.axvspan(float(edge), float(x[-1]), color="tab:red", alpha=0.1, label="the ideal knows the picture here")
     axes.set(xlabel="log SNR (noisy to clean)", ylabel="squared error / the trivial guess's", title=title)
     top = min(3, max(1.1, axes.get_ylim()[1]))
     for line in axes.get_lines()[1:]:  # what is higher is marked at the edge
@@ -77,7 +77,7 @@ def sentences(levels: Sequence[Level], verdict: Verdict, held_out: bool) -> list
     if verdict.copied is not None:
         first = next(k for k, perplexity in enumerate(verdict.perplexity) if perplexity < COPY)
         said.append(
-            f"Where the ideal is a copy ({copies} levels, log SNR from {_log_snr(levels, first)}), "
+            f"Where the ideal knows the picture ({copies} levels, log SNR from {_log_snr(levels, first)}), "
             f"it goes {_percent(verdict.copied)} of the way to it on training pictures."
         )
     if verdict.memorised is not None:

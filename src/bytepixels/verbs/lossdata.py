@@ -1,4 +1,5 @@
-"""What evaluate --loss measures a run on: x0 as its training draws them, and all that they were drawn from."""
+"""What evaluate --loss measures a run on: x0 as its training draws them, none mirrored, and all that its training
+draws from."""
 
 import torch
 from torch import Tensor
@@ -6,9 +7,9 @@ from torch import Tensor
 from ..codec import Codec, LatentCodec, PixelCodec, encoder_of
 from ..evaluate.ideal import Known, Latents, Pictures
 from ..randomness import LATENT, seeded
-from ..runs.directory import FIRST_STAGE, Run
+from ..runs.directory import Run
 from ..train.distributed import World
-from .firststage import encode, read_first_stage
+from .firststage import encode, kept
 from .heldout import PictureSet
 
 
@@ -30,6 +31,6 @@ def known_of(run: Run, own: PictureSet, codec: Codec, world: World, device: torc
     if not isinstance(codec, LatentCodec):
         assert isinstance(codec, PixelCodec)
         return Pictures(own.packed.images, own.labels, mirrored)
-    autoencoder = read_first_stage(run.path / FIRST_STAGE, device)
+    autoencoder = kept(run.path, run.data["first_stage"]["sha256"], device)
     latents = world.together(lambda: encode(own.packed, autoencoder, mirrored, device))
     return Latents(latents.moments, own.labels, codec)
