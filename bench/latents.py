@@ -7,8 +7,8 @@ Every arm has the same budget: processor seconds, those of its first stage and o
 (OMP_NUM_THREADS=1). On a card, seconds by the clock, with nothing else running. As many images as fit are reckoned from
 a measured step. The learning rate is the best of --lrs in short runs, for each arm, which count for none. The averages'
 samples (the same seeds everywhere) are measured at equal parts of the training against all training pictures: Frechet
-and kernel distance, random features. The floor of an arm is the distance of training pictures that went through its
-autoencoder; of pixels, that of the pictures alone.
+and kernel distance, random features. The floor of an arm is the distance of real pictures (held-out ones where SOURCE
+has some) that went through its autoencoder; of pixels, that of the pictures alone.
 
 Each arm has a file, written after every piece; the same command goes on, and several processes may take several arms.
 """
@@ -21,13 +21,16 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean, median
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 
 from bench.machine import count_flops, machine
 from bench.speedrun import compared, spread, trained
-from bytepixels.build import best_device, build_first_stage, build_network
+from bytepixels.build import at_precision, best_device, build_first_stage, build_network
+from bytepixels.codec import encoder_of
+from bytepixels.data.latents import store_latents
 from bytepixels.errors import InputError
 from bytepixels.presets import autoencoder_config, small
 from bytepixels.rate import wait_for
@@ -41,11 +44,13 @@ from bytepixels.train.distributed import ALONE
 from bytepixels.train.optimizers import adam
 from bytepixels.verbs.autoencoding import fidelity, reconstructed
 from bytepixels.verbs.firststage import encode, find_first_stage
+from bytepixels.verbs.precision import choose_precision
 from bytepixels.verbs.quality import Painter, Yardstick, open_yardstick
 from bytepixels.verbs.sample import find_checkpoint, load_network
 from bytepixels.verbs.train import pack_with_progress
 
 ARMS = {"pixel": 1, "f2": 2, "f4": 4, "f8": 8}
+ASKED = ("seconds", "first_images", "tune_seconds", "lrs", "width", "points", "n", "steps")  # one arm has one of each
 Record = dict[str, Any]
 
 
@@ -55,11 +60,13 @@ class Arm:
     def __init__(self, name: str, size: int, options: argparse.Namespace):
         self.name, self.factor, self.options = name, ARMS[name], options
         self.device = best_device(options.device)
-        self.clock = time.process_time if self.device.type == "cpu" else time.perf_counter
+        on_cpu = self.device.type == "cpu"
+        self.clock = time.process_time if on_cpu else time.perf_counter
+        self.precision = "float32" if on_cpu else choose_precision("auto", self.device)[0]
         self.runs = options.runs / f"{size}-{name}"
         self.file = options.found / f"latents-{size}-{name}.json"
         self.data = DataConfig(size=(size, size), channels=3, flip="no")
-        asked = {flag: getattr(options, flag) for flag in ("seconds", "first_images", "width", "points", "n", "steps")}
+        asked = {flag: getattr(options, flag) for flag in ASKED} | {"source": Path(options.source).name}
         whole = {"asked": asked, "machine": machine(self.device)}  # seconds of two machines have no place in one file
         fresh: Record = {"arm": name, "size": size, **whole, "tuning": [], "runs": []}
         self.known: Record = json.loads(self.file.read_text()) if self.file.exists() else fresh
@@ -96,9 +103,8 @@ class Arm:
         return replace(autoencoder_config(), data=self.data, autoencoder=stage, train=train)
 
     def watched(self, points: int) -> Record:
-        """Train settings: a checkpoint at every point, and next to nothing else; float32 on a CPU."""
-        precision = "float32" if self.device.type == "cpu" else "auto"
-        few: Record = {"precision": precision, "compile": "no", "keep": points, "previews": points}
+        """Train settings: a checkpoint at every point, and next to nothing else."""
+        few: Record = {"precision": self.precision, "compile": "no", "keep": points, "previews": points}
         return few | {
             "preview_pictures": 1,
             "checkpoint_minutes": 600.0,
@@ -136,9 +142,10 @@ def network_cost(arm: Arm) -> Record:
     """What one image costs the diffusion model."""
     config = arm.config(1000, 1e-3, 0, 1)
     network = build_network(config, arm.shape, 0, arm.device)
+    call = at_precision(network, config, arm.device)
     x = torch.randn(config.train.batch, *arm.shape, device=arm.device)
     t, weights = torch.full((len(x),), 500.0, device=arm.device), list(network.parameters())
-    seconds, flops = step_cost(lambda: network(x, t).square().mean(), weights, len(x), arm.clock)
+    seconds, flops = step_cost(lambda: call(x, t).square().mean(), weights, len(x), arm.clock)
     return {"weights": sum(p.numel() for p in weights), "seconds": seconds, "flops": flops}
 
 
@@ -147,12 +154,13 @@ def first_stage(arm: Arm, source: str) -> Record:
     config = arm.first_config()
     run, trained_in = arm.train(source, config, "autoencoder")
     autoencoder, packed = find_first_stage(run.path, arm.device), pack_with_progress(source, arm.data)
-    began = arm.clock()
+    with TemporaryDirectory() as empty:  # in the cache they may lie already
+        began = arm.clock()
+        store_latents(packed, encoder_of(autoencoder, arm.device), "timed", False, cache=Path(empty))
+        cost = {"images": config.train.images, "seconds": trained_in, "encode_seconds": round(arm.clock() - began, 1)}
     encode(packed, autoencoder, False, arm.device)
-    cost = {"images": config.train.images, "seconds": trained_in, "encode_seconds": round(arm.clock() - began, 1)}
     model, x = build_first_stage(config, run.shape, arm.device), torch.randn(8, *run.shape, device=arm.device)
-    make, weights = (lambda: model.autoencoder(x).square().mean()), list(model.parameters())
-    _, flops = step_cost(make, weights, len(x), arm.clock)
+    flops = count_flops(lambda: model.autoencoder(x).square().mean().backward()) / len(x)
     cost["flops"] = flops * (config.train.images + len(packed) / 6)  # the encoder alone, forward
     yardstick = arm.yardstick(run)
     images = yardstick.others(arm.options.n, 0)[0]
@@ -253,7 +261,7 @@ def reached(arm: Record, target: float) -> float | None:
     for seconds, values in curve(arm):
         here = fmean(values)
         if here <= target:
-            if before is None or before[1] == here:
+            if before is None:
                 return seconds
             share = math.log(before[1] / target) / math.log(before[1] / here)
             return before[0] + share * (seconds - before[0])

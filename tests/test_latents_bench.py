@@ -4,8 +4,12 @@ import math
 import sys
 
 import pytest
+import torch
 from bench import latents
+from bench.machine import count_flops
+from torch import nn
 
+from bytepixels.build import build_network
 from bytepixels.errors import InputError
 from bytepixels.runs.directory import open_run
 
@@ -64,6 +68,25 @@ def test_a_first_stage_that_takes_the_whole_budget_is_said(bench, monkeypatch):
     monkeypatch.setattr(latents, "machine", lambda device: "another")  # its seconds have no place beside these
     with pytest.raises(InputError, match="take another --found"):
         bench(*line)
+
+
+def test_what_a_training_step_costs(monkeypatch, tmp_path):
+    """The network's own weights, and three times the operations of a forward pass, attention's among them."""
+    line = ["bench.latents", "digits", "--found", str(tmp_path), "--width", "8"]
+    monkeypatch.setattr(sys, "argv", line)
+    arm = latents.Arm("f2", 8, latents.parsed())
+    cost = latents.network_cost(arm)
+    network = build_network(arm.config(1000, 1e-3, 0, 1), (4, 4, 4), 0, torch.device("cpu"))
+    x, t = torch.randn(1, 4, 4, 4), torch.full((1,), 500.0)
+    assert cost["weights"] == sum(p.numel() for p in network.parameters())
+    assert 2 < cost["flops"] / count_flops(lambda: network(x, t)) < 3  # no gradient of the pictures
+    assert 0 < cost["seconds"] < 1
+
+
+def test_attention_is_counted():
+    """Two products of N x N x D for every head of every picture, two operations each."""
+    q = torch.randn(2, 3, 10, 8)
+    assert count_flops(lambda: nn.functional.scaled_dot_product_attention(q, q, q)) == 2 * 2 * 2 * 3 * 10 * 10 * 8
 
 
 def arm(name, seconds, distances, first=0.0):
