@@ -220,6 +220,36 @@ class StyleGANs(nn.Module):
         return (x / 255).mean((2, 3))
 
 
+class StyleGANsMean(nn.Module):
+    def forward(self, x: torch.Tensor, resize_images: bool = True, return_lpips: bool = False) -> torch.Tensor:
+        return x.mean()
+
+
+class StyleGANsApart(nn.Module):
+    """Of two pictures, with options of the same names."""
+
+    def forward(
+        self, x: torch.Tensor, y: torch.Tensor, resize_images: bool = False, return_lpips: bool = False
+    ) -> torch.Tensor:
+        assert not return_lpips
+        return (x - y).abs().amax(dim=(1, 2, 3))
+
+
+class Halvings(nn.Module):
+    """Four, which leave nothing of less than 16 pixels."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for _ in range(4):
+            x = torch.max_pool2d(x, 2)
+        return x
+
+
+class AtLeast(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        assert x.shape[2] >= 16, "too small"
+        return x
+
+
 class Between(nn.Module):
     def forward(self, x: torch.Tensor, y: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
         return x + y + z
@@ -264,6 +294,12 @@ def test_stylegans_vgg16_is_asked_for_lpips_of_grey_levels(tmp_path):
     torch.testing.assert_close(distance(black, white), torch.tensor([3.0]))
 
 
+def test_a_network_of_two_pictures_is_never_stylegans(tmp_path):
+    distance = open_perceptual(scripted(StyleGANsApart(), tmp_path), CPU)
+    x, y = pictures(2, 3, 4, 5)
+    torch.testing.assert_close(distance(x, y), (x - y).abs().amax((1, 2, 3)))
+
+
 def test_one_channel_becomes_three_alike(tmp_path):
     distance = open_perceptual(scripted(Features(), tmp_path), CPU)
     x, y = (z.float() for z in pictures(2, 1, 4, 4))
@@ -278,7 +314,11 @@ def test_what_is_no_perceptual_network_is_refused(tmp_path):
         said = f"--perceptual takes a TorchScript file; {path} cannot be read as one"
         with pytest.raises(InputError, match=f"^{re.escape(said)}$"):
             open_perceptual(str(path), CPU)
-    distance = open_perceptual(scripted(One(), tmp_path), CPU)
+
+
+@pytest.mark.parametrize("network", [One, StyleGANsMean])
+def test_one_number_for_several_pictures_is_refused(tmp_path, network):
+    distance = open_perceptual(scripted(network(), tmp_path), CPU)
     with pytest.raises(InputError, match=r"must give each picture numbers of its own, got \[\] for 2 pictures$"):
         distance(torch.zeros(2, 3, 4, 4), torch.zeros(2, 3, 4, 4))
 

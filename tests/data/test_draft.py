@@ -1,12 +1,14 @@
 """A pack in the making: taken up where it was interrupted, shared between processes, never taken for whole."""
 
 import os
+import shutil
 import signal
 import sys
 import time
 from errno import ENOSPC
 
 import pytest
+from filelock import FileLock
 
 from bytepixels.data import archives, making, pack, parallel, pictures, tars
 from bytepixels.data import draft as module
@@ -14,7 +16,7 @@ from bytepixels.data.locks import claim
 from bytepixels.data.rows import Rows
 from bytepixels.errors import InputError
 
-from .fixtures import FORK, as_tar, as_zip, write_all
+from .fixtures import FORK, as_tar, as_zip, tar_of, write_all
 
 NAMES = [f"{kind}/{number}.png" for kind in ("cat", "dog") for number in range(6)]
 TYPES = {"folder": lambda root, path: root, "zip": as_zip, "tar.gz": as_tar}
@@ -245,6 +247,30 @@ def test_a_draft_that_another_process_has_just_finished_is_not_touched(tmp_path,
 # several processes
 
 
+def overtaken(monkeypatch, act):
+    """What another process does to a compressed tar, once, while this one waits for it."""
+    acts = [act]
+
+    def claim_late(path):
+        if acts and path.name == "alone.lock":
+            acts.pop()()
+            return None
+        return claim(path)
+
+    monkeypatch.setattr(module, "claim", claim_late)
+
+
+def joined(processes):
+    """Wait until all have ended well; none is left."""
+    try:
+        for process in processes:
+            process.join(60)
+        assert [process.exitcode for process in processes] == [0] * len(processes)
+    finally:
+        for process in processes:
+            process.kill()
+
+
 def packing(results, source, cache, progress=None, barrier=None):
     """Start a process that packs and puts (decoded pictures, contents of the pack) into `results`. It waits at the
     barrier when it has its first picture in hand."""
@@ -276,10 +302,8 @@ def test_processes_share_the_work(tmp_path, source, monkeypatch):
         os, "sched_getaffinity", lambda pid: {0}, raising=False
     )  # little under way: none takes all the parts at once
     barrier, results = FORK.Barrier(3), FORK.SimpleQueue()
-    processes = [packing(results, source, tmp_path / "cache", barrier=barrier) for _ in range(3)]
-    for process in processes:
-        process.join(60)
-    counts, made = zip(*(results.get() for _ in processes), strict=True)
+    joined([packing(results, source, tmp_path / "cache", barrier=barrier) for _ in range(3)])
+    counts, made = zip(*(results.get() for _ in range(3)), strict=True)
     assert all(one == expected for one in made)
     assert sum(counts) == 13
     assert min(counts) > 0
@@ -317,21 +341,20 @@ def test_a_compressed_tar_is_unpacked_by_one_process_while_others_wait(tmp_path,
         return read_tar(*arguments)
 
     monkeypatch.setattr(archives, "read_tar", noted)
-    results, seen, reached = FORK.SimpleQueue(), FORK.SimpleQueue(), FORK.Event()
+    results, seen, reached = FORK.SimpleQueue(), FORK.Event(), FORK.Event()
 
     def until_seen(done, total):
         if done == 5:
             reached.set()
-            seen.get()  # by one of those who wait
+            assert seen.wait(30)  # by one of those who wait
 
     def look(done, total):
-        seen.put((done, total))
+        if (done, total) == (5, 14):
+            seen.set()
 
     first = packing(results, path, tmp_path / "cache", until_seen)
     assert reached.wait(60)
-    others = [packing(results, path, tmp_path / "cache", look) for _ in range(2)]
-    for process in (first, *others):
-        process.join(60)
+    joined([first, *(packing(results, path, tmp_path / "cache", look) for _ in range(2))])
     found = [results.get() for _ in range(3)]
     assert sorted(count for count, _ in found) == [0, 0, 13]
     assert all(made == expected for _, made in found)
@@ -357,6 +380,42 @@ def test_a_compressed_tar_whose_process_was_killed_is_gone_on_with_by_another(tm
     count, made = results.get()
     assert made == expected
     assert count in (8, 9)
+
+
+def test_where_a_compressed_tar_has_no_picture_all_who_wait_say_so(tmp_path, monkeypatch):
+    path, cache = tar_of(tmp_path / "in.tar.gz", {f"{k}.png": b"none" for k in range(4)}), tmp_path / "cache"
+
+    def refused():
+        with pytest.raises(InputError, match=f"^{path} holds no readable picture: 0.png "):
+            pack(path, size=(6, 6), channels=3, cache=cache)
+
+    overtaken(monkeypatch, refused)
+    refused()
+    assert drafts(cache) == []
+
+
+def test_a_compressed_tar_that_a_strict_process_refused_is_packed_by_one_that_is_not(tmp_path, folder, monkeypatch):
+    path, cache = as_tar(folder, tmp_path / "in.tar.gz"), tmp_path / "cache"
+    expected = uninterrupted(path, tmp_path)
+    interrupted(path, cache)
+
+    def refuse():
+        with pytest.raises(InputError, match="without strict it would be skipped"):
+            pack(path, cache=cache, strict=True)
+        assert drafts(cache) == []
+
+    overtaken(monkeypatch, refuse)
+    result = pack(path, cache=cache)
+    assert contents(result.path) == expected
+    assert result.notes[-1].startswith("Skipped 2 of 14 files")  # nothing that lay there is left
+    assert drafts(cache) == []
+
+
+def test_what_was_packed_while_a_process_waited_did_not_lie_there_before(tmp_path, folder, decoded, monkeypatch):
+    path, cache = as_tar(folder, tmp_path / "in.tar.gz"), tmp_path / "cache"
+    overtaken(monkeypatch, lambda: interrupted(path, cache) or decoded.clear())
+    assert pack(path, cache=cache).notes[-1].startswith("Skipped 2 of 14 files")
+    assert len(decoded) in (8, 9)  # it went on from there
 
 
 # what is left behind
@@ -385,6 +444,29 @@ def test_what_is_refused_leaves_nothing(tmp_path, folder):
     with pytest.raises(InputError, match="no readable picture"):
         pack(folder, cache=tmp_path / "cache")
     assert list((tmp_path / "cache/packs").iterdir()) == []
+
+
+def test_what_is_begun_while_a_draft_is_removed_stays(tmp_path, folder, monkeypatch):
+    cache, rmtree = tmp_path / "cache", shutil.rmtree
+    interrupted(folder, cache)
+    (place,) = drafts(cache)
+
+    def late(*arguments, **options):
+        place.mkdir(exist_ok=True)  # by another process
+        rmtree(*arguments, **options)
+
+    monkeypatch.setattr(shutil, "rmtree", late)
+    with pytest.raises(InputError, match=r"0b.png cannot be read"):
+        pack(folder, cache=cache, strict=True)
+    assert drafts(cache) == [place]
+
+
+def test_a_lock_whose_folder_is_removed_under_it_is_not_had(tmp_path, monkeypatch):
+    def removed(self, **options):
+        raise FileNotFoundError
+
+    monkeypatch.setattr(FileLock, "acquire", removed)
+    assert claim(tmp_path / "alone.lock") is None
 
 
 def test_a_refusal_leaves_what_another_process_is_at(tmp_path, folder):

@@ -85,7 +85,7 @@ def test_newton_schulz_beside_the_singular_values_themselves(shape):
 
 
 def test_a_convolutions_step_is_its_gradient_made_orthogonal():
-    """U S V' of the gradient becomes U V', its singular values about 1: Newton-Schulz leaves them in 0.68..1.13."""
+    """U S V' of the gradient becomes U V', its singular values about 1: this one's end up in 0.68..1.14."""
     model = network()
     weight, optimizer = model[2].weight, Muon(model, 0.01, weight_decay=0.0)
     for parameter in model.parameters():

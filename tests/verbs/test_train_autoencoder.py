@@ -16,10 +16,11 @@ from bytepixels.reconstruction import kl_divergence, ssim
 from bytepixels.runs.directory import open_run
 from bytepixels.train.distributed import ALONE
 from bytepixels.train.loop import StepResult
+from bytepixels.verbs import autoencoding
 from bytepixels.verbs.firststage import find_first_stage
 from bytepixels.verbs.nonfinite import Culprits, stopped
 
-from ..test_reconstruction import Features, scripted
+from ..test_reconstruction import AtLeast, Features, Halvings, One, scripted
 from ..train.test_distributed import apart, losses, torchrun
 from .tiny import checkpoints, cli, log_of, picture, plain, read_json, same_bits, snapshot, tensors, train, words
 
@@ -264,6 +265,33 @@ def test_one_sentence_for_every_mistake(tmp_path, capsys, flags, said):
     assert said in plain(error)
     assert "Traceback" not in error
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("network", "said"),
+    [
+        (Halvings(), "cannot take pictures of 8 x 8: Given input size: (3x1x1). Calculated output size: (3x0x0). "),
+        (AtLeast(), "cannot take pictures of 8 x 8: AssertionError: too small"),
+        (One(), "must give each picture numbers of its own, got [] for 2 pictures"),
+    ],
+)
+@pytest.mark.parametrize("batch", [1, BATCH])
+def test_a_perceptual_network_is_tried_before_a_run_begins(tmp_path, capsys, network, said, batch):
+    path = scripted(network, tmp_path)
+    assert stage(tmp_path / "run", "--perceptual", path, "--batch", batch) == 2
+    error = capsys.readouterr().err
+    assert f"--perceptual {path} {said}".strip() in plain(error)
+    assert "Traceback" not in error
+    assert not (tmp_path / "run").exists()
+
+
+def test_too_little_memory_for_a_perceptual_network_is_no_fault_of_it(tmp_path, monkeypatch):
+    def full(x, y):
+        raise RuntimeError("CUDA out of memory")
+
+    monkeypatch.setattr(autoencoding, "open_perceptual", lambda path, device: full)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        autoencoding.try_perceptual("vgg16.pt", (3, 8, 8), torch.device("cpu"))
 
 
 # ---------------------------------------------------------------------------- several processes

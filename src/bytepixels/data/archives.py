@@ -55,18 +55,19 @@ def _read_tar(path: Path, split: str) -> Pictures:
     """A tar has no index, and a compressed one cannot seek: it is read from front to back, once for the names and once
     more for the pictures, which come in its order and know their own position. KEPT_BYTES need no second time.
     """
-    names, links, held, held_bytes, metadata = [], 0, dict[int, bytes](), 0, dict[int, bytes]()
+    names, links, held, held_bytes, metadata = list[str](), 0, dict[int, bytes](), 0, dict[int, bytes]()
     most = KEPT_BYTES if is_compressed(path) else 0
 
     def wanted(number: int, member: TarInfo) -> bool:
-        names.append(clean_name(member.name) if member.isfile() else "")
-        return (held_bytes + member.size <= most and is_picture(names[-1])) or is_metadata(names[-1])
+        name = _file_name(member)
+        return (held_bytes + member.size <= most and is_picture(name)) or is_metadata(name)
 
     for number, member, content in read_tar(path, wanted):
-        if is_picture(names[number]):
+        names.append(name := _file_name(member))
+        if is_picture(name):
             held[number] = content
             held_bytes += member.size
-        elif is_metadata(names[number]):
+        elif is_metadata(name):
             metadata[number] = content
         links += member.issym() or member.islnk()
         if held_bytes > most:
@@ -83,3 +84,8 @@ def _read_tar(path: Path, split: str) -> Pictures:
     else:
         parts = [tar_part(path, {member: index for index, member in enumerate(found.order)})]
     return Pictures([names[i] for i in found.order], parts, found.labels, found.classes, notes, captions)
+
+
+def _file_name(member: TarInfo) -> str:
+    """Of what is no file: none."""
+    return clean_name(member.name) if member.isfile() else ""

@@ -87,7 +87,10 @@ class Draft(Generic[Whole]):
                 progress(int(np.count_nonzero(words)), len(words))
             time.sleep(PAUSE)
         try:
-            yield not self.made()
+            with self.lock("seal"):  # not while another moves the whole to its place
+                make_folder(self.whole)  # which a process that gave up may have removed
+                left = not self.made()
+            yield left
         finally:
             lock.release()
 
@@ -204,4 +207,6 @@ def _remove_if_idle(folder: Path) -> None:
             if lock is None:
                 return
             held.callback(lock.release)
+        with suppress(OSError):  # all at once, where the system lets us: who comes now begins anew
+            folder = folder.rename(folder.with_name(f"{TEMPORARY}{uuid4().hex}"))
         shutil.rmtree(folder, ignore_errors=True)

@@ -21,11 +21,11 @@ def make_folder(path: Path) -> None:
 
 
 def claim(path: Path) -> FileLock | None:
-    """The lock at `path`, held; None where another process holds it."""
+    """The lock at `path`, held; None where another process holds it, or has just removed its folder."""
     lock = FileLock(path)
     try:
         lock.acquire(blocking=False)
-    except Timeout:
+    except (Timeout, FileNotFoundError):
         return None
     return lock
 

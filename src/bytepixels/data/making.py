@@ -43,19 +43,20 @@ def make(path: Path, source: Source, settings: Settings, strict: bool, progress:
     """The pack at `path`, made together with other processes that make the same, or taken up where it was left."""
     draft, notes = Draft(path, "images.npy", open_packed), list[str]()
     progress = progress or (lambda done, total: None)
+    before = draft.done()
 
     def fill() -> None:
         with draft.alone(progress) if source.alone else nullcontext(True) as ours:
             if ours:
-                notes.extend(_fill(draft, source, settings, strict, progress))
+                kept = min(before, draft.done())  # a process that gave up may have removed them
+                notes.extend(_fill(draft, source, settings, strict, progress, kept))
 
     packed = draft.completed(fill)
     return replace(packed, notes=(*packed.notes, *notes))
 
 
-def _fill(draft: Draft, source: Source, settings: Settings, strict: bool, progress: Progress) -> list[str]:
-    """Fill draft.whole; returns what there is to say of a draft that was taken up."""
-    before = draft.done()
+def _fill(draft: Draft, source: Source, settings: Settings, strict: bool, progress: Progress, before: int) -> list[str]:
+    """Fill draft.whole; returns what there is to say of a draft that was taken up with `before` pictures."""
     pictures = source.read()
     total = len(pictures.names)
     with _pillow_warnings():

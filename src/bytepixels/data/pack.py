@@ -31,7 +31,8 @@ def pack(
 ) -> Packed:
     """Decode every picture of `source` to uint8 [N, C, H, W], once: the next call with the same content and settings
     opens what the first one wrote, or goes on where it was interrupted. Processes that pack the same thing at once, on
-    one machine or on a file system with locks that they share, each decode parts of it, and all return the whole.
+    one machine or on a file system with locks that they share, each decode parts of it (of a compressed tar one decodes
+    all), and all return the whole.
 
     source: a folder (subfolders are classes), a .zip or .tar(.gz/.xz/.bz2) of one, a .npz or .npy, one picture,
         WebDataset shards (one, a folder of them, or a pattern such as train-{000000..000127}.tar), the official

@@ -84,7 +84,8 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonal(matrix: Tensor) -> Tensor:
-    """U S V' -> about U V': five Newton-Schulz steps take the singular values to between 0.68 and 1.13."""
+    """U S V' -> about U V': five Newton-Schulz steps take singular values of at least 0.0015 of the matrix's norm to
+    between 0.67 and 1.21, smaller ones to less."""
     a, b, c = QUINTIC
     x = matrix.T if matrix.shape[0] > matrix.shape[1] else matrix
     x = x / x.norm().clamp(min=1e-7)

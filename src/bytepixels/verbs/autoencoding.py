@@ -17,12 +17,13 @@ from ..images import beside, grid
 from ..networks import Autoencoder
 from ..networks.discriminator import FirstStage
 from ..randomness import NOISE, seeded
-from ..reconstruction import kl_divergence, psnr, ssim
+from ..reconstruction import kl_divergence, open_perceptual, psnr, ssim
 from ..runs.directory import Run, provenance
 from ..signals import Stop
 from ..train.distributed import World
 from ..train.loop import Batch, Loss, TrainState
 from ..words import many
+from .memory import is_out_of_memory
 
 AT_A_TIME = 2**20  # pixels in one call of the autoencoder
 
@@ -40,6 +41,8 @@ class Autoencoding:
             raise InputError("--shard is for networks that draw pictures; an autoencoder is trained without it")
         if config.train.compile == "yes" and config.autoencoder.discriminator > 0:
             raise InputError("--compile yes does not go with --discriminator, whose weight needs a gradient on the way")
+        if config.autoencoder.perceptual is not None:
+            try_perceptual(config.autoencoder.perceptual, run.shape, device)
         self.run, self.packed, self.device, self.leads = run, packed, device, world.rank == 0
         train, flip = config.train, config.data.flip == "yes"
         self.batches = Batches(
@@ -89,6 +92,19 @@ class Autoencoding:
     def _some(self, count: int) -> Tensor:
         """uint8 [count or fewer, C, H, W], always the same."""
         return torch.from_numpy(np.array(self.packed.images[chosen_rows(len(self.packed), count).numpy()]))
+
+
+@torch.no_grad()
+def try_perceptual(path: str, shape: tuple[int, int, int], device: torch.device) -> None:
+    """Give it two pictures. InputError where it cannot take them."""
+    distance = open_perceptual(path, device)
+    try:
+        distance(*torch.zeros(2, 2, *shape, device=device))
+    except (RuntimeError, torch.jit.Error) as error:
+        if is_out_of_memory(error):
+            raise
+        why = str(error).strip().rpartition("\n")[2].removeprefix("RuntimeError: ")
+        raise InputError(f"--perceptual {path} cannot take pictures of {shape[1]} x {shape[2]}: {why}") from error
 
 
 def _own(model: nn.Module) -> Autoencoder:

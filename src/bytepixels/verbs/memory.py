@@ -113,7 +113,7 @@ def _goes_through(state: TrainState, loss: Loss, batch: Batch) -> bool:
         torch.cuda.empty_cache()
 
 
-def is_out_of_memory(error: RuntimeError) -> bool:
+def is_out_of_memory(error: Exception) -> bool:
     """Whether that is what torch means: its own error, or the words of its other allocators and of oneDNN."""
     words = "out of memory", "can't allocate memory", "could not create a primitive"
     return isinstance(error, torch.OutOfMemoryError) or any(said in str(error) for said in words)
