@@ -9,7 +9,9 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 
+from bytepixels.runs import overview
 from bytepixels.runs.checkpoint import drop_optimizer, read_state
 from bytepixels.runs.lock import RunLock
 from bytepixels.verbs.runsshow import bytes_of, curve
@@ -104,6 +106,24 @@ def test_one_that_is_being_trained(runs, capsys):
     assert table["half"][2] == f"{4 * STEP} / {4 * STEP} (100%)"
     assert after == []
     assert f"training now: process {os.getpid()} on " in shown.splitlines()[0]
+
+
+def test_a_checkpoint_that_goes_while_its_file_is_opened(runs, capsys, monkeypatch):
+    """safetensors opens the file, then torch maps it by its name."""
+    opened, newest = overview.safe_open, runs / "half" / "checkpoints" / "step-00000003"
+
+    def removed_meanwhile(path, framework):
+        if path.parent != newest:
+            return opened(path, framework)
+        shutil.rmtree(newest, ignore_errors=True)
+        return torch.UntypedStorage.from_file(str(path), False, 8)
+
+    monkeypatch.setattr(overview, "safe_open", removed_meanwhile)
+    with RunLock(runs / "half") as lock:
+        lock.take()
+        table, after = rows(capsys, runs)
+    assert table["half"][-1] == "training now"
+    assert after == []
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "optimizer.safetensors", "state.json"])

@@ -139,7 +139,7 @@ def _check_sizes(checkpoint: Path, state: dict[str, Any]) -> None:
     for name in (name for stem in stems for name in files_of(checkpoint, stem, state)):
         try:
             safe_open(checkpoint / name, "pt")
-        except (OSError, SafetensorError) as error:
+        except (OSError, SafetensorError, RuntimeError) as error:  # torch's own where it is removed while it is opened
             raise DamagedError(f"{checkpoint} is incomplete or damaged: {name}: {error}") from error
 
 
