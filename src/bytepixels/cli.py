@@ -1,12 +1,13 @@
 """The command line: verbs, flags from the dataclasses, one sentence for every mistake.
 
-Exit codes: 0 done, 1 failed, 2 what was asked for is wrong, 130 Ctrl-C (143 SIGTERM) after saving.
+Exit codes: 0 done, 1 failed, 2 what was asked for is wrong, 130 Ctrl-C (143 SIGTERM, 129 SIGHUP) after saving.
 """
 
 import argparse
 import io
 import os
 import re
+import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
@@ -18,6 +19,7 @@ import tyro
 
 from .errors import InputError, Terminated, check_choice
 from .flags import HELP, Encode, Sample, Show, Train, TrainAutoencoder, TrainLatent, Verify
+from .output import unread_output_is_dropped
 from .presets import autoencoder_config, preset_with
 from .runs.config import Config, DataConfig, SampleConfig, foreign_setting, settings_of_others
 from .runs.directory import is_run, open_run
@@ -365,7 +367,11 @@ def run_verb(arguments: list[str]) -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; returns the exit code."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    with unread_output_is_dropped():
+        return _main(list(sys.argv[1:] if argv is None else argv))
+
+
+def _main(arguments: list[str]) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):  # file names may hold what the terminal's encoding does not
         sys.stdout.reconfigure(errors="backslashreplace")
     if not arguments or arguments[0] in ("-h", "--help", "help"):
@@ -387,9 +393,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if interrupted is None:
             raise
         print("\nbytepixels: interrupted", file=sys.stderr)
-        return 143 if isinstance(interrupted, Terminated) else 130
-    except BrokenPipeError:
-        return 0
+        return 128 + (interrupted.signal if isinstance(interrupted, Terminated) else signal.SIGINT)
     except RuntimeError as error:
         if (cause := foreseen(error)) is None:
             raise

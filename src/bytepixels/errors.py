@@ -9,7 +9,11 @@ class InputError(ValueError):
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM: the system asked the process to end. It unwinds what is under way, as Ctrl-C does."""
+    """SIGTERM or SIGHUP: the process was asked to end. It unwinds what is under way, as Ctrl-C does."""
+
+    def __init__(self, signal: int = 15):
+        super().__init__()
+        self.signal = signal
 
 
 def check_choice(name: str, value: str, choices: Iterable[str]) -> str:

@@ -3,7 +3,7 @@
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -21,7 +21,7 @@ class Stop:
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
         if self.signal and "TORCHELASTIC_RUN_ID" not in os.environ:  # torchrun may pass on what was sent to all
-            raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
+            raise KeyboardInterrupt if number == signal.SIGINT else Terminated(number)
         self.signal = number
 
     def watch(self, step: int, x: object) -> None:
@@ -33,32 +33,42 @@ class Stop:
 @contextmanager
 def stop_on_signals() -> Iterator[Stop]:
     """SIGINT, SIGTERM, and SIGHUP where nohup has not turned it off, are remembered instead of ending the process."""
-    stop, numbers = Stop(), [signal.SIGINT, signal.SIGTERM]
-    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
-        numbers.append(signal.SIGHUP)  # the terminal closes
-    previous = {number: signal.signal(number, stop) for number in numbers}
-    try:
+    with _handled(stop := Stop(), [signal.SIGINT, *_endings()]):
         yield stop
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
 
 
 @contextmanager
 def unwind_on_sigterm() -> Iterator[None]:
-    """SIGTERM raises Terminated, as Ctrl-C raises KeyboardInterrupt: half a file goes, what is done is kept."""
+    """SIGTERM and SIGHUP raise Terminated, as Ctrl-C raises KeyboardInterrupt: half a file goes, what is done is kept.
+
+    Within `stop_on_signals` they are remembered instead.
+    """
 
     def end(number: int, frame: FrameType | None) -> None:
-        raise Terminated
+        raise Terminated(number)
 
     if threading.current_thread() is not threading.main_thread():  # which alone may ask for signals
         yield
         return
-    previous = signal.signal(signal.SIGTERM, end)
+    with _handled(end, _endings()):
+        yield
+
+
+def _endings() -> list[int]:
+    """SIGTERM, and SIGHUP (the terminal closes) where there is one that nohup has not turned off."""
+    hang_up = getattr(signal, "SIGHUP", None)
+    return [signal.SIGTERM, *([] if hang_up is None or signal.getsignal(hang_up) == signal.SIG_IGN else [hang_up])]
+
+
+@contextmanager
+def _handled(handler: Callable[[int, FrameType | None], None], numbers: list[int]) -> Iterator[None]:
+    """Signals go to a handler until the end of the block."""
+    previous = {number: signal.signal(number, handler) for number in numbers}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        for number, before in previous.items():
+            signal.signal(number, before)
 
 
 def interruption(error: BaseException | None) -> KeyboardInterrupt | None:

@@ -93,8 +93,6 @@ def _full_disk(path: Path) -> Iterator[None]:
     """A disk that is full or cannot be written is a TrainingError, in one sentence."""
     try:
         yield
-    except BrokenPipeError:  # whoever read what we say has left
-        raise
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         intact = "the run is intact up to its last checkpoint, and the same command goes on from there"

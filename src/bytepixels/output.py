@@ -1,0 +1,58 @@
+"""Standard output and error that outlive their reader: what nobody can read any more is dropped, the work goes on."""
+
+import errno
+import io
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, TextIO
+
+GONE = {errno.EPIPE, errno.EIO, errno.ECONNRESET}  # the reader of a pipe, the terminal, the other end of a socket
+if os.name == "nt":
+    GONE.add(errno.EINVAL)  # what Windows says of a pipe without a reader
+
+
+class _Unread(io.FileIO):
+    """A file descriptor that turns into the null device once whoever read from it has left."""
+
+    def write(self, content: bytes, /) -> int:  # type: ignore[override]
+        try:
+            return super().write(content)
+        except OSError as error:
+            if error.errno not in GONE:
+                raise
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self.fileno())  # of the descriptor, so that it holds for what C code and children write
+            os.close(nowhere)
+            return len(content)
+
+
+@contextmanager
+def unread_output_is_dropped() -> Iterator[None]:
+    """Within it, print() to sys.stdout and sys.stderr never fails because a pipe, a terminal or a socket was closed."""
+    before = sys.stdout, sys.stderr
+    sys.stdout, sys.stderr = (_guarded(stream) for stream in before)
+    try:
+        yield
+    finally:
+        for own, stream in zip((sys.stdout, sys.stderr), before, strict=True):
+            if own is not stream:
+                own.flush()
+            if stream is None:
+                own.close()
+        sys.stdout, sys.stderr = before
+
+
+def _guarded(stream: TextIO | None) -> TextIO:
+    """The same stream with `_Unread` below it; the null device in place of one that was closed from the start."""
+    if stream is None:
+        return open(os.devnull, "w", encoding="utf-8")
+    if not isinstance(stream, io.TextIOWrapper) or type(getattr(stream.buffer, "raw", stream.buffer)) is not io.FileIO:
+        return stream  # a test's, a notebook's
+    with suppress(OSError):
+        stream.flush()
+    raw: Any = _Unread(stream.fileno(), "wb", closefd=False)
+    binary = raw if stream.write_through else io.BufferedWriter(raw)
+    lines, through = stream.line_buffering, stream.write_through
+    return io.TextIOWrapper(binary, stream.encoding, "backslashreplace", line_buffering=lines, write_through=through)
