@@ -16,7 +16,7 @@ MODULES = {
 }
 CORE = """schedules levels posterior continuous process prediction denoise multistep samplers weighting importance
 training likelihood editing""".split()
-LEAVES = {"errors", "randomness", "words"}
+LEAVES = {"errors", "randomness", "threads", "words"}
 TOP = {"cli", "flags", "verbs", "__main__"}
 HEAVY = {"matplotlib", "scipy", "sklearn", "pooch", "tyro", "rich", "PIL", "tensorboard", "diffusers", "transformers"}
 

@@ -1,4 +1,9 @@
 """Diffusion models from scratch: the equations under their own names, and the tools to use them on pictures."""
+# ruff: noqa: E402
+
+from .threads import set_up_threads  # isort: skip
+
+set_up_threads()  # before torch loads
 
 from .codec import LatentCodec, PixelCodec
 from .denoise import Denoiser, classifier_guided, clipped, guided

@@ -1,6 +1,5 @@
 """Many pictures at once: threads, in order, with little in memory; and many processes, each at a part of its own."""
 
-import os
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -13,6 +12,7 @@ import numpy as np
 from filelock import FileLock
 from PIL import Image, UnidentifiedImageError
 
+from ..threads import usable_cpus
 from .locks import PAUSE, claim
 from .pictures import Item, Part
 
@@ -74,7 +74,7 @@ def in_parallel(
     """Yield (position, work(picture)) in the order of the items, worked out by threads: Pillow's decoders let go of the
     interpreter. Two chunks per thread are under way, of at most HELD_BYTES with their results of `result_bytes` each;
     close the generator to stop early."""
-    threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    threads = usable_cpus()
     under_way: deque[tuple[int, Future]] = deque()
     with ThreadPoolExecutor(threads) as pool:
         try:
