@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import bytepixels
+from bytepixels import choices
 
 PACKAGE = Path(bytepixels.__file__).parent
 MODULES = {
@@ -16,7 +17,7 @@ MODULES = {
 }
 CORE = """schedules levels posterior continuous process prediction denoise multistep samplers weighting importance
 training likelihood editing""".split()
-LEAVES = {"errors", "randomness", "threads", "words"}
+LEAVES = {"choices", "errors", "randomness", "threads", "words"}
 TOP = {"cli", "flags", "verbs", "__main__"}
 HEAVY = {"matplotlib", "scipy", "sklearn", "pooch", "tyro", "rich", "PIL", "tensorboard", "diffusers", "transformers"}
 
@@ -101,7 +102,7 @@ def test_importing_costs_little_more_than_torch_and_nothing_heavy_comes_along():
     code = """
 import sys, time
 start = time.process_time(); import torch, numpy
-middle = time.process_time(); before = set(sys.modules); import bytepixels
+middle = time.process_time(); before = set(sys.modules); import bytepixels; bytepixels.sample
 print((time.process_time() - start) / (middle - start), *{name.split(".")[0] for name in set(sys.modules) - before})
 """
     ratios = []
@@ -112,3 +113,60 @@ print((time.process_time() - start) / (middle - start), *{name.split(".")[0] for
         if ratios[-1] <= 1.3:
             return
     pytest.fail(f"import bytepixels takes {min(ratios):.2f} times import torch")
+
+
+HELP = (
+    "--version",
+    "--help",
+    "train --help --preset digits",
+    "train autoencoder --help",
+    "train latent --help",
+    "encode --help",
+    "sample --help",
+    "edit --help",
+    "edit inpaint --help",
+    "runs --help",
+    "runs prune --help",
+    "show --help",
+    "data --help",
+    "data doctor --help",
+    "evaluate --help",
+    "evaluate --bits --help",
+    "evaluate train-features --help",
+    "compare --help",
+    "report --help",
+    "verify --help",
+)
+
+
+def test_help_and_version_load_none_of_the_libraries_that_take_seconds():
+    """Each in its turn in one process: what one of them had loaded would be there for all to see."""
+    code = f"""
+import sys
+from bytepixels.cli import main
+for line in {HELP}:
+    try:
+        main(line.split())
+    except SystemExit:
+        pass
+    came = {HEAVY - {"tyro"} | {"torch", "numpy"}} & set(sys.modules)
+    assert not came, (line, came)
+"""
+    python(code)
+
+
+def test_every_public_name_is_there_and_modules_too():
+    assert python(
+        """
+import bytepixels
+print(bytepixels.SAMPLERS is bytepixels.samplers.SAMPLERS, set(bytepixels.__all__) <= set(dir(bytepixels)))
+from bytepixels import *
+print(DiT.__name__, sample.__module__, hasattr(bytepixels, "nothing"))
+"""
+    ).split() == ["True", "True", "DiT", "bytepixels.training", "False"]
+
+
+def test_the_names_of_choices_are_those_of_the_registries():
+    assert tuple(bytepixels.SAMPLERS) == choices.SAMPLERS
+    assert tuple(bytepixels.SCHEDULES) == choices.SCHEDULES
+    assert tuple(bytepixels.WEIGHTINGS) == choices.WEIGHTINGS

@@ -5,66 +5,24 @@ from .threads import set_up_threads  # isort: skip
 
 set_up_threads()  # before torch loads
 
-from .codec import LatentCodec, PixelCodec
-from .denoise import Denoiser, classifier_guided, clipped, guided
-from .editing import inpainted, invert, resampling_path, slerp, start_from, wander
-from .errors import InputError
-from .likelihood import ode_bits, ode_log_likelihood, variational_bound
-from .networks import DiT, UNet, timestep_embedding
-from .process import CLEAN, SPACINGS, EDMProcess, GaussianDiffusion, Level, RectifiedFlow
-from .randomness import SeededNoise
-from .samplers import SAMPLERS, churned, trajectory
-from .schedules import (
-    SCHEDULES,
-    cosine_schedule,
-    linear_schedule,
-    scaled_linear_schedule,
-    sigmoid_schedule,
-    zero_terminal_snr,
-)
-from .training import diffusion_loss, sample, training_step
-from .version import __version__
-from .weighting import WEIGHTINGS
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-__all__ = [
-    "CLEAN",
-    "SAMPLERS",
-    "SCHEDULES",
-    "SPACINGS",
-    "WEIGHTINGS",
-    "Denoiser",
-    "DiT",
-    "EDMProcess",
-    "GaussianDiffusion",
-    "InputError",
-    "LatentCodec",
-    "Level",
-    "PixelCodec",
-    "RectifiedFlow",
-    "SeededNoise",
-    "UNet",
-    "__version__",
-    "churned",
-    "classifier_guided",
-    "clipped",
-    "cosine_schedule",
-    "diffusion_loss",
-    "guided",
-    "inpainted",
-    "invert",
-    "linear_schedule",
-    "ode_bits",
-    "ode_log_likelihood",
-    "resampling_path",
-    "sample",
-    "scaled_linear_schedule",
-    "sigmoid_schedule",
-    "slerp",
-    "start_from",
-    "timestep_embedding",
-    "training_step",
-    "trajectory",
-    "variational_bound",
-    "wander",
-    "zero_terminal_snr",
-]
+from .version import __version__ as __version__
+
+if TYPE_CHECKING:
+    from .public import *  # noqa: F403
+
+
+def __getattr__(name: str) -> Any:
+    """Load the public names when the first of them is asked for (PEP 562): they need torch, and `--help` does not."""
+    if name == "__all__" or not name.startswith("__"):
+        public = import_module(".public", __name__)
+        globals().update({"__all__": public.__all__} | {each: getattr(public, each) for each in public.__all__})
+        if name in globals():  # also a module of the package, such as bytepixels.samplers
+            return globals()[name]
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return import_module(".public", __name__).__all__

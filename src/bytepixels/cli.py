@@ -130,9 +130,10 @@ def sample(argv: list[str]) -> int:
 
 
 def encode(argv: list[str]) -> int:
+    request = _parse("encode", Encode, argv)
     from .verbs.latent import encode as encode_verb
 
-    for line in encode_verb(_parse("encode", Encode, argv)):
+    for line in encode_verb(request):
         print(line)
     return 0
 
@@ -156,21 +157,23 @@ def verify(argv: list[str]) -> int:
 
 
 def evaluate(argv: list[str]) -> int:
-    if argv[:1] == ["train-features"]:
-        from .verbs.trainfeatures import TrainFeatures, train_features
+    from .verbs.qualityflags import Evaluate, Quality, TrainFeatures
 
-        train_features(_parse("evaluate train-features", TrainFeatures, argv[1:]))
+    if argv[:1] == ["train-features"]:
+        features = _parse("evaluate train-features", TrainFeatures, argv[1:])
+        from .verbs.trainfeatures import train_features
+
+        train_features(features)
     elif any(word.split("=")[0] in ("--bits", "--loss") for word in argv):
-        from .verbs.evaluate import Evaluate
+        measuring = _parse("evaluate", Evaluate, argv)
         from .verbs.evaluate import evaluate as evaluate_verb
 
-        evaluate_verb(_parse("evaluate", Evaluate, argv))
+        evaluate_verb(measuring)
     else:
+        request = _parse("evaluate", Quality, argv)
         from .verbs.quality import evaluate_quality
-        from .verbs.qualityflags import Quality
         from .verbs.reconstruct import evaluate_reconstruction
 
-        request = _parse("evaluate", Quality, argv)
         if (run := open_run(request.run)).config.autoencoder is not None:
             evaluate_reconstruction(run, request)
         else:
@@ -179,18 +182,22 @@ def evaluate(argv: list[str]) -> int:
 
 
 def compare(argv: list[str]) -> int:
-    from .verbs.compare import Compare
+    from .verbs.qualityflags import Compare
+
+    request = _parse("compare", Compare, argv)
     from .verbs.compare import compare as compare_verb
 
-    compare_verb(_parse("compare", Compare, argv))
+    compare_verb(request)
     return 0
 
 
 def report(argv: list[str]) -> int:
-    from .verbs.report import Report
+    from .verbs.qualityflags import Report
+
+    request = _parse("report", Report, argv)
     from .verbs.report import report as report_verb
 
-    print(report_verb(_parse("report", Report, argv)))
+    print(report_verb(request))
     return 0
 
 
@@ -357,7 +364,7 @@ def run_verb(arguments: list[str]) -> int:
     if "" in arguments:
         raise InputError(f"one of the words after bytepixels {arguments[0]} is empty")
     verb = VERBS[check_choice("the verb", arguments[0], VERBS)]
-    if arguments[0] in COMPUTING:
+    if arguments[0] in COMPUTING and not {"-h", "--help"} & set(arguments):
         from .heap import keep_memory
 
         keep_memory()
@@ -379,7 +386,7 @@ def _main(arguments: list[str]) -> int:
         return 0
     try:
         if arguments[0] == "--version":
-            from . import __version__
+            from .version import __version__
 
             print(f"bytepixels {__version__}")
             return 0

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from .choices import SPACINGS
 from .errors import InputError, check_choice, check_count
-from .levels import CLEAN, SPACINGS, Level, Process, check_times, even_in_noise, even_shares, sigmoid
+from .levels import CLEAN, Level, Process, check_times, even_in_noise, even_shares, sigmoid
 
 
 class _Continuous(Process):

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from .errors import InputError
 
-SPACINGS = ("trailing", "leading", "linspace", "quadratic", "log_snr", "karras")
 RHO = 7  # Karras et al. 2022, eq. 5
 
 

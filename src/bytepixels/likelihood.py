@@ -12,6 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from .choices import DEQUANTISATIONS
 from .denoise import Denoise, eps_of
 from .errors import InputError, check_choice, check_count
 from .levels import Level, Process
@@ -20,7 +21,6 @@ from .posterior import Posterior, bound_term, interpolated_log_variance, log_lik
 
 Estimate = Callable[[Tensor, Level], tuple[Tensor, Tensor | None]]  # x_t -> x0 and the fraction: Denoiser.estimate
 VARIANCES = ("small", "large", "learned")
-DEQUANTISATIONS = ("noise", "uniform")
 
 
 class Bound(NamedTuple):

@@ -6,10 +6,9 @@ where the process preserves variance and sigma_data = 1; where alpha = 1 it is K
 
 from torch import Tensor
 
+from .choices import PREDICTIONS
 from .errors import InputError, check_choice
 from .posterior import Number
-
-PREDICTIONS = ("eps", "x0", "v")
 
 
 def coefficients(

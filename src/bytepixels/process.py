@@ -7,9 +7,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .choices import SPACINGS
 from .continuous import EDMProcess, RectifiedFlow
 from .errors import InputError, check_choice, check_count
-from .levels import CLEAN, SPACINGS, Level, Process, check_times, even_in_noise, even_shares, sigmoid
+from .levels import CLEAN, Level, Process, check_times, even_in_noise, even_shares, sigmoid
 from .posterior import Posterior, posteriors
 from .schedules import Schedule, linear_schedule
 

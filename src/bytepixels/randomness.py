@@ -7,9 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from .choices import MAX_SEED
 from .errors import InputError, check_count
-
-MAX_SEED = 2**32 - 1  # what torch's generator on the CPU tells apart
 
 # What a training step draws. Each purpose has its own stream, so that adding one never moves another.
 ORDER, FLIP, TIMES, NOISE, LABELS, DROPOUT, INIT, LATENT, CODES, TEXT = range(10)

@@ -13,6 +13,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from .choices import MAX_CHURN
 from .denoise import Denoise, combination
 from .errors import InputError, check_choice, check_range
 from .levels import Level, Process
@@ -97,9 +98,6 @@ def heun_step(
         (ratio + first, x), (-first * now.alpha, x0), (last, guess), (-last * nxt.alpha, denoise(guess, nxt))
     )
     return x, None
-
-
-MAX_CHURN = math.sqrt(2) - 1
 
 
 def churned(

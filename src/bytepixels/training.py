@@ -10,6 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from .choices import OBJECTIVES
 from .denoise import Denoise, Denoiser, clipped, learned_variance, split_variance, weights_like
 from .errors import InputError, check_choice
 from .levels import Level, Process
@@ -19,7 +20,6 @@ from .process import GaussianDiffusion
 from .samplers import SAMPLERS, Noise, Step, trajectory
 from .weighting import WEIGHTINGS
 
-OBJECTIVES = ("simple", "hybrid", "vlb")
 HYBRID_WEIGHT = 0.001  # Nichol & Dhariwal 2021, eq. 16: lambda
 
 

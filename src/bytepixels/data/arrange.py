@@ -10,10 +10,10 @@ from pathlib import PurePosixPath
 
 import numpy as np
 
+from ..choices import SPLITS
 from ..errors import InputError, check_choice
 from .decode import picture_suffixes
 
-SPLITS = ("train", "val", "test", "all")
 FOLDER_SPLITS = {
     "train": "train",
     "training": "train",

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..choices import LEAST_SAMPLES as LEAST
 from ..errors import InputError
 from ..randomness import NOISE, seeded
 from .distances import inception_score, kernel_distance, sliced_wasserstein, two_sample_test
@@ -15,7 +16,6 @@ from .moments import Moments, frechet_interval, split_rows
 from .neighbours import density_coverage, precision_recall
 from .reference import FeatureSet
 
-LEAST = 16  # pictures of a set that is measured
 PAIRS = 10_000  # vectors of the reference that are compared one by one
 PARTS = 10
 Measures = dict[str, dict[str, float | None]]  # name -> value, and half its 95% interval where it has one

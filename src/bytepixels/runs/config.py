@@ -11,20 +11,23 @@ from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 from tyro.conf import FlagConversionOff, Suppress, arg
 
+from ..choices import (
+    LEAST_SAMPLES,
+    MAX_CHURN,
+    OBJECTIVES,
+    PREDICTIONS,
+    SAMPLERS,
+    SCHEDULES,
+    SPACINGS,
+    WEIGHTINGS,
+)
 from ..errors import InputError, check_choice, check_range
-from ..prediction import PREDICTIONS
-from ..process import SPACINGS
-from ..samplers import MAX_CHURN, SAMPLERS
-from ..schedules import SCHEDULES
-from ..training import OBJECTIVES
-from ..weighting import WEIGHTINGS
 from .autoencoder import AutoencoderConfig
 from .quantities import Images, seconds_of
 
 Precision = Literal["auto", "float32", "bf16"]
 MAX_GUIDANCE = 1000.0
 MOST_IMAGES = 10**12
-LEAST_MEASURED = 16  # samples, below which a distance says nothing
 MOST_STEPS = 10_000  # where a process has no timesteps to be the limit
 BACKBONES = {  # and the settings that only they have
     "unet": ("multipliers", "blocks", "attention"),
@@ -255,7 +258,7 @@ class TrainConfig:
             check_range(f"--{name.replace('_', '-')}", getattr(self, name), 0)
         check_range("--micro-batch", self.micro_batch, 0, self.batch)
         if self.measure:
-            check_range("--measure", self.measure, LEAST_MEASURED)
+            check_range("--measure", self.measure, LEAST_SAMPLES)
         check_range("--label-dropout", self.label_dropout, 0, 1)
         check_range("--seed", self.seed, 0, 2**63 - 1)
         check_range("--log-seconds", self.log_seconds, 0)

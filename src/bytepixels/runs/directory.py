@@ -13,8 +13,6 @@ from tempfile import TemporaryFile
 from typing import Any
 from uuid import uuid4
 
-import torch
-
 from ..errors import InputError
 from ..version import __version__
 from .config import Config
@@ -180,6 +178,8 @@ def _read(path: Path, name: str) -> Run:
 
 def provenance() -> dict[str, Any]:
     """Versions, machine and git commit, for whoever repeats a run."""
+    import torch  # here, so that opening a run does not wait for it
+
     return {
         "bytepixels": __version__,
         "torch": torch.__version__,

@@ -1,12 +1,10 @@
 """compare RUN: samplers x step counts on one checkpoint. Quality, evaluations and seconds, as a table and a plot."""
 
 import math
-from dataclasses import dataclass
 
 from torch import Tensor
 
 from ..build import best_device
-from ..errors import InputError
 from ..evaluate.distances import kernel_distance
 from ..evaluate.features import title
 from ..evaluate.moments import (
@@ -24,29 +22,10 @@ from ..runs.directory import make_folder, provenance
 from ..train.distributed import join, own_device
 from .comparerows import Row, plot, table
 from .quality import Painter, Yardstick, open_yardstick
-from .qualityflags import OfSamples
+from .qualityflags import STEPS, Compare
 from .sample import chosen_settings, find_checkpoint, load_network
 from .texts import text_rows
 from .weights import open_model
-
-STEPS = (5, 10, 20, 50)
-
-
-@dataclass(frozen=True)
-class Compare(OfSamples):
-    """How many steps does your model need, and by which sampler? Every pair draws the same seeds, and is measured by
-    its distance from the training pictures, beside held-out ones."""
-
-    samplers: tuple[str, ...] = ("ddim", "unipc_3")
-    """As for sample: ddpm, ddim, heun, dpmpp_2m, unipc_3, ..."""
-    steps: tuple[int, ...] | None = None
-    """Steps of each sampler; heun evaluates the network twice a step. Default: 5 10 20 50, those that the run has."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name, values in (("--samplers", self.samplers), ("--steps", STEPS if self.steps is None else self.steps)):
-            if not values or len(set(values)) < len(values):
-                raise InputError(f"{name} must be one or more, each once, got {' '.join(map(str, values)) or 'none'}")
 
 
 def compare(request: Compare) -> None:

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from ..data.arrange import SPLITS
+from ..choices import SPLITS
 from ..errors import check_choice
 from ..presets import PRESETS
 from ..runs.config import DataConfig

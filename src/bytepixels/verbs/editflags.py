@@ -6,8 +6,8 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
+from ..choices import MAX_SEED
 from ..errors import InputError, check_choice, check_range
-from ..randomness import MAX_SEED
 
 HELP = """\
 usage: bytepixels edit inpaint|vary|interpolate|invert RUN PICTURE [OPTIONS]

@@ -4,89 +4,33 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
-from tyro.conf import Positional, arg
 
 from ..build import best_device, build_denoiser, build_process
 from ..codec import Codec
 from ..denoise import Denoiser, clipped
-from ..errors import InputError, check_choice, check_range
+from ..errors import InputError, check_range
 from ..evaluate import bits as bits_of
 from ..evaluate import loss as loss_of
 from ..evaluate import loss_report, rows_of
 from ..evaluate.ideal import IdealDenoiser, LinearGuess
 from ..levels import Level
-from ..likelihood import DEQUANTISATIONS
 from ..process import GaussianDiffusion, Process
 from ..progress import Progress
-from ..randomness import MAX_SEED
 from ..runs.directory import Run, make_folder, provenance
 from ..train.distributed import World, join, own_device
 from ..training import evaluating
 from .firststage import codec_of
 from .heldout import PictureSet, held_out_set, other_set, training_set
 from .lossdata import drawn_x0, known_of
+from .qualityflags import Evaluate
 from .sample import find_checkpoint, load_network
 from .weights import open_model
 
 LEVELS = 24  # noise levels of --loss
-
-
-@dataclass(frozen=True)
-class Evaluate:
-    """Measure a trained run: bits per dimension (--bits), and whether its loss is a good one (--loss)."""
-
-    run: Positional[Annotated[Path, arg(metavar="RUN")]]
-    """The run's directory. Curves go to RUN/evaluate, numbers to RUN/eval.jsonl."""
-    bits: bool = False
-    """Bits per dimension: the variational bound of the chain, term by term, and the probability-flow ODE."""
-    loss: bool = False
-    """Is my loss good? The error at every noise level, between a trivial guess and the ideal of the training set."""
-    source: str | None = None
-    """Other pictures for --bits; for --loss, where the training pictures are now. Default: the run's own."""
-    split: str | None = None
-    """train, val, test or all: of --bits, and what --loss takes as held out. Default: test where there is one."""
-    n: Annotated[int | None, arg(aliases=["-n"])] = None
-    """How many pictures. Default: 64 for --bits, 256 for --loss."""
-    steps: int | None = None
-    """Bound the chain of that many steps. Default: all timesteps."""
-    ode_steps: int = 64
-    """Runge-Kutta steps of the ODE, four evaluations each; 0 leaves it out. With too few the number is too low."""
-    probes: int = 4
-    """Random probes of the ODE's divergence, one pass back each."""
-    dequantisation: Literal["noise", "uniform"] = "noise"
-    """Of the ODE. noise: the process' own, comparable with the chain; uniform: over a grey level, as most papers."""
-    batch: int = 64
-    """Pictures at a time; it changes the speed, not the numbers."""
-    seed: int = 0
-    """Of the choice of pictures and of the noise."""
-    weights: Literal["ema", "model"] = "ema"
-    """ema (the average) or model (the raw weights)."""
-    checkpoint: str | None = None
-    """A checkpoint's name. Default: the newest."""
-    device: str = "auto"
-    """cpu, cuda, mps; auto takes the best there is."""
-
-    def __post_init__(self) -> None:
-        if not (self.bits or self.loss):
-            raise InputError("evaluate needs --bits (bits per dimension), --loss (is my loss good?) or both")
-        if self.n is not None:
-            check_range("-n", self.n, 2)
-            check_range("-n", self.n, 2, MAX_SEED)
-        check_range("--seed", self.seed, 0, MAX_SEED - (self.n or 256) + 1)
-        check_range("--batch", self.batch, 1)
-        check_range("--ode-steps", self.ode_steps, 0)
-        check_range("--probes", self.probes, 1)
-        check_choice("--dequantisation", self.dequantisation, DEQUANTISATIONS)
-        if self.steps is not None:
-            check_range("--steps", self.steps, 1)
-        for name in ("steps", "ode_steps", "probes", "dequantisation"):
-            value, flag = getattr(self, name), f"--{name.replace('_', '-')}"
-            if not self.bits and value != getattr(type(self), name):
-                raise InputError(f"{flag} belongs to --bits, got {flag} {value} without it")
 
 
 @dataclass(frozen=True)

@@ -1,15 +1,19 @@
-"""The flags of evaluate RUN without --bits and --loss, and what they share with compare RUN."""
+"""The flags of evaluate, compare and report."""
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from ..errors import check_range
-from ..evaluate.quality import LEAST
-from ..randomness import MAX_SEED
+from ..choices import DEQUANTISATIONS, LEAST_SAMPLES, MAX_SEED
+from ..errors import InputError, check_choice, check_range
 from ..runs.quantities import seconds_of
+
+if TYPE_CHECKING:
+    from ..evaluate.classifier import Recipe
+
+STEPS = (5, 10, 20, 50)  # that compare takes by default
 
 
 @dataclass(frozen=True)
@@ -39,11 +43,11 @@ class OfSamples:
     """cpu, cuda, mps; auto takes the best there is."""
 
     def __post_init__(self) -> None:
-        check_range("-n", self.n, LEAST)
-        check_range("-n", self.n, LEAST, MAX_SEED)
+        check_range("-n", self.n, LEAST_SAMPLES)
+        check_range("-n", self.n, LEAST_SAMPLES, MAX_SEED)
         check_range("--seed", self.seed, 0, MAX_SEED - self.n + 1)
         check_range("--batch", self.batch, 1)
-        check_range("--reference", self.reference, LEAST)
+        check_range("--reference", self.reference, LEAST_SAMPLES)
 
 
 @dataclass(frozen=True)
@@ -75,3 +79,134 @@ class Quality(OfSamples):
         """The settings that replace the run's own."""
         asked = {"sampler": self.sampler, "steps": self.steps, "guidance": self.guidance}
         return {name: value for name, value in asked.items() if value is not None}
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Measure a trained run: bits per dimension (--bits), and whether its loss is a good one (--loss)."""
+
+    run: Positional[Annotated[Path, arg(metavar="RUN")]]
+    """The run's directory. Curves go to RUN/evaluate, numbers to RUN/eval.jsonl."""
+    bits: bool = False
+    """Bits per dimension: the variational bound of the chain, term by term, and the probability-flow ODE."""
+    loss: bool = False
+    """Is my loss good? The error at every noise level, between a trivial guess and the ideal of the training set."""
+    source: str | None = None
+    """Other pictures for --bits; for --loss, where the training pictures are now. Default: the run's own."""
+    split: str | None = None
+    """train, val, test or all: of --bits, and what --loss takes as held out. Default: test where there is one."""
+    n: Annotated[int | None, arg(aliases=["-n"])] = None
+    """How many pictures. Default: 64 for --bits, 256 for --loss."""
+    steps: int | None = None
+    """Bound the chain of that many steps. Default: all timesteps."""
+    ode_steps: int = 64
+    """Runge-Kutta steps of the ODE, four evaluations each; 0 leaves it out. With too few the number is too low."""
+    probes: int = 4
+    """Random probes of the ODE's divergence, one pass back each."""
+    dequantisation: Literal["noise", "uniform"] = "noise"
+    """Of the ODE. noise: the process' own, comparable with the chain; uniform: over a grey level, as most papers."""
+    batch: int = 64
+    """Pictures at a time; it changes the speed, not the numbers."""
+    seed: int = 0
+    """Of the choice of pictures and of the noise."""
+    weights: Literal["ema", "model"] = "ema"
+    """ema (the average) or model (the raw weights)."""
+    checkpoint: str | None = None
+    """A checkpoint's name. Default: the newest."""
+    device: str = "auto"
+    """cpu, cuda, mps; auto takes the best there is."""
+
+    def __post_init__(self) -> None:
+        if not (self.bits or self.loss):
+            raise InputError("evaluate needs --bits (bits per dimension), --loss (is my loss good?) or both")
+        if self.n is not None:
+            check_range("-n", self.n, 2)
+            check_range("-n", self.n, 2, MAX_SEED)
+        check_range("--seed", self.seed, 0, MAX_SEED - (self.n or 256) + 1)
+        check_range("--batch", self.batch, 1)
+        check_range("--ode-steps", self.ode_steps, 0)
+        check_range("--probes", self.probes, 1)
+        check_choice("--dequantisation", self.dequantisation, DEQUANTISATIONS)
+        if self.steps is not None:
+            check_range("--steps", self.steps, 1)
+        for name in ("steps", "ode_steps", "probes", "dequantisation"):
+            value, flag = getattr(self, name), f"--{name.replace('_', '-')}"
+            if not self.bits and value != getattr(type(self), name):
+                raise InputError(f"{flag} belongs to --bits, got {flag} {value} without it")
+
+
+@dataclass(frozen=True)
+class Compare(OfSamples):
+    """How many steps does your model need, and by which sampler? Every pair draws the same seeds, and is measured by
+    its distance from the training pictures, beside held-out ones."""
+
+    samplers: tuple[str, ...] = ("ddim", "unipc_3")
+    """As for sample: ddpm, ddim, heun, dpmpp_2m, unipc_3, ..."""
+    steps: tuple[int, ...] | None = None
+    """Steps of each sampler; heun evaluates the network twice a step. Default: 5 10 20 50, those that the run has."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name, values in (("--samplers", self.samplers), ("--steps", STEPS if self.steps is None else self.steps)):
+            if not values or len(set(values)) < len(values):
+                raise InputError(f"{name} must be one or more, each once, got {' '.join(map(str, values)) or 'none'}")
+
+
+@dataclass(frozen=True)
+class Report:
+    """One HTML file of a run, readable without a network: samples and their neighbours, grids over time, the way out of
+    the noise, curves, distances, drift, settings, and the commands to repeat it. Several runs are compared."""
+
+    runs: Positional[Annotated[tuple[Path, ...], arg(metavar="RUN")]]
+    """One or more runs. What evaluate and compare have measured is shown; the report measures nothing itself."""
+    out: Path | None = None
+    """The file. Default: RUN/report.html, of the first run."""
+    strip: int = 4
+    """Pictures drawn for the denoising strip; 0 draws none."""
+    device: str = "auto"
+    """cpu, cuda, mps; auto takes the best there is."""
+
+    def __post_init__(self) -> None:
+        check_range("--strip", self.strip, 0, 64)
+        if not self.runs:
+            raise InputError("report needs one or more runs")
+
+
+@dataclass(frozen=True)
+class TrainFeatures:
+    """Train a small classifier on labelled pictures. Its last layer but one are features that know what is in them:
+    evaluate RUN --features FOLDER. Reports its accuracy on held-out pictures.
+    """
+
+    source: Positional[Annotated[str, arg(metavar="SOURCE")]]
+    """As for train; it needs classes (one subfolder each, or labels)."""
+    out: Path | None = None
+    """Where they are kept. Default: features/SOURCE."""
+    epochs: int = 10
+    """How often each picture is seen."""
+    width: int = 16
+    """Channels at full resolution; the features are eight times as many."""
+    batch: int = 256
+    """Pictures a step."""
+    lr: float = 0.2
+    """Peak of the learning rate."""
+    flip: Literal["auto", "yes", "no"] = "auto"
+    """Mirror half of the pictures. auto: yes, except where the classes are the ten digits."""
+    size: tuple[int, int] | None = None
+    """Height and width. Default: the data's own."""
+    channels: int | None = None
+    """1 grey, 3 RGB. Default: the data's own; those of the runs that are to be measured."""
+    seed: int = 0
+    """Of the weights, the order and the shifts."""
+    device: str = "auto"
+    """cpu, cuda, mps; auto takes the best there is."""
+
+    def __post_init__(self) -> None:
+        check_range("--seed", self.seed, 0, 2**63 - 1)
+        self.recipe(True)
+
+    def recipe(self, flip: bool) -> "Recipe":
+        """How the classifier is trained."""
+        from ..evaluate.classifier import Recipe
+
+        return Recipe(self.width, self.epochs, self.batch, self.lr, flip=flip, seed=self.seed)

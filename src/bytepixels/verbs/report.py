@@ -6,14 +6,12 @@ from dataclasses import dataclass
 from html import escape
 from io import BytesIO
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import torch
 from torch import Tensor
-from tyro.conf import Positional, arg
 
 from ..build import best_device
-from ..errors import InputError, check_range
 from ..evaluate.page import folded, page
 from ..images import grid, to_pil
 from ..runs.checkpoint import list_checkpoints, read_state
@@ -21,31 +19,12 @@ from ..runs.directory import Run, make_folder, open_run
 from ..runs.files import write_whole
 from ..runs.overview import read_lines, read_log
 from .firststage import codec_of
+from .qualityflags import Report
 from .reportcharts import training_charts
 from .reportparts import compared, sections
 from .sample import chosen_settings, draw_pictures, find_checkpoint, load_network
 
 STATES = 10  # columns of the denoising strip
-
-
-@dataclass(frozen=True)
-class Report:
-    """One HTML file of a run, readable without a network: samples and their neighbours, grids over time, the way out of
-    the noise, curves, distances, drift, settings, and the commands to repeat it. Several runs are compared."""
-
-    runs: Positional[Annotated[tuple[Path, ...], arg(metavar="RUN")]]
-    """One or more runs. What evaluate and compare have measured is shown; the report measures nothing itself."""
-    out: Path | None = None
-    """The file. Default: RUN/report.html, of the first run."""
-    strip: int = 4
-    """Pictures drawn for the denoising strip; 0 draws none."""
-    device: str = "auto"
-    """cpu, cuda, mps; auto takes the best there is."""
-
-    def __post_init__(self) -> None:
-        check_range("--strip", self.strip, 0, 64)
-        if not self.runs:
-            raise InputError("report needs one or more runs")
 
 
 @dataclass(frozen=True)

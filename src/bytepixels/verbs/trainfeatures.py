@@ -2,64 +2,25 @@
 
 import math
 import time
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
-from tyro.conf import Positional, arg
 
 from ..build import best_device
 from ..data import Packed
-from ..errors import InputError, check_range
-from ..evaluate.classifier import NOTES, Recipe, accuracy, save_classifier, train_classifier
+from ..errors import InputError
+from ..evaluate.classifier import NOTES, accuracy, save_classifier, train_classifier
 from ..evaluate.reference import chosen_rows
 from ..progress import Progress, duration
 from ..runs.config import DataConfig
 from ..runs.directory import make_folder, provenance
 from ..train.distributed import under_torchrun
+from .qualityflags import TrainFeatures
 from .train import DIGITS, pack_with_progress
 
 HELD_OUT = 0.1  # of the pictures, where there is no test split
-
-
-@dataclass(frozen=True)
-class TrainFeatures:
-    """Train a small classifier on labelled pictures. Its last layer but one are features that know what is in them:
-    evaluate RUN --features FOLDER. Reports its accuracy on held-out pictures.
-    """
-
-    source: Positional[Annotated[str, arg(metavar="SOURCE")]]
-    """As for train; it needs classes (one subfolder each, or labels)."""
-    out: Path | None = None
-    """Where they are kept. Default: features/SOURCE."""
-    epochs: int = 10
-    """How often each picture is seen."""
-    width: int = 16
-    """Channels at full resolution; the features are eight times as many."""
-    batch: int = 256
-    """Pictures a step."""
-    lr: float = 0.2
-    """Peak of the learning rate."""
-    flip: Literal["auto", "yes", "no"] = "auto"
-    """Mirror half of the pictures. auto: yes, except where the classes are the ten digits."""
-    size: tuple[int, int] | None = None
-    """Height and width. Default: the data's own."""
-    channels: int | None = None
-    """1 grey, 3 RGB. Default: the data's own; those of the runs that are to be measured."""
-    seed: int = 0
-    """Of the weights, the order and the shifts."""
-    device: str = "auto"
-    """cpu, cuda, mps; auto takes the best there is."""
-
-    def __post_init__(self) -> None:
-        check_range("--seed", self.seed, 0, 2**63 - 1)
-        self.recipe(True)
-
-    def recipe(self, flip: bool) -> Recipe:
-        return Recipe(self.width, self.epochs, self.batch, self.lr, flip=flip, seed=self.seed)
 
 
 def train_features(request: TrainFeatures) -> Path:
