@@ -3,7 +3,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test test-slow lint bench clean
+PYTEST := $(BIN)/python -m pytest -n auto --dist worksteal
+
+.PHONY: demo test test-slow test-all lint bench clean
 
 demo: .venv/ready  ## train on handwritten digits, then draw new ones (about four minutes on two cores, set-up included)
 	$(BIN)/bytepixels train digits --preset digits --run demo/run
@@ -17,10 +19,13 @@ demo: .venv/ready  ## train on handwritten digits, then draw new ones (about fou
 	@echo "The trained model:                  demo/run/   (bytepixels sample demo/run --label 7 --seed 1000)"
 
 test: .venv/test  ## the tests, a few minutes
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 test-slow: .venv/test  ## the tests that train for minutes
-	$(BIN)/python -m pytest -m slow --durations 15
+	$(PYTEST) -m slow --durations 15
+
+test-all: .venv/test  ## both at once
+	$(PYTEST) -m "slow or not slow" --durations 15
 
 lint: .venv/test
 	$(BIN)/ruff check .

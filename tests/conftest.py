@@ -1,7 +1,27 @@
-"""Shared by all tests: no test touches the user's cache, and none waits for the machine's other work."""
+"""Shared by all tests: none touches the user's cache or depends on other tests, the machine or its other work."""
 
+import os
+import random
+
+os.environ["OMP_NUM_THREADS"] = "1"  # before torch reads it, and for the processes that a test starts
+
+import hypothesis
 import pytest
 import torch
+
+from bytepixels.threads import usable_cpus
+
+# The networks are tiny: threads that wait for one another on a busy machine take a hundred times as long.
+torch.set_num_threads(1)
+
+# The same examples each time, however long one takes.
+hypothesis.settings.register_profile("same", deadline=None, derandomize=True, database=None)
+hypothesis.settings.load_profile("same")
+
+
+def pytest_xdist_auto_num_workers(config):
+    """For -n auto: one process for each CPU that we may keep busy."""
+    return usable_cpus()
 
 
 @pytest.fixture(autouse=True)
@@ -10,10 +30,8 @@ def _own_cache(tmp_path_factory, monkeypatch):
     monkeypatch.setenv("BYTEPIXELS_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _one_thread():
-    """The networks are tiny, and threads that wait for one another on a busy machine take a hundred times as long."""
-    torch.set_num_threads(1)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("OMP_NUM_THREADS", "1")  # for the processes that a test starts
-        yield
+@pytest.fixture(autouse=True)
+def _same_draws():
+    """What a test draws does not depend on the tests before it."""
+    random.seed(0)
+    torch.manual_seed(0)
