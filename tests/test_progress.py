@@ -46,6 +46,22 @@ def test_a_resumed_job_measures_its_own_rate(monkeypatch):
         assert progress.rate == 1.0
 
 
+def test_work_that_has_a_time_goes_by_it(monkeypatch):
+    clock = [10.0]
+    monkeypatch.setattr(module.time, "monotonic", lambda: clock[0])
+    stream = io.StringIO()
+    with Progress("train", 10**6, "images", stream=stream, limit=(0.0, 40.0)) as progress:
+        clock[0] = 20.0
+        progress.update(400, "loss 0.5")
+        progress.total = 800  # what fits is reckoned anew: the line's total stays
+        clock[0] = 30.0
+        progress.update(800)
+    assert stream.getvalue().splitlines() == [
+        "train  0:00:20 of 0:00:40 50%  400 images  40.0 images/s  ETA 0:00:20  loss 0.5",
+        "train  0:00:30 of 0:00:40 75%  800 images  40.0 images/s",
+    ]
+
+
 class Terminal(io.StringIO):
     def isatty(self):
         return True

@@ -9,6 +9,7 @@ import os
 import re
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import fields, replace
@@ -26,6 +27,8 @@ from .runs.directory import is_run, open_run
 from .signals import interruption, unwind_on_sigterm
 from .words import many
 
+began = time.monotonic()  # when the command did: a budget of time counts from here
+
 
 def train(argv: list[str]) -> int:
     if argv[:1] in (["autoencoder"], ["latent"]):
@@ -36,7 +39,7 @@ def train(argv: list[str]) -> int:
     request = _parse("train", Train, argv, Train(source=tyro.MISSING, config=_model_default(argv, path)))
     if request.source != source:
         raise InputError(f"SOURCE comes first: bytepixels train {request.source} ...")
-    return _trained(request.source, request.config, path, request.profile)
+    return _trained(request.source, request.config, path, request.profile, began)
 
 
 def _model_default(argv: list[str], path: Path) -> Config:
@@ -77,7 +80,7 @@ def train_autoencoder(argv: list[str]) -> int:
     if request.source != source:
         raise InputError(f"SOURCE comes first: bytepixels train autoencoder {request.source} ...")
     config = replace(default, data=request.data, autoencoder=request.autoencoder, train=request.train)
-    return _trained(request.source, config, path, request.profile)
+    return _trained(request.source, config, path, request.profile, began)
 
 
 def train_latent(argv: list[str]) -> int:
@@ -96,18 +99,18 @@ def train_latent(argv: list[str]) -> int:
 
     divided = bool(_budget(argv)) or not is_run(path)  # else each goes on with the share that it has
     for config, where in split(request, first, own, path, divided):
-        if code := _trained(source, config, where, 0):
+        if code := _trained(source, config, where, 0, None if where == path else began):
             return code
     return 0
 
 
-def _trained(source: str, config: Config, path: Path, profile: int) -> int:
-    """The exit code of a training."""
+def _trained(source: str, config: Config, path: Path, profile: int, began: float | None) -> int:
+    """The exit code of a training whose time counts from `began` on, or from now."""
     from .verbs.nonfinite import TrainingError
     from .verbs.train import train as train_verb
 
     try:
-        return train_verb(source, config, path, profile)
+        return train_verb(source, config, path, profile, began)
     except TrainingError as error:
         print(f"bytepixels: {error}", file=sys.stderr)
         return 1
@@ -374,6 +377,8 @@ def run_verb(arguments: list[str]) -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; returns the exit code."""
+    global began
+    began = began if argv is None else time.monotonic()
     with unread_output_is_dropped():
         return _main(list(sys.argv[1:] if argv is None else argv))
 

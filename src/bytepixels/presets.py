@@ -32,11 +32,8 @@ def digits() -> Config:
             images=60_000,
             batch=64,
             lr=2e-3,
-            warmup=5_000,
+            warmup=0.08,
             lr_decay="cosine",
-            ema_half_life=10_000,
-            checkpoint_minutes=1,
-            previews=5,
             log_seconds=1,
         ),
         sample=SampleConfig(sampler="ddim", steps=50),
@@ -54,7 +51,7 @@ def small() -> Config:
         data=DataConfig(size=(32, 32)),
         process=ProcessConfig(schedule="cosine", prediction="v"),
         network=NetworkConfig(width=32, multipliers=(1, 2, 4), blocks=1, attention=(2,), heads=4, dropout=0.0),
-        train=TrainConfig(images=400_000, batch=32, lr=1e-3, warmup=5_000, lr_decay="cosine", ema_half_life=20_000),
+        train=TrainConfig(images=400_000, batch=32, lr=1e-3, lr_decay="cosine"),
         sample=SampleConfig(sampler="ddim", steps=50),
     )
 
@@ -69,7 +66,7 @@ def cifar10() -> Config:
         preset="cifar10",
         data=DataConfig(size=(32, 32), channels=3, flip="yes"),
         network=NetworkConfig(embedding="ddpm", labels=False),  # DDPM's is unconditional
-        train=TrainConfig(images=102_400_000, batch=128, lr=2e-4, warmup=640_000, ema_half_life=887_000),
+        train=TrainConfig(images=102_400_000, batch=128, lr=2e-4, warmup=0.00625, ema_half_life=0.0087),
         sample=SampleConfig(sampler="ddim", steps=100, spacing="quadratic"),
     )
 
@@ -92,10 +89,7 @@ def speedrun() -> Config:
             batch=512,
             optimizer="muon",
             lr=1e-3,
-            warmup=400_000,
             lr_decay="cosine",
-            ema_half_life=400_000,
-            previews=4,
         ),
         sample=SampleConfig(sampler="unipc_3", steps=20),
     )
@@ -113,9 +107,9 @@ def autoencoder_config() -> Config:
             images=200_000,
             batch=16,
             lr=5e-4,
-            warmup=2_000,
+            warmup=0.01,
             lr_decay="cosine",
-            ema_half_life=5_000,
+            ema_half_life=0.025,
         ),
     )
 

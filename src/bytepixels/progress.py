@@ -16,7 +16,17 @@ WINDOW = 60.0  # seconds over which the rate is measured
 class Progress:
     """with Progress("train", total, "images") as progress: progress.update(done, "loss 0.03")"""
 
-    def __init__(self, what: str, total: int, unit: str = "images", start: int = 0, stream: TextIO | None = None):
+    def __init__(
+        self,
+        what: str,
+        total: int,
+        unit: str = "images",
+        start: int = 0,
+        stream: TextIO | None = None,
+        limit: tuple[float, float] | None = None,
+    ):
+        """limit: when work that has so many seconds began, by time.monotonic(), and how many; the line goes by them."""
+        self.limit = limit
         self.what, self.total, self.unit = what, total, unit
         self.stream = stream or sys.stderr
         self.recent = deque([(time.monotonic(), start)])
@@ -78,6 +88,12 @@ class Progress:
 
     def line(self, done: int, note: str = "") -> str:
         rate = f"{self.rate:,.1f} {self.unit}/s" if self.rate else ""
+        if self.limit is not None:
+            began, seconds = self.limit
+            passed = min(time.monotonic() - began, seconds)
+            shown = f"{self.what}  {duration(passed)} of {duration(seconds)} {100 * passed / seconds:.0f}%"
+            eta = f"ETA {duration(seconds - passed)}" if done < self.total else ""
+            return "  ".join(part for part in (shown, f"{done:,} {self.unit}", rate, eta, note) if part)
         eta = f"ETA {duration((self.total - done) / self.rate)}" if self.rate and done < self.total else ""
         counted = f"{done:,}/{self.total:,} {self.unit} {100 * done // max(self.total, 1)}%"
         return "  ".join(part for part in (f"{self.what}  {counted}", rate, eta, note) if part)

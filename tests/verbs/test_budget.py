@@ -1,9 +1,12 @@
 """Budgets: in images, passes and time; the learning rate ends with them, and a run that is done can be extended."""
 
+import re
+
 import pytest
 
 from bytepixels.errors import InputError
-from bytepixels.runs.quantities import images_of, seconds_of
+from bytepixels.presets import PRESETS, autoencoder_config
+from bytepixels.runs.quantities import images_in, images_of, length_of, seconds_of
 from bytepixels.verbs import budget
 from bytepixels.verbs.budget import TimeBudget, extended
 
@@ -89,9 +92,13 @@ def test_an_extension_goes_by_the_rate_that_was():
 
 
 def test_a_budget_of_time(tmp_path, capsys):
+    assert train(tmp_path / "packed") == 0
     run = tmp_path / "run"
     line = ("train", "digits", *TINY, "--run", run)
+    capsys.readouterr()
     assert cli(*line, "--budget", "4s") == 0
+    said = capsys.readouterr()
+    assert "of 0:00:04" in said.err.splitlines()[-1]  # the total is the time
     config, log = read_json(run / "config.json")["config"]["train"], log_of(run)
     assert 2 < log[-1]["seconds"] < 6
     assert config["budget"] == "4s"
@@ -106,6 +113,60 @@ def test_a_budget_of_time(tmp_path, capsys):
     assert cli(*line, "--images", seen + 32) == 0  # any other budget takes its place
     assert log_of(run)[-1]["images"] == seen + 32
     assert read_json(run / "config.json")["config"]["train"]["budget"] is None
+
+
+def test_a_budget_that_packing_uses_up_says_so_and_keeps_the_pack(tmp_path, capsys):
+    run = tmp_path / "run"
+    assert cli("train", "digits", *TINY, "--run", run, "--budget", "0.001s") == 2
+    said = capsys.readouterr().err
+    assert "--budget 0.001s was over before training began" in said
+    assert "what was packed is kept" in said
+    assert not run.exists()
+
+
+def test_a_budget_of_few_steps_says_what_would_do(tmp_path, capsys):
+    assert train(tmp_path / "packed") == 0
+    line = ("train", "digits", *TINY, "--batch", 4096, "--run", tmp_path / "run", "--budget", "3s")
+    assert cli(*line) == 0
+    said = capsys.readouterr().err
+    assert re.search(r"note: --budget 3s is time for [\d,]+ steps? of 4096 images here, too few to learn from", said)
+    assert re.search(r"about 1,000 show shapes, so \d+:\d\d:\d\d", said)
+
+
+@pytest.mark.parametrize(
+    ("text", "length"), [("5%", 0.05), ("0.05", 0.05), ("20k", 20_000), ("5000", 5000), ("0", 0), ("0%", 0), ("1", 1)]
+)
+def test_lengths_are_shares_or_images(text, length):
+    assert length_of(text) == length
+
+
+@pytest.mark.parametrize("text", ["", "1.5", "100%", "120%", "nan", "inf", "long", "%"])
+def test_what_is_no_length(text):
+    with pytest.raises(InputError, match="a length is a share of the budget such as 5%, or images such as 20k; got"):
+        length_of(text)
+
+
+def test_a_length_in_images():
+    assert images_in(0.05, 1000) == 50
+    assert images_in(300, 1000) == 300
+    assert images_in(0, 1000) == 0
+
+
+def test_the_learning_rate_reaches_its_peak_in_any_budget(tmp_path):
+    flags = ("--warmup", "10%", "--lr-decay", "cosine", "--ema-half-life", "5%")
+    assert train(tmp_path / "run", *flags, steps=20) == 0
+    rates = [line["lr"] for line in log_of(tmp_path / "run")]
+    assert max(rates) > 0.95 * 0.002
+    assert read_json(tmp_path / "run" / "config.json")["config"]["train"]["warmup"] == 0.1
+
+
+def test_every_preset_has_its_lengths_in_shares():
+    for make in [*PRESETS.values(), autoencoder_config]:
+        train = make().train
+        assert 0 < train.warmup < 0.2
+        assert 0 < train.ema_half_life < 0.2
+        assert train.previews is None
+        assert train.checkpoint_minutes is None
 
 
 def test_a_budget_in_passes(tmp_path):

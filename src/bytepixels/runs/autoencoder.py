@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ..errors import InputError, check_choice, check_range
-from .quantities import Images
+from .quantities import Length
 
 FACTORS = (1, 2, 4, 8)
 MULTIPLIERS = (1, 2, 4, 4)  # channels of each level, in widths (Rombach et al. 2022, table 8)
@@ -44,8 +44,8 @@ class AutoencoderConfig:
     """Of what --perceptual says."""
     discriminator: float = 0.0
     """Weight of a patch discriminator, beside an adaptive one; 0: none."""
-    discriminator_start: Images = 50_000
-    """Images seen before the discriminator counts."""
+    discriminator_start: Length = 0.25
+    """When the discriminator begins to count: a share of the budget, or images seen."""
 
     def __post_init__(self) -> None:
         check_choice("--kind", self.kind, ("kl", "vq"))

@@ -23,7 +23,7 @@ from ..choices import (
 )
 from ..errors import InputError, check_choice, check_range
 from .autoencoder import AutoencoderConfig
-from .quantities import Images, seconds_of
+from .quantities import Images, Length, seconds_of
 
 Precision = Literal["auto", "float32", "bf16"]
 MAX_GUIDANCE = 1000.0
@@ -200,8 +200,8 @@ class TrainConfig:
     epochs: float | None = None
     """The budget in passes over the pictures, instead of --images."""
     budget: str | None = None
-    """The budget in time, instead of --images: 2h, 90m, 1h30m. As many images as fit, reckoned from the measured rate
-    again and again until the end; only time that is spent training counts."""
+    """The budget in time, instead of --images: 2h, 90m, 1h30m, from the start of the command to its end, packing and
+    previews included. As many images as fit, reckoned from the measured rate again and again."""
     batch: int = 128
     """Pictures per optimiser step."""
     micro_batch: int = 0
@@ -210,16 +210,17 @@ class TrainConfig:
     """adam, or muon: orthogonal steps for the matrices and convolutions (Jordan et al. 2024), adam for the rest."""
     lr: float = 2e-4
     """Peak learning rate."""
-    warmup: int = 640_000
-    """Images over which the learning rate rises to its peak."""
+    warmup: Length = 0.05
+    """How long the learning rate rises to its peak: a share of the budget, or images."""
     lr_decay: Literal["none", "cosine", "linear"] = "none"
     """How the learning rate falls to zero at the end of the budget."""
     weight_decay: float = 0.0
     """Decoupled weight decay (AdamW)."""
     clip_norm: float = 1.0
     """Largest norm of the gradient; 0 leaves it as it is."""
-    ema_half_life: int = 887_000
-    """Half-life of the weights' moving average; at most 5% of the images seen so far, so that it starts warm."""
+    ema_half_life: Length = 0.05
+    """Half-life of the weights' moving average (EMA): a share of the budget, or images. It is never more than 5% of the
+    images seen so far, so that it starts warm."""
     label_dropout: float = 0.1
     """Share of the pictures trained without their label, and of those without their caption, for guidance."""
     precision: Precision = "auto"
@@ -233,12 +234,14 @@ class TrainConfig:
     """Share weights, average, gradients and moments out among torchrun's processes: for a network too large for one."""
     seed: int = 0
     """Of the weights, the order of the data, the times and the noise."""
-    checkpoint_minutes: float = 10.0
-    """Time between checkpoints; one more is written at the end and when the run is interrupted."""
+    checkpoint_minutes: float | None = None
+    """Minutes between checkpoints; one more is written at the end and when the run is interrupted. Default: a tenth of
+    the time that the training takes, at most 10."""
     keep: int = 3
     """Checkpoints kept; older ones are removed."""
-    previews: int = 10
-    """Sample grids drawn along the way, evenly over the budget; 0 draws none."""
+    previews: int | None = None
+    """Sample grids drawn along the way, evenly over the budget; 0 draws none. Default: up to 10 that take at most 5% of
+    the time, the first of them early; with fewer steps, or fewer images, where the time is short."""
     preview_pictures: int = 16
     """Pictures in each of those grids."""
     on_nonfinite: Literal["stop", "skip"] = "stop"
@@ -255,7 +258,8 @@ class TrainConfig:
         for name in ("batch", "keep", "preview_pictures"):
             check_range(f"--{name.replace('_', '-')}", getattr(self, name), 1)
         for name in ("warmup", "weight_decay", "clip_norm", "ema_half_life", "checkpoint_minutes", "previews", "seed"):
-            check_range(f"--{name.replace('_', '-')}", getattr(self, name), 0)
+            if (value := getattr(self, name)) is not None:
+                check_range(f"--{name.replace('_', '-')}", value, 0)
         check_range("--micro-batch", self.micro_batch, 0, self.batch)
         if self.measure:
             check_range("--measure", self.measure, LEAST_SAMPLES)
@@ -394,7 +398,7 @@ def own_settings(config: Config, preset: Config) -> list[str]:
     return [
         f"{_flag(name)} {_plain(after)}"
         for name, (before, after) in _differences(preset, config).items()
-        if before not in (None, "auto")
+        if before not in (None, "auto") or name in ("previews", "checkpoint_minutes")
     ]
 
 

@@ -24,6 +24,25 @@ def images_of(text: str) -> int:
     return int(count)
 
 
+def length_of(text: str) -> float:
+    """ "5%" or "0.05" -> 0.05, a share of the budget; "20k" -> 20,000 images. InputError for anything else."""
+    try:
+        share = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+    except ValueError:
+        share = math.inf
+    if 0 <= share < 1:
+        return share
+    try:
+        return images_of(text)
+    except InputError:
+        raise InputError(f"a length is a share of the budget such as 5%, or images such as 20k; got {text!r}") from None
+
+
+def images_in(length: float, total: int) -> float:
+    """A length in images, where `total` is the budget: lengths below 1 are shares of it."""
+    return length * total if length < 1 else length
+
+
 def seconds_of(text: str) -> float:
     """ "1h30m" -> 5,400. InputError for what is no time, or none at all."""
     parts = re.findall(r"(\d+(?:\.\d+)?)([dhms])", text.lower())
@@ -33,6 +52,16 @@ def seconds_of(text: str) -> float:
     return seconds
 
 
+Length = Annotated[
+    float,
+    PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="5%|20k",
+        instance_from_str=lambda words: length_of(words[0]),
+        is_instance=lambda value: isinstance(value, int | float),
+        str_from_instance=lambda length: [f"{100 * length:g}%" if 0 < length < 1 else f"{length:g}"],
+    ),
+]
 Images = Annotated[
     int,
     PrimitiveConstructorSpec(

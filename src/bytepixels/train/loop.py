@@ -19,6 +19,7 @@ from torch.nn.utils import clip_grad_norm_
 
 from ..randomness import DROPOUT, derived_seed
 from ..runs.config import TrainConfig
+from ..runs.quantities import images_in
 from .distributed import ALONE, World
 from .ema import ema_decay, update_ema
 from .lr import learning_rate
@@ -129,7 +130,8 @@ def train_steps(
 def train_step(state: TrainState, batch: Batch, loss: Loss, config: TrainConfig) -> StepResult:
     """One optimiser step on one batch, in micro-batches whose gradients add up to the mean over the global batch."""
     seen = state.step * config.batch
-    lr = learning_rate(seen, config.images, config.lr, config.warmup, config.lr_decay)
+    warmup, half_life = (images_in(length, config.images) for length in (config.warmup, config.ema_half_life))
+    lr = learning_rate(seen, config.images, config.lr, warmup, config.lr_decay)
     for group in state.optimizer.param_groups:
         group["lr"] = lr
     state.model.train()
@@ -151,7 +153,7 @@ def train_step(state: TrainState, batch: Batch, loss: Loss, config: TrainConfig)
     if state.memory is not None:
         state.memory.settle(partial(state.world.gather, batch=config.batch))
     with record_function(AVERAGE):
-        update_ema(state.ema, state.model, ema_decay(seen, config.batch, config.ema_half_life))
+        update_ema(state.ema, state.model, ema_decay(seen, config.batch, half_life))
     return StepResult(state.step, losses, grad_norm, lr)
 
 

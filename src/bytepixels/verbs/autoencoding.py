@@ -19,6 +19,7 @@ from ..networks.discriminator import FirstStage
 from ..randomness import NOISE, seeded
 from ..reconstruction import kl_divergence, open_perceptual, psnr, ssim
 from ..runs.directory import Run, provenance
+from ..runs.quantities import images_in
 from ..signals import Stop
 from ..train.distributed import World
 from ..train.loop import Batch, Loss, TrainState
@@ -33,6 +34,7 @@ class Autoencoding:
 
     what = "reconstructions"
     which = "pictures left, what the average makes of their latents right"
+    steps = passes = 1
 
     def __init__(self, run: Run, packed: Packed, world: World):
         config, device = run.config, world.device
@@ -44,6 +46,7 @@ class Autoencoding:
         if config.autoencoder.perceptual is not None:
             try_perceptual(config.autoencoder.perceptual, run.shape, device)
         self.run, self.packed, self.device, self.leads = run, packed, device, world.rank == 0
+        self.budget = run.config.train.images
         train, flip = config.train, config.data.flip == "yes"
         self.batches = Batches(
             packed.images, packed.labels, train.batch, train.seed, flip, device, world.rows(train.batch)
@@ -70,13 +73,13 @@ class Autoencoding:
         sides = (side // autoencoder.factor for side in images.shape[2:])
         noise = torch.empty((train.batch, autoencoder.latent_channels, *sides), device=images.device)
         noise.normal_(generator=seeded(train.seed, NOISE, step, device=images.device))
-        begun = float(step * train.batch >= config.discriminator_start)
+        begun = float(step * train.batch >= images_in(config.discriminator_start, self.budget))
         return images, noise[self.batches.rows], torch.full((len(images),), begun, device=images.device)
 
     def example(self) -> tuple[Tensor, ...]:
         return (torch.zeros(1, *self.run.shape, device=self.device),)
 
-    def preview(self, state: TrainState, stop: Stop, count: int) -> Tensor:
+    def preview(self, state: TrainState, stop: Stop, count: int, steps: int) -> Tensor:
         images = self._some(count)
         return beside(grid(images), grid(reconstructed(_own(state.ema), images, self.device)))
 

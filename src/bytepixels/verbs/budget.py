@@ -3,29 +3,45 @@
 import math
 import time
 
-FIRST = 5.0  # seconds of a session, after which its rate is worth something
+FIRST = 1.0  # seconds of training, after which its rate is worth something
 GROWTH = 5.0  # at first each look comes so many times as late as the one before; then after half of what is left
 CLOSE = 0.01  # of the budget: what is left then is not worth another look
+END = 0.01, 3.0  # what comes after the last step (a checkpoint, leaving): this share of the budget, at most so long
+LEAST_STEPS, GOOD_STEPS = 200, 1_000  # fewer teach nothing; after so many first shapes can be seen
 
 
 class TimeBudget:
-    """How many images fit into what is left of `limit` seconds, of which `spent` went to earlier sessions."""
+    """How many images fit into what is left of `limit` seconds, of which `spent` went to earlier sessions.
 
-    def __init__(self, limit: float, spent: float, seen: int):
-        self.limit, self.left_at_first, self.began = limit, limit - spent, time.monotonic()
-        self.looked, self.seen = 0.0, seen
-        self.next, self.next_seen = min(FIRST, self.left_at_first / 4), math.inf
+    began: when this session began, by time.monotonic(): the start of the command, so that all that it does counts.
+    """
 
-    def images(self, seen: int) -> int:
-        """The new budget in images where it is time to look again, else 0; `seen`: so far."""
-        session = time.monotonic() - self.began
-        if (session < self.next and seen < self.next_seen) or seen == self.seen:
+    def __init__(self, limit: float, spent: float, seen: int, began: float | None = None):
+        self.limit, self.spent = limit, spent
+        self.began = time.monotonic() if began is None else began
+        self.looked, self.seen = time.monotonic(), seen  # at the last look
+        self.aside = 0.0  # seconds since then that were not training
+        self.next, self.next_seen = self.looked + min(FIRST, self.left / 20), math.inf
+
+    @property
+    def left(self) -> float:
+        """Seconds until the time is up; below 0 after that."""
+        return self.limit - self.spent - (time.monotonic() - self.began)
+
+    def images(self, seen: int, reserved: float = 0.0) -> int:
+        """The new budget in images where it is time to look again, else 0; `seen`: so far.
+
+        reserved: seconds that previews still take.
+        """
+        now = time.monotonic()
+        if (now < self.next and seen < self.next_seen) or seen == self.seen:
             return 0
-        rate = (seen - self.seen) / (session - self.looked)
-        left = max(0.0, self.left_at_first - session)
-        self.looked, self.seen = session, seen
-        wait = min(left / 2, GROWTH * session) if left > CLOSE * self.limit else math.inf
-        self.next, self.next_seen = session + wait, seen + wait * rate  # sooner when it has become faster
+        rate = (seen - self.seen) / max(now - self.looked - self.aside, 1e-9)
+        left = max(0.0, self.left - reserved - min(END[0] * self.limit, END[1]))
+        grown = GROWTH * (now - self.looked)
+        self.looked, self.seen, self.aside = now, seen, 0.0
+        wait = min(left / 2, grown) if left > CLOSE * self.limit else math.inf
+        self.next, self.next_seen = now + wait, seen + wait * rate  # sooner when it has become faster
         return seen + int(left * rate)
 
 

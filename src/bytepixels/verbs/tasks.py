@@ -20,7 +20,7 @@ from ..train.loop import Batch, DrawBatch, Loss, TrainState
 from ..words import many
 from .autoencoding import Autoencoding
 from .firststage import Encoded
-from .sample import draw_pictures, draw_together
+from .sample import chosen_settings, draw_pictures, draw_together
 from .texts import text_rows
 from .watching import kernel_record
 
@@ -33,6 +33,9 @@ class Task(Protocol):
     loss: Loss
     trial: Loss  # the same, taking note of nothing
     memory: Any  # see TrainState
+    budget: int  # images to see in all, as far as is known
+    steps: int  # from noise to an image of a preview; 1 where there is no noise
+    passes: int  # of the network for each image and step of a preview
     what: str  # its pictures show
     which: str  # is where in them
     then: str  # what can be done with it
@@ -57,8 +60,8 @@ class Task(Protocol):
         """Which pictures the whole batch of a step is made of, [B]."""
         ...
 
-    def preview(self, state: TrainState, stop: Stop, count: int) -> Tensor:
-        """Of `count` pictures, uint8 [C, H, W]; everywhere."""
+    def preview(self, state: TrainState, stop: Stop, count: int, steps: int) -> Tensor:
+        """Of `count` pictures drawn in `steps` steps, uint8 [C, H, W]; everywhere."""
         ...
 
     def measure(self, state: TrainState, stop: Stop, count: int) -> tuple[dict[str, Any], str]:
@@ -77,6 +80,8 @@ class Diffusion:
         self.then = f"draw pictures with: bytepixels sample {run.path}"
         config, device = run.config, world.device
         train, flip = config.train, config.data.flip == "yes"
+        self.budget, self.steps = train.images, config.sample.steps
+        self.passes = 2 if config.sample.guidance == 1 else 4  # raw weights and average, with a label and without
         order = train.batch, train.seed, flip, device, world.rows(train.batch)
         if latents is None:
             codec: Codec = PixelCodec()
@@ -101,25 +106,30 @@ class Diffusion:
         device = self.world.device
         return torch.zeros(1, *self.run.x0_shape, device=device), torch.zeros(1, device=device)
 
-    def preview(self, state: TrainState, stop: Stop, count: int) -> Tensor:
-        raw, average = (grid(self._drawn(network, stop, count)) for network in (state.model, state.ema))
+    def preview(self, state: TrainState, stop: Stop, count: int, steps: int) -> Tensor:
+        raw, average = (grid(self._drawn(network, stop, count, steps)) for network in (state.model, state.ema))
         return beside(raw, average)
 
     def measure(self, state: TrainState, stop: Stop, count: int) -> tuple[dict[str, Any], str]:
-        images = self._drawn(state.ema, stop, count)
+        images = self._drawn(state.ema, stop, count, self.steps)
         if self.world.rank > 0:
             return {}, ""
         found = kernel_record(images, self.packed)
         distance = f"{found['kernel_distance']:.4g} ± {found['interval']:.2g}"
         return found, f"kernel distance {distance} ({many(count, 'sample')}; training pictures: {found['floor']:.2g})"
 
-    def _drawn(self, network: nn.Module, stop: Stop, count: int) -> Tensor:
-        """Pictures of `count` seeds, uint8 [count, C, H, W], everywhere. One process alone stops when asked to."""
+    def _drawn(self, network: nn.Module, stop: Stop, count: int, steps: int) -> Tensor:
+        """Pictures of `count` seeds, uint8 [count, C, H, W], everywhere. One process alone stops when asked to.
+
+        In fewer steps than the run's own, by the sampler that is best for so few.
+        """
         watch = stop.watch if self.world.size == 1 else lambda step, x: None
-        run, device = self.run, self.world.device
+        run, device, settings = self.run, self.world.device, self.run.config.sample
+        if steps != settings.steps:
+            settings = chosen_settings(run, {"sampler": "auto", "spacing": "auto", "steps": steps})
 
         def draw(seeds: range) -> Tensor:
-            return draw_pictures(network, run, run.config.sample, seeds, device, watch=watch)
+            return draw_pictures(network, run, settings, seeds, device, watch=watch)
 
         each = AT_A_TIME * self.world.size
         parts = [range(start, min(start + each, count)) for start in range(0, count, each)]

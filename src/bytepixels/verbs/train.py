@@ -1,6 +1,7 @@
 """train SOURCE: from pictures to a run; the same line again goes on where it stopped."""
 
 import math
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
@@ -33,13 +34,15 @@ DIGITS = tuple("0123456789")  # mirrored, these would be other symbols
 FEW = 500  # pictures: below this a model is likely to copy its training set (see the field's memorisation reports)
 
 
-def train(source: str, config: Config, path: Path, profile: int = 0) -> int:
+def train(source: str, config: Config, path: Path, profile: int = 0, began: float | None = None) -> int:
     """Train, or go on with the run at `path`. Returns the exit code: 0 done, 130 or 143 interrupted after saving.
 
-    profile: how many of the first steps are profiled.
+    profile: how many of the first steps are profiled. began: when the command was given, by time.monotonic(); a budget
+    of time counts from there.
 
     Under torchrun every process calls it: the first one writes the run, and is the only one that speaks.
     """
+    began = time.monotonic() if began is None else began
     device = best_device(own_device(config.train.device))
     with join(device, config.train.shard) as world, RunLock(path) as lock:
         world.decide(lambda: take(lock) if is_run(path) else None)
@@ -50,7 +53,9 @@ def train(source: str, config: Config, path: Path, profile: int = 0) -> int:
         run = shared_run(world, packed, lambda: prepare_run(packed, source, config, path, device, latents))
         with stop_on_signals() as stop, _full_disk(path):
             task = task_of(run, packed, world, latents)
-            trainer = Trainer(run, task, world)  # what does not fit together is refused here: nothing is written yet
+            trainer = Trainer(
+                run, task, world, began
+            )  # what does not fit together is refused here: nothing is written yet
             if not trainer.done:
                 return fit(trainer, lock, stop, profile, latents)
     print(f"{path} is finished: {trainer.images:,} images seen. Go on with a larger --images, --epochs or --budget.")

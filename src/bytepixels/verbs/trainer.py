@@ -22,9 +22,10 @@ from ..train.distributed import CPU, World
 from ..train.loop import Batch, StepResult, TrainState, total_steps, train_steps
 from ..train.saving import ShardWriter, take_parts
 from ..words import many
-from .budget import TimeBudget, extended
+from .budget import GOOD_STEPS, LEAST_STEPS, TimeBudget, extended
 from .memory import fitting
 from .nonfinite import MOST_SKIPPED, Culprits, stopped
+from .previews import Preview, Previews
 from .resume import load_latest
 from .tasks import Task
 
@@ -32,7 +33,8 @@ from .tasks import Task
 class Trainer:
     """The state of one run and the work around each of its steps."""
 
-    def __init__(self, run: Run, task: Task, world: World):
+    def __init__(self, run: Run, task: Task, world: World, began: float | None = None):
+        """began: when the command did, by time.monotonic(); a budget of time begins there."""
         self.run, self.config, self.world, self.device = run, run.config.train, world, world.device
         check_range("--batch on that many processes", self.config.batch, world.size)
         self.task = task
@@ -49,19 +51,27 @@ class Trainer:
         self.ahead: dict[int, Batch] = {}  # drawn before its step
         self.times: dict[int, Tensor | None] = {}  # of the steps in hand: those by importance cannot be drawn again
         self.skipped = self.skipped_in_a_row = 0
-        self.note = ""
+        self.note, self.warned = "", False
         self.board = _tensorboard(run, self.images) if self.config.tensorboard and self.leads else None
         self.spent, rate = world.decide(lambda: _spent(run))
-        self.began = time.monotonic()
+        self.began = time.monotonic() if began is None else began
+        self.limit = None if self.config.budget is None else seconds_of(self.config.budget)  # seconds
         self.budget: TimeBudget | None = None
-        if self.config.budget is not None:
-            self._extend(seconds_of(self.config.budget), rate)
+        if self.limit is not None:
+            self._extend(self.limit, rate)
+        previews, images = self.config.previews, self.config.preview_pictures
+        self.previews = Previews(previews, images, task.steps, task.passes, self.share)
         if not self.done:
             self._make_fit()
 
     def _extend(self, limit: float, rate: float) -> None:
         """Take up the time that is left, of a budget that may be larger than the last time."""
-        self.budget = TimeBudget(limit, self.spent, self.images) if self.leads else None
+        budget = TimeBudget(limit, self.spent, self.images, self.began)
+        if not self.saved_step and self.world.agree(int(budget.left <= 0))[0]:
+            said = f"--budget {self.config.budget} was over before training began"
+            after = f"after {duration(limit - budget.left)}"
+            raise InputError(f"{said}, {after}; what was packed is kept, and the same command now begins sooner")
+        self.budget = budget if self.leads else None
         if self.done and self.saved_step:
             images = extended(limit, self.spent, self.images, rate)
             self._settle(replace(self.config, images=max(self.images, images)))
@@ -79,7 +89,7 @@ class Trainer:
 
     def _settle(self, config: TrainConfig) -> None:
         """Go on with settings that turned out along the way; they are the run's."""
-        self.config = config
+        self.config, self.task.budget = config, config.images
         self.run = replace(self.run, config=replace(self.run.config, train=self.config))
 
     @property
@@ -93,9 +103,21 @@ class Trainer:
         return self.state.step * self.config.batch
 
     @property
+    def share(self) -> float:
+        """The share of the budget that is behind, 0 to 1."""
+        return min(1.0, self.state.step / total_steps(self.config))
+
+    @property
     def done(self) -> bool:
         """Whether the budget is used up."""
         return self.state.step >= total_steps(self.config)
+
+    def seconds(self, rate: float) -> float:
+        """What this session takes in all, from its beginning to its end; `rate`: training images per second."""
+        if self.limit is not None:
+            return self.limit - self.spent
+        left = total_steps(self.config) * self.config.batch - self.images
+        return time.monotonic() - self.began + (left / rate if rate else 0.0)
 
     def take(self, step: int) -> Batch:
         """The batch of one step; its times are kept until its loss has been read."""
@@ -109,15 +131,18 @@ class Trainer:
         asked = 0
         self._greet()
         total = total_steps(self.config) * self.config.batch
-        with Progress("train", total, "images", self.images) as progress, self.writer:
+        limit = None if self.limit is None else (self.began - self.spent, self.limit)
+        with Progress("train", total, "images", self.images, limit=limit) as progress, self.writer:
             for result in train_steps(self.state, self.take, self.task.loss, lambda: self.config):
                 self.unread.append(result)
                 progress.count(self.images)
                 self.writer.check()
                 now = time.monotonic()
-                due = now - logged >= self.config.log_seconds, now - saved >= 60 * self.config.checkpoint_minutes
-                log_due, save_due, asked, images = self.world.agree(
-                    *(self.leads and d for d in due), stop.signal, self.budget.images(self.images) if self.budget else 0
+                due = now - logged >= self.config.log_seconds, now - saved >= self.pause_between_checkpoints(progress)
+                images = self.new_budget(progress)
+                due_preview = self.due_preview(images or self.config.images, progress)
+                log_due, save_due, asked, images, *preview = self.world.agree(
+                    *(self.leads and d for d in due), stop.signal, images, *due_preview
                 )
                 if images:
                     self.move_end(images, progress)
@@ -131,11 +156,13 @@ class Trainer:
                     saved = time.monotonic()
                 if asked:  # to stop, here or in another process
                     break
-                if self.preview_due(result.step):
+                if any(preview):
                     self.save(progress)  # a preview takes a while, and may fail: nothing is lost by it
                     self.writer.finish()
                     with suppress(StoppedError):  # the loop ends after the next step
-                        self.preview(progress, stop)
+                        self.preview(Preview(*preview), progress, stop)
+                    if self.budget is not None:
+                        self.budget.aside += time.monotonic() - now
             self.save(progress)
             self.writer.finish()
             progress.show(self.note)
@@ -154,12 +181,31 @@ class Trainer:
         print(self.task.then)
         return 0
 
+    def new_budget(self, progress: Progress) -> int:
+        """The budget in images where it is time to reckon it anew from the time that is left, else 0."""
+        if self.budget is None:
+            return 0
+        return self.budget.images(
+            self.images, self.previews.rest(self.share, self.seconds(progress.rate), progress.rate)
+        )
+
+    def pause_between_checkpoints(self, progress: Progress) -> float:
+        """Seconds from one checkpoint to the next."""
+        if self.config.checkpoint_minutes is not None:
+            return 60 * self.config.checkpoint_minutes
+        return min(600.0, self.seconds(progress.rate) / 10)
+
     def move_end(self, images: int, progress: Progress) -> None:
         """Set the budget in images to what fits into the time: the run's settings say so from here on."""
         self._settle(replace(self.config, images=images))
         if self.leads:
             self.run.save()
         progress.total = total_steps(self.config) * self.config.batch
+        if not self.warned and progress.rate and (steps := total_steps(self.config)) < LEAST_STEPS:
+            self.warned = True
+            needed = duration(GOOD_STEPS * self.config.batch / progress.rate)
+            what = f"note: --budget {self.config.budget} is time for {many(steps, 'step')} of {self.config.batch}"
+            progress.say(f"{what} images here, too few to learn from; about {GOOD_STEPS:,} show shapes, so {needed}")
 
     def read(self, progress: Progress) -> None:
         """Fetch the figures of the steps since the last time: one read from the device, one line of log.jsonl."""
@@ -205,14 +251,18 @@ class Trainer:
             self.saved_step = self.state.step
             progress.pause()
 
-    def preview_due(self, step: int) -> bool:
-        """Whether this step completes one of the budget's equal parts."""
-        parts, total = self.config.previews, total_steps(self.config)
-        return step * parts // total > (step - 1) * parts // total
+    def due_preview(self, budget: int, progress: Progress) -> Preview:
+        """The grid to draw now, of no images where none is due; `budget` in images."""
+        steps = total_steps(replace(self.config, images=budget))
+        before, done = (min(1.0, step / steps) for step in (self.state.step - 1, self.state.step))
+        preview = self.previews.due(before, done, self.seconds(progress.rate), progress.rate) if self.leads else None
+        return preview or Preview(0, 0)
 
-    def preview(self, progress: Progress, stop: Stop) -> None:
+    def preview(self, preview: Preview, progress: Progress, stop: Stop) -> None:
         """A picture of how far it is, and what is measured of it."""
-        shown = self.task.preview(self.state, stop, self.config.preview_pictures)
+        began = time.monotonic()
+        shown = self.task.preview(self.state, stop, preview.images, preview.steps)
+        self.previews.note(preview, self.share, time.monotonic() - began)
         path = self.run.samples / f"images-{self.images:09d}.png"
         if self.leads:
             save_png(shown, path)
