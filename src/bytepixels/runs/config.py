@@ -236,7 +236,7 @@ class TrainConfig:
     """Of the weights, the order of the data, the times and the noise."""
     checkpoint_minutes: float | None = None
     """Minutes between checkpoints; one more is written at the end and when the run is interrupted. Default: a tenth of
-    the time that the training takes, at most 10."""
+    the time that the training takes, between 15 seconds and 10 minutes."""
     keep: int = 3
     """Checkpoints kept; older ones are removed."""
     previews: int | None = None

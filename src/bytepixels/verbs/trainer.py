@@ -193,7 +193,7 @@ class Trainer:
         """Seconds from one checkpoint to the next."""
         if self.config.checkpoint_minutes is not None:
             return 60 * self.config.checkpoint_minutes
-        return min(600.0, self.seconds(progress.rate) / 10)
+        return min(600.0, max(15.0, self.seconds(progress.rate) / 10))
 
     def move_end(self, images: int, progress: Progress) -> None:
         """Set the budget in images to what fits into the time: the run's settings say so from here on."""
