@@ -7,7 +7,7 @@ import hashlib
 import os
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -114,6 +114,17 @@ def list_checkpoints(folder: Path) -> list[Path]:
     return sorted(p for p in folder.glob("step-*") if p.is_dir())
 
 
+def identity(checkpoint: Path) -> tuple[int, ...] | None:
+    """What changes when a checkpoint is removed, pruned or replaced, as its training may do at any time; None where
+    there is none."""
+    found = []
+    for name in (".", "state.json"):
+        with suppress(FileNotFoundError, NotADirectoryError):
+            one = (checkpoint / name).stat()
+            found += [one.st_ino, one.st_mtime_ns]
+    return tuple(found) or None
+
+
 def read_state(checkpoint: Path, run: str | None) -> dict[str, Any]:
     """state.json of one checkpoint of the run with id `run`; the other files are not looked at.
 
@@ -177,10 +188,10 @@ def read_tensors(checkpoint: Path, stem: str, state: Mapping[str, Any]) -> dict[
     name = f"{stem}.safetensors"
     if stem in state.get(PRUNED, ()):
         raise InputError(f"{checkpoint} has no {stem} since it was pruned: draw from it, but it cannot be trained on")
-    if state["format"] == SHARDED:
-        check_stem(checkpoint, stem, state)
-        return shards.read_whole(checkpoint / stem)
     try:
+        if state["format"] == SHARDED:
+            check_stem(checkpoint, stem, state)
+            return shards.read_whole(checkpoint / stem)
         content = (checkpoint / name).read_bytes()
         _compare(checkpoint, name, hashlib.sha256(content).hexdigest(), state)
         return load(content)

@@ -12,7 +12,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from ..errors import InputError
-from .checkpoint import PRUNED, STEMS, check_files, files_of, list_checkpoints, read_state
+from .checkpoint import PRUNED, STEMS, check_files, files_of, identity, list_checkpoints, read_state
 from .directory import CHECKPOINTS, CONFIG, SPARE, Run, open_run
 from .files import DamagedError
 from .lock import in_use
@@ -110,17 +110,18 @@ def look_at(path: Path, thorough: bool) -> Overview:
         run = open_run(path)
     except DamagedError as error:
         damage.append(str(error))
-    saved: list[Saved] = []
-    if run is not None:
-        saved = [look_at_checkpoint(one, run.id, thorough) for one in list_checkpoints(run.checkpoints)]
-    if busy:
-        saved = [one for one in saved if one.path.exists()]  # else it was removed while we looked
+    looked: dict[Path, Saved] = {}
+    for _ in range(3):  # its training may write and remove some while we look
+        for one in list_checkpoints(path / CHECKPOINTS):
+            if run is not None and one not in looked:
+                looked[one] = look_at_checkpoint(one, run.id, thorough)
+    saved = sorted((one for one in looked.values() if one.path.exists()), key=lambda one: one.path)
     return Overview(path, run, damage + [one.damage for one in saved if one.damage], saved, busy)
 
 
 def look_at_checkpoint(path: Path, run: str | None, thorough: bool) -> Saved:
     """One checkpoint of the run with id `run`."""
-    images = None
+    images, before = None, identity(path)
     try:
         state = read_state(path, run)
         images = state["images"]
@@ -129,6 +130,8 @@ def look_at_checkpoint(path: Path, run: str | None, thorough: bool) -> Saved:
         else:
             _check_sizes(path, state)
     except InputError as error:
+        if before is not None and identity(path) not in (None, before):  # it was replaced or pruned while we looked
+            return look_at_checkpoint(path, run, thorough)
         return Saved(path, images, str(error))
     return Saved(path, images, None, "optimizer" in state.get(PRUNED, ()))
 

@@ -23,7 +23,7 @@ from ..train.distributed import join, own_device
 from .comparerows import Row, plot, table
 from .quality import Painter, Yardstick, open_yardstick
 from .qualityflags import STEPS, Compare
-from .sample import chosen_settings, find_checkpoint, load_network
+from .sample import chosen_settings, open_network
 from .texts import text_rows
 from .weights import open_model
 
@@ -34,8 +34,7 @@ def compare(request: Compare) -> None:
     most = run.config.process.timesteps if run.config.process.diffusion == "ddpm" else max(STEPS)
     steps = sorted(request.steps or [n for n in STEPS if n <= most] or [most])
     plan = [chosen_settings(run, {"sampler": s, "steps": n}) for s in request.samplers for n in steps]
-    checkpoint = find_checkpoint(run, request.checkpoint)
-    network = load_network(run, checkpoint, request.weights, device)
+    network, checkpoint = open_network(run, request.checkpoint, request.weights, device)
     rows: list[Row] = []
     with join(device) as world:
         yardstick = open_yardstick(run, request.features, request.source, request.reference, world)

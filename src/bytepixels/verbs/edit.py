@@ -22,7 +22,7 @@ from ..runs.directory import Run, make_folder, provenance
 from .editflags import EditFlags, Inpaint, Interpolate, Invert, Vary
 from .editplans import Plan, Studio, plan_inpaint, plan_interpolate, plan_invert, plan_vary
 from .firststage import codec_of
-from .sample import chosen_settings, find_checkpoint, find_label, load_network, write_manifest
+from .sample import chosen_settings, find_label, open_network, write_manifest
 from .texts import prompt_name, text_of
 from .weights import open_model
 
@@ -67,8 +67,7 @@ def open_studio(flags: EditFlags) -> Studio:
     settings = settings_for(run, flags)
     process, device = build_process(run.config), best_device(flags.device)
     text = None if flags.prompt is None else text_of(run, [0], flags.prompt, device)
-    checkpoint = find_checkpoint(run, flags.checkpoint)
-    network = load_network(run, checkpoint, flags.weights, device)
+    network, checkpoint = open_network(run, flags.checkpoint, flags.weights, device)
     levels = process.levels(settings.steps, settings.spacing)
     return Studio(run, checkpoint, network, settings, process, levels, codec_of(run, device), label, device, text)
 

@@ -27,7 +27,7 @@ from .firststage import codec_of
 from .heldout import PictureSet, held_out_set, other_set, training_set
 from .lossdata import drawn_x0, known_of
 from .qualityflags import Evaluate
-from .sample import find_checkpoint, load_network
+from .sample import open_network
 from .weights import open_model
 
 LEVELS = 24  # noise levels of --loss
@@ -73,9 +73,8 @@ def evaluate(request: Evaluate) -> None:
     run, device = open_model(request.run), best_device(own_device(request.device))
     if request.bits and "first_stage" in run.data:
         raise InputError(f"--bits are of pixels, and {run.path} models latents; --loss is of both")
-    checkpoint = find_checkpoint(run, request.checkpoint)
     process = build_process(run.config)
-    network = load_network(run, checkpoint, request.weights, device)
+    network, checkpoint = open_network(run, request.checkpoint, request.weights, device)
     exact = replace(run.config, train=replace(run.config.train, precision="float32"))
     denoiser = build_denoiser(network, exact, process, None)
     with join(device) as world, evaluating(network):

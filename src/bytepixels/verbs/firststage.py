@@ -25,7 +25,7 @@ from ..progress import Progress
 from ..runs.config import Config
 from ..runs.directory import FIRST_STAGE, Run, is_run, open_run
 from ..runs.files import TEMPORARY, DamagedError, flush, reason
-from .weights import find_checkpoint, load_weights
+from .weights import load_checkpoint
 
 SETTINGS = "autoencoder"  # of the metadata
 
@@ -82,7 +82,7 @@ def find_first_stage(path: Path, device: torch.device) -> Autoencoder:
     if run.config.autoencoder is None:
         raise InputError(f"--autoencoder {path} is a run that draws pictures, not an autoencoder")
     model = build_first_stage(run.config, run.shape, device)
-    load_weights(model, run, find_checkpoint(run, None), "ema")
+    load_checkpoint(model, run, None, "ema")
     return model.autoencoder.eval().requires_grad_(False)
 
 

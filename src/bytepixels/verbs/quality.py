@@ -29,7 +29,7 @@ from .heldout import PictureSet, held_out_set, training_set
 from .openfeatures import open_features
 from .qualitycard import card
 from .qualityflags import Quality
-from .sample import chosen_settings, draw_pictures, draw_together, find_checkpoint, load_network
+from .sample import chosen_settings, draw_pictures, draw_together, open_network
 from .texts import text_rows
 from .weights import open_model
 
@@ -97,8 +97,7 @@ def evaluate_quality(request: Quality) -> None:
     """Draw, measure, print the card and keep its numbers. InputError where it cannot be."""
     run, device = open_model(request.run), best_device(own_device(request.device))
     settings = chosen_settings(run, request.sampling)
-    checkpoint = find_checkpoint(run, request.checkpoint)
-    network = load_network(run, checkpoint, request.weights, device)
+    network, checkpoint = open_network(run, request.checkpoint, request.weights, device)
     with join(device) as world:
         yardstick = open_yardstick(run, request.features, request.source, request.reference, world)
         told = yardstick.own.labels, text_rows(run, yardstick.own.packed, device)

@@ -18,7 +18,7 @@ from .autoencoding import fidelity, in_words, reconstructed
 from .quality import Yardstick, open_yardstick
 from .qualitycard import how_far, number
 from .qualityflags import Quality
-from .weights import find_checkpoint, load_weights
+from .weights import load_checkpoint
 
 SHOWN = 16  # pictures in reconstructions.png
 
@@ -28,9 +28,9 @@ def evaluate_reconstruction(run: Run, request: Quality) -> None:
     if request.sampling:
         flags = " and ".join(f"--{name}" for name in request.sampling)
         raise InputError(f"{run.path} is an autoencoder, which draws nothing: it has no use for {flags}")
-    device, checkpoint = best_device(own_device(request.device)), find_checkpoint(run, request.checkpoint)
+    device = best_device(own_device(request.device))
     model = build_first_stage(run.config, run.shape, device)
-    load_weights(model, run, checkpoint, request.weights)
+    checkpoint = load_checkpoint(model, run, request.checkpoint, request.weights)
     with join(device) as world:
         yardstick = open_yardstick(run, request.features, request.source, request.reference, world)
         if world.rank > 0:

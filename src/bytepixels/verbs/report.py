@@ -14,7 +14,7 @@ from torch import Tensor
 from ..build import best_device
 from ..evaluate.page import folded, page
 from ..images import grid, to_pil
-from ..runs.checkpoint import list_checkpoints, read_state
+from ..runs.checkpoint import list_checkpoints
 from ..runs.directory import Run, make_folder, open_run
 from ..runs.files import write_whole
 from ..runs.overview import read_lines, read_log
@@ -22,7 +22,8 @@ from .firststage import codec_of
 from .qualityflags import Report
 from .reportcharts import training_charts
 from .reportparts import compared, sections
-from .sample import chosen_settings, draw_pictures, find_checkpoint, load_network
+from .sample import chosen_settings, draw_pictures, open_network
+from .weights import read_checkpoint
 
 STATES = 10  # columns of the denoising strip
 
@@ -60,10 +61,10 @@ def report(request: Report) -> Path:
 
 def tell(run: Run, name: str, request: Report) -> Story:
     """All that is known of a run; draws the strip."""
-    checkpoints = list_checkpoints(run.checkpoints)
-    images = read_state(checkpoints[-1], run.id)["images"] if checkpoints else 0
+    begun = bool(list_checkpoints(run.checkpoints))
+    images = read_checkpoint(run, None, lambda path, state: state["images"])[1] if begun else 0
     strip = request.strip if run.config.autoencoder is None else 0
-    drawn = way_out_of_noise(run, strip, request.device) if strip and checkpoints else None
+    drawn = way_out_of_noise(run, strip, request.device) if strip and begun else None
     log, evaluations = list(read_log(run.path)), list(read_lines(run.path / "eval.jsonl"))
     return Story(run, name, log, evaluations, images, None if drawn is None else png(drawn))
 
@@ -88,7 +89,7 @@ def body(stories: list[Story]) -> Iterator[str]:
 def way_out_of_noise(run: Run, count: int, device_name: str) -> Tensor:
     """uint8 [C, H, W]: one row a picture, from noise to the sample, at even steps of the run's own sampler."""
     device, settings = best_device(device_name), chosen_settings(run, {})
-    network = load_network(run, find_checkpoint(run, None), "ema", device)
+    network = open_network(run, None, "ema", device)[0]
     codec = codec_of(run, device)
     wanted = {round(k * settings.steps / (STATES - 1)) for k in range(STATES)}
     states: list[Tensor] = []

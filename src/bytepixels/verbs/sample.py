@@ -25,7 +25,8 @@ from ..words import many
 from .compiledsampling import Compiled, choose_network
 from .firststage import codec_of
 from .texts import Text, prompt_name, prompts_of, text_of
-from .weights import find_checkpoint, load_weights, open_model
+from .weights import find_checkpoint as find_checkpoint
+from .weights import load_checkpoint, load_weights, open_model
 
 Watch = Callable[[int, Tensor], None]  # (step, x_t): every state on the way
 
@@ -72,8 +73,7 @@ def sample_run(path: Path, overrides: Mapping[str, Any], request: SampleRequest)
     settings = chosen_settings(run, overrides, weak=request.weak is not None)
     label, device = find_label(run, request.label), best_device(own_device(request.device))
     text_of(run, [], request.prompt, device)  # refuses it before anything is written
-    checkpoint = find_checkpoint(run, request.checkpoint)
-    network = load_network(run, checkpoint, request.weights, device)
+    network, checkpoint = open_network(run, request.checkpoint, request.weights, device)
     weak = None if request.weak is None else load_weak(run, request.weak, device)
     out = request.out or run.samples / _folder_name(settings, request)
     make_folder(out, "--out")
@@ -252,6 +252,16 @@ def load_network(run: Run, checkpoint: Path, weights: str, device: torch.device)
     return network.eval().requires_grad_(False)
 
 
+def open_network(
+    run: Run, name: str | None, weights: str, device: torch.device, flag: str = "--checkpoint"
+) -> tuple[nn.Module, Path]:
+    """The run's network with the "ema" or "model" weights of the named checkpoint, or of the newest that is whole, and
+    that checkpoint's folder."""
+    network = build_network(run.config, run.x0_shape, len(run.classes), device)
+    checkpoint = load_checkpoint(network, run, name, weights, flag)
+    return network.eval().requires_grad_(False), checkpoint
+
+
 def load_weak(run: Run, path: Path, device: torch.device) -> tuple[Run, nn.Module]:
     """The weaker model of autoguidance: a run, or one checkpoint's folder; InputError unless it is of the same kind."""
     is_checkpoint = path.parent.name == "checkpoints"
@@ -265,8 +275,8 @@ def load_weak(run: Run, path: Path, device: torch.device) -> tuple[Run, nn.Modul
         raise InputError(f"--weak {path} knows other classes than {run.path}")
     if weak.text and (run.text is None or weak.text["hash"] != run.text["hash"]):
         raise InputError(f"--weak {path} reads another text encoder than {run.path}")
-    checkpoint = find_checkpoint(weak, path.name if is_checkpoint else None, "the checkpoint of --weak")
-    return weak, load_network(weak, checkpoint, "ema", device)
+    checkpoint = path.name if is_checkpoint else None
+    return weak, open_network(weak, checkpoint, "ema", device, "the checkpoint of --weak")[0]
 
 
 def find_label(run: Run, label: str | None) -> int | None:
