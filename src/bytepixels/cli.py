@@ -3,7 +3,6 @@
 Exit codes: 0 done, 1 failed, 2 what was asked for is wrong, 130 Ctrl-C (143 SIGTERM, 129 SIGHUP) after saving.
 """
 
-import argparse
 import io
 import os
 import re
@@ -14,13 +13,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import TypeVar
 
 import tyro
 
 from .errors import InputError, Terminated, check_choice
 from .flags import HELP, Encode, Sample, Show, Train, TrainAutoencoder, TrainLatent, Verify
 from .output import unread_output_is_dropped
+from .parsing import Line
 from .presets import autoencoder_config, preset_with
 from .runs.config import Config, DataConfig, SampleConfig, foreign_setting, settings_of_others
 from .runs.directory import is_run, open_run
@@ -33,18 +32,17 @@ began = time.monotonic()  # when the command did: a budget of time counts from h
 def train(argv: list[str]) -> int:
     if argv[:1] in (["autoencoder"], ["latent"]):
         return (train_autoencoder if argv[0] == "autoencoder" else train_latent)(argv[1:])
-    source, run, preset, backbone = _peek(argv)
-    names = (_stem(source), preset or "small", "" if backbone in (None, "unet") else backbone)
-    path = run or Path("runs") / "-".join(name for name in names if name)
-    request = _parse("train", Train, argv, Train(source=tyro.MISSING, config=_model_default(argv, path)))
-    if request.source != source:
-        raise InputError(f"SOURCE comes first: bytepixels train {request.source} ...")
+    line = Line("train", Train, argv)
+    backbone = line.get("--backbone")
+    names = (_stem(line), line.get("--preset") or "small", "" if backbone in (None, "unet") else backbone)
+    path = Path(line.get("--run") or Path("runs") / "-".join(name for name in names if name))
+    request = line.request(Train(source=tyro.MISSING, config=_model_default(line, path)))
     return _trained(request.source, request.config, path, request.profile, began)
 
 
-def _model_default(argv: list[str], path: Path) -> Config:
+def _model_default(line: Line, path: Path) -> Config:
     """What the flags of a model at `path` are by default. InputError for flags that do not go with it."""
-    _, _, preset, backbone = _peek(argv)
+    preset, backbone = line.get("--preset"), line.get("--backbone")
     if is_run(path):  # its own settings are the defaults, so that no flag need be repeated
         default = open_run(path).config
         if default.autoencoder is not None:
@@ -58,48 +56,45 @@ def _model_default(argv: list[str], path: Path) -> Config:
     else:
         default = preset_with(preset or "small", backbone or "unet")
     for name in settings_of_others(default.network.backbone):
-        if _given(argv, f"--{name}"):
+        if f"--{name}" in line.given:
             raise InputError(foreign_setting(name, default.network.backbone))
-    return _one_budget(argv, default)
+    return _one_budget(line, default)
 
 
-def _one_budget(argv: list[str], default: Config) -> Config:
-    """A budget that is given now stands alone."""
-    return replace(default, train=replace(default.train, epochs=None, budget=None)) if _budget(argv) else default
+def _one_budget(line: Line, default: Config) -> Config:
+    """If a budget flag is given, drop the default epochs and time budget. InputError for several of them."""
+    given = [flag for flag in BUDGETS if flag in line.given]
+    if len(given) > 1:
+        raise InputError(f"{' and '.join(given)} say the same thing in different units; give one of them")
+    return replace(default, train=replace(default.train, epochs=None, budget=None)) if given else default
 
 
 def train_autoencoder(argv: list[str]) -> int:
-    source, run, *_ = _peek(argv)
-    path = run or Path("runs") / f"{_stem(source)}-autoencoder"
+    line = Line("train autoencoder", TrainAutoencoder, argv)
+    path = Path(line.get("--run") or Path("runs") / f"{_stem(line)}-autoencoder")
     default = open_run(path).config if is_run(path) else autoencoder_config()
     if (autoencoder := default.autoencoder) is None:
         raise InputError(f"{path} draws pictures, it is no autoencoder; choose another --run")
-    default = _one_budget(argv, default)
-    flags = TrainAutoencoder(tyro.MISSING, None, 0, autoencoder, default.data, default.train)
-    request = _parse("train autoencoder", TrainAutoencoder, argv, flags)
-    if request.source != source:
-        raise InputError(f"SOURCE comes first: bytepixels train autoencoder {request.source} ...")
+    default = _one_budget(line, default)
+    request = line.request(TrainAutoencoder(tyro.MISSING, None, 0, autoencoder, default.data, default.train))
     config = replace(default, data=request.data, autoencoder=request.autoencoder, train=request.train)
     return _trained(request.source, config, path, request.profile, began)
 
 
 def train_latent(argv: list[str]) -> int:
-    source, run, *_ = _peek(argv)
-    path = run or Path("runs") / f"{_stem(source)}-latent"
+    line = Line("train latent", TrainLatent, argv)
+    path = Path(line.get("--run") or Path("runs") / f"{_stem(line)}-latent")
     own = path.with_name(f"{path.name}-autoencoder")
     first = open_run(own).config if is_run(own) else autoencoder_config()
     if first.autoencoder is None:
         raise InputError(f"{own} draws pictures, and the autoencoder of {path} would be there; choose another --run")
-    second = _model_default(argv, path)
-    flags = TrainLatent(tyro.MISSING, stage=first.autoencoder, config=replace(second, first_stage=None))
-    request = _parse("train latent", TrainLatent, argv, flags)
-    if request.source != source:
-        raise InputError(f"SOURCE comes first: bytepixels train latent {request.source} ...")
+    second = _model_default(line, path)
+    request = line.request(TrainLatent(tyro.MISSING, stage=first.autoencoder, config=replace(second, first_stage=None)))
     from .verbs.latent import split
 
-    divided = bool(_budget(argv)) or not is_run(path)  # else each goes on with the share that it has
+    divided = not is_run(path) or any(flag in line.given for flag in BUDGETS)  # else each has its share already
     for config, where in split(request, first, own, path, divided):
-        if code := _trained(source, config, where, 0, None if where == path else began):
+        if code := _trained(request.source, config, where, 0, None if where == path else began):
             return code
     return 0
 
@@ -117,7 +112,7 @@ def _trained(source: str, config: Config, path: Path, profile: int, began: float
 
 
 def sample(argv: list[str]) -> int:
-    request = _parse("sample", Sample, argv)
+    request = Line("sample", Sample, argv).request()
     from .verbs.compiledsampling import CompileError
     from .verbs.sample import SampleRequest, sample_run
 
@@ -133,7 +128,7 @@ def sample(argv: list[str]) -> int:
 
 
 def encode(argv: list[str]) -> int:
-    request = _parse("encode", Encode, argv)
+    request = Line("encode", Encode, argv).request()
     from .verbs.latent import encode as encode_verb
 
     for line in encode_verb(request):
@@ -142,7 +137,7 @@ def encode(argv: list[str]) -> int:
 
 
 def show(argv: list[str]) -> int:
-    request = _parse("show", Show, argv)
+    request = Line("show", Show, argv).request()
     from .verbs.show import show as show_verb
     from .verbs.train import pack_with_progress
 
@@ -153,7 +148,7 @@ def show(argv: list[str]) -> int:
 
 
 def verify(argv: list[str]) -> int:
-    request = _parse("verify", Verify, argv)
+    request = Line("verify", Verify, argv).request()
     from .verbs.verify import verify as verify_verb
 
     return 0 if verify_verb(request.out) else 1
@@ -163,17 +158,17 @@ def evaluate(argv: list[str]) -> int:
     from .verbs.qualityflags import Evaluate, Quality, TrainFeatures
 
     if argv[:1] == ["train-features"]:
-        features = _parse("evaluate train-features", TrainFeatures, argv[1:])
+        features = Line("evaluate train-features", TrainFeatures, argv[1:]).request()
         from .verbs.trainfeatures import train_features
 
         train_features(features)
     elif any(word.split("=")[0] in ("--bits", "--loss") for word in argv):
-        measuring = _parse("evaluate", Evaluate, argv)
+        measuring = Line("evaluate", Evaluate, argv).request()
         from .verbs.evaluate import evaluate as evaluate_verb
 
         evaluate_verb(measuring)
     else:
-        request = _parse("evaluate", Quality, argv)
+        request = Line("evaluate", Quality, argv).request()
         from .verbs.quality import evaluate_quality
         from .verbs.reconstruct import evaluate_reconstruction
 
@@ -187,7 +182,7 @@ def evaluate(argv: list[str]) -> int:
 def compare(argv: list[str]) -> int:
     from .verbs.qualityflags import Compare
 
-    request = _parse("compare", Compare, argv)
+    request = Line("compare", Compare, argv).request()
     from .verbs.compare import compare as compare_verb
 
     compare_verb(request)
@@ -197,7 +192,7 @@ def compare(argv: list[str]) -> int:
 def report(argv: list[str]) -> int:
     from .verbs.qualityflags import Report
 
-    request = _parse("report", Report, argv)
+    request = Line("report", Report, argv).request()
     from .verbs.report import report as report_verb
 
     print(report_verb(request))
@@ -212,7 +207,7 @@ def edit(argv: list[str]) -> int:
         print(EDIT_HELP)
         return 0
     kind = check_choice("the word after edit", argv[0], KINDS)
-    flags = _parse(f"edit {kind}", KINDS[kind], argv[1:])
+    flags = Line(f"edit {kind}", KINDS[kind], argv[1:]).request()
     from .verbs.edit import edit as edit_verb
 
     out, said = edit_verb(flags)
@@ -228,7 +223,7 @@ def runs(argv: list[str]) -> int:
         print(RUNS_HELP)
         return 0
     kind = check_choice("the word after runs", argv[0], KINDS)
-    request = _parse(f"runs {kind}", KINDS[kind], argv[1:])
+    request = Line(f"runs {kind}", KINDS[kind], argv[1:]).request()
     from .verbs.runs import run_runs
 
     for line in run_runs(request):
@@ -244,7 +239,7 @@ def data(argv: list[str]) -> int:
         print(DATA_HELP)
         return 0
     check_choice("the word after data", argv[0], ("doctor",))
-    flags = _parse("data doctor", Doctor, argv[1:])
+    flags = Line("data doctor", Doctor, argv[1:]).request()
     from .verbs.doctor import doctor
 
     doctor(flags)
@@ -264,77 +259,13 @@ VERBS: dict[str, Callable[[list[str]], int]] = {
     "report": report,
     "verify": verify,
 }
+BUDGETS = ("--images", "--epochs", "--budget")
 COMPUTING = {"train", "encode", "sample", "edit", "data", "evaluate", "compare", "report"}  # they call networks
 
-Request = TypeVar("Request")
 
-
-def _parse(verb: str, kind: type[Request], argv: list[str], default: Request | None = None) -> Request:
-    """The flags of one verb. A value out of range is our own sentence; tyro explains the rest and exits with 2."""
-    extra = {} if default is None else {"default": default}
-    said = io.StringIO()
-    try:
-        with redirect_stderr(said):
-            return tyro.cli(kind, prog=f"bytepixels {verb}", args=argv, use_underscores=False, **extra)  # type: ignore[call-overload]
-    except SystemExit as stop:
-        error: BaseException | None = stop
-        while error is not None and not isinstance(error, InputError):
-            error = error.__cause__ or error.__context__
-        if error is not None:
-            raise error from None
-        if stop.code not in (0, None):
-            raise InputError(f"{_sentence(said.getvalue())} (bytepixels {verb} --help)") from None
-        raise
-
-
-_FRAME = re.compile(r"[╭╮╰╯│─]|-{3,}")
-_HELP_TEXT = re.compile(r"(?m)^(?:[│|] )? {8,}\S.*$")  # of the flags that a sentence names
-_TITLE = re.compile(r"^(Value error|Unrecognized options|Required options|Invalid choice|Parsing error) ")
-_PARSING = re.compile(
-    r"Error parsing (\S+): (?:no type matching (.+) could be instantiated from \[(.+?)\]|.*?: ('.*'))"
-)
-
-
-def _sentence(box: str) -> str:
-    """What tyro says in a frame of several lines, in one."""
-    text = " ".join(_FRAME.sub(" ", _HELP_TEXT.sub("", box)).split()).replace("{None}|", "")
-    text = _TITLE.sub("", re.split(r"Argument helptext:|For full helptext", text)[0].strip())
-    if found := _PARSING.match(text):
-        flag, kind, several, one = found.groups()
-        if several is None:
-            return f"{flag} cannot be {one}"
-        return f"{flag} takes {kind.replace('{None}|', '').strip('{}')}, got {several}"
-    return text
-
-
-def _peek(argv: list[str]) -> tuple[str, Path | None, str | None, str | None]:
-    """SOURCE, --run, --preset and --backbone, which decide the other flags' defaults."""
-    parser = argparse.ArgumentParser(
-        prog="bytepixels train", usage="bytepixels train SOURCE [OPTIONS]", add_help=False, allow_abbrev=False
-    )
-    parser.add_argument("source", nargs="?", default="")
-    parser.add_argument("--run", type=Path)
-    parser.add_argument("--preset")
-    parser.add_argument("--backbone")
-    known, _ = parser.parse_known_args(argv)
-    return known.source, known.run, known.preset, known.backbone
-
-
-def _budget(argv: list[str]) -> list[str]:
-    """The flag that says how long to train, if one does. InputError for several: each says it all."""
-    given = [flag for flag in ("--images", "--epochs", "--budget") if _given(argv, flag)]
-    if len(given) > 1:
-        raise InputError(f"{' and '.join(given)} say the same thing in different units; give one of them")
-    return given
-
-
-def _given(argv: list[str], flag: str) -> bool:
-    """Whether a flag is on the command line."""
-    return any(re.match(rf"{flag}(=|$)", word) for word in argv)
-
-
-def _stem(source: str) -> str:
+def _stem(line: Line) -> str:
     """ "pictures/cats.tar.xz" -> "cats", "train-{000..127}.tar" -> "train"."""
+    source = line.words[0] if line.words else ""
     return re.split(r"\.|[-_]?\{", Path(source).absolute().name)[0] or "pictures"
 
 

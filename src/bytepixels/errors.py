@@ -1,7 +1,10 @@
 """What the user got wrong, in one sentence: the value, the limit, and the nearest thing that would have worked."""
 
+import re
 from collections.abc import Iterable
 from difflib import get_close_matches
+
+from .spellings import OTHER_VALUES
 
 
 class InputError(ValueError):
@@ -21,9 +24,23 @@ def check_choice(name: str, value: str, choices: Iterable[str]) -> str:
     known = list(choices)
     if value in known:
         return value
-    near = get_close_matches(str(value), known, n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
+    near = _nearest(str(value), known)
+    hint = f"; did you mean {near!r}?" if near else ""
     raise InputError(f"{name} must be one of {', '.join(known)}; got {value!r}{hint}")
+
+
+def _nearest(value: str, known: list[str]) -> str | None:
+    """The choice that is meant: by another name, by its letters and digits alone ("DPM++ 2M"), or by a typo."""
+    plain = {_letters(str(choice)): choice for choice in known}
+    word = _letters(value)
+    forms = [word, word.removeprefix("k"), word.removesuffix("karras")]
+    meant = [choice for form in forms if (choice := OTHER_VALUES.get(form, plain.get(form))) in known]
+    near = [plain[name] for form in forms if form for name in get_close_matches(form, plain, n=1)]
+    return next(iter(meant + near), None)
+
+
+def _letters(text: str) -> str:
+    return re.sub(r"[\W_]", "", text.lower().replace("+", "p"))
 
 
 def check_count(name: str, value: float, low: int, high: float = float("inf")) -> None:

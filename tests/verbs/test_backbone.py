@@ -119,7 +119,7 @@ REFUSED = {
     "no patch": ("--patch 0", "--patch must be at least 1, got 0"),
     "heads": ("--heads 3", "--heads must divide the width 16, got 3"),
     "narrow heads": ("--heads 8", "positions rope needs 4, 8, 12, ... channels in a head, got 16 / 8 heads"),
-    "positions": ("--positions learned", "invalid choice 'learned' for argument '--positions'"),
+    "positions": ("--positions learned", "--positions must be one of rope, sincos; got 'learned'"),
     "registers": ("--registers -1", "--registers must be at least 0, got -1"),
 }
 

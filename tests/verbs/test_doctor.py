@@ -219,7 +219,7 @@ REFUSED = {
     "size for the network": (["digits", "--size", 1, 8], "1 x 8 pictures are too small for 2 levels"),
     "channels": (["digits", "--channels", 5], "--channels must be in 1..4, got 5"),
     "device": (["digits", "--device", "nonsense"], "--device nonsense is not on this machine"),
-    "a typo": (["digits", "--quik"], "Perhaps you meant: --quick"),
+    "a typo": (["digits", "--quik"], "did you mean --quick?"),
     "json is a folder": (["digits", "--json", "."], "--json . is a folder, not a file"),
 }
 

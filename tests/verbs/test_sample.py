@@ -381,7 +381,7 @@ REFUSED = [
     (["--seed", -1], "--seed must be in 0.."),
     (["--batch", 0], "--batch must be at least 1, got 0"),
     (["--device", "nonsense"], "--device nonsense is not on this machine; try auto or cpu"),
-    (["--stpes", 3], "Perhaps you meant: --steps"),
+    (["--stpes", 3], "did you mean --steps?"),
     (["--steps", "few"], "'few'"),
 ]  # fmt: skip
 
@@ -401,7 +401,7 @@ def test_what_is_refused(run, tmp_path, capsys, flags, sentence):
 def test_weights_are_ema_or_model(run, tmp_path, capsys, name):
     assert cli("sample", run, "--out", tmp_path / "out", "-n", 1, "--weights", name) == 2
     error = plain(capsys.readouterr().err)
-    assert f"invalid choice '{name}' for argument '--weights'. Expected one of ('ema', 'model')" in error
+    assert f"--weights must be one of ema, model; got '{name}'" in error
     with pytest.raises(InputError, match=f"--weights must be one of ema, model; got '{name}'"):
         SampleRequest(weights=name)
 

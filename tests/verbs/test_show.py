@@ -56,7 +56,7 @@ def test_colour_pictures_of_another_size(tmp_path):
         (["--timesteps", 5], "--columns must be in 2..6, got 11"),
         (["--size", 0, 5], "--size height must be in 1..4096, got 0"),
         (["--channels", 7], "--channels must be in 1..4, got 7"),
-        (["--colums", 3], "Perhaps you meant: --columns"),
+        (["--colums", 3], "did you mean --columns?"),
     ],
     ids=lambda value: " ".join(map(str, value))[:20],
 )
