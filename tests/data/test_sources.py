@@ -500,8 +500,8 @@ def test_empty_and_pictureless_folders(tmp_path, refused):
     (tmp_path / "empty").mkdir()
     refused("empty holds no picture: it is empty", tmp_path / "empty")
     (tmp_path / "words").mkdir()
-    (tmp_path / "words/a.heic").write_text("")
-    refused(r"words holds no picture that Pillow can open: it has 1 other file \(.heic\)", tmp_path / "words")
+    (tmp_path / "words/a.xyz").write_text("")
+    refused(r"words holds no picture that Pillow can open: it has 1 other file \(.xyz\)", tmp_path / "words")
     (tmp_path / "words/a.png").write_text("no picture at all")
     refused(r"holds no readable picture: a.png \(not a picture that Pillow can read\)", tmp_path / "words")
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from ..choices import SPLITS
 from ..errors import InputError, check_choice
-from .decode import picture_suffixes
+from .decode import lacking_suffixes, picture_suffixes
 
 FOLDER_SPLITS = {
     "train": "train",
@@ -139,9 +139,12 @@ def class_labels(names: list[str], origin: str) -> tuple[np.ndarray, tuple[str, 
 
 def ignored(others: Counter[str]) -> list[str]:
     """What there is to say of files that are no pictures, counted by suffix."""
-    if not others:
-        return []
-    return [f"Ignored {counted(sum(others.values()), 'other file')} ({listed(others)})."]
+    unread, lacking = list[str](), lacking_suffixes()
+    for remedy in sorted({lacking[suffix] for suffix in others.keys() & lacking}):
+        kinds = Counter({suffix: count for suffix, count in others.items() if lacking.get(suffix) == remedy})
+        others = others - kinds
+        unread.append(f"Left out {counted(kinds.total(), 'image')} ({listed(kinds)}); to read such files: {remedy}")
+    return [*unread, *([f"Ignored {counted(others.total(), 'other file')} ({listed(others)})."] if others else [])]
 
 
 def counted(number: int, noun: str) -> str:
@@ -157,4 +160,6 @@ def found_instead(others: Counter[str]) -> str:
     """What follows "holds no picture"."""
     if not others:
         return ": it is empty"
+    if others.keys() & lacking_suffixes():
+        return f". {' '.join(ignored(others))}"
     return f" that Pillow can open: it has {counted(sum(others.values()), 'other file')} ({listed(others)})"

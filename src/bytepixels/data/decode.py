@@ -48,6 +48,10 @@ class Decoded(NamedTuple):
 def picture_formats() -> tuple[str, ...]:
     """The formats that may be opened, as Pillow names them."""
     Image.init()
+    with suppress(ImportError):  # the extra "heif"
+        from pillow_heif import register_heif_opener
+
+        register_heif_opener()
     # Pillow tries them one after the other: the common ones first make opening three times faster.
     allowed = set(Image.OPEN) - REFUSED_FORMATS
     return (*(name for name in COMMON_FORMATS if name in allowed), *sorted(allowed - set(COMMON_FORMATS)))
@@ -58,6 +62,14 @@ def picture_suffixes() -> frozenset[str]:
     """Lower-case file suffixes, with the dot, of those formats."""
     allowed = {*picture_formats(), "MPO"}  # which are opened as JPEG
     return frozenset(suffix for suffix, name in Image.registered_extensions().items() if name in allowed)
+
+
+@cache
+def lacking_suffixes() -> dict[str, str]:
+    """Suffixes of photographs that cannot be read here -> what to install."""
+    heif = dict.fromkeys((".heic", ".heif", ".hif"), "pip install 'bytepixels[heif]'")
+    lacking = heif | {".avif": "pip install 'pillow>=11.3'"}
+    return {suffix: remedy for suffix, remedy in lacking.items() if suffix not in picture_suffixes()}
 
 
 def open_picture(file: str | BinaryIO) -> Image.Image:

@@ -6,6 +6,7 @@ import re
 from dataclasses import asdict
 from pathlib import Path
 
+from .decode import picture_formats
 from .draft import Progress
 from .locks import write_whole
 from .making import make
@@ -77,6 +78,7 @@ def _captioned(packed: Packed, source: Source) -> Packed:
 
 def _folder_name(source: Source, settings: Settings) -> str:
     """A readable stem, and a digest of all that decides the bytes inside."""
-    content = json.dumps([FORMAT, source.key, asdict(settings)])
+    kinds = ["HEIF"] if "HEIF" in picture_formats() else []  # without its extra such images were left out
+    content = json.dumps([FORMAT, source.key, asdict(settings), *kinds])
     stem = re.sub(r"[^A-Za-z0-9-]+", "-", Path(source.name).name)[:40].strip("-")
     return f"{stem or 'pictures'}-{hashlib.sha256(content.encode()).hexdigest()[:16]}"

@@ -28,6 +28,7 @@ from .arrange import (
     unwrapped,
 )
 from .captions import described
+from .decode import lacking_suffixes
 from .folders import File, files_key
 from .locks import PAUSE, claim, make_folder, write_whole
 from .pictures import Pictures, Source
@@ -136,7 +137,8 @@ def _indexed(root: Path, files: list[File], indexes: Path) -> list[Shard]:
 
 def _index(root: Path, file: File, indexes: Path) -> Shard | None:
     """What a shard holds, read now or before; None while another process is reading it."""
-    kept = indexes / f"{hashlib.sha256(f'2 {files_key(root, [file])}'.encode()).hexdigest()[:32]}.json"
+    key = f"2 {files_key(root, [file])} {sorted(lacking_suffixes())}"
+    kept = indexes / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
     if (shard := _load(kept)) is None and (lock := claim(kept.with_suffix(".lock"))) is not None:
         try:
             shard = _load(kept) or read_shard(root / file.name)

@@ -8,6 +8,7 @@ from ..errors import InputError
 from .archives import open_archive
 from .arrange import is_hidden, is_picture
 from .arrays import open_arrays
+from .decode import lacking_suffixes
 from .folders import file_at, files_below, open_folder, read_files
 from .named import NAMED, open_named, open_official
 from .pictures import Source, file_key, only_split
@@ -51,6 +52,8 @@ def _open_file(path: Path, split: str, cache: Path) -> Source:
     if is_picture(path.name):
         only_split(str(path), split)
         return Source(str(path), file_key(path), lambda: read_files(path.parent, [path.name], "all", str(path)))
+    if remedy := lacking_suffixes().get(path.suffix.lower()):
+        raise InputError(f"{path} cannot be read without a package: {remedy}")
     if looks_like_shard(path):
         return open_shards(str(path), path.parent, [file_at(path.parent, path)], split, cache)
     return open_archive(path, split)

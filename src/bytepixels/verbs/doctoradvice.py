@@ -9,7 +9,9 @@ MOST = 5  # sentences
 
 def advice(report: Numbers) -> list[str]:
     """The most important sentences on a whole report; none where nothing is wrong."""
-    return [*_broken(report), *_copies(report["copies"]), *_pixels(report), *_classes(report), *_shapes(report)][:MOST]
+    lacking = [note for note in report["files"]["notes"] if "pip install" in note]
+    found = [*_broken(report), *_copies(report["copies"]), *_pixels(report), *_classes(report), *_shapes(report)]
+    return [*lacking, *found][:MOST]
 
 
 def _broken(report: Numbers) -> list[str]:
