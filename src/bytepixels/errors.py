@@ -6,6 +6,8 @@ from difflib import get_close_matches
 
 from .spellings import OTHER_VALUES
 
+LISTED = 40  # choices that a sentence names
+
 
 class InputError(ValueError):
     """A mistake in what was asked for. The command line prints it as one line and exits with 2."""
@@ -26,7 +28,8 @@ def check_choice(name: str, value: str, choices: Iterable[str]) -> str:
         return value
     near = _nearest(str(value), known)
     hint = f"; did you mean {near!r}?" if near else ""
-    raise InputError(f"{name} must be one of {', '.join(known)}; got {value!r}{hint}")
+    more = f" and {len(known) - LISTED:,} more" if len(known) > LISTED else ""
+    raise InputError(f"{name} must be one of {', '.join(known[:LISTED])}{more}; got {value!r}{hint}")
 
 
 def _nearest(value: str, known: list[str]) -> str | None:

@@ -9,6 +9,7 @@ from tyro.conf import OmitArgPrefixes, Positional, arg
 from .errors import InputError
 from .runs.autoencoder import AutoencoderConfig
 from .runs.config import Config, DataConfig, TrainConfig
+from .verbs.labels import Words
 
 HELP = """\
 bytepixels: diffusion models from scratch. From a folder of pictures to a trained model, and on to new pictures.
@@ -141,9 +142,10 @@ class Sample:
     """Autoguidance: a weaker run of the same kind, or one checkpoint (RUN/checkpoints/step-...), to guide away from."""
     clip: bool | None = None
     """Keep each estimate within the range of pixels."""
-    label: str | None = None
-    """A class, by name or by number from 0. Default: the classes in turn."""
-    prompt: str | None = None
+    label: Words = None
+    """A class by its name or, where no class is named by a number, by its number from 0.
+    Default: the classes in turn."""
+    prompt: Words = None
     """What the pictures show, in words: of a run with --text. Default: captions of its training pictures in turn."""
     out: Path | None = None
     """Where the pictures go. Default: RUN/samples/SAMPLER-STEPS-seed-SEED."""

@@ -99,7 +99,9 @@ class Line(Generic[Request]):
     def request(self, default: Request | None = None) -> Request:
         """What was asked for, in `default` what was not. Prints the help and exits where that was asked for."""
         extra = {} if default is None else {"default": default}
-        argv = self.words + [word for flag, values in self.given.items() for word in (flag, *values)]
+        argv = list(self.words)
+        for flag, values in self.given.items():  # a value may look like a flag: --label=--gif
+            argv += [f"{flag}={values[0]}"] if len(values) == 1 and values[0][:1] == "-" else [flag, *values]
         said = io.StringIO()
         try:
             with redirect_stderr(said):

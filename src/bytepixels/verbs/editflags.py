@@ -8,6 +8,7 @@ from tyro.conf import Positional, arg
 
 from ..choices import MAX_SEED
 from ..errors import InputError, check_choice, check_range
+from .labels import Words
 
 HELP = """\
 usage: bytepixels edit inpaint|vary|interpolate|invert RUN PICTURE [OPTIONS]
@@ -38,9 +39,10 @@ class EditFlags:
     """How strongly the label or the prompt pulls; 1 is no guidance. Needs one of them."""
     clip: bool | None = None
     """Keep each estimate within the range of pixels."""
-    label: str | None = None
-    """A class, by name or by number from 0. Default: none, the picture speaks for itself."""
-    prompt: str | None = None
+    label: Words = None
+    """A class by its name or, where no class is named by a number, by its number from 0.
+    Default: none, the picture speaks for itself."""
+    prompt: Words = None
     """What the result shows, in words: of a run with --text. Default: nothing is said."""
     out: Path | None = None
     """Where the pictures go. Default: a folder below RUN/samples, named for what was asked."""

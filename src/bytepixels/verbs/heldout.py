@@ -9,10 +9,11 @@ from torch import Tensor
 
 from ..codec import PixelCodec
 from ..data import Packed
-from ..errors import InputError, check_choice
+from ..errors import InputError
 from ..randomness import ORDER, seeded
 from ..runs.config import DataConfig, read_config
 from ..runs.directory import Run
+from .labels import find_class
 from .train import pack_with_progress
 
 PIXELS = PixelCodec()
@@ -89,5 +90,5 @@ def _labels(run: Run, packed: Packed) -> Tensor | None:
         )
     if packed.labels is None or not run.classes:
         return None
-    numbers = [run.classes.index(check_choice("a class of the pictures", name, run.classes)) for name in packed.classes]
+    numbers = [find_class("a class of the images", name, run.classes) for name in packed.classes]
     return torch.tensor(numbers)[torch.from_numpy(packed.labels.copy())]

@@ -24,6 +24,7 @@ from ..training import evaluating, pure_noise
 from ..words import many
 from .compiledsampling import Compiled, choose_network
 from .firststage import codec_of
+from .labels import find_label as label_of
 from .texts import Text, prompt_name, prompts_of, text_of
 from .weights import find_checkpoint as find_checkpoint
 from .weights import load_checkpoint, load_weights, open_model
@@ -280,14 +281,12 @@ def load_weak(run: Run, path: Path, device: torch.device) -> tuple[Run, nn.Modul
 
 
 def find_label(run: Run, label: str | None) -> int | None:
-    """A class by name, or by number where no name is like it."""
+    """A class of the run by its name or, where no class is named by a number, by its position from 0."""
     if label is None:
         return None
     if not run.classes:
         raise InputError(f"--label {label}: {run.path} was trained without labels")
-    if label not in run.classes and label.isdecimal() and int(label) < len(run.classes):
-        return int(label)
-    return run.classes.index(check_choice("--label", label, run.classes))
+    return label_of("--label", label, run.classes)
 
 
 def labels_of(run: Run, seeds: Sequence[int], label: int | None) -> list[int] | None:

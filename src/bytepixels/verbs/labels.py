@@ -1,0 +1,50 @@
+"""Which class a word means: by its name, whatever the name looks like, or by its number where no class has one."""
+
+import re
+import unicodedata
+from collections.abc import Sequence
+from typing import Annotated
+
+from tyro.constructors import PrimitiveConstructorSpec
+
+from ..errors import InputError, check_choice
+
+Words = Annotated[  # a flag's text as it was typed: "None" is a class like any other, and a prompt
+    str | None,
+    PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="TEXT",
+        instance_from_str=lambda typed: typed[0],
+        is_instance=lambda value: value is None or isinstance(value, str),
+        str_from_instance=lambda value: [str(value)],
+    ),
+]
+_NUMBER = re.compile(r"[-+]?\d+")
+
+
+def find_class(flag: str, name: str, classes: Sequence[str]) -> int:
+    """The position of the class of that name; letters may be composed (NFC) or taken apart (NFD).
+
+    InputError with the nearest name where there is none.
+    """
+    if name in classes:
+        return classes.index(name)
+    composed = [_composed(one) for one in classes]
+    if _composed(name) in composed:
+        return composed.index(_composed(name))
+    if _NUMBER.fullmatch(name):  # 1 is nearest to 001, and not to 11
+        same = [one for one in classes if _NUMBER.fullmatch(one) and int(one) == int(name)]
+        if same:
+            raise InputError(f"{flag} {name}: no class has this name; did you mean {same[0]!r}?")
+    return classes.index(check_choice(flag, name, classes))
+
+
+def find_label(flag: str, label: str, classes: Sequence[str]) -> int:
+    """A class by its name or, where no class is named by a number, by its position from 0."""
+    if label.isdecimal() and int(label) < len(classes) and not any(map(_NUMBER.fullmatch, classes)):
+        return int(label)
+    return find_class(flag, label, classes)
+
+
+def _composed(name: str) -> str:
+    return unicodedata.normalize("NFC", name)
