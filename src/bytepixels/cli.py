@@ -231,6 +231,22 @@ def runs(argv: list[str]) -> int:
     return 0
 
 
+def cache(argv: list[str]) -> int:
+    from .verbs.cacheflags import HELP as CACHE_HELP
+    from .verbs.cacheflags import KINDS
+
+    if not argv or argv[0] in ("-h", "--help", "help"):
+        print(CACHE_HELP)
+        return 0
+    kind = check_choice("the word after cache", argv[0], KINDS)
+    request = Line(f"cache {kind}", KINDS[kind], argv[1:]).request()
+    from .verbs.cache import run_cache
+
+    for line in run_cache(request):
+        print(line)
+    return 0
+
+
 def data(argv: list[str]) -> int:
     from .verbs.doctorflags import HELP as DATA_HELP
     from .verbs.doctorflags import Doctor
@@ -252,6 +268,7 @@ VERBS: dict[str, Callable[[list[str]], int]] = {
     "sample": sample,
     "edit": edit,
     "runs": runs,
+    "cache": cache,
     "show": show,
     "data": data,
     "evaluate": evaluate,

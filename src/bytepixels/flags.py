@@ -21,6 +21,7 @@ bytepixels: diffusion models from scratch. From a folder of pictures to a traine
   bytepixels edit                inpaint, vary or interpolate pictures of your own, or find their noise
   bytepixels show SOURCE         see what the forward process does to your pictures
   bytepixels runs                list what was trained, look at a run, remove old checkpoints
+  bytepixels cache               how much of the disk decoded images and the like take, and how to free it
   bytepixels data doctor SOURCE  find what is wrong with your pictures, and how long training on them would take
   bytepixels evaluate RUN        how good its samples are; --bits: bits per dimension; --loss: is its loss a good one
   bytepixels compare RUN         samplers and step counts on one run: quality against evaluations and seconds

@@ -14,6 +14,7 @@ from torch import Tensor
 from ..errors import InputError
 from ..randomness import LATENT, seeded
 from .batches import Batches
+from .cache import keep_within_limit, mark_used
 from .draft import Draft, Progress
 from .encoding import Encode, Encoding
 from .moments import statistics_of
@@ -75,10 +76,12 @@ def store_latents(
     name = hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()[:16]
     path = root / "latents" / f"{packed.path.name.rpartition('-')[0] or 'pictures'}-{name}"
     latents = open_latents(path)
-    if latents is not None:
-        return latents
-    draft = Draft(path, "moments.npy", open_latents)
-    return draft.completed(lambda: _fill(draft, packed, encode, made_of, progress))
+    if latents is None:
+        draft = Draft(path, "moments.npy", open_latents)
+        latents = draft.completed(lambda: _fill(draft, packed, encode, made_of, progress))
+        keep_within_limit(root, path)
+    mark_used(path)
+    return latents
 
 
 def open_latents(path: Path) -> Latents | None:

@@ -6,6 +6,7 @@ import re
 from dataclasses import asdict
 from pathlib import Path
 
+from .cache import keep_within_limit, mark_used
 from .decode import picture_formats
 from .draft import Progress
 from .locks import write_whole
@@ -57,11 +58,13 @@ def pack(
     packed = open_packed(path)
     if packed is None:
         packed = make(path, found, settings, strict, progress)
+        keep_within_limit(root, path)
     elif captions and packed.captions is None:
         packed = _captioned(packed, found)
     if strict and packed.meta["skipped"]:
         name, reason = packed.meta["skipped"][0]
         raise refusal(found, name, reason)
+    mark_used(path)
     return packed
 
 

@@ -1,0 +1,99 @@
+"""What the cache holds, by kind and by when it was last used, and how it is kept below a limit."""
+
+import os
+import re
+import shutil
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+from ..errors import InputError
+from .draft import TEMPORARY
+
+LIMIT = "BYTEPIXELS_CACHE_LIMIT"  # an environment variable: 5GB, 500MB
+KINDS = {
+    "packs": "images, decoded once, at one size",
+    "latents": "what autoencoders made of them",
+    "texts": "what text encoders made of captions",
+    "features": "features of real images, for evaluate",
+    "compiled": "compiled networks, for sample --compile",
+    "indexes": "what WebDataset shards hold",
+    "downloads": "data sets known by name",
+}
+UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
+RECENT = 3600.0  # seconds: what was written since may be in the making
+
+
+class Entry(NamedTuple):
+    """One pack, one set of latents, or the like."""
+
+    kind: str
+    path: Path
+    size: int  # bytes
+    used: float  # seconds since 1970
+
+
+def entries(root: Path) -> list[Entry]:
+    """Everything in the cache at `root`, the longest unused first."""
+    return sorted((_entry(kind, path) for kind in KINDS for path in _children(root / kind)), key=lambda one: one.used)
+
+
+def mark_used(path: Path) -> None:
+    """Note that an entry was used just now."""
+    with suppress(OSError):
+        os.utime(path)
+
+
+def remove(found: Iterable[Entry]) -> int:
+    """Remove entries and return how many bytes that freed. What another process may be making stays.
+
+    Programs that have a removed file open go on with it on Linux and macOS; on Windows the file stays.
+    """
+    freed = 0
+    for one in found:
+        if one.path.name.startswith(TEMPORARY) and time.time() - one.used < RECENT:
+            continue
+        with suppress(OSError):
+            shutil.rmtree(one.path) if one.path.is_dir() else one.path.unlink()
+            freed += one.size
+    return freed
+
+
+def limit() -> int | None:
+    """Bytes that the cache may take, from $BYTEPIXELS_CACHE_LIMIT; None where it is not set."""
+    text = os.environ.get(LIMIT, "").strip().lower()
+    if not text:
+        return None
+    found = re.fullmatch(r"(\d+(?:\.\d+)?) ?([kmgt]?)i?b?", text)
+    if found is None:
+        raise InputError(f"{LIMIT} must be a size such as 5GB or 500MB, got {text!r}")
+    return int(float(found[1]) * UNITS[found[2]])
+
+
+def keep_within_limit(root: Path, kept: Path) -> None:
+    """Remove what was not used for the longest time until the cache is within its limit; `kept` stays in any case."""
+    most = limit()
+    if most is None:
+        return
+    found = entries(root)
+    over = sum(one.size for one in found) - most
+    for one in found:
+        if over > 0 and one.path != kept:
+            over -= remove([one])
+
+
+def _children(folder: Path) -> Iterator[Path]:
+    with suppress(OSError):
+        yield from folder.iterdir()
+
+
+def _entry(kind: str, path: Path) -> Entry:
+    size, used = 0, 0.0
+    for file in [path, *(path.rglob("*") if path.is_dir() else ())]:
+        with suppress(OSError):  # removed meanwhile
+            found = file.stat()
+            size += 0 if file.is_dir() else found.st_size
+            used = max(used, found.st_mtime)
+    return Entry(kind, path, size, used)

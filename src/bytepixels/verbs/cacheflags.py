@@ -1,0 +1,49 @@
+"""The flags of cache: one frozen dataclass for each word after it, and the help that lists them."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from tyro.conf import Positional, arg
+
+from ..data.cache import KINDS as CACHED
+from ..errors import check_choice, check_range
+
+HELP = """\
+usage: bytepixels cache show|clear [OPTIONS]
+
+Decoded images, latents and the like are kept, so that the next command begins at once.
+
+  bytepixels cache show                    where it is, and how much of the disk each kind takes
+  bytepixels cache clear                   remove all of it; it is made again when it is needed
+  bytepixels cache clear packs             remove one kind: packs, latents, texts, features, compiled, ...
+  bytepixels cache clear --older-than 30   remove what was not used for 30 days
+
+BYTEPIXELS_CACHE=FOLDER puts it elsewhere. BYTEPIXELS_CACHE_LIMIT=5GB keeps it below a size: whenever something is
+added, what was not used for the longest time goes.
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShowCache:
+    """Say where the cache is, how large, and what it holds by kind."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClearCache:
+    """Remove what the cache holds. Nothing is lost by it but the time to make it again."""
+
+    kinds: Positional[Annotated[tuple[str, ...], arg(metavar="[KIND ...]")]] = ()
+    """packs, latents, texts, features, compiled, indexes or downloads. Default: all of them."""
+    older_than: float = 0.0
+    """Only what was not used for so many days."""
+    dry_run: bool = False
+    """Only say what would be removed."""
+
+    def __post_init__(self) -> None:
+        for kind in self.kinds:
+            check_choice("KIND", kind, CACHED)
+        check_range("--older-than", self.older_than, 0)
+
+
+CacheFlags = ShowCache | ClearCache
+KINDS: dict[str, type[CacheFlags]] = {"show": ShowCache, "clear": ClearCache}
