@@ -6,7 +6,7 @@ import torch
 from PIL import Image, ImageSequence
 
 from bytepixels.errors import InputError
-from bytepixels.images import MODES, beside, grid, save_gif, save_png, save_pngs
+from bytepixels.images import MODES, MOST_ACROSS, beside, grid, save_extra, save_gif, save_png, save_pngs
 
 
 def pictures(n, channels=3, height=70, width=64):
@@ -78,3 +78,39 @@ def test_a_gif_has_every_frame_and_holds_the_last(tmp_path):
         assert read.info["loop"] == 0
     assert [duration for duration, _ in shown] == [50, 50, 1000]
     assert [value for _, value in shown] == [0, 90, 180]
+
+
+@pytest.mark.parametrize("n", [1, 4, 16, 64, 400])
+@pytest.mark.parametrize("columns", [None, 10])
+@pytest.mark.parametrize(
+    ("height", "width"), [(1, 1024), (1024, 1), (1, 4096), (2, 300), (16, 1), (1, 1), (8, 512), (1024, 64)]
+)
+def test_a_grid_of_thin_images_is_bounded_and_nearly_square(n, columns, height, width):
+    channels, high, wide = grid(torch.zeros(n, 1, height, width, dtype=torch.uint8), columns).shape
+    assert channels == 1
+    assert max(high, wide) <= MOST_ACROSS
+    assert high * wide <= 1 << 26
+    if columns is None and n >= 64 and min(height, width) > 1:
+        assert max(high, wide) < 5 * min(high, wide)
+
+
+def test_a_grid_of_many_large_images_is_shrunk_and_each_is_still_there():
+    images = torch.arange(0, 250, 10, dtype=torch.uint8).view(-1, 1, 1, 1).expand(25, 3, 60, 90)
+    sheet = grid(images, pixels=40_000)
+    assert sheet.shape[1] * sheet.shape[2] <= 40_000
+    assert {10 * k for k in range(25)} | {255} == set(sheet.unique().tolist())
+
+
+def test_a_gif_of_signals_can_be_written(tmp_path):
+    save_gif([grid(pictures(25, 1, 1, 4096)) for _ in range(2)], tmp_path / "a.gif")
+    assert (tmp_path / "a.gif").exists()
+
+
+def test_an_extra_that_fails_is_one_sentence_and_leaves_no_half_file(tmp_path):
+    def broken(path):
+        path.write_text("half")
+        raise OverflowError("too wide")
+
+    with pytest.raises(OSError, match=r"a\.gif could not be written \(too wide\); the images themselves and manifest"):
+        save_extra(tmp_path / "a.gif", broken)
+    assert not (tmp_path / "a.gif").exists()

@@ -1,37 +1,60 @@
 """Pictures out: grids, PNG and GIF files. Everything here takes uint8 [N, C, H, W] with 1 to 4 channels."""
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from .errors import InputError
 
 if TYPE_CHECKING:
     from PIL import Image
 
+LONGEST = 512  # pixels of a side, above which a grid enlarges nothing
+MOST_ACROSS = 1 << 14  # of a grid's side: more than viewers, and the GIF format, take
 MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 
 
-def grid(images: Tensor, columns: int | None = None, gap: int = 2, least: int = 64) -> Tensor:
-    """Lay uint8 [N, C, H, W] out as one picture [C, H', W'], row by row, on white.
+def grid(images: Tensor, columns: int | None = None, gap: int = 2, least: int = 64, pixels: int = 1 << 26) -> Tensor:
+    """Lay uint8 [N, C, H, W] out as one image [C, H', W'], row by row, on white, of about `pixels` at most.
 
-    columns: as near a square as possible unless given. Pictures with a side below `least` are enlarged by a whole
-    factor, pixel for pixel, so that a person can see them.
+    columns: unless given, as many as bring the whole nearest to a square. Images with a side below `least` are enlarged
+    by a whole factor, pixel for pixel, so that a person can see them; what would be too large is shrunk by one.
     """
-    scale = max(1, -(-least // min(images.shape[-2:])))
-    images = images.repeat_interleave(scale, dim=-2).repeat_interleave(scale, dim=-1)
     n, channels, height, width = images.shape
-    columns = min(n, columns or round(n**0.5 + 0.49))
+    scale = max(1, min(-(-least // min(height, width)), LONGEST // max(height, width)))
+    shape = (height * scale + gap) / (width * scale + gap)
+    columns = max(1, min(n, columns or round((n * (1 if 2 / 3 < shape < 3 / 2 else shape)) ** 0.5 + 0.49)))
     rows = -(-n // columns)
+
+    def excess(scale: int) -> float:
+        """How many times too large each side would be, at the most."""
+        high, wide = rows * (height * scale + gap), columns * (width * scale + gap)
+        return max((high * wide / pixels) ** 0.5, max(high, wide) / MOST_ACROSS)
+
+    while scale > 1 and excess(scale) > 1:
+        scale -= 1
+    if excess(scale) > 1:
+        images = _shrunk(images, math.ceil(excess(scale)))
+    images = images.repeat_interleave(scale, dim=-2).repeat_interleave(scale, dim=-1)
+    height, width = images.shape[-2:]
     sheet = torch.full((channels, rows * (height + gap) + gap, columns * (width + gap) + gap), 255, dtype=torch.uint8)
     for k, image in enumerate(images.cpu()):
         top, left = gap + k // columns * (height + gap), gap + k % columns * (width + gap)
         sheet[:, top : top + height, left : left + width] = image
     return sheet
+
+
+def _shrunk(images: Tensor, factor: int) -> Tensor:
+    """uint8 [N, C, H, W] smaller by a whole factor, each pixel a mean; a side that is shorter becomes one pixel."""
+    height, width = images.shape[-2:]
+    block = min(factor, height), min(factor, width)
+    return torch.cat([F.avg_pool2d(one[None].float(), block, ceil_mode=True).round().to(torch.uint8) for one in images])
 
 
 def beside(left: Tensor, right: Tensor, gap: int = 12) -> Tensor:
@@ -49,6 +72,16 @@ def save_pngs(images: Tensor, paths: Sequence[Path]) -> None:
     """Write uint8 [N, C, H, W] as one PNG each, in threads."""
     with ThreadPoolExecutor() as pool:
         list(pool.map(save_png, images.cpu(), paths))
+
+
+def save_extra(path: Path, save: Callable[[Path], None]) -> None:
+    """Write a file that only sums up what is written already. OSError, in one sentence, whatever goes wrong."""
+    try:
+        save(path)
+    except Exception as error:
+        path.unlink(missing_ok=True)
+        why = getattr(error, "strerror", None) or error or type(error).__name__
+        raise OSError(f"{path} could not be written ({why}); the images themselves and manifest.json are") from error
 
 
 def save_gif(frames: Iterable[Tensor], path: Path, milliseconds: int = 60, hold: int = 1500) -> None:

@@ -495,3 +495,16 @@ def test_weights_that_are_not_finite_are_refused(run, tmp_path, capsys, monkeypa
     assert cli("sample", run, "--out", tmp_path / "out", "-n", 1) == 2
     assert "holds ema weights that are not finite: its training went wrong" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("broken", ["save_gif", "save_png"])
+def test_a_failing_extra_never_costs_the_manifest(run, tmp_path, capsys, monkeypatch, broken):
+    def fail(*arguments):
+        raise OverflowError("unsigned short is greater than maximum")
+
+    monkeypatch.setattr(f"bytepixels.verbs.sample.{broken}", fail)
+    assert cli("sample", run, "-n", 2, "--gif", "--out", tmp_path) == 1
+    said = capsys.readouterr().err
+    assert "could not be written (unsigned short is greater than maximum)" in said
+    assert "Traceback" not in said
+    assert [one["file"] for one in read_json(tmp_path / "manifest.json")["pictures"]] == ["seed-0.png", "seed-1.png"]

@@ -14,7 +14,7 @@ from torch.nn.functional import pad
 from ..build import best_device, build_process
 from ..denoise import Denoise
 from ..errors import InputError
-from ..images import beside, grid, save_png, save_pngs
+from ..images import beside, grid, save_extra, save_png, save_pngs
 from ..levels import Level
 from ..progress import Progress
 from ..runs.config import SampleConfig
@@ -41,10 +41,11 @@ def edit(flags: EditFlags) -> tuple[Path, list[str]]:
                 results += batch
     finally:  # an interruption leaves those that are done, with their grid and manifest
         if results:
-            save_png(sheet(list(plan.shown), torch.stack(results), plan.columns), out / "grid.png")
             done = {k: picture for k, picture in plan.compare.items() if k < len(results)}
             fidelity = {plan.files[k]: fidelity_of(results[k], picture) for k, picture in done.items()}
             write_manifest(out, _manifest(flags, studio, plan, len(results), fidelity))
+            whole = torch.stack(results)
+            save_extra(out / "grid.png", lambda path: save_png(sheet(list(plan.shown), whole, plan.columns), path))
     invert = plan.facts.get("evaluations_to_invert")
     more = f", {invert} to invert each end" if invert else ""
     said = [f"{plan.facts['evaluations']} evaluations of the network for each picture{more}"]

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ..build import best_device, build_denoiser, build_network, build_process, build_sampling, resolved_sampling
 from ..codec import Codec
 from ..errors import InputError, check_choice, check_range
-from ..images import grid, save_gif, save_png, save_pngs
+from ..images import grid, save_extra, save_gif, save_png, save_pngs
 from ..progress import Progress
 from ..randomness import MAX_SEED, SeededNoise
 from ..runs.config import SampleConfig, check_steps
@@ -31,7 +31,7 @@ from .weights import load_checkpoint, load_weights, open_model
 
 Watch = Callable[[int, Tensor], None]  # (step, x_t): every state on the way
 
-GIF_FRAMES, GIF_PICTURES = 60, 25
+GIF_FRAMES, GIF_PICTURES, GIF_PIXELS = 60, 25, 1 << 21
 GRID_CLASSES = 20  # most classes, drawn in turn, that get a column each in grid.png
 GRID_MOST = 400  # pictures in grid.png; the rest are in their own files
 NOISE = ("diffusion", "timesteps", "schedule", "zero_terminal_snr")  # settings that decide the noise at every t
@@ -101,12 +101,13 @@ def sample_run(path: Path, overrides: Mapping[str, Any], request: SampleRequest)
                     done += len(part)
     finally:
         if done:
-            in_turn = label is None and run.text is None and 1 < len(run.classes) <= min(len(first), GRID_CLASSES)
-            save_png(grid(torch.stack(first), len(run.classes) if in_turn else None), out / "grid.png")
-            if frames:
-                save_gif(frames, out / "denoising.gif")
             manifest = _manifest(run, checkpoint, settings, request, seeds[:done], label)
             write_manifest(out, manifest | {"compiled": isinstance(network, Compiled)})
+            in_turn = label is None and run.text is None and 1 < len(run.classes) <= min(len(first), GRID_CLASSES)
+            columns = len(run.classes) if in_turn else None
+            save_extra(out / "grid.png", lambda path: save_png(grid(torch.stack(first), columns), path))
+            if frames:
+                save_extra(out / "denoising.gif", lambda path: save_gif(frames, path))
     return out
 
 
@@ -147,7 +148,7 @@ def _watcher(progress: Progress, start: int, size: int, steps: int, frames: list
 
     def watch(step: int, x: Tensor) -> None:
         if frames is not None and start == 0 and (step % every == 0 or step == steps):
-            frames.append(grid(codec.to_images(x[:GIF_PICTURES]).cpu()))
+            frames.append(grid(codec.to_images(x[:GIF_PICTURES]).cpu(), pixels=GIF_PIXELS))
         progress.update(start * steps + step * size, f"{start + size * (step == steps):,} pictures done")
 
     return watch
