@@ -177,7 +177,7 @@ def test_an_empty_folder_becomes_the_run(tmp_path):
 
 
 def test_verbs_and_missing_words(capsys):
-    verbs = "train, encode, sample, edit, runs, show, data, evaluate, compare, report, verify"
+    verbs = "train, encode, sample, edit, runs, cache, show, data, evaluate, compare, report, verify"
     refused(["trian"], capsys, f"must be one of {verbs}; got 'trian'; did you mean 'train'?")
     refused(["train"], capsys, "bytepixels train needs SOURCE (bytepixels train --help)")
     refused(["sample"], capsys, "bytepixels sample needs RUN")
