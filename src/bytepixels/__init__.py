@@ -1,17 +1,16 @@
 """Diffusion models from scratch: the equations under their own names, and the tools to use them on pictures."""
-# ruff: noqa: E402
-
-from .threads import set_up_threads  # isort: skip
-
-set_up_threads()  # before torch loads
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from .threads import set_up_threads
 from .version import __version__ as __version__
 
 if TYPE_CHECKING:
     from .public import *  # noqa: F403
+
+
+set_up_threads()  # before torch loads
 
 
 def __getattr__(name: str) -> Any:
