@@ -18,7 +18,7 @@ MODULES = {
 CORE = """schedules levels posterior continuous process prediction denoise multistep samplers weighting importance
 training likelihood editing""".split()
 LEAVES = {"choices", "errors", "randomness", "spellings", "threads", "words"}
-TOP = {"cli", "flags", "parsing", "verbs", "__main__"}
+TOP = {"cli", "flags", "helptext", "parsing", "verbs", "__main__"}
 HEAVY = {"matplotlib", "scipy", "sklearn", "pooch", "tyro", "rich", "PIL", "tensorboard", "diffusers", "transformers"}
 
 

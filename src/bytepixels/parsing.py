@@ -1,6 +1,6 @@
 """From the words of a command line to a request: in any order, and in the spellings that people use.
 
-A mistake is an InputError of one sentence. tyro makes the help and the request from the same dataclass.
+A mistake is an InputError of one sentence. tyro makes the request; `helptext` writes the help from the same dataclass.
 """
 
 import dataclasses
@@ -24,46 +24,67 @@ Request = TypeVar("Request")
 
 @dataclasses.dataclass(frozen=True)
 class Flag:
-    """A flag of a verb and what its values are; a word without a flag has no --."""
+    """A flag of a verb and what its values are; one without -- is a word that stands alone."""
 
     name: str
     kind: Any  # without None
     optional: bool  # None is a value
     required: bool
+    default: Any
     pair: bool  # --name and --no-name stand for true and false
     checked: bool  # by its type alone
     metavar: str
+    field: str  # its name in its dataclass
+    group: Any  # the dataclass
+
+    @property
+    def is_flag(self) -> bool:
+        return self.name.startswith("--")
+
+    @property
+    def negative(self) -> str:
+        """--no-NAME."""
+        return self.name.replace("--", "--no-", 1)
 
 
-def flags_of(kind: Any, prefix: str = "--", bare: bool = False) -> Iterator[Flag]:
-    """What a dataclass of flags has, as tyro names it."""
-    hints = get_type_hints(kind, include_extras=True)
-    for field in dataclasses.fields(kind):
-        hint, *marks = (
-            get_args(hints[field.name]) if get_origin(hints[field.name]) is Annotated else [hints[field.name]]
-        )
+def flags_of(group: Any, default: Any = None, prefix: str = "--", bare: bool = False) -> Iterator[Flag]:
+    """What a dataclass of flags has, as tyro names it. `default`: an instance whose values are the defaults."""
+    hints = get_type_hints(group, include_extras=True)
+    for field in dataclasses.fields(group):
+        hint: Any = hints[field.name]
+        marks: tuple[Any, ...] = ()
+        if get_origin(hint) is Annotated:
+            hint, *marks = get_args(hint)  # type: ignore[assignment]
         if Suppress in marks:
             continue
         argument = next((mark for mark in marks if hasattr(mark, "metavar") and hasattr(mark, "aliases")), None)
         own = getattr(argument, "name", None) or field.name.replace("_", "-")
         kinds = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
         one = next(each for each in kinds if each is not type(None))
+        missing = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+        value = getattr(default, field.name) if default is not None else field.default
+        if value is dataclasses.MISSING and not missing:
+            value = field.default_factory()  # type: ignore[operator]
         if dataclasses.is_dataclass(one):
             alone = bare or OmitArgPrefixes in marks
-            yield from flags_of(one, prefix if alone else f"{prefix}{own}.", alone)
+            yield from flags_of(one, value, prefix if alone else f"{prefix}{own}.", alone)
             continue
-        missing = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
-        optional, pair = type(None) in kinds, one is bool and len(kinds) == 1 and FlagConversionOff not in marks
+        pair = one is bool and len(kinds) == 1 and FlagConversionOff not in marks
         name = own if Positional in marks else prefix + own
-        metavar = getattr(argument, "metavar", None) or _metavar(one)
+        metavar = getattr(argument, "metavar", None) or _metavar(one, own)
         checked = not any(isinstance(mark, PrimitiveConstructorSpec) for mark in marks)
-        yield Flag(name, one, optional, missing, pair, checked, metavar)
+        optional = type(None) in kinds
+        yield Flag(name, one, optional, missing, value, pair, checked, metavar, field.name, group)
 
 
-def _metavar(kind: Any) -> str:
+def _metavar(kind: Any, name: str) -> str:
+    """What stands for a value in help: its choices, N for a number, else what it is."""
     if get_origin(kind) is Literal:
         return "|".join(map(str, get_args(kind)))
-    return getattr(kind, "__name__", "value").upper()
+    if get_origin(kind) is tuple:
+        first, *others = (_metavar(each, name) for each in get_args(kind) if each is not Ellipsis)
+        return " ".join([first, *others] if others else [first, "..."])
+    return {bool: "yes|no", int: "N", float: "X"}.get(kind, name.upper())
 
 
 class Line(Generic[Request]):
@@ -73,8 +94,8 @@ class Line(Generic[Request]):
         """Raises InputError for a flag that the verb does not have, and for a value that is not of its type."""
         self.verb, self.kind = verb, kind
         every = list(flags_of(kind))
-        self.flags = {flag.name: flag for flag in every if flag.name.startswith("--")}
-        self.places = [flag for flag in every if not flag.name.startswith("--")]
+        self.flags = {flag.name: flag for flag in every if flag.is_flag}
+        self.places = [flag for flag in every if not flag.is_flag]
         self.words: list[str] = []
         self.given: dict[str, list[str]] = {}
         self.help = False
@@ -98,6 +119,11 @@ class Line(Generic[Request]):
 
     def request(self, default: Request | None = None) -> Request:
         """What was asked for, in `default` what was not. Prints the help and exits where that was asked for."""
+        if self.help:
+            from .helptext import help_of
+
+            print(help_of(self.verb, self.kind, default))
+            raise SystemExit(0)
         extra = {} if default is None else {"default": default}
         argv = list(self.words)
         for flag, values in self.given.items():  # a value may look like a flag: --label=--gif
@@ -105,12 +131,8 @@ class Line(Generic[Request]):
         said = io.StringIO()
         try:
             with redirect_stderr(said):
-                return tyro.cli(  # type: ignore[call-overload]
-                    self.kind, prog=f"bytepixels {self.verb}", args=["-h"] if self.help else argv, **extra
-                )
+                return tyro.cli(self.kind, args=argv, **extra)  # type: ignore[call-overload]
         except SystemExit as stop:
-            if stop.code in (0, None):
-                raise
             error: BaseException | None = stop  # our own sentence is below it, where a value is out of range
             while error is not None and not isinstance(error, InputError):
                 error = error.__cause__ or error.__context__
@@ -142,11 +164,10 @@ class Line(Generic[Request]):
             word = values[0].lower() if values else "true"
             if word not in TRUTH:
                 self._refuse(flag, "is true or false", values)
-            negative = flag.name.replace("--", "--no-", 1)
             self.given.pop(flag.name, None)
-            self.given.pop(negative, None)
+            self.given.pop(flag.negative, None)
             if flag.pair:
-                self.given[negative if TRUTH[word] == denied else flag.name] = []
+                self.given[flag.negative if TRUTH[word] == denied else flag.name] = []
             else:
                 self.given[flag.name] = [str(TRUTH[word] != denied)]
             return

@@ -1,0 +1,65 @@
+"""The help of a verb, written from the dataclass of its flags: their types, defaults and the texts below them."""
+
+import inspect
+import shutil
+import textwrap
+from collections.abc import Iterator
+from functools import cache
+from typing import Any
+
+from docstring_parser import parse_from_object
+
+from .parsing import Flag, flags_of
+
+INDENT = 6
+
+
+def help_of(verb: str, kind: Any, default: Any = None) -> str:
+    """What `bytepixels VERB --help` prints. `default`: an instance with the values of the flags that are not given."""
+    width = max(60, min(120, shutil.get_terminal_size().columns))
+    flags = list(flags_of(kind, default))
+    places = " ".join(flag.metavar if flag.required else f"[{flag.metavar}]" for flag in flags if not flag.is_flag)
+    said = [f"usage: bytepixels {verb} {places} [FLAGS]", ""]
+    said += [paragraph for each in _paragraphs(kind) for paragraph in (textwrap.fill(each, width), "")]
+    group = kind
+    for flag in flags:
+        if flag.group is not group:
+            group = flag.group
+            said += ["", textwrap.fill(_paragraphs(group)[0], width)]
+        said += _entry(flag, width)
+    return "\n".join(said)
+
+
+def _entry(flag: Flag, width: int) -> Iterator[str]:
+    """One flag: how it is written, and below it what it does and what it is by default."""
+    if flag.pair:
+        yield f"  {flag.name}, {flag.negative}"
+    else:
+        short = "-n, " if flag.name == "--n" else "-o, " if flag.name == "--out" else ""
+        yield f"  {short}{flag.name} {flag.metavar}" if flag.is_flag else f"  {flag.metavar}"
+    text = " ".join([_texts(flag.group).get(flag.field, ""), _default(flag)]).strip()
+    yield textwrap.fill(text, width, initial_indent=" " * INDENT, subsequent_indent=" " * INDENT)
+
+
+def _default(flag: Flag) -> str:
+    if flag.required:
+        return "(required)" if flag.is_flag else ""
+    if flag.default is None:  # its text says what that means
+        return ""
+    value = " ".join(map(str, flag.default)) if isinstance(flag.default, tuple) else flag.default
+    return f"(default: {({True: 'yes', False: 'no'}[value]) if isinstance(value, bool) else value})"
+
+
+def _paragraphs(kind: Any) -> list[str]:
+    return [" ".join(each.split()) for each in inspect.cleandoc(kind.__doc__ or "").split("\n\n")]
+
+
+@cache
+def _texts(kind: Any) -> dict[str, str]:
+    """The text below each field, in the source of a dataclass and of those that it inherits from."""
+    return {
+        each.arg_name: " ".join((each.description or "").split())
+        for base in reversed(kind.__mro__)
+        if base is not object
+        for each in parse_from_object(base).params
+    }
