@@ -22,7 +22,7 @@ from .verbs.tiny import STEP, TINY, cli, plain, train
 def test_help_shows_how_to_begin(capsys, words):
     assert cli(*words) == 0
     said = capsys.readouterr().out
-    assert all(f"bytepixels {verb}" in said for verb in VERBS)
+    assert all(f"\n  {verb} " in said or f"\n  {verb}\n" in said for verb in VERBS)
     assert "bytepixels train digits --preset digits" in said
 
 

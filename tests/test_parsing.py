@@ -104,6 +104,8 @@ def test_spellings_of_other_verbs():
     assert asked(PruneRuns, "a --keep=1 b").run == (Path("a"), Path("b"))
     latent = TrainLatent("x", stage=AutoencoderConfig(), config=preset_with("small"))
     assert asked(TrainLatent, "--stage.factor 2 --share .5 pictures", latent).stage.factor == 2
+    for no in ("--stage.attention no", "--stage.no-attention", "--no-stage.attention"):
+        assert not asked(TrainLatent, f"{no} pictures", latent).stage.attention
     autoencoder = asked(TrainAutoencoder, "--kind vq --attention no pictures")
     assert (autoencoder.autoencoder.kind, autoencoder.autoencoder.attention) == ("vq", False)
 
@@ -133,7 +135,7 @@ def test_several_names_leave_the_run_its_word():
         ),
         ("train digits --images=1.5", "--images must be a whole number such as 2000000, 500k or 5M, got '1.5'"),
         ("train digits --epochs 1 --images 3", "--images and --epochs say the same thing"),
-        ("runs prune x", "bytepixels runs prune needs --keep INT (bytepixels runs prune --help)"),
+        ("runs prune x", "bytepixels runs prune needs --keep N (bytepixels runs prune --help)"),
         ("smaple run", "did you mean 'sample'?"),
         ("eval run", "did you mean 'evaluate'?"),
         ("runs lst", "did you mean 'list'?"),

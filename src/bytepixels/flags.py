@@ -12,28 +12,40 @@ from .runs.config import Config, DataConfig, TrainConfig
 from .verbs.labels import Words
 
 HELP = """\
-bytepixels: diffusion models from scratch. From a folder of pictures to a trained model, and on to new pictures.
+bytepixels: diffusion models from scratch. From a folder of images to a trained model, and on to new images.
 
-  bytepixels train SOURCE        train on a folder, zip, tar, shards, .npz, or digits | cifar10 | mnist | fashion-mnist
-  bytepixels train latent SOURCE train an autoencoder, then a model on its latents; train autoencoder: the first alone
-  bytepixels encode STAGE SOURCE store the latents of your pictures, which train --autoencoder STAGE does by itself
-  bytepixels sample RUN          draw new pictures from a trained run
-  bytepixels edit                inpaint, vary or interpolate pictures of your own, or find their noise
-  bytepixels show SOURCE         see what the forward process does to your pictures
-  bytepixels runs                list what was trained, look at a run, remove old checkpoints
-  bytepixels cache               how much of the disk decoded images and the like take, and how to free it
-  bytepixels data doctor SOURCE  find what is wrong with your pictures, and how long training on them would take
-  bytepixels evaluate RUN        how good its samples are; --bits: bits per dimension; --loss: is its loss a good one
-  bytepixels compare RUN         samplers and step counts on one run: quality against evaluations and seconds
-  bytepixels report RUN...       one HTML file with all there is to see of a run, or of several side by side
-  bytepixels verify              check the mathematics on this machine, against exact laws
+Begin with
 
-Begin with:
+  bytepixels train digits --preset digits    two or three minutes on two CPU cores, no download
+  bytepixels sample runs/digits-digits       16 new digits: grid.png, and each as a file
+  bytepixels report runs/digits-digits       one HTML file with samples and curves
 
-  bytepixels train digits --preset digits        two or three minutes on two cores, no download
-  bytepixels sample runs/digits-digits -n 64
+and then with images of your own
 
-The same train command again goes on where it stopped; Ctrl-C saves first.
+  bytepixels data doctor my-images/          what is wrong with them, and how long training would take
+  bytepixels train my-images/ --budget 30m   a folder (one subfolder per class, or flat), zip, tar, shards or .npz
+
+Ctrl-C saves first. The same train command again goes on where it stopped.
+
+Look at your images
+  data doctor SOURCE        find damaged files and copies; suggest size, preset and budget
+  show SOURCE               see what the forward process, which adds noise, does to them
+Train
+  train SOURCE              train a model; SOURCE is also digits, cifar10, mnist or fashion-mnist
+  train latent SOURCE       for larger images: train an autoencoder, then a model on its latents
+  train autoencoder SOURCE  train the autoencoder alone
+  encode STAGE SOURCE       store the latents of your images, which train --autoencoder STAGE does by itself
+  runs list                 list what was trained; runs show RUN looks at one, runs prune RUN frees disk space
+  cache show                how much disk space decoded images take; cache clear frees it
+Use a model
+  sample RUN                draw new images
+  edit KIND RUN IMAGE       change images of your own: inpaint, vary, interpolate or invert
+Measure
+  evaluate RUN              how good its samples are; --bits: bits per dimension; --loss: is its loss a good one
+  compare RUN               which sampler, and how many steps: quality against time
+  report RUN...             all there is to see of a run, or of several side by side, in one HTML file
+  verify                    check the mathematics on this machine, against exact laws
+
 Every verb explains itself: bytepixels train --help
 """
 
@@ -46,7 +58,7 @@ class Train:
     """A folder (one subfolder per class, or flat), a .zip or .tar of one, WebDataset shards (a folder of them, or a
     quoted pattern: 'train-{000000..000127}.tar'), an .npz or .npy, or a name: digits, cifar10, mnist, fashion-mnist."""
     run: Path | None = None
-    """Where the run is kept. Default: runs/SOURCE-PRESET, or runs/SOURCE-PRESET-dit."""
+    """The folder of the run. Default: runs/SOURCE-PRESET, or runs/SOURCE-PRESET-dit."""
     profile: int = 0
     """Profile that many of the first steps: a table of where their time goes, and RUN/trace.json. 0: none."""
     config: OmitArgPrefixes[Config] = field(default_factory=Config)
@@ -60,9 +72,9 @@ class TrainAutoencoder:
     """
 
     source: Positional[Annotated[str, arg(metavar="SOURCE")]]
-    """As for train."""
+    """The images, as for train: a folder, .zip, .tar, shards, .npz, or digits, cifar10, mnist, fashion-mnist."""
     run: Path | None = None
-    """Where the run is kept. Default: runs/SOURCE-autoencoder."""
+    """The folder of the run. Default: runs/SOURCE-autoencoder."""
     profile: int = 0
     """Profile that many of the first steps: a table of where their time goes, and RUN/trace.json. 0: none."""
     autoencoder: OmitArgPrefixes[AutoencoderConfig] = field(default_factory=AutoencoderConfig)
@@ -79,11 +91,11 @@ class TrainLatent:
     """
 
     source: Positional[Annotated[str, arg(metavar="SOURCE")]]
-    """As for train."""
+    """The images, as for train: a folder, .zip, .tar, shards, .npz, or digits, cifar10, mnist, fashion-mnist."""
     run: Path | None = None
     """Where the model is kept; its autoencoder is beside it, RUN-autoencoder. Default: runs/SOURCE-latent."""
     share: float = 0.4
-    """Of the budget, for the autoencoder."""
+    """Share of the budget that the autoencoder gets, between 0 and 1; the model gets the rest."""
     stage: AutoencoderConfig = field(default_factory=AutoencoderConfig)
     config: OmitArgPrefixes[Config] = field(default_factory=Config)
 
@@ -104,10 +116,10 @@ class Encode:
     autoencoder: Positional[Annotated[Path, arg(metavar="STAGE")]]
     """A run of train autoencoder, a run on its latents, or a diffusers folder of an AutoencoderKL."""
     source: Positional[Annotated[str, arg(metavar="SOURCE")]]
-    """As for train."""
+    """The images, as for train: a folder, .zip, .tar, shards, .npz, or digits, cifar10, mnist, fashion-mnist."""
     data: OmitArgPrefixes[DataConfig] = field(default_factory=DataConfig)
     device: str = "auto"
-    """cpu, cuda, mps; auto takes the best there is."""
+    """Where to compute: cpu, cuda, mps; auto takes the fastest there is."""
 
 
 @dataclass(frozen=True)
@@ -117,49 +129,50 @@ class Sample:
     run: Positional[Annotated[Path, arg(metavar="RUN")]]
     """The run's directory."""
     n: Annotated[int, arg(aliases=["-n"])] = 16
-    """How many pictures."""
+    """How many images."""
     seed: int = 0
-    """Of the first picture; the next have the seeds that follow. A picture depends on its seed alone."""
+    """Seed of the first image; the next have the seeds that follow. An image depends on its seed alone."""
     sampler: str | None = None
     """auto (the best measured for that many steps), ddpm, ddim, euler, heun, dpmpp_2s, dpmpp_2m, dpmpp_3m,
     dpmpp_sde_2m, unipc_2, unipc_3, ipndm or deis. Default: the run's own, like all that follow."""
     steps: int | None = None
-    """Steps from noise to picture."""
+    """Steps from noise to image: more is better and slower. Usual: 10 to 50."""
     spacing: str | None = None
     """trailing, leading, linspace, quadratic, log_snr or karras; auto takes the sampler's best."""
     eta: float | None = None
-    """Fresh noise in ddim, 0 (none) to 1 (as much as ddpm)."""
+    """Fresh noise in each step of ddim: 0 (none, deterministic) to 1 (as much as ddpm)."""
     churn: float | None = None
     """Fresh noise in heun, euler and ddim: edm's S_churn, which each step divides by --steps. 0 is none."""
     reverse_variance: str | None = None
-    """Of ddpm's steps: small, large, learned, or auto."""
+    """Variance of ddpm's steps: small, large, learned, or auto."""
     guidance: float | None = None
-    """How strongly the label or the prompt (or, with --weak, the model) pulls; 1 is no guidance."""
+    """How strongly images follow the label or prompt (or, with --weak, the better model). 1: no guidance; usual: 1.5 to
+    4."""
     guidance_interval: tuple[float, float] | None = None
-    """Guide only where sigma / alpha lies between these two."""
+    """Guide only at noise levels with sigma / alpha between these two."""
     guidance_rescale: float | None = None
     """How much of the contrast that guidance adds is taken back, 0 to 1."""
     weak: Path | None = None
     """Autoguidance: a weaker run of the same kind, or one checkpoint (RUN/checkpoints/step-...), to guide away from."""
     clip: bool | None = None
-    """Keep each estimate within the range of pixels."""
+    """Clip each estimate of the clean image to the range of pixels on the way."""
     label: Words = None
     """A class by its name or, where no class is named by a number, by its number from 0.
     Default: the classes in turn."""
     prompt: Words = None
     """What the pictures show, in words: of a run with --text. Default: captions of its training pictures in turn."""
     out: Path | None = None
-    """Where the pictures go. Default: RUN/samples/SAMPLER-STEPS-seed-SEED."""
+    """The folder for the images. Default: RUN/samples/SAMPLER-STEPS-seed-SEED."""
     batch: int = 64
-    """Pictures at a time; it changes the speed, not the pictures."""
+    """Images at a time: it changes the speed and the memory, not the images."""
     gif: bool = False
-    """Also write denoising.gif."""
+    """Also write denoising.gif, the way from noise to the images."""
     weights: Literal["ema", "model"] = "ema"
-    """ema (the average) or model (the raw weights)."""
+    """Which weights: ema (the moving average, usually better) or model (those of the last step)."""
     checkpoint: str | None = None
     """A checkpoint's name. Default: the newest."""
     device: str = "auto"
-    """cpu, cuda, mps; auto takes the best there is."""
+    """Where to compute: cpu, cuda, mps; auto takes the fastest there is."""
     compile: Literal["auto", "yes", "no"] = "auto"
     """Compile the network, or take the compiled one that an earlier call left in the cache. auto: in a long job, where
     it measures to be faster. Pictures of a compiled network differ in the rounding."""
@@ -170,15 +183,15 @@ class Show:
     """Draw the forward process x_0 .. x_T on your own pictures for every schedule, and the schedules' curves."""
 
     source: Positional[Annotated[str, arg(metavar="SOURCE")]]
-    """As for train."""
+    """The images, as for train: a folder, .zip, .tar, shards, .npz, or digits, cifar10, mnist, fashion-mnist."""
     out: Path = Path("show")
-    """Where the pictures go."""
+    """The folder for the images."""
     n: Annotated[int, arg(aliases=["-n"])] = 4
-    """How many pictures."""
+    """How many images."""
     columns: int = 11
-    """States in a strip, the clean picture included."""
+    """Noise levels in a row, the clean image included."""
     timesteps: int = 1000
-    """T, the number of noise levels."""
+    """Noise levels T of the process."""
     size: tuple[int, int] | None = None
     """Height and width. Default: the data's own."""
     channels: int | None = None

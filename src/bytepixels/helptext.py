@@ -11,15 +11,16 @@ from docstring_parser import parse_from_object
 
 from .parsing import Flag, flags_of
 
-INDENT = 6
+INDENT = " " * 6
 
 
 def help_of(verb: str, kind: Any, default: Any = None) -> str:
     """What `bytepixels VERB --help` prints. `default`: an instance with the values of the flags that are not given."""
     width = max(60, min(120, shutil.get_terminal_size().columns))
-    flags = list(flags_of(kind, default))
-    places = " ".join(flag.metavar if flag.required else f"[{flag.metavar}]" for flag in flags if not flag.is_flag)
-    said = [f"usage: bytepixels {verb} {places} [FLAGS]", ""]
+    flags = sorted(flags_of(kind, default), key=lambda flag: (flag.is_flag, flag.is_flag and not flag.required))
+    places = [flag.metavar if flag.required else f"[{flag.metavar}]" for flag in flags if not flag.is_flag]
+    places += [f"{flag.name} {flag.metavar}" for flag in flags if flag.is_flag and flag.required]
+    said = [" ".join(["usage: bytepixels", verb, *places, "[FLAGS]"]), ""]
     said += [paragraph for each in _paragraphs(kind) for paragraph in (textwrap.fill(each, width), "")]
     group = kind
     for flag in flags:
@@ -38,7 +39,7 @@ def _entry(flag: Flag, width: int) -> Iterator[str]:
         short = "-n, " if flag.name == "--n" else "-o, " if flag.name == "--out" else ""
         yield f"  {short}{flag.name} {flag.metavar}" if flag.is_flag else f"  {flag.metavar}"
     text = " ".join([_texts(flag.group).get(flag.field, ""), _default(flag)]).strip()
-    yield textwrap.fill(text, width, initial_indent=" " * INDENT, subsequent_indent=" " * INDENT)
+    yield textwrap.fill(text, width, initial_indent=INDENT, subsequent_indent=INDENT, break_on_hyphens=False)
 
 
 def _default(flag: Flag) -> str:

@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator
 from contextlib import redirect_stderr
 from difflib import get_close_matches
+from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Generic, Literal, NoReturn, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -43,8 +44,8 @@ class Flag:
 
     @property
     def negative(self) -> str:
-        """--no-NAME."""
-        return self.name.replace("--", "--no-", 1)
+        """--no-NAME, or --PART.no-NAME."""
+        return re.sub(r"^(--.*\.|--)", r"\1no-", self.name)
 
 
 def flags_of(group: Any, default: Any = None, prefix: str = "--", bare: bool = False) -> Iterator[Flag]:
@@ -84,7 +85,7 @@ def _metavar(kind: Any, name: str) -> str:
     if get_origin(kind) is tuple:
         first, *others = (_metavar(each, name) for each in get_args(kind) if each is not Ellipsis)
         return " ".join([first, *others] if others else [first, "..."])
-    return {bool: "yes|no", int: "N", float: "X"}.get(kind, name.upper())
+    return {bool: "yes|no", int: "N", float: "X", Path: "PATH"}.get(kind, name.upper())
 
 
 class Line(Generic[Request]):
@@ -144,9 +145,9 @@ class Line(Generic[Request]):
         plain = f"--{own}" if f"--{own}" in self.flags else f"--{own.lower()}"
         if plain in self.flags:
             return self.flags[plain], False
-        denied = plain.replace("--no-", "--", 1)
-        if denied != plain and denied in self.flags and self.flags[denied].kind is bool:
-            return self.flags[denied], True
+        for flag in self.flags.values():
+            if flag.kind is bool and plain in (flag.negative, flag.name.replace("--", "--no-", 1)):
+                return flag, True
         others = {other: flag for flag, names in OTHER_FLAGS.items() if flag in self.flags for other in names.split()}
         if plain[2:] in others:
             return self.flags[others[plain[2:]]], False

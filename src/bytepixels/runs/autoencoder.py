@@ -12,38 +12,40 @@ MULTIPLIERS = (1, 2, 4, 4)  # channels of each level, in widths (Rombach et al. 
 
 @dataclass(frozen=True)
 class AutoencoderConfig:
-    """The autoencoder, and its losses: weights beside an error per pixel."""
+    """Autoencoder: its shape, and the weights of its losses beside the pixel loss."""
 
     kind: Literal["kl", "vq"] = "kl"
-    """kl: every number of a latent has a mean and a deviation; vq: every vector is put to the nearest of --codes."""
+    """kl: latents are Gaussian, with a mean and a std each; vq: every latent vector is the nearest of --codes
+    vectors."""
     factor: int = 4
-    """How much smaller each side of a latent is: 1, 2, 4 or 8."""
+    """How many times smaller than the image each side of the latent is: 1, 2, 4 or 8."""
     latent_channels: int = 4
-    """Numbers of a latent at each place."""
+    """Channels of the latent. Usual: 3 to 16; more keeps more detail."""
     width: int = 64
     """Channels at full resolution; levels below have 2, 4 and 4 times as many."""
     blocks: int = 2
     """Residual blocks per level of the encoder; the decoder has one more."""
     attention: bool = True
-    """Attend at the lowest resolution."""
+    """Self-attention at the lowest resolution."""
     codes: int = 1024
-    """Of vq."""
+    """Number of codebook entries of --kind vq."""
     error: Literal["l1", "l2"] = "l1"
-    """Of pixels: absolute or squared."""
+    """Pixel loss: l1 (absolute error) or l2 (squared error)."""
     ssim: float = 0.1
     """Weight of 1 - MS-SSIM (structure, at several scales)."""
     gradient: float = 0.1
     """Weight of the error of differences between neighbouring pixels."""
     kl: float = 1e-6
-    """Weight of kl's divergence from a standard normal, summed over a latent."""
+    """Weight of the KL divergence of the latents from a standard normal, for --kind kl. Usual: 1e-6."""
     commitment: float = 0.25
-    """Weight of vq's distance between latents and their codes."""
+    """Weight of the distance between latents and their codes, for --kind vq. Usual: 0.25."""
     perceptual: str | None = None
-    """A TorchScript file: a distance of two pictures (such as LPIPS), StyleGAN2's vgg16, or features to compare."""
+    """Perceptual loss: a TorchScript file with a distance of two images (such as LPIPS), StyleGAN2's vgg16, or features
+    to compare. Default: none."""
     perceptual_weight: float = 1.0
-    """Of what --perceptual says."""
+    """Weight of the perceptual loss."""
     discriminator: float = 0.0
-    """Weight of a patch discriminator, beside an adaptive one; 0: none."""
+    """Weight of a patch discriminator's loss, times an adaptive weight. 0: none; usual: 0.5."""
     discriminator_start: Length = 0.25
     """When the discriminator begins to count: a share of the budget, or images seen."""
 

@@ -38,22 +38,22 @@ TIMES = {"ddpm": ("uniform", "importance"), "edm": ("log_normal",), "flow": ("un
 
 @dataclass(frozen=True)
 class DataConfig:
-    """How pictures become arrays of one size."""
+    """Images: their size, and how they are made to fit it."""
 
     size: tuple[int, int] | None = None
     """Height and width to train at. Default: the data's own size, or its median short side, squared."""
     channels: int | None = None
     """1 grey, 2 grey + alpha, 3 RGB, 4 RGBA. Default: 1 when every picture is grey, else 3."""
     fit: Literal["crop", "pad", "squash"] = "crop"
-    """How a picture of another shape is made to fit: cut its sides, add margins, or distort it."""
+    """How an image of another shape is made to fit: crop cuts its sides, pad adds margins, squash distorts it."""
     background: str = "white"
-    """The colour under transparent pictures and around padded ones."""
+    """The colour under transparent images and around padded ones: a CSS name or #80c0ff. Usual: white, black."""
     flip: Literal["auto", "yes", "no"] = "auto"
-    """Mirror half of the pictures, left to right. auto: yes, except for digits and mnist."""
+    """Mirror images left to right at random, half of the time. auto: yes, except for digits and mnist."""
     split: str = "train"
-    """Which split to take where the source has train and test."""
+    """Which split to take where the source has several: train, val, test or all."""
     strict: bool = False
-    """Refuse a source with unreadable pictures instead of leaving them out."""
+    """Refuse a source with unreadable images instead of leaving them out."""
 
     def __post_init__(self) -> None:
         check_choice("--flip", self.flip, ("auto", "yes", "no"))
@@ -67,28 +67,32 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class ProcessConfig:
-    """The noise, and what the network says about it."""
+    """Diffusion: how noise is added, and what the network learns to predict."""
 
     diffusion: Literal["ddpm", "edm", "flow"] = "ddpm"
-    """ddpm: T timesteps that keep the variance; edm: Karras et al. 2022, noise is added; flow: rectified flow."""
+    """The process. ddpm: T timesteps, variance-preserving (Ho et al. 2020); edm: noise of growing sigma is added
+    (Karras et al. 2022); flow: straight lines from noise to image (rectified flow)."""
     timesteps: int = 1000
-    """T, the number of noise levels of ddpm."""
+    """Noise levels T of ddpm. Usual: 1000."""
     schedule: str = "linear"
-    """Of ddpm's betas: linear, cosine, scaled_linear or sigmoid."""
+    """How ddpm's noise grows from level to level: linear (DDPM's paper), cosine (better for small images),
+    scaled_linear (latent diffusion) or sigmoid."""
     zero_terminal_snr: bool = False
     """Rescale the schedule so that its last level is pure noise (needs --prediction v or x0)."""
     prediction: Literal["eps", "x0", "v"] = "eps"
-    """What the network predicts: the noise, the picture, or v (edm's preconditioned network)."""
+    """What the network predicts: eps (the noise, as in DDPM's paper), x0 (the clean image), or v (a mix of both that
+    is well scaled at every noise level)."""
     times: Literal["auto", "uniform", "log_normal", "logit_normal", "importance"] = "auto"
-    """How training times are drawn. ddpm: uniform, or importance (where the loss is large); edm: log_normal; flow:
-    uniform or logit_normal. auto takes the first."""
+    """How the noise levels of a training batch are drawn. ddpm: uniform, or importance (more where the loss is large);
+    edm: log_normal; flow: uniform or logit_normal. auto takes the first of them."""
     weighting: str = "none"
-    """How much each noise level counts: eps, min_snr, p2, edm, velocity, uniform or sigmoid. none: the prediction's own
-    squared error."""
+    """How much each noise level counts in the loss: eps, min_snr, p2, edm, velocity, uniform or sigmoid. none: plain
+    squared error of what is predicted."""
     objective: Literal["simple", "hybrid", "vlb"] = "simple"
-    """simple: squared error; vlb: the variational bound; hybrid: simple, and the bound for the variance (ddpm)."""
+    """The loss. simple: squared error; vlb: the variational bound; hybrid: simple, with the bound for a learned
+    variance (Nichol & Dhariwal 2021; the last two need ddpm)."""
     variance: Literal["fixed", "learned"] = "fixed"
-    """Of ddpm's reverse steps: fixed, or learned by the network (needs --objective hybrid or vlb)."""
+    """Variance of ddpm's reverse steps: fixed, or learned by the network (needs --objective hybrid or vlb)."""
 
     def __post_init__(self) -> None:
         check_range("--timesteps", self.timesteps, 1, 100_000)
@@ -125,37 +129,40 @@ class ProcessConfig:
 
 @dataclass(frozen=True)
 class NetworkConfig:
-    """The network: a U-Net, or a transformer over patches. Settings that only the other one has are refused."""
+    """Network: a U-Net, or a transformer over patches. Flags that only the other one has are refused."""
 
     backbone: Literal["unet", "dit"] = "unet"
     """unet: convolutions at several resolutions; dit: attention between patches (Peebles & Xie 2023)."""
     width: int = 128
-    """unet: channels at full resolution; dit: numbers that stand for a patch."""
+    """unet: channels at full resolution; dit: channels of each patch. More learns more and is slower. Usual: 32 to 128
+    (unet), 96 to 768 (dit)."""
     multipliers: tuple[int, ...] = (1, 2, 2, 2)
-    """unet: channels of each level, in widths; every level after the first halves the resolution."""
+    """unet: channels of each level, as multiples of --width; every level after the first halves the resolution."""
     blocks: int = 2
-    """unet: residual blocks per level."""
+    """unet: residual blocks per level. Usual: 1 to 3."""
     attention: tuple[int, ...] = (1,)
-    """unet: levels that attend, 0 being full resolution; the middle always does."""
+    """unet: levels with self-attention, 0 being full resolution (slow there); the middle block always has it."""
     patch: int = 2
-    """dit: pixels along a patch's side; the pictures' sides must divide by it."""
+    """dit: side of a patch in pixels; the image's sides must be multiples of it. Smaller is better and slower."""
     depth: int = 12
-    """dit: blocks of attention and MLP."""
+    """dit: number of transformer blocks. Usual: 6 to 28."""
     positions: Literal["rope", "sincos"] = "rope"
-    """dit: how a patch knows its place. rope: it turns queries and keys; sincos: it adds waves, as in the paper."""
+    """dit: how a patch knows its place. rope: rotary embedding of queries and keys; sincos: sines and cosines are
+    added, as in the paper."""
     registers: int = 0
-    """dit: learned tokens beside the patches, left out at the end."""
+    """dit: learned register tokens beside the patches, dropped at the end. Usual: 0 or 4."""
     heads: int = 1
-    """Attention heads."""
+    """Attention heads; they must divide the channels. Usual: 1 to 16."""
     dropout: float = 0.1
-    """Dropout in the blocks."""
+    """Share of activations dropped in the blocks while training. Usual: 0, or 0.1 where images are few."""
     embedding: Literal["article", "ddpm"] = "article"
-    """How the timestep's frequencies are ordered and spaced."""
+    """Order of the waves that stand for a timestep. article: cosines before sines; ddpm: sines before cosines, with the
+    spacing of the code of DDPM's paper."""
     labels: bool = True
-    """Learn the class labels, when the data has them."""
+    """Learn the class labels, where the data has them, so that sample --label can ask for one."""
     text: str | None = None
-    """Learn the captions, read by a text encoder: wordllama, which comes as a package, or the folder of a Hugging Face
-    text encoder (both need the text extra)."""
+    """Learn captions, so that sample --prompt can ask for one. The text encoder: wordllama, which comes as a package,
+    or the folder of a Hugging Face text encoder (both need pip install 'bytepixels[text]')."""
     text_dim: Suppress[int | None] = None
     """Numbers in a vector of that encoder."""
 
@@ -192,7 +199,7 @@ def foreign_setting(name: str, backbone: str) -> str:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """The budget, the optimiser, and how the run is watched."""
+    """Training: how long, how fast, and how it is watched."""
 
     images: Images = 1_000_000
     """The budget: training pictures to see in all, repeats counted; 5M and 500k are numbers too. The learning rate's
@@ -203,37 +210,41 @@ class TrainConfig:
     """The budget in time, instead of --images: 2h, 90m, 1h30m, from the start of the command to its end, packing and
     previews included. As many images as fit, reckoned from the measured rate again and again."""
     batch: int = 128
-    """Pictures per optimiser step."""
+    """Images per optimiser step. Usual: 32 on a CPU, 64 to 512 on a GPU."""
     micro_batch: int = 0
-    """Pictures per forward pass, for less memory; gradients are averaged over the batch. 0: the whole batch."""
+    """Images per forward pass, for less memory with the same result: gradients are averaged over the batch. 0: all of
+    the batch."""
     optimizer: Literal["adam", "muon"] = "adam"
-    """adam, or muon: orthogonal steps for the matrices and convolutions (Jordan et al. 2024), adam for the rest."""
+    """The optimizer: adam, or muon (orthogonal steps for matrices and convolutions, Jordan et al. 2024; adam for the
+    rest), which needs fewer images."""
     lr: float = 2e-4
-    """Peak learning rate."""
+    """Peak learning rate. Usual: 1e-4 to 2e-3; smaller networks take more."""
     warmup: Length = 0.05
     """How long the learning rate rises to its peak: a share of the budget, or images."""
     lr_decay: Literal["none", "cosine", "linear"] = "none"
-    """How the learning rate falls to zero at the end of the budget."""
+    """How the learning rate falls to zero towards the end of the budget; none keeps it at its peak."""
     weight_decay: float = 0.0
-    """Decoupled weight decay (AdamW)."""
+    """Decoupled weight decay (AdamW). Usual: 0 to 0.1."""
     clip_norm: float = 1.0
-    """Largest norm of the gradient; 0 leaves it as it is."""
+    """Gradients of a larger norm are scaled down to this; 0 leaves them as they are."""
     ema_half_life: Length = 0.05
     """Half-life of the weights' moving average (EMA): a share of the budget, or images. It is never more than 5% of the
     images seen so far, so that it starts warm."""
     label_dropout: float = 0.1
-    """Share of the pictures trained without their label, and of those without their caption, for guidance."""
+    """Share of training images that are shown without their label or caption, which sample --guidance needs. Usual: 0.1
+    to 0.2."""
     precision: Precision = "auto"
-    """Arithmetic of the network. auto: bf16 where it is measured, at the start, to multiply 1.2 times as fast or more,
-    else float32."""
+    """Arithmetic of the network. auto: bf16 where a measurement at the start finds it 1.2 times as fast or more, else
+    float32."""
     compile: Literal["auto", "yes", "no"] = "auto"
     """Compile the network for training. auto: no on a CPU, else where the budget pays for it by measured times."""
     device: str = "auto"
-    """cpu, cuda, cuda:1, mps; auto takes the best there is."""
+    """Where to compute: cpu, cuda, cuda:1, mps; auto takes the fastest there is."""
     shard: bool = False
-    """Share weights, average, gradients and moments out among torchrun's processes: for a network too large for one."""
+    """Split weights, EMA, gradients and optimizer state among torchrun's processes (FSDP): for a network too large for
+    one of them."""
     seed: int = 0
-    """Of the weights, the order of the data, the times and the noise."""
+    """Seed of the initial weights, the order of the data, the noise levels and the noise."""
     checkpoint_minutes: float | None = None
     """Minutes between checkpoints; one more is written at the end and when the run is interrupted. Default: a tenth of
     the time that the training takes, between 15 seconds and 10 minutes."""
@@ -243,13 +254,14 @@ class TrainConfig:
     """Sample grids drawn along the way, evenly over the budget; 0 draws none. Default: up to 10 that take at most 5% of
     the time, the first of them early; with fewer steps, or fewer images, where the time is short."""
     preview_pictures: int = 16
-    """Pictures in each of those grids."""
+    """Images in each of those grids."""
     on_nonfinite: Literal["stop", "skip"] = "stop"
-    """At a loss or gradient that is not finite: stop, or leave that step out and count it."""
+    """When a loss or gradient is not finite: stop, or skip that step and count it."""
     measure: int = 0
-    """Samples whose kernel distance (random features) is measured at each of those grids, to eval.jsonl; 0: none."""
+    """Samples to measure at each of those grids: their kernel distance to the data (lower is better) goes to
+    eval.jsonl. 0 measures nothing; usual: 200."""
     log_seconds: float = 5.0
-    """Time between lines of log.jsonl (and between reads of the loss from the device)."""
+    """Seconds between lines of log.jsonl, each of which waits for the device once."""
     tensorboard: bool = False
     """Write TensorBoard files to the run as well (needs the tensorboard extra)."""
 
@@ -287,29 +299,32 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class SampleConfig:
-    """How pictures are drawn."""
+    """Sampling: how sample and the previews draw images unless told otherwise."""
 
     sampler: str = "ddim"
-    """auto (the best measured for that many steps), ddpm (the article's, many steps), ddim, euler, heun, dpmpp_2s,
-    dpmpp_2m, dpmpp_3m, dpmpp_sde_2m, unipc_2, unipc_3, ipndm or deis."""
+    """ddpm (DDPM's paper: noisy, wants hundreds of steps), ddim, euler, heun, dpmpp_2s, dpmpp_2m, dpmpp_3m,
+    dpmpp_sde_2m, unipc_2, unipc_3, ipndm, deis (10 to 50 steps), or auto: the best measured for that many steps."""
     steps: int = 50
-    """Steps from noise to picture, 1 to --timesteps. heun evaluates the network twice a step, the others once."""
+    """Steps from noise to image, 1 to --timesteps: more is better and slower. heun evaluates the network twice a step,
+    the others once. Usual: 10 to 50, ddpm up to 1000."""
     spacing: str = "auto"
-    """Where the steps lie: trailing, leading, linspace, quadratic, log_snr or karras. auto: the sampler's best."""
+    """Where the steps lie among the noise levels: trailing, leading, linspace, quadratic, log_snr or karras. auto: what
+    suits the sampler."""
     eta: float = 0.0
-    """Fresh noise in ddim, 0 (none) to 1 (as much as ddpm)."""
+    """Fresh noise in each step of ddim: 0 (none, deterministic) to 1 (as much as ddpm)."""
     churn: float = 0.0
     """Fresh noise in euler, ddim and heun: edm's S_churn, which each step divides by --steps. 0 is none."""
     reverse_variance: Literal["auto", "small", "large", "learned"] = "auto"
-    """Of ddpm's steps. auto: learned where it was, else large on the full chain and small on fewer steps."""
+    """Variance of ddpm's steps. auto: learned where the run learned it, else large with all timesteps and small with
+    fewer steps."""
     guidance: float = 1.0
-    """How strongly the label or the text (or the model, against --weak) pulls; 1 is no guidance."""
+    """Classifier-free guidance: how strongly images follow the label or caption. 1: no guidance; usual: 1.5 to 4."""
     guidance_interval: tuple[float, float] | None = None
-    """Guide only where sigma / alpha lies between these two. Default: everywhere."""
+    """Guide only at noise levels with sigma / alpha between these two. Default: at all."""
     guidance_rescale: float = 0.0
-    """How much of the contrast that guidance adds is taken back, 0 to 1."""
+    """How much of the contrast that guidance adds is taken back: 0 (none) to 1 (all). Usual: 0 or 0.7."""
     clip: FlagConversionOff[bool] = True
-    """Keep each estimate of the picture within the range of pixels."""
+    """Clip each estimate of the clean image to the range of pixels on the way."""
 
     def __post_init__(self) -> None:
         check_choice("--sampler", self.sampler, ("auto", *SAMPLERS))
@@ -341,13 +356,16 @@ class Config:
     """All settings of a run."""
 
     preset: str = "small"
+    """A recipe that sets all defaults: small (32 x 32, on a CPU), digits (the demo, 8 x 8), cifar10 or speedrun
+    (GPU)."""
     data: DataConfig = field(default_factory=DataConfig)
     process: ProcessConfig = field(default_factory=ProcessConfig)
     network: NetworkConfig = field(default_factory=NetworkConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     sample: SampleConfig = field(default_factory=SampleConfig)
     first_stage: Annotated[str | None, arg(name="autoencoder", metavar="RUN")] = None
-    """Train on the latents of an autoencoder: a run of train autoencoder, or a diffusers folder of an AutoencoderKL."""
+    """Train on the latents of an autoencoder: a run of train autoencoder, or a diffusers folder of an AutoencoderKL.
+    Default: on pixels."""
     autoencoder: Suppress[AutoencoderConfig | None] = None
     """What is trained is an autoencoder; of the rest, --diffusion and the like, nothing is used."""
 

@@ -31,7 +31,7 @@ class Doctor:
     """
 
     source: Positional[Annotated[str, arg(metavar="SOURCE")]]
-    """As for train."""
+    """The images, as for train."""
     size: tuple[int, int] | None = None
     """Height and width to train at. Default: what is suggested."""
     channels: int | None = None
@@ -45,7 +45,7 @@ class Doctor:
     preset: str | None = None
     """small, digits or cifar10. Default: what is suggested."""
     device: str = "auto"
-    """cpu, cuda, mps; auto takes the best there is."""
+    """Where to compute: cpu, cuda, mps; auto takes the fastest there is."""
     quick: bool = False
     """Measure neither time nor memory, and spend less time on the check that it learns."""
     json: Path | None = None

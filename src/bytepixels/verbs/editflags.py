@@ -36,9 +36,9 @@ class EditFlags:
     spacing: str | None = None
     """trailing, leading, linspace, quadratic, log_snr or karras; auto takes the sampler's best."""
     guidance: float | None = None
-    """How strongly the label or the prompt pulls; 1 is no guidance. Needs one of them."""
+    """How strongly the result follows the label or prompt, one of which it needs. 1: no guidance; usual: 1.5 to 4."""
     clip: bool | None = None
-    """Keep each estimate within the range of pixels."""
+    """Clip each estimate of the clean image to the range of pixels on the way."""
     label: Words = None
     """A class by its name or, where no class is named by a number, by its number from 0.
     Default: none, the picture speaks for itself."""
@@ -47,11 +47,11 @@ class EditFlags:
     out: Path | None = None
     """Where the pictures go. Default: a folder below RUN/samples, named for what was asked."""
     weights: Literal["ema", "model"] = "ema"
-    """ema (the average) or model (the raw weights)."""
+    """Which weights: ema (the moving average, usually better) or model (those of the last step)."""
     checkpoint: str | None = None
     """A checkpoint's name. Default: the newest."""
     device: str = "auto"
-    """cpu, cuda, mps; auto takes the best there is."""
+    """Where to compute: cpu, cuda, mps; auto takes the fastest there is."""
 
     def __post_init__(self) -> None:
         check_choice("--weights", self.weights, ("ema", "model"))
@@ -66,9 +66,9 @@ class Drawing(EditFlags):
     n: Annotated[int, arg(aliases=["-n"])] = 4
     """How many results."""
     seed: int = 0
-    """Of the first result; the next have the seeds that follow."""
+    """Seed of the first result; the next have the seeds that follow."""
     batch: int = 64
-    """Pictures at a time; it changes the speed, not the pictures."""
+    """Images at a time: it changes the speed and the memory, not the images."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -110,7 +110,7 @@ class Vary(Drawing):
     sampler: str | None = None
     """ddpm, ddim, heun, dpmpp_2m and the others of sample. Default: the run's own."""
     eta: float | None = None
-    """Fresh noise in ddim, 0 (none) to 1 (as much as ddpm)."""
+    """Fresh noise in each step of ddim: 0 (none) to 1 (as much as ddpm)."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -125,11 +125,11 @@ class Interpolate(EditFlags):
     a: Positional[Annotated[str, arg(metavar="A")]]
     """A picture file, whose noise is found by inversion; or a seed, which is a whole number."""
     b: Positional[Annotated[str, arg(metavar="B")]]
-    """The same kind of thing."""
+    """An image file if A is one, a seed if A is one."""
     n: Annotated[int, arg(aliases=["-n"])] = 8
     """How many pictures in the row, both ends included."""
     refine: int = 3
-    """Of pictures: see edit invert."""
+    """Extra evaluations for each step of the inversion of an image: more is more exact and slower."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -32,15 +32,15 @@ class OfSamples:
     source: str | None = None
     """Where the training pictures are now. Default: where they were."""
     batch: int = 64
-    """Pictures at a time; it changes the speed, not the numbers."""
+    """Images at a time: it changes the speed and the memory, not the numbers."""
     seed: int = 0
-    """Of the first sample, and of every other choice."""
+    """Seed of the first sample, and of every other choice."""
     weights: Literal["ema", "model"] = "ema"
-    """ema (the average) or model (the raw weights)."""
+    """Which weights: ema (the moving average, usually better) or model (those of the last step)."""
     checkpoint: str | None = None
     """A checkpoint's name. Default: the newest."""
     device: str = "auto"
-    """cpu, cuda, mps; auto takes the best there is."""
+    """Where to compute: cpu, cuda, mps; auto takes the fastest there is."""
 
     def __post_init__(self) -> None:
         check_range("-n", self.n, LEAST_SAMPLES)
@@ -64,11 +64,11 @@ class Quality(OfSamples):
     budget: str = "10m"
     """Time for drawing them: 90s, 10m, 2h."""
     sampler: str | None = None
-    """As for sample. Default: the run's own, like --steps and --guidance."""
+    """A sampler of bytepixels sample. Default: the run's own, like --steps and --guidance."""
     steps: int | None = None
-    """Steps from noise to picture."""
+    """Steps from noise to image. Usual: 10 to 50."""
     guidance: float | None = None
-    """How strongly the label pulls; 1 is no guidance."""
+    """How strongly images follow the label. 1: no guidance; usual: 1.5 to 4."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -94,7 +94,8 @@ class Evaluate:
     source: str | None = None
     """Other pictures for --bits; for --loss, where the training pictures are now. Default: the run's own."""
     split: str | None = None
-    """train, val, test or all: of --bits, and what --loss takes as held out. Default: test where there is one."""
+    """The split that --bits measures, and that --loss takes as held-out: train, val, test or all. Default: test where
+    there is one."""
     n: Annotated[int | None, arg(aliases=["-n"])] = None
     """How many pictures. Default: 64 for --bits, 256 for --loss."""
     steps: int | None = None
@@ -104,17 +105,18 @@ class Evaluate:
     probes: int = 4
     """Random probes of the ODE's divergence, one pass back each."""
     dequantisation: Literal["noise", "uniform"] = "noise"
-    """Of the ODE. noise: the process' own, comparable with the chain; uniform: over a grey level, as most papers."""
+    """How the ODE makes grey levels continuous. noise: by the process' own noise, comparable with the chain; uniform:
+    by uniform noise, as in most papers."""
     batch: int = 64
-    """Pictures at a time; it changes the speed, not the numbers."""
+    """Images at a time: it changes the speed and the memory, not the numbers."""
     seed: int = 0
-    """Of the choice of pictures and of the noise."""
+    """Seed for choosing images and drawing noise."""
     weights: Literal["ema", "model"] = "ema"
-    """ema (the average) or model (the raw weights)."""
+    """Which weights: ema (the moving average, usually better) or model (those of the last step)."""
     checkpoint: str | None = None
     """A checkpoint's name. Default: the newest."""
     device: str = "auto"
-    """cpu, cuda, mps; auto takes the best there is."""
+    """Where to compute: cpu, cuda, mps; auto takes the fastest there is."""
 
     def __post_init__(self) -> None:
         if not (self.bits or self.loss):
@@ -141,7 +143,7 @@ class Compare(OfSamples):
     its distance from the training pictures, beside held-out ones."""
 
     samplers: tuple[str, ...] = ("ddim", "unipc_3")
-    """As for sample: ddpm, ddim, heun, dpmpp_2m, unipc_3, ..."""
+    """Samplers of bytepixels sample to compare: ddpm, ddim, heun, dpmpp_2m, unipc_3 and the others."""
     steps: tuple[int, ...] | None = None
     """Steps of each sampler; heun evaluates the network twice a step. Default: 5 10 20 50, those that the run has."""
 
@@ -164,7 +166,7 @@ class Report:
     strip: int = 4
     """Pictures drawn for the denoising strip; 0 draws none."""
     device: str = "auto"
-    """cpu, cuda, mps; auto takes the best there is."""
+    """Where to compute: cpu, cuda, mps; auto takes the fastest there is."""
 
     def __post_init__(self) -> None:
         check_range("--strip", self.strip, 0, 64)
@@ -179,15 +181,15 @@ class TrainFeatures:
     """
 
     source: Positional[Annotated[str, arg(metavar="SOURCE")]]
-    """As for train; it needs classes (one subfolder each, or labels)."""
+    """The images, as for train; they need classes (one subfolder each, or labels)."""
     out: Path | None = None
-    """Where they are kept. Default: features/SOURCE."""
+    """The folder for the features. Default: features/SOURCE."""
     epochs: int = 10
     """How often each picture is seen."""
     width: int = 16
     """Channels at full resolution; the features are eight times as many."""
     batch: int = 256
-    """Pictures a step."""
+    """Images per optimiser step."""
     lr: float = 0.2
     """Peak of the learning rate."""
     flip: Literal["auto", "yes", "no"] = "auto"
@@ -197,9 +199,9 @@ class TrainFeatures:
     channels: int | None = None
     """1 grey, 3 RGB. Default: the data's own; those of the runs that are to be measured."""
     seed: int = 0
-    """Of the weights, the order and the shifts."""
+    """Seed of the initial weights, the order of the data and the random shifts."""
     device: str = "auto"
-    """cpu, cuda, mps; auto takes the best there is."""
+    """Where to compute: cpu, cuda, mps; auto takes the fastest there is."""
 
     def __post_init__(self) -> None:
         check_range("--seed", self.seed, 0, 2**63 - 1)
