@@ -8,7 +8,7 @@ from bytepixels import flags
 from bytepixels.helptext import _texts, help_of
 from bytepixels.parsing import flags_of
 from bytepixels.presets import PRESETS
-from bytepixels.verbs import doctorflags, editflags, qualityflags, runsflags
+from bytepixels.verbs import cacheflags, doctorflags, editflags, qualityflags, runsflags
 
 from .verbs.tiny import cli, plain
 
@@ -27,6 +27,7 @@ KINDS = {
     "report": qualityflags.Report,
     "data doctor": doctorflags.Doctor,
     **{f"edit {name}": kind for name, kind in editflags.KINDS.items()},
+    **{f"cache {name}": kind for name, kind in cacheflags.KINDS.items()},
     **{f"runs {name}": kind for name, kind in runsflags.KINDS.items()},
 }
 

@@ -127,6 +127,8 @@ HELP = (
     "edit inpaint --help",
     "runs --help",
     "runs prune --help",
+    "cache --help",
+    "cache clear --help",
     "show --help",
     "data --help",
     "data doctor --help",

@@ -45,7 +45,7 @@ def _entry(flag: Flag, width: int) -> Iterator[str]:
 def _default(flag: Flag) -> str:
     if flag.required:
         return "(required)" if flag.is_flag else ""
-    if flag.default is None:  # its text says what that means
+    if flag.default in (None, ()):  # its text says what that means
         return ""
     value = " ".join(map(str, flag.default)) if isinstance(flag.default, tuple) else flag.default
     return f"(default: {({True: 'yes', False: 'no'}[value]) if isinstance(value, bool) else value})"

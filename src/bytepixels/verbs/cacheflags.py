@@ -5,7 +5,6 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
-from ..data.cache import KINDS as CACHED
 from ..errors import check_choice, check_range
 
 HELP = """\
@@ -32,14 +31,16 @@ class ShowCache:
 class ClearCache:
     """Remove what the cache holds. Nothing is lost by it but the time to make it again."""
 
-    kinds: Positional[Annotated[tuple[str, ...], arg(metavar="[KIND ...]")]] = ()
-    """packs, latents, texts, features, compiled, indexes or downloads. Default: all of them."""
+    kinds: Positional[Annotated[tuple[str, ...], arg(metavar="KIND")]] = ()
+    """What to remove: packs, latents, texts, features, compiled, indexes or downloads. Default: all of them."""
     older_than: float = 0.0
     """Only what was not used for so many days."""
     dry_run: bool = False
     """Only say what would be removed."""
 
     def __post_init__(self) -> None:
+        from ..data.cache import KINDS as CACHED  # here, so that help does not wait for numpy
+
         for kind in self.kinds:
             check_choice("KIND", kind, CACHED)
         check_range("--older-than", self.older_than, 0)
