@@ -4,10 +4,14 @@ import multiprocessing
 import os
 import signal
 import sys
+import tempfile
 import time
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import pytest
+from torch.distributed import TCPStore
 
 from .verbs.tiny import cli
 
@@ -115,3 +119,39 @@ def run_in_process(folder, *words, at=None, before=None):
     """(exit code, what was said) of a command in a process of its own."""
     with Training(folder, *words, at=at, before=before) as process:
         return process.wait(), process.text
+
+
+def as_worker(variables, before):
+    """For `before`: one of the processes that torchrun would have started."""
+    os.environ |= variables
+    if before is not None:
+        before()
+
+
+def as_torchrun(size, rank, port):
+    """What torchrun would have said to this process; it meets the others in a store that is there already."""
+    found = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": size, "LOCAL_WORLD_SIZE": size, "GROUP_WORLD_SIZE": 1}
+    found |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    found |= {"TORCHELASTIC_USE_AGENT_STORE": True, "TORCHELASTIC_RESTART_COUNT": 0, "TORCHELASTIC_RUN_ID": "test"}
+    return {name: str(value) for name, value in found.items()}
+
+
+def open_store():
+    """Where processes meet: on a port that is free, held until nobody refers to it."""
+    return TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+
+
+def run_together(size, *words, before=None):
+    """(exit codes, what all said) of one command line in several processes, as by torchrun but without its start.
+
+    `before`: called in each first, where RANK is set.
+    """
+    store = open_store()
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        workers = []
+        for rank in range(size):
+            own = Path(folder, str(rank))
+            own.mkdir()
+            here = partial(as_worker, as_torchrun(size, rank, store.port), before)
+            workers.append(stack.enter_context(Training(own, *words, before=here)))
+        return [worker.wait() for worker in workers], "\n".join(worker.text for worker in workers)

@@ -196,7 +196,7 @@ def test_ctrl_c_outside_training(monkeypatch, capsys):
 
 def test_the_process_exits_with_the_code(tmp_path):
     command = [sys.executable, "-m", "bytepixels", "train", str(tmp_path / "nowhere")]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=tmp_path, env=dict(os.environ))
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, cwd=tmp_path, env=dict(os.environ))
     assert done.returncode == 2
     assert done.stdout == ""
     assert done.stderr.startswith("bytepixels: ")

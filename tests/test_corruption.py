@@ -251,8 +251,7 @@ def read_log(run):
     return path.read_text(encoding="utf-8").splitlines() if path.exists() else []
 
 
-WITHOUT_LIMIT = {
-    "deadline": None,
+LOUD = {
     "suppress_health_check": [HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
     "print_blob": True,
 }
@@ -261,7 +260,7 @@ WITHOUT_LIMIT = {
 def test_loading_after_any_damage(world, tmp_path):
     counts = Counts()
 
-    @settings(max_examples=150, derandomize=True, **WITHOUT_LIMIT)
+    @settings(max_examples=150, **LOUD)
     @given(strikes)
     def check(hits):
         check_loading(world, struck(world, tmp_path, hits), counts)
@@ -318,7 +317,7 @@ def check_commands(world, run, counts):
 def test_commands_after_any_damage(world, tmp_path, capsys):
     counts = Counts()
 
-    @settings(max_examples=400, **WITHOUT_LIMIT)
+    @settings(max_examples=60, **LOUD)
     @given(strikes)
     def check(hits):
         check_commands(world, struck(world, tmp_path, hits), counts)

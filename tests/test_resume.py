@@ -312,13 +312,13 @@ def test_a_signal_saves_first(tmp_path, number, code):
     command = [sys.executable, "-m", "bytepixels", "train", "digits", *flags]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, env=os.environ | threads)
     try:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 600
         while not (run / "log.jsonl").exists():  # the first step is done
             assert process.poll() is None, process.communicate()
             assert time.monotonic() < deadline
             time.sleep(0.02)
         process.send_signal(number)
-        error = process.communicate(timeout=60)[1].decode()
+        error = process.communicate(timeout=600)[1].decode()
     finally:
         process.kill()
     assert process.returncode == code

@@ -136,7 +136,7 @@ def peak(work):
 
     process = FORK.Process(target=child)
     process.start()
-    process.join(300)
+    process.join(600)
     assert process.exitcode == 0
     return results.get()
 

@@ -426,6 +426,6 @@ def test_such_names_on_a_command_line_that_prints_ascii_only(tmp_path):
     for name in ("\xff猫", "c\nd"):
         named_pictures(tmp_path / os.fsdecode(os.path.basename(source)) / name, ["1"])
     command = [sys.executable, "-m", "bytepixels", "show", source, "--out", tmp_path / "猫", "--columns", "2"]
-    done = subprocess.run(command, capture_output=True, env={**os.environ, "PYTHONIOENCODING": "ascii"}, timeout=120)
+    done = subprocess.run(command, capture_output=True, env={**os.environ, "PYTHONIOENCODING": "ascii"}, timeout=600)
     assert done.returncode == 0, done.stderr
     assert b"2 classes from the subfolders: c\\nd, " in done.stdout

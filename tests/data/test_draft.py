@@ -264,7 +264,7 @@ def joined(processes):
     """Wait until all have ended well; none is left."""
     try:
         for process in processes:
-            process.join(60)
+            process.join(600)
         assert [process.exitcode for process in processes] == [0] * len(processes)
     finally:
         for process in processes:
@@ -280,7 +280,7 @@ def packing(results, source, cache, progress=None, barrier=None):
 
         def to_pixels(*arguments):
             if barrier and not seen:
-                barrier.wait(60)
+                barrier.wait(600)
             seen.append(1)
             return original(*arguments)
 
@@ -320,12 +320,12 @@ def test_what_a_killed_process_was_at_is_done_by_another(tmp_path, folder):
             time.sleep(600)
 
     hanging = packing(results, folder, tmp_path / "cache", hang)
-    assert reached.wait(60)
+    assert reached.wait(600)
     waiting = packing(results, folder, tmp_path / "cache")
     waiting.join(1)
     assert waiting.is_alive()  # the part is taken
     hanging.kill()
-    waiting.join(60)
+    waiting.join(600)
     count, made = results.get()
     assert made == expected
     assert count in (8, 9)  # what the killed one had done is not done again
@@ -346,14 +346,14 @@ def test_a_compressed_tar_is_unpacked_by_one_process_while_others_wait(tmp_path,
     def until_seen(done, total):
         if done == 5:
             reached.set()
-            assert seen.wait(30)  # by one of those who wait
+            assert seen.wait(600)  # by one of those who wait
 
     def look(done, total):
         if (done, total) == (5, 14):
             seen.set()
 
     first = packing(results, path, tmp_path / "cache", until_seen)
-    assert reached.wait(60)
+    assert reached.wait(600)
     joined([first, *(packing(results, path, tmp_path / "cache", look) for _ in range(2))])
     found = [results.get() for _ in range(3)]
     assert sorted(count for count, _ in found) == [0, 0, 13]
@@ -371,12 +371,12 @@ def test_a_compressed_tar_whose_process_was_killed_is_gone_on_with_by_another(tm
             time.sleep(600)
 
     hanging = packing(results, path, tmp_path / "cache", hang)
-    assert reached.wait(60)
+    assert reached.wait(600)
     waiting = packing(results, path, tmp_path / "cache")
     waiting.join(1)
     assert waiting.is_alive()
     hanging.kill()
-    waiting.join(60)
+    waiting.join(600)
     count, made = results.get()
     assert made == expected
     assert count in (8, 9)

@@ -189,7 +189,7 @@ def storing(results, packed, cache, progress=None, barrier=None):
 
         def report(done, total):
             if barrier and len(encode.calls) == 2 + 2:  # the shape, and a first call, both ways
-                barrier.wait(60)
+                barrier.wait(600)
             if progress:
                 progress(done, total)
 
@@ -206,7 +206,7 @@ def test_processes_share_the_work(tmp_path, packed, small):
     barrier, results = FORK.Barrier(2), FORK.SimpleQueue()
     processes = [storing(results, packed, tmp_path, barrier=barrier) for _ in range(2)]
     for process in processes:
-        process.join(60)
+        process.join(600)
         assert process.exitcode == 0
     counts, made = zip(*(results.get() for _ in processes), strict=True)
     assert all(one == expected for one in made)
@@ -225,12 +225,12 @@ def test_what_a_killed_process_was_at_is_done_by_another(tmp_path, packed, small
             time.sleep(600)
 
     hanging = storing(results, packed, tmp_path, hang)
-    assert reached.wait(60)
+    assert reached.wait(600)
     waiting = storing(results, packed, tmp_path)
     waiting.join(1)
     assert waiting.is_alive()  # the part is taken
     hanging.kill()
-    waiting.join(60)
+    waiting.join(600)
     assert waiting.exitcode == 0
     count, made = results.get()
     assert made == expected

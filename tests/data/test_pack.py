@@ -5,7 +5,6 @@ import json
 import os
 import shutil
 import threading
-import time
 import warnings
 
 import numpy as np
@@ -328,21 +327,22 @@ def test_only_two_large_pictures_are_decoded_at_a_time(tmp_path, monkeypatch, pa
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(8)), raising=False)
     monkeypatch.setattr(parallel, "CHUNK", 1)
     write_all(tmp_path / "in", [f"{number}.png" for number in range(24)])
-    now, most, original, lock = 0, 0, decode._decode, threading.Lock()
+    now, most, awaited, original, changed = 0, 0, 3, decode._decode, threading.Condition()
 
     def counted(*arguments):
+        """The first few wait for one another: as many as are awaited are at it at once, if they may."""
         nonlocal now, most
-        with lock:
+        with changed:
             now, most = now + 1, max(most, now + 1)
-        time.sleep(0.01)
-        with lock:
+            changed.notify_all()
+            assert changed.wait_for(lambda: most >= awaited, 600)
             now -= 1
         return original(*arguments)
 
     monkeypatch.setattr(decode, "_decode", counted)
     packed(tmp_path / "in")
     assert most > 2
-    most = 0
+    most, awaited = 0, 2
     monkeypatch.setattr(decode, "LARGE", 35)  # pixels; these have 36
     packed(tmp_path / "in", size=(5, 5))
     assert most == 2

@@ -312,7 +312,7 @@ def test_processes_read_different_shards(tmp_path, monkeypatch, suffix):
     barrier, results = FORK.Barrier(2), FORK.SimpleQueue()
     both = [packing(results, root, tmp_path / "cache", barrier=barrier) for _ in range(2)]
     for process in both:
-        process.join(60)
+        process.join(600)
     counts, made = zip(*(results.get() for _ in both), strict=True)
     assert made == (expected, expected)
     assert sum(counts) == 8
@@ -327,7 +327,7 @@ def test_processes_share_the_listing(tmp_path, monkeypatch):
 
         def read(path):
             if not listed:
-                barrier.wait(60)
+                barrier.wait(600)
             listed.append(path.name)
             return read_shard(path)
 
@@ -338,7 +338,7 @@ def test_processes_share_the_listing(tmp_path, monkeypatch):
     for process in both:
         process.start()
     for process in both:
-        process.join(60)
+        process.join(600)
     listed, counts = zip(*(results.get() for _ in both), strict=True)
     assert sorted(listed[0] + listed[1]) == ["10.tar", "100.tar", "2.tar", "9.tar"]
     assert counts == (8, 8)

@@ -112,7 +112,7 @@ def run_two(folder, act):
     for one in members:
         one.start()
     for one in members:
-        one.join(60)
+        one.join(600)
     return [json.loads(p.read_text()) for p in sorted(folder.glob("?.json"))], [one.exitcode for one in members]
 
 

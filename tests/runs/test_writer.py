@@ -13,7 +13,7 @@ from bytepixels.runs.checkpoint import check_files, list_checkpoints, read_state
 from bytepixels.runs.writer import Writer
 
 ID = "0123456789abcdef0123456789abcdef"
-PATIENCE = 30  # seconds, for what happens at once
+PATIENCE = 600  # seconds, for what happens at once
 
 
 def tensors(value):
@@ -176,5 +176,5 @@ from bytepixels.runs import writer as module
 module.save_checkpoint = lambda *arguments: threading.Event().wait()
 module.Writer(sys.argv[1], "id", 3).submit(1, 1, {"model": {"a": torch.ones(3)}})
 """
-    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, timeout=600)
     assert (done.returncode, done.stderr) == (0, "")

@@ -21,6 +21,6 @@ def say_threads():
 if __name__ == "__main__":
     atexit.register(say_threads)  # the first to register is the last to be called
     how, _, *line = sys.argv[1:]
-    if how != "well" and os.environ["RANK"] == "1":
+    if how != "well":
         tamper(how)
     sys.exit(main(line))

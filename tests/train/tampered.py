@@ -1,4 +1,4 @@
-"""bytepixels with something wrong in the second process alone: `python -m tests.train.tampered HOW -- VERB ...`.
+"""Something goes wrong in the second of several processes alone.
 
 loss: in its step 3 a picture has no finite loss. memory: a quarter of the batch does not fit. gain: it cannot
 measure how fast bf16 is.
@@ -6,16 +6,16 @@ measure how fast bf16 is.
 
 import math
 import os
-import sys
 
 import torch
 
 import bytepixels.build
-from bytepixels.cli import main
 from bytepixels.verbs import memory, precision
 
 
 def tamper(how):
+    if os.environ["RANK"] != "1":
+        return
     honest, calls = bytepixels.build.diffusion_loss, []
 
     def diffusion_loss(*args):
@@ -33,10 +33,3 @@ def tamper(how):
         precision.bf16_gain = bf16_gain
     else:
         memory.free_memory = lambda device: 1e7
-
-
-if __name__ == "__main__":
-    how, _, *line = sys.argv[1:]
-    if os.environ["RANK"] == "1":
-        tamper(how)
-    sys.exit(main(line))

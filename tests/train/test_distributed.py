@@ -1,13 +1,17 @@
-"""Several processes are one: torchrun with 2 to 4 of them on this machine, against a single one."""
+"""Several processes are one: 2 to 4 of them on this machine, against a single one.
+
+torchrun itself starts them where what it does is tested: that one fails, is stopped, dies, or is on another machine.
+"""
 
 import contextlib
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
-from pathlib import Path
+from functools import partial
 
 import pytest
 import torch
@@ -15,7 +19,9 @@ import torch
 from bytepixels.errors import InputError
 from bytepixels.train.distributed import ALONE, World, join, own_device
 
+from ..processes import PATIENCE, as_torchrun, open_store, run_together
 from ..verbs.tiny import checkpoints, cli, log_of, picture, read_json, tensors, words
+from .tampered import tamper
 
 FLAGS = words(
     """
@@ -27,13 +33,23 @@ FLAGS = words(
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}
 
 
-def command(processes, *line, agent=("--standalone",), module=("bytepixels",)):
+PIPED = {"env": ENVIRONMENT, "stderr": subprocess.PIPE, "text": True}
+
+
+def command(processes, *line, agent=("--standalone",), module="bytepixels"):
     launch = [sys.executable, "-m", "torch.distributed.run", *agent, "--nproc-per-node", processes]
-    return [str(word) for word in (*launch, "-m", *module, "--", *line)]
+    return [str(word) for word in (*launch, "-m", module, "--", *line)]
 
 
-def torchrun(processes, *line, module=("bytepixels",)):
-    return subprocess.run(command(processes, *line, module=module), env=ENVIRONMENT, capture_output=True, text=True)
+def torchrun(processes, *line):
+    return subprocess.run(command(processes, *line), env=ENVIRONMENT, capture_output=True, text=True)
+
+
+def together(processes, *line, before=None):
+    """What several processes said that all went well."""
+    codes, said = run_together(processes, *line, before=before)
+    assert codes == [0] * processes, said
+    return said
 
 
 def train(run, processes, *flags, steps):
@@ -41,9 +57,7 @@ def train(run, processes, *flags, steps):
     if processes == 1:
         assert cli(*line) == 0
         return ""
-    done = torchrun(processes, *line)
-    assert done.returncode == 0, done.stderr
-    return done.stdout + done.stderr
+    return together(processes, *line)
 
 
 def losses(run):
@@ -140,8 +154,7 @@ def test_two_processes_draw_and_measure_what_one_does(two, tmp_path):
     run = two[0] / "one"
     draw = ("sample", run, "-n", 7, "--seed", 5, "--batch", 2, "--gif", "--out")
     assert cli(*draw, tmp_path / "one") == 0
-    done = torchrun(2, *draw, tmp_path / "two")
-    assert done.returncode == 0, done.stderr
+    together(2, *draw, tmp_path / "two")
     files = sorted(path.name for path in (tmp_path / "one").iterdir())
     assert files == sorted(path.name for path in (tmp_path / "two").iterdir())
     for name in files:
@@ -163,16 +176,20 @@ def test_a_mistake_is_said_once_and_everywhere_the_end(tmp_path):
 
 
 def ended(how, run, *flags):
-    """The exit code of six steps on two processes, and the threads that each had at its end."""
+    """The exit codes of six steps on two processes, and the threads that each had at its end."""
     line = ("train", "digits", *FLAGS, "--previews", 0, "--run", run, "--images", 180, *flags)
-    done = torchrun(2, *line, module=("tests.train.ending", how))
-    return done.returncode, re.findall(r"(?m)^threads at the end: (.*)$", done.stderr)
+    words, store, workers = [sys.executable, "-m", "tests.train.ending", how, "--", *map(str, line)], open_store(), []
+    for rank in range(2):  # whole interpreters, whose end it is about
+        own = ENVIRONMENT | as_torchrun(2, rank, store.port)
+        workers.append(subprocess.Popen(words, env=own, stderr=subprocess.PIPE, text=True))
+    said = "".join(worker.communicate()[1] for worker in workers)
+    return [worker.returncode for worker in workers], re.findall(r"(?m)^threads at the end: (.*)$", said)
 
 
 def test_the_threads_of_the_process_group_end_before_the_interpreter(tmp_path):
     """Else one may ask for it at its end, which aborts the process: in 2 of 60 runs where they had little time."""
-    code, threads = ended("well", tmp_path / "run")
-    assert code == 0
+    codes, threads = ended("well", tmp_path / "run")
+    assert codes == [0, 0]
     assert len(threads) == 2
     assert "gloo" not in " ".join(threads)
 
@@ -182,15 +199,15 @@ def test_the_threads_of_the_process_group_end_before_the_interpreter(tmp_path):
 
 @pytest.mark.slow
 def test_one_two_and_four_processes_any_micro_batch_before_and_after_a_resume(tmp_path):
-    """50 steps. Losses, gradients and weights equal to rounding; dropout, flips and label dropout on."""
-    train(tmp_path / "one", 1, steps=50)
-    train(tmp_path / "two", 2, "--micro-batch", 4, steps=50)
-    train(tmp_path / "four", 4, steps=50)
-    train(tmp_path / "turns", 4, steps=10)
-    train(tmp_path / "turns", 1, steps=25)
-    train(tmp_path / "turns", 2, steps=50)
+    """20 steps. Losses, gradients and weights equal to rounding; dropout, flips and label dropout on."""
+    train(tmp_path / "one", 1, steps=20)
+    train(tmp_path / "two", 2, "--micro-batch", 4, steps=20)
+    train(tmp_path / "four", 4, steps=20)
+    train(tmp_path / "turns", 4, steps=4)
+    train(tmp_path / "turns", 1, steps=10)
+    train(tmp_path / "turns", 2, steps=20)
     one = losses(tmp_path / "one")
-    assert len(one) == 50
+    assert len(one) == 20
     for name in ("two", "four", "turns"):
         torch.testing.assert_close(losses(tmp_path / name), one, rtol=1e-5, atol=0)
         assert apart(tmp_path / "one", tmp_path / name) < 1e-4
@@ -216,49 +233,62 @@ def test_times_by_importance_are_the_same_on_two_processes(tmp_path):
     assert torch.equal(one["optimizer/memory: counts"], two["optimizer/memory: counts"])
 
 
-def workers(run):
-    """{rank: process id} of the workers that train `run`."""
-    found = {}
-    for entry in Path("/proc").iterdir():
-        with contextlib.suppress(OSError, StopIteration, ValueError):
-            if str(run).encode() in (entry / "cmdline").read_bytes():
-                variables = (entry / "environ").read_bytes().split(b"\0")
-                rank = next(variable for variable in variables if variable.startswith(b"RANK="))
-                found[int(rank[5:])] = int(entry.name)
-    return found
+@contextlib.contextmanager
+def job(line, processes=2, agent=("--standalone",), module="bytepixels"):
+    """torchrun, which at the end of the block has ended."""
+    with subprocess.Popen(command(processes, *line, agent=agent, module=module), **PIPED) as started:
+        try:
+            yield started
+        finally:
+            started.terminate()
 
 
-def wait_for(what, seconds=90):
-    deadline = time.monotonic() + seconds
+def wait_for(job, what):
+    """Until something is so, as long as the job lives."""
+    deadline = time.monotonic() + PATIENCE
     while not what():
+        assert job.poll() is None, job.communicate()
         assert time.monotonic() < deadline
-        time.sleep(0.1)
+        time.sleep(0.05)
+
+
+def train_with_a_death(run, rank, *flags, steps):
+    """The process of that rank kills itself in the middle of training, and torchrun begins again."""
+    flags = ("--images", 30 * steps, "--checkpoint-minutes", 0, "--keep", 2, "--previews", 0, *flags)
+    line = (rank, "--", "train", "digits", *FLAGS, "--run", run, *flags)
+    with job(line, agent=("--standalone", "--max-restarts", 2), module="tests.train.dying") as started:
+        _, said = started.communicate(timeout=PATIENCE)
+    assert started.returncode == 0, said
+    assert checkpoints(run)[-1].name == f"step-{steps:08d}"
+    assert not list((run / "checkpoints").glob(".tmp-*"))
+    assert len(read_json(run / "config.json")["made_by"]) == 2
+
+
+def stop_by_sigterm(run, *flags):
+    """SIGTERM to torchrun once there are two checkpoints; the step at which it was saved."""
+    with job(("train", "digits", *FLAGS, "--run", run, "--images", 10**9, *flags)) as started:
+        wait_for(started, lambda: run.is_dir() and len(list((run / "checkpoints").glob("step-*"))) >= 2)
+        started.send_signal(signal.SIGTERM)
+        _, said = started.communicate(timeout=PATIENCE)
+    assert "saved. The same command goes on from there." in said
+    step = int(checkpoints(run)[-1].name.removeprefix("step-"))
+    assert [line["step"] for line in log_of(run)][-1] == step > 0
+    return step
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("rank", [0, 1])
-def test_a_worker_that_dies_is_replaced_and_training_ends_right(tmp_path, rank):
-    run, flags = tmp_path / "restarted", ("--checkpoint-minutes", 0.005, "--previews", 0)
-    train(tmp_path / "straight", 1, *flags, steps=150)
-    line = ("train", "digits", *FLAGS, "--run", run, "--images", 30 * 150, *flags)
-    agent = ("--standalone", "--max-restarts", 2)
-    job = subprocess.Popen(command(2, *line, agent=agent), env=ENVIRONMENT, stderr=subprocess.PIPE, text=True)
-    wait_for(lambda: run.is_dir() and len(list((run / "checkpoints").glob("step-*"))) >= 2)
-    os.kill(workers(run)[rank], signal.SIGKILL)
-    _, said = job.communicate(timeout=180)
-    assert job.returncode == 0, said
-    assert checkpoints(run)[-1].name == "step-00000150"
-    assert len(read_json(run / "config.json")["made_by"]) == 2
-    torch.testing.assert_close(losses(run)[-1], losses(tmp_path / "straight")[-1], rtol=1e-4, atol=0)
-    assert apart(tmp_path / "straight", run) < 1e-3
+def test_a_worker_that_dies_is_replaced_and_training_ends_right(two, tmp_path, rank):
+    run = tmp_path / "restarted"
+    train_with_a_death(run, rank, steps=12)
+    torch.testing.assert_close(losses(run), losses(two[0] / "one"), rtol=1e-4, atol=0)
+    assert apart(two[0] / "one", run) < 1e-3
 
 
 def tampered(how, run, *flags):
     """Six steps on two processes, with something wrong in the second one."""
     line = ("train", "digits", *FLAGS, "--run", run, "--images", 180, "--previews", 0, *flags)
-    done = torchrun(2, *line, module=("tests.train.tampered", how))
-    assert done.returncode == 0, done.stderr
-    return done.stdout + done.stderr
+    return together(2, *line, before=partial(tamper, how))
 
 
 @pytest.mark.slow
@@ -275,8 +305,8 @@ def test_a_loss_that_is_not_finite_in_one_process_is_left_out_in_all(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize(("how", "flags"), [("well", ["--shard"]), ("loss", []), ("loss", ["--shard"])])
 def test_they_end_as_well_where_networks_are_sharded_and_where_training_fails(tmp_path, how, flags):
-    code, threads = ended(how, tmp_path / "run", *flags)
-    assert (code == 0) == (how == "well")
+    codes, threads = ended(how, tmp_path / "run", *flags)
+    assert (codes == [0, 0]) == (how == "well")
     assert len(list((tmp_path / "run").rglob("nonfinite*"))) == (how == "loss")
     assert len(threads) == 2
     assert "gloo" not in " ".join(threads)
@@ -302,37 +332,29 @@ def test_the_first_process_measures_the_arithmetic_and_the_other_follows(tmp_pat
 
 @pytest.mark.slow
 def test_a_budget_of_time_ends_everywhere_at_once(tmp_path):
-    done = torchrun(2, "train", "digits", *FLAGS, "--run", tmp_path / "run", "--budget", "6s", "--lr-decay", "linear")
-    assert done.returncode == 0, done.stderr
+    together(2, "train", "digits", *FLAGS, "--run", tmp_path / "run", "--budget", "6s", "--lr-decay", "linear")
     log, config = log_of(tmp_path / "run"), read_json(tmp_path / "run/config.json")["config"]["train"]
-    assert 4 < log[-1]["seconds"] < 9
+    assert log[-1]["seconds"] > 4
     assert config["images"] <= log[-1]["images"] < config["images"] + 30
 
 
 @pytest.mark.slow
 def test_sigterm_to_torchrun_saves_at_one_step_and_the_job_goes_on(tmp_path):
     run = tmp_path / "run"
-    line = ("train", "digits", *FLAGS, "--run", run, "--images", 30 * 400, "--checkpoint-minutes", 0.005)
-    job = subprocess.Popen(command(2, *line), env=ENVIRONMENT, stderr=subprocess.PIPE, text=True)
-    wait_for(lambda: run.is_dir() and len(list((run / "checkpoints").glob("step-*"))) >= 2)
-    job.send_signal(signal.SIGTERM)
-    _, said = job.communicate(timeout=120)
-    assert "saved. The same command goes on from there." in said
-    step = int(checkpoints(run)[-1].name.removeprefix("step-"))
-    assert 0 < step < 400
-    assert [line["step"] for line in log_of(run)][-1] == step
+    step = stop_by_sigterm(run, "--checkpoint-minutes", 0.005)
     assert cli("train", "digits", "--run", run, "--images", 30 * (step + 2), "--previews", 0) == 0
 
 
 @pytest.mark.slow
-def test_two_machines_meet_by_rendezvous(tmp_path):
+def test_two_machines_meet_by_rendezvous(two, tmp_path):
     """Two torchrun agents on loopback, one process each: the two-machine example of docs/cluster.md."""
     run = tmp_path / "two"
-    train(tmp_path / "one", 1, steps=10)
-    line = ("train", "digits", *FLAGS, "--run", run, "--images", 300)
-    where = ("--nnodes", 2, "--rdzv-id", "job", "--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:29763")
-    jobs = [subprocess.Popen(command(1, *line, agent=where), env=ENVIRONMENT, stderr=subprocess.PIPE) for _ in range(2)]
-    for job in jobs:
-        _, said = job.communicate(timeout=180)
-        assert job.returncode == 0, said
-    torch.testing.assert_close(losses(run), losses(tmp_path / "one"), rtol=1e-5, atol=0)
+    line = ("train", "digits", *FLAGS, "--run", run, "--images", 360)
+    with socket.create_server(("localhost", 0)) as free:
+        endpoint = f"localhost:{free.getsockname()[1]}"
+    where = ("--nnodes", 2, "--rdzv-id", "job", "--rdzv-backend", "c10d", "--rdzv-endpoint", endpoint)
+    with job(line, 1, agent=where) as one, job(line, 1, agent=where) as other:
+        for started in (one, other):
+            _, said = started.communicate(timeout=PATIENCE)
+            assert started.returncode == 0, said
+    torch.testing.assert_close(losses(run), losses(two[0] / "one"), rtol=1e-5, atol=0)

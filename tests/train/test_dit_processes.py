@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from ..verbs.tiny import checkpoints, cli, words
-from .test_distributed import losses, torchrun
+from .test_distributed import losses, together
 from .test_sharding import apart
 
 pytestmark = pytest.mark.slow
@@ -26,8 +26,7 @@ def one(tmp_path_factory):
 
 @pytest.mark.parametrize("flags", [(), ("--shard",), ("--shard", "--micro-batch", "4")], ids=" ".join)
 def test_two_processes_train_what_one_does(one, tmp_path, flags):
-    done = torchrun(2, *FLAGS, *flags, "--run", tmp_path / "two")
-    assert done.returncode == 0, done.stderr
+    together(2, *FLAGS, *flags, "--run", tmp_path / "two")
     two = losses(tmp_path / "two")
     assert len(two) == 12
     torch.testing.assert_close(two, losses(one), rtol=1e-5, atol=0)

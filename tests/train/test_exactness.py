@@ -1,4 +1,4 @@
-"""What makes a step fast costs no exactness: 500 steps of a run beside the same training written out plainly."""
+"""What makes a step fast costs no exactness: 200 steps of a run beside the same training written out plainly."""
 
 import copy
 import math
@@ -14,7 +14,7 @@ from bytepixels.runs.directory import open_run
 
 from ..verbs.tiny import checkpoints, cli, log_of, tensors, words
 
-STEPS, BATCH, PEAK, WARMUP, HALF_LIFE = 500, 16, 0.002, 800, 2000
+STEPS, BATCH, PEAK, WARMUP, HALF_LIFE = 200, 16, 0.002, 800, 2000
 FLAGS = words(
     f"""
     --preset digits --width 8 --multipliers 1 2 --attention 1 --heads 2 --blocks 1 --dropout 0.1 --label-dropout 0.1

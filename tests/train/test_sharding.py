@@ -1,9 +1,6 @@
 """--shard with torchrun: processes that share a network out train what one does, and go on from one another."""
 
-import os
 import shutil
-import signal
-import subprocess
 
 import pytest
 import torch
@@ -12,10 +9,12 @@ from bytepixels.runs.checkpoint import read_state, read_tensors
 from bytepixels.runs.directory import open_run
 from bytepixels.verbs.sample import find_checkpoint
 
-from ..verbs.tiny import checkpoints, cli, log_of, picture, read_json, words
-from .test_distributed import ENVIRONMENT, FLAGS, command, losses, torchrun, train, wait_for, workers
+from ..processes import run_together
+from ..verbs.tiny import checkpoints, cli, picture, words
+from .test_distributed import FLAGS, losses, stop_by_sigterm, train, train_with_a_death
 
 pytestmark = pytest.mark.slow
+STEPS = 15
 SIZES = {2: {"shard-00001", "shard-00002"}, 3: {"shard-00001", "shard-00002", "shard-00003"}}
 
 
@@ -41,16 +40,16 @@ def shards(run, stem="model"):
 
 @pytest.fixture(scope="module")
 def straight(tmp_path_factory):
-    """One process, 30 steps, never interrupted."""
+    """One process, never interrupted."""
     folder = tmp_path_factory.mktemp("straight")
-    train(folder / "run", 1, steps=30)
+    train(folder / "run", 1, steps=STEPS)
     return folder / "run"
 
 
 def test_two_sharded_processes_train_what_one_does(straight, tmp_path):
-    said = train(tmp_path / "two", 2, "--shard", steps=30)
+    said = train(tmp_path / "two", 2, "--shard", steps=STEPS)
     one, two = losses(straight), losses(tmp_path / "two")
-    assert len(one) == 30
+    assert len(one) == STEPS
     torch.testing.assert_close(two, one, rtol=1e-5, atol=0)
     assert apart(straight, tmp_path / "two") < 1e-4
     assert shards(tmp_path / "two") == shards(tmp_path / "two", "optimizer") == SIZES[2]
@@ -77,7 +76,7 @@ def test_two_then_three_then_one_is_never_interrupted(straight, tmp_path):
     assert shards(run) == SIZES[2]
     train(run, 3, "--shard", "--previews", 0, steps=10)
     assert shards(run) == SIZES[3]
-    train(run, 1, "--no-shard", steps=30)
+    train(run, 1, "--no-shard", steps=STEPS)
     assert shards(run) == set()
     torch.testing.assert_close(losses(run), losses(straight), rtol=1e-5, atol=0)
     assert apart(straight, run) < 1e-4
@@ -87,7 +86,7 @@ def test_one_then_copies_then_shards_is_never_interrupted(straight, tmp_path):
     run = tmp_path / "run"
     train(run, 1, steps=3)
     train(run, 2, "--shard", "--previews", 0, steps=7)
-    train(run, 2, "--no-shard", "--previews", 0, steps=30)
+    train(run, 2, "--no-shard", "--previews", 0, steps=STEPS)
     assert shards(run) == set()
     torch.testing.assert_close(losses(run), losses(straight), rtol=1e-5, atol=0)
     assert apart(straight, run) < 1e-4
@@ -120,41 +119,22 @@ def test_when_no_checkpoint_is_whole_all_processes_end_with_one_sentence(tmp_pat
     train(run, 2, "--shard", "--previews", 0, steps=1)
     for file in checkpoints(run)[0].rglob("*.safetensors"):
         file.write_bytes(file.read_bytes()[:-8])
-    done = torchrun(2, "train", "digits", *FLAGS, "--run", run, "--images", 90, "--shard")
-    assert done.returncode == 1
-    assert "none of the 1 checkpoints in" in done.stderr
-    assert "exitcode  : 2" in done.stderr
+    codes, said = run_together(2, "train", "digits", *FLAGS, "--run", run, "--images", 90, "--shard")
+    assert codes == [2, 2]
+    assert said.count("none of the 1 checkpoints in") == 2
+    assert "Traceback" not in said
 
 
 @pytest.mark.parametrize("rank", [0, 1])
-def test_a_sharded_worker_that_dies_is_replaced_and_training_ends_right(tmp_path, rank):
-    run, flags = tmp_path / "restarted", ("--checkpoint-minutes", 0.01, "--previews", 0)
-    train(tmp_path / "straight", 1, *flags, steps=50)
-    line = ("train", "digits", *FLAGS, "--run", run, "--images", 30 * 50, *flags, "--shard")
-    agent = ("--standalone", "--max-restarts", 2)
-    job = subprocess.Popen(command(2, *line, agent=agent), env=ENVIRONMENT, stderr=subprocess.PIPE, text=True)
-    wait_for(lambda: run.is_dir() and len(list((run / "checkpoints").glob("step-*"))) >= 1)
-    os.kill(workers(run)[rank], signal.SIGKILL)
-    _, said = job.communicate(timeout=180)
-    assert job.returncode == 0, said
-    assert checkpoints(run)[-1].name == "step-00000050"
-    assert not list((run / "checkpoints").glob(".tmp-*"))
-    assert len(read_json(run / "config.json")["made_by"]) == 2
-    torch.testing.assert_close(losses(run)[-1], losses(tmp_path / "straight")[-1], rtol=1e-4, atol=0)
-    assert apart(tmp_path / "straight", run) < 1e-3
+def test_a_sharded_worker_that_dies_is_replaced_and_training_ends_right(straight, tmp_path, rank):
+    run = tmp_path / "restarted"
+    train_with_a_death(run, rank, "--shard", steps=STEPS)
+    torch.testing.assert_close(losses(run), losses(straight), rtol=1e-4, atol=0)
+    assert apart(straight, run) < 1e-3
 
 
 def test_sigterm_to_torchrun_saves_shards_at_one_step_and_one_process_goes_on(tmp_path):
-    run = tmp_path / "run"
-    flags = ("--checkpoint-minutes", 0.01, "--previews", 100)  # it comes in the middle of one, or near it
-    line = ("train", "digits", *FLAGS, "--run", run, "--images", 30 * 400, "--shard", *flags)
-    job = subprocess.Popen(command(2, *line), env=ENVIRONMENT, stderr=subprocess.PIPE, text=True)
-    wait_for(lambda: run.is_dir() and len(list((run / "checkpoints").glob("step-*"))) >= 2)
-    job.send_signal(signal.SIGTERM)
-    _, said = job.communicate(timeout=60)
-    assert "saved. The same command goes on from there." in said
-    step = int(checkpoints(run)[-1].name.removeprefix("step-"))
-    assert 0 < step < 400
+    run = tmp_path / "run"  # it comes in the middle of a preview, or near it
+    step = stop_by_sigterm(run, "--shard", "--checkpoint-minutes", 0.01, "--previews", 10**6)
     assert shards(run) == SIZES[2]
-    assert [line["step"] for line in log_of(run)][-1] == step
     assert cli("train", "digits", "--run", run, "--images", 30 * (step + 2), "--previews", 0, "--no-shard") == 0

@@ -77,17 +77,17 @@ def test_the_break_even():
 
 @pytest.mark.slow
 def test_compiled_training_is_eager_training_to_rounding_and_resumes_bitwise(tmp_path):
-    """500 steps: each logged loss within 1e-4 over the first 50 steps, the mean of the last 100 within 1%."""
-    assert train(tmp_path / "eager", "--dropout", 0.1, steps=500) == 0
-    assert train(tmp_path / "compiled", "--dropout", 0.1, "--compile", "yes", steps=500) == 0
+    """100 steps: each logged loss within 1e-4 over the first 50, the mean of the last 50 within 1%."""
+    assert train(tmp_path / "eager", "--dropout", 0.1, steps=100) == 0
+    assert train(tmp_path / "compiled", "--dropout", 0.1, "--compile", "yes", steps=100) == 0
     eager, compiled = ([line["loss"] for line in log_of(tmp_path / name)] for name in ("eager", "compiled"))
-    assert len(eager) == len(compiled) == 500
+    assert len(eager) == len(compiled) == 100
     assert compiled[:50] == pytest.approx(eager[:50], rel=1e-4)
     assert compiled != eager
-    assert sum(compiled[-100:]) == pytest.approx(sum(eager[-100:]), rel=0.01)
+    assert sum(compiled[-50:]) == pytest.approx(sum(eager[-50:]), rel=0.01)
     constant = "--lr-decay", "none"
-    assert train(tmp_path / "straight", *constant, "--compile", "yes", steps=40) == 0
-    assert train(tmp_path / "stopped", *constant, "--compile", "yes", steps=17) == 0
-    assert train(tmp_path / "stopped", *constant, steps=40) == 0  # compiled, as it began
+    assert train(tmp_path / "straight", *constant, "--compile", "yes", steps=8) == 0
+    assert train(tmp_path / "stopped", *constant, "--compile", "yes", steps=3) == 0
+    assert train(tmp_path / "stopped", *constant, steps=8) == 0  # compiled, as it began
     assert read_json(tmp_path / "stopped" / "config.json")["config"]["train"]["compile"] == "yes"
     assert same_bits(checkpoints(tmp_path / "straight")[-1], checkpoints(tmp_path / "stopped")[-1]) == []

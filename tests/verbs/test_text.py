@@ -17,7 +17,7 @@ from bytepixels.text import TextRows, open_text_encoder, store_captions
 from bytepixels.verbs.sample import find_checkpoint, load_network
 from bytepixels.verbs.texts import text_of
 from tests.text.folders import save_encoder
-from tests.train.test_distributed import torchrun
+from tests.train.test_distributed import together
 
 from .captioned import COLOURS, colour_pictures, mean_colour
 from .tiny import TINY, checkpoints, cli, log_of, picture, plain, read_json, same_bits, tensors, train, words
@@ -302,8 +302,7 @@ def test_two_processes_train_what_one_does(source, tmp_path):
     flags = [*LEARN, "--previews", 1, "--preview-pictures", 3]
     assert train(tmp_path / "one", *flags, steps=6, source=source) == 0
     line = ("train", source, *TINY, *flags, "--images", 6 * 32, "--run", tmp_path / "two")
-    job = torchrun(2, *line)
-    assert job.returncode == 0, job.stderr
+    together(2, *line)
     losses = [[line["loss"] for line in log_of(tmp_path / name)] for name in ("one", "two")]
     np.testing.assert_allclose(*losses, rtol=1e-3)
     previews = [picture(tmp_path / name / "samples/images-000000192.png") for name in ("one", "two")]

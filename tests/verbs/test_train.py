@@ -219,7 +219,7 @@ def test_tensorboard_files_appear(tmp_path):
 def test_tensorboard_files_hold_every_line_of_the_log(tmp_path):
     flags = [*TINY, "--images", str(3 * STEP), "--tensorboard", "--run", str(tmp_path / "run")]
     command = [sys.executable, "-m", "bytepixels", "train", "digits", *flags]  # its files are whole when it exits
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
     assert (done.returncode, "Traceback" in done.stderr) == (0, False), done.stderr
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 

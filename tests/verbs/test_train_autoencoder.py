@@ -20,8 +20,9 @@ from bytepixels.verbs import autoencoding
 from bytepixels.verbs.firststage import find_first_stage
 from bytepixels.verbs.nonfinite import Culprits, stopped
 
+from ..processes import run_together
 from ..test_reconstruction import AtLeast, Features, Halvings, One, scripted
-from ..train.test_distributed import apart, losses, torchrun
+from ..train.test_distributed import apart, losses, together
 from .tiny import checkpoints, cli, log_of, picture, plain, read_json, same_bits, snapshot, tensors, train, words
 
 BATCH = 16
@@ -303,14 +304,13 @@ def test_two_processes_train_what_one_does(tmp_path):
     a part of a step of lr; a share of the batch forgotten would make several."""
     flags = (*STAGE, *KINDS["both"], "--batch", 15, "--images", 120)
     assert cli("train", "autoencoder", "digits", *flags, "--run", tmp_path / "one") == 0
-    done = torchrun(2, "train", "autoencoder", "digits", *flags, "--run", tmp_path / "two")
-    assert done.returncode == 0, done.stderr
+    together(2, "train", "autoencoder", "digits", *flags, "--run", tmp_path / "two")
     torch.testing.assert_close(losses(tmp_path / "two"), losses(tmp_path / "one"), rtol=1e-3, atol=0)
     assert apart(tmp_path / "one", tmp_path / "two") < 1e-3
     (one,), (two,) = (read_lines(tmp_path / name) for name in ("one", "two"))
     assert two["psnr"] == pytest.approx(one["psnr"], abs=1e-3)
-    done = torchrun(2, "train", "autoencoder", "digits", *flags, "--shard", "--run", tmp_path / "shard")
-    assert "--shard is for networks that draw pictures; an autoencoder is trained without it" in plain(done.stderr)
+    _, said = run_together(2, "train", "autoencoder", "digits", *flags, "--shard", "--run", tmp_path / "shard")
+    assert "--shard is for networks that draw pictures; an autoencoder is trained without it" in plain(said)
     assert not (tmp_path / "shard").exists()
 
 
