@@ -1,4 +1,4 @@
-"""What a budget of time comes to: asked and taken, images seen, how high the learning rate rose, how good the samples are.
+"""What a budget of time comes to: the time taken, images seen, the peak learning rate, and the distance of samples.
 
     python -m bench.budgets emoji.zip --budgets 1m 3m --before CHECKOUT --out budgets
 
@@ -13,6 +13,7 @@ import os
 import subprocess
 import sys
 import time
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +78,7 @@ def training_seconds(log: list[Record], batch: int) -> float:
     """Seconds of the steps alone, from the median time of an image."""
     times = sorted(
         (later["time"] - line["time"]) / (later["images"] - line["images"])
-        for line, later in zip(log, log[1:], strict=False)
+        for line, later in pairwise(log)
         if later["images"] > line["images"]
     )
     return log[-1]["images"] * times[len(times) // 2] if times else 0.0

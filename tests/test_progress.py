@@ -24,6 +24,19 @@ def test_plain_lines_come_now_and_then_and_at_the_end(monkeypatch):
     assert lines[-1] == "train  100/100 images 100%  4.0 images/s  loss 0.5"
 
 
+def test_the_first_moment_is_no_measure_of_what_is_left(monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr(module.time, "monotonic", lambda: clock[0])
+    with Progress("pack", 60_000, stream=io.StringIO()) as progress:
+        for seconds, done in ((0.5, 1), (1.0, 50), (1.9, 900)):
+            clock[0] = seconds
+            progress.count(done)
+            assert "ETA" not in progress.line(done)
+        clock[0] = 2.0
+        progress.count(1000)
+        assert progress.line(1000) == "pack  1,000/60,000 images 1%  500.0 images/s  ETA 0:01:58"
+
+
 def test_a_pause_does_not_count_into_the_rate(monkeypatch):
     clock = [0.0]
     monkeypatch.setattr(module.time, "monotonic", lambda: clock[0])

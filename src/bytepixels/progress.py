@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from rich.live import Live
 
 PLAIN_SECONDS = 10.0  # between lines when the output is not a terminal
+SETTLED = 2.0  # seconds over which a rate is measured before an ETA is made of it
 WINDOW = 60.0  # seconds over which the rate is measured
 
 
@@ -94,7 +95,8 @@ class Progress:
             shown = f"{self.what}  {duration(passed)} of {duration(seconds)} {100 * passed / seconds:.0f}%"
             eta = f"ETA {duration(seconds - passed)}" if done < self.total else ""
             return "  ".join(part for part in (shown, f"{done:,} {self.unit}", rate, eta, note) if part)
-        eta = f"ETA {duration((self.total - done) / self.rate)}" if self.rate and done < self.total else ""
+        settled = self.recent[-1][0] - self.recent[0][0] >= SETTLED
+        eta = f"ETA {duration((self.total - done) / self.rate)}" if self.rate and settled and done < self.total else ""
         counted = f"{done:,}/{self.total:,} {self.unit} {100 * done // max(self.total, 1)}%"
         return "  ".join(part for part in (f"{self.what}  {counted}", rate, eta, note) if part)
 

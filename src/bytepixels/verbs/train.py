@@ -128,7 +128,7 @@ def pack_with_progress(source: str, data: DataConfig, captions: bool = False) ->
     with Progress("pack", 0, "pictures") as progress:
 
         def show(done: int, total: int) -> None:
-            if not progress.total and done > 1:  # what lay there already is no measure of the speed
+            if not progress.total:  # listing the source, and what lay there already, are no measure of the speed
                 progress.count(done)
                 progress.pause()
             progress.total = total
