@@ -139,9 +139,11 @@ def encode(argv: list[str]) -> int:
 def show(argv: list[str]) -> int:
     request = Line("show", Show, argv).request()
     from .verbs.show import show as show_verb
+    from .verbs.show import shown_size
     from .verbs.train import pack_with_progress
 
-    packed = pack_with_progress(request.source, DataConfig(size=request.size, channels=request.channels))
+    size = request.size or shown_size(request.source)
+    packed = pack_with_progress(request.source, DataConfig(size=size, channels=request.channels))
     for path in show_verb(packed, request.out, request.n, request.columns, request.timesteps):
         print(path)
     return 0

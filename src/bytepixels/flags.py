@@ -193,7 +193,7 @@ class Show:
     timesteps: int = 1000
     """Noise levels T of the process."""
     size: tuple[int, int] | None = None
-    """Height and width. Default: the data's own."""
+    """Height and width. Default: the data's own, and at most 256 pixels a side."""
     channels: int | None = None
     """1 grey, 3 RGB, 4 RGBA. Default: the data's own."""
 

@@ -2,16 +2,19 @@
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from bytepixels.data import pack
 from bytepixels.schedules import SCHEDULES
+from bytepixels.verbs.show import HEADER, labelled
 
-from .tiny import cli, picture, plain
+from .tiny import cli, picture, plain, read_json
 
 
 def column(strip, k, rows, height, width, scale, gap=2):
-    """Pictures [rows, H, W(, C)] of one column of a strip, at their own size."""
+    """Images [rows, H, W(, C)] of one column of a strip, at their own size."""
+    strip = strip[HEADER:]
     left, tops = gap + k * (scale * width + gap), [gap + row * (scale * height + gap) for row in range(rows)]
     return np.stack([strip[top : top + scale * height : scale, left : left + scale * width : scale] for top in tops])
 
@@ -26,7 +29,7 @@ def test_the_strips_begin_with_the_pictures_and_end_in_noise(tmp_path, capsys):
     digits = pack("digits").images[:3, 0]
     for schedule in SCHEDULES:
         strip = picture(tmp_path / f"forward-{schedule}.png")
-        assert strip.shape == (2 + 3 * 66, 2 + 5 * 66)  # 8 x 8 pictures, enlarged 8 times
+        assert strip.shape == (HEADER + 2 + 3 * 66, 2 + 5 * 66)  # 8 x 8 pictures, enlarged 8 times
         columns = [column(strip, k, 3, 8, 8, 8) for k in range(5)]
         np.testing.assert_array_equal(columns[0], digits)
         likeness = [np.corrcoef(one.ravel(), digits.ravel())[0, 1] for one in columns]
@@ -42,10 +45,13 @@ def test_colour_pictures_of_another_size(tmp_path):
         Image.fromarray(one).save(tmp_path / "in" / f"{k}.png")
     assert cli("show", tmp_path / "in", "--out", tmp_path / "out", "--columns", 2, "--timesteps", 10) == 0
     strip = picture(tmp_path / "out" / "forward-linear.png")
-    assert strip.shape == (2 + 2 * 72, 2 + 2 * 92, 3)  # two rows though four were asked for
+    assert strip.shape == (HEADER + 2 + 2 * 72, 2 + 2 * 92, 3)  # two rows though four were asked for
     np.testing.assert_array_equal(column(strip, 0, 2, 70, 90, 1), pixels)
     assert cli("show", tmp_path / "in", "--out", tmp_path / "small", "--size", 8, 6, "--channels", 1) == 0
-    assert picture(tmp_path / "small" / "forward-cosine.png").shape == (2 + 2 * (11 * 8 + 2), 2 + 11 * (11 * 6 + 2))
+    assert picture(tmp_path / "small" / "forward-cosine.png").shape == (
+        HEADER + 2 + 2 * (11 * 8 + 2),
+        2 + 11 * (11 * 6 + 2),
+    )
 
 
 @pytest.mark.parametrize(
@@ -82,3 +88,35 @@ def test_no_such_source(tmp_path, capsys):
     assert cli("show", tmp_path / "nowhere", "--out", tmp_path / "out") == 2
     assert "nowhere' is no file, no folder and no known data set" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("sizes", "shown"), [([(600, 800)], (192, 256)), ([(600, 800), (800, 600)], (256, 256))])
+def test_large_images_are_made_small_before_they_are_packed(tmp_path, capsys, monkeypatch, sizes, shown):
+    monkeypatch.setenv("BYTEPIXELS_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "in").mkdir()
+    for k in range(4):
+        height, width = sizes[k % len(sizes)]
+        Image.fromarray(np.full((height, width, 3), 60 * k, np.uint8)).save(tmp_path / "in" / f"{k}.jpg")
+    assert cli("show", tmp_path / "in", "--out", tmp_path / "out", "-n", 2) == 0
+    height, width = shown
+    said = capsys.readouterr().out
+    assert f"shown at {height} x {width} (height x width); --size changes it" in said
+    strip = picture(tmp_path / "out" / "forward-linear.png")
+    assert strip.shape == (HEADER + 2 + 2 * (height + 2), 2 + 11 * (width + 2), 3)
+    (pack_,) = (tmp_path / "cache" / "packs").glob("in-*/meta.json")
+    assert read_json(pack_)["size"] == list(shown)  # what was decoded is no larger either
+    assert cli("show", tmp_path / "in", "--out", tmp_path / "asked", "-n", 1, "--size", 300, 300) == 0
+    assert picture(tmp_path / "asked" / "forward-linear.png").shape == (HEADER + 2 + 302, 2 + 11 * 302, 3)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+@pytest.mark.parametrize("width", [12, 66, 300])
+def test_each_column_has_a_label_as_far_as_there_is_room(channels, width):
+    sheet = torch.zeros(channels, 5, 11 * width, dtype=torch.uint8)
+    whole = labelled(sheet, "cosine", ["image", *(f"t = {t}" for t in range(990, 1000))])
+    assert torch.equal(whole[:, HEADER:], sheet)
+    ink = (whole[0, HEADER // 2 : HEADER] < 128).any(dim=0)
+    inked = [bool(ink[k * width : (k + 1) * width].any()) for k in range(11)]
+    assert all(inked) if width > 60 else any(inked)
+    if channels in (2, 4):
+        assert (whole[-1, :HEADER] == 255).all()

@@ -1,18 +1,30 @@
 """show SOURCE: the forward process on one's own pictures, and the curves of every schedule."""
 
+import math
+from contextlib import suppress
+from itertools import islice
 from pathlib import Path
+from statistics import median
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ..codec import PixelCodec
 from ..data import Packed
+from ..data.decode import read_header
+from ..data.packed import default_cache
+from ..data.sources import open_source
 from ..errors import check_range
 from ..images import grid, save_png
 from ..process import GaussianDiffusion
 from ..randomness import SeededNoise
 from ..runs.directory import make_folder
 from ..schedules import SCHEDULES
+
+SHOWN = 256  # pixels of an image's longest side, unless --size says otherwise
+LOOKED_AT = 16  # images whose size is looked at before they are packed
+TEXT, HEADER = 13, 40  # pixels: the height of the letters, and of the lines above a strip
 
 
 def show(packed: Packed, out: Path, n: int = 4, columns: int = 11, timesteps: int = 1000) -> list[Path]:
@@ -26,7 +38,8 @@ def show(packed: Packed, out: Path, n: int = 4, columns: int = 11, timesteps: in
     paths = []
     for name, process in processes.items():
         paths.append(out / f"forward-{name}.png")
-        save_png(grid(forward_strip(images, process, columns), columns), paths[-1])
+        strip = grid(forward_strip(images, process, columns), columns)
+        save_png(labelled(strip, name, ["image", *(f"t = {t}" for t in times_of(process, columns))]), paths[-1])
     paths.append(out / "schedules.png")
     plot_schedules(processes, paths[-1])
     return paths
@@ -37,9 +50,54 @@ def forward_strip(images: Tensor, process: GaussianDiffusion, columns: int) -> T
     codec = PixelCodec()
     x0 = codec.to_model(images)
     noise = SeededNoise(range(len(images)))(x0)
-    times = torch.linspace(0, process.T - 1, columns - 1).round().long().tolist()
-    states = [x0] + [process.add_noise(x0, torch.full((len(x0),), t), noise)[0] for t in times]
+    states = [x0] + [process.add_noise(x0, torch.full((len(x0),), t), noise)[0] for t in times_of(process, columns)]
     return torch.stack([codec.to_images(x) for x in states], dim=1).flatten(0, 1)  # [N, columns, ...] -> one list
+
+
+def times_of(process: GaussianDiffusion, columns: int) -> list[int]:
+    """The timestep t of each column after the first, which is the image itself."""
+    return torch.linspace(0, process.T - 1, columns - 1).round().long().tolist()
+
+
+def labelled(sheet: Tensor, schedule: str, labels: list[str]) -> Tensor:
+    """uint8 [C, H, W] with the schedule's name and a label over each of its even columns, as far as they have room."""
+    from PIL import Image, ImageDraw, ImageFont
+
+    channels, _, width = sheet.shape
+    header = Image.new("L", (width, HEADER), 255)
+    draw, font = ImageDraw.Draw(header), ImageFont.load_default(TEXT)
+    draw.text((4, 2), f"{schedule} schedule", fill=0, font=font)
+    pitch = width / len(labels)
+    every = math.ceil(max(draw.textlength(f"{label}  ", font=font) for label in labels) / pitch)
+    for k in range(0, len(labels), every):
+        anchor = "ma" if every == 1 else "la"
+        draw.text(((k + 0.5 * (every == 1)) * pitch, 4 + TEXT), labels[k], fill=0, font=font, anchor=anchor)
+    grey = torch.from_numpy(np.array(header))[None]
+    opaque = torch.full_like(grey, 255)
+    top = torch.cat([*[grey] * (channels if channels in (1, 3) else channels - 1), opaque])[:channels]
+    return torch.cat([top, sheet], dim=1)
+
+
+def shown_size(source: str) -> tuple[int, int] | None:
+    """A size of SHOWN pixels at most for images that are larger, by the headers of the first; None where none is.
+
+    Known before the images are decoded: to pack those of a camera at their full size takes minutes.
+    """
+    sizes = []
+    for item in islice(open_source(source, "train", default_cache()).read().items(), LOOKED_AT):
+        with suppress(Exception), item.open() as image:  # what cannot be read is named when it is packed
+            header = read_header(image)
+            sizes.append((header.height, header.width))
+    largest = max((side for size in sizes for side in size), default=0)
+    if largest <= SHOWN:
+        return None
+    height, width = (max(1, round(side * SHOWN / largest)) for side in sizes[0])
+    if len(set(sizes)) > 1:
+        height = width = min(SHOWN, round(median(min(size) for size in sizes)))
+    print(
+        f"Images of up to {largest:,} pixels a side are shown at {height} x {width} (height x width); --size changes it"
+    )
+    return height, width
 
 
 def plot_schedules(processes: dict[str, GaussianDiffusion], path: Path) -> None:
