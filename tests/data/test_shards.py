@@ -352,3 +352,11 @@ def test_an_interrupted_pack_of_shards_goes_on(tmp_path, suffix):
     result = pack(root, cache=tmp_path / "cache")
     assert contents(result.path) == expected
     assert "3 of 8 pictures lay packed already" in result.notes[-1]
+
+
+def test_a_shard_of_no_split_beside_the_splits_is_left_out_and_named(tmp_path, packed):
+    for index, name in enumerate(("train-0", "test-0", "extra-0")):
+        shard(tmp_path / f"in/{name}.tar", {"0.png": PIXELS[index]})
+    train = packed(tmp_path / "in")
+    assert np.array_equal(train.images, PIXELS[:1].transpose(0, 3, 1, 2))
+    assert "Warning: left out 1 shard of no split: extra-0.tar." in train.notes

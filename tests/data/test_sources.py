@@ -97,7 +97,77 @@ def test_pictures_beside_subfolders_have_no_labels_and_say_so(tmp_path, packed):
     result = packed(tmp_path / "in")
     assert len(result) == 2
     assert result.labels is None
-    assert any("without class labels" in note for note in result.notes)
+    (said,) = [note for note in result.notes if "without class labels" in note]
+    assert said.startswith("Warning: 1 image (top.png) beside the subfolders (cat): all 2 packed")
+
+
+SPLIT = ["train/cat/1.png", "train/dog/1.png", "test/cat/1.png", "test/dog/1.png"]
+
+
+@pytest.mark.parametrize(
+    ("beside", "said"),
+    [
+        (["cover.png"], "1 image beside the splits: cover.png"),
+        (["examples/a.png", "examples/b.png"], "2 images beside the splits: examples/ (2)"),
+        ([f"again/{name}" for name in SPLIT], "4 images beside the splits: again/ (4)"),
+        (
+            ["b.png", *(f"{k}/a.png" for k in range(6))],
+            "7 images beside the splits: 0/ (1), 1/ (1), 2/ (1), 3/ (1), 4/",
+        ),
+    ],
+)
+def test_splits_are_known_by_their_names_whatever_lies_beside_them(tmp_path, packed, beside, said):
+    pictures = write_all(tmp_path / "in", [*SPLIT, *beside])
+    for split, expected in {"train": SPLIT[:2], "test": SPLIT[2:]}.items():
+        result = packed(tmp_path / "in", split=split)
+        assert np.array_equal(result.images, stacked(pictures, expected))
+        assert result.classes == ("cat", "dog")
+        assert any(note.startswith(f"Warning: left out {said}") for note in result.notes)
+    assert len(packed(tmp_path / "in", split="all")) == len(SPLIT)
+
+
+def test_splits_deeper_down_are_found_beside_a_stray_picture(tmp_path, packed):
+    pictures = write_all(tmp_path / "in", ["cover.png", *(f"set/{name}" for name in SPLIT)])
+    result = packed(tmp_path / "in")
+    assert np.array_equal(result.images, stacked(pictures, [f"set/{name}" for name in SPLIT[:2]]))
+    assert result.classes == ("cat", "dog")
+
+
+def test_splits_within_the_classes(tmp_path, packed):
+    names = ["cat/test/1.png", "cat/train/1.png", "dog/test/1.png", "dog/train/1.png", "bird/1.png"]
+    pictures = write_all(tmp_path / "in", names)
+    result = packed(tmp_path / "in")
+    assert np.array_equal(result.images, stacked(pictures, ["cat/train/1.png", "dog/train/1.png"]))
+    assert result.classes == ("cat", "dog")
+    assert "Warning: left out 1 image beside the splits: bird/ (1)." in result.notes
+
+
+def test_a_few_pictures_in_folders_of_splits_do_not_make_the_others_go(tmp_path, packed):
+    write_all(tmp_path / "in", ["cat/1.png", "cat/2.png", "dog/1.png", "dog/more/train/1.png", "dog/more/test/1.png"])
+    assert len(packed(tmp_path / "in")) == 5
+
+
+def test_a_class_whose_pictures_cannot_be_read_is_left_out_and_said(tmp_path, packed, refused):
+    write_all(tmp_path / "in", CLASSES)
+    for number, name in enumerate(("bee", "cow")):
+        (tmp_path / "in" / name).mkdir()
+        (tmp_path / f"in/{name}/{number}.png").write_bytes(b"\x89PNG\r\n\x1a\nnothing")
+    result = packed(tmp_path / "in")
+    assert result.classes == ("cat", "dog")
+    assert result.labels.tolist() == [0, 0, 1, 1]
+    assert result.labels.dtype == np.int64
+    assert "Warning: left out 2 classes without a readable image: bee, cow; 2 remain." in result.notes
+    refused("bee/0.png cannot be read", tmp_path / "in", strict=True)
+
+
+def test_a_folder_of_other_files_beside_the_classes_is_named(tmp_path, packed):
+    write_all(tmp_path / "in", [f"set/{name}" for name in CLASSES])
+    (tmp_path / "in/set/bee").mkdir()
+    (tmp_path / "in/set/bee/1.xyz").write_bytes(b"")
+    (tmp_path / "in/set/cat/1.txt").write_bytes(b"")
+    result = packed(tmp_path / "in")
+    assert result.classes == ("cat", "dog")
+    assert "Warning: no image that can be read in bee: it is no class." in result.notes
 
 
 @pytest.mark.parametrize("names", [("train", "test"), ("Training", "validation", "test")])
@@ -129,7 +199,9 @@ def test_folders_that_wrap_a_split_are_looked_through(tmp_path, packed):
 
 def test_a_class_named_train_is_a_class(tmp_path, packed):
     write_all(tmp_path / "in", ["train/1.png", "plane/1.png"])
-    assert packed(tmp_path / "in").classes == ("plane", "train")
+    result = packed(tmp_path / "in")
+    assert result.classes == ("plane", "train")
+    assert any(note.startswith("Warning: train is taken for a class") for note in result.notes)
 
 
 def test_a_split_that_is_not_there_is_refused(tmp_path, refused):

@@ -4,7 +4,7 @@ import posixpath
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Container
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
@@ -71,9 +71,9 @@ def natural_key(name: str) -> list[tuple[int, str]]:
 def arrange(names: list[str], split: str, source: str, used: Container[str] = ()) -> Arrangement:
     """Order the pictures among `names` (relative, with /) and read classes and splits from their folders.
 
-    Folders that wrap everything are looked through. Top-level folders that are all named train, val or test are
-    splits, of which `split` is taken ("all": every one). Then, where every picture lies in a subfolder, the
-    topmost subfolder is its class. Files named as in `used` are no pictures and yet of use. Raises InputError when
+    Folders that wrap everything are looked through. Folders named train, val or test are splits, of which `split` is
+    taken ("all": every one); images beside them are left out, and named. Then, where every picture lies in a subfolder,
+    the topmost subfolder is its class. Files named as in `used` are no pictures and yet of use. Raises InputError when
     there is no picture, or no such split.
     """
     visible = [index for index, name in enumerate(names) if name and not is_hidden(name)]
@@ -87,7 +87,19 @@ def arrange(names: list[str], split: str, source: str, used: Container[str] = ()
     paths, notes = _one_split(paths, split, source)
     order = sorted(paths, key=lambda index: ([natural_key(part) for part in paths[index]], index))
     labels, classes, class_notes = folder_labels([paths[index] for index in order])
+    if classes and (empty := _imageless({names[index]: paths[index] for index in order}, [names[i] for i in unused])):
+        several = "they are no classes" if len(empty) > 1 else "it is no class"
+        class_notes.append(f"Warning: no image that can be read in {', '.join(map(printable, empty))}: {several}.")
     return Arrangement(order, labels, classes, (*notes, *ignored(_suffixes(names, unused)), *class_notes))
+
+
+def _imageless(paths: dict[str, tuple[str, ...]], others: list[str]) -> list[str]:
+    """The folders beside those of the classes that hold other files alone. paths: of an image's name, (class, ...)."""
+    known = {tuple(name.split("/")[: 1 - len(path)]) for name, path in paths.items()}
+    parents = {folder[:-1] for folder in known}
+    depths = {len(parent) for parent in parents}
+    folders = {name[: depth + 1] for name in (tuple(n.split("/")[:-1]) for n in others) for depth in depths}
+    return sorted({folder[-1] for folder in folders - known if folder and folder[:-1] in parents}, key=natural_key)
 
 
 def _suffixes(names: list[str], files: list[int]) -> Counter[str]:
@@ -103,18 +115,54 @@ def unwrapped(paths: dict[int, tuple[str, ...]]) -> dict[int, tuple[str, ...]]:
 def _one_split(
     paths: dict[int, tuple[str, ...]], split: str, source: str
 ) -> tuple[dict[int, tuple[str, ...]], list[str]]:
-    tops = [path[0].lower() if len(path) > 1 else "" for path in paths.values()]
-    counts = Counter(FOLDER_SPLITS.get(top, "") for top in tops)
-    if "" in counts:
+    depth, parents = _split_level(paths)
+    if not parents:
         if split in ("val", "test"):
             raise InputError(f"{source} has no {split} split: its top folders are not named train, val or test")
         return paths, []
+    splits = {
+        index: name for index, path in paths.items() if (name := _split_at(path, depth)) and path[:depth] in parents
+    }
+    counts = Counter(splits.values())
     present = [name for name in SPLITS if name in counts]
     check_choice("split", split, [*present, "all"])
-    kept = {i: path[1:] for i, path in paths.items() if split in ("all", FOLDER_SPLITS[path[0].lower()])}
-    listed = ", ".join(f"{name} ({counts[name]:,})" for name in present)
-    note = f"Splits found: {listed}; packed {split}, {counted(len(kept), 'picture')}."
-    return unwrapped(kept), [note]
+    kept = {i: paths[i][:depth] + paths[i][depth + 1 :] for i, name in splits.items() if split in ("all", name)}
+    found = ", ".join(f"{name} ({counts[name]:,})" for name in present)
+    notes = [f"Splits found: {found}; packed {split}, {counted(len(kept), 'picture')}."]
+    if beside := [path for index, path in paths.items() if index not in splits]:
+        notes.append(f"Warning: left out {counted(len(beside), 'image')} beside the splits: {_places(beside)}.")
+    return unwrapped(kept), notes
+
+
+def _split_at(path: tuple[str, ...], depth: int) -> str:
+    """The split that a path's folder at this depth is named after; "" for none."""
+    return FOLDER_SPLITS.get(path[depth].lower(), "") if len(path) > depth + 1 else ""
+
+
+def _split_level(paths: dict[int, tuple[str, ...]]) -> tuple[int, set[tuple[str, ...]]]:
+    """How deep the folders named train, val or test lie, and the folders that hold them; no folders where there are no
+    splits. One such name among others is a class. Deeper down, as in cat/train/1.png, most images must lie in them."""
+    if (
+        not any(_split_at(path, 0) == "" for path in paths.values() if len(path) > 1)
+        and max(map(len, paths.values())) > 1
+    ):
+        return 0, {()}
+    for depth in range(max(map(len, paths.values())) - 1):
+        found: dict[tuple[str, ...], Counter[str]] = {}
+        for path in paths.values():
+            if name := _split_at(path, depth):
+                found.setdefault(path[:depth], Counter())[name] += 1
+        parents = {parent for parent, splits in found.items() if len(splits) > 1}
+        if parents and (not depth or 2 * sum(found[parent].total() for parent in parents) > len(paths)):
+            return depth, parents
+    return 0, set()
+
+
+def _places(paths: Sequence[tuple[str, ...]]) -> str:
+    """Where images lie: "cover.png, examples/ (2)", five at most."""
+    tops = Counter(f"{path[0]}/" if len(path) > 1 else path[0] for path in paths)
+    shown = [printable(top) + (f" ({number:,})" if top.endswith("/") else "") for top, number in tops.most_common(5)]
+    return ", ".join(shown) + (f" and {len(tops) - 5:,} more" if len(tops) > 5 else "")
 
 
 def folder_labels(paths: list[tuple[str, ...]]) -> tuple[np.ndarray | None, tuple[str, ...], list[str]]:
@@ -123,8 +171,17 @@ def folder_labels(paths: list[tuple[str, ...]]) -> tuple[np.ndarray | None, tupl
     if max(depths) == 1:
         return None, (), []
     if min(depths) == 1:
-        return None, (), ["Some pictures lie in subfolders and some beside them: packed without class labels."]
-    return class_labels([path[0] for path in paths], "the subfolders")
+        inside = sorted({path[0] for path in paths if len(path) > 1}, key=natural_key)
+        folders = ", ".join(map(printable, inside[:3])) + (", ..." if len(inside) > 3 else "")
+        beside = [path for path in paths if len(path) == 1]
+        lie = f"{counted(len(beside), 'image')} ({_places(beside)}) beside the subfolders ({folders})"
+        advice = "To train with classes, move every image into a subfolder"
+        return None, (), [f"Warning: {lie}: all {len(paths):,} packed without class labels. {advice}."]
+    labels, classes, notes = class_labels([path[0] for path in paths], "the subfolders")
+    if splits := [name for name in classes if name.lower() in FOLDER_SPLITS]:
+        named = f"{' and '.join(splits)} {'is' if len(splits) == 1 else 'are'}"
+        notes.append(f"Warning: {named} taken for a class, not for a split: no other split lies beside it.")
+    return labels, classes, notes
 
 
 def class_labels(names: list[str], origin: str) -> tuple[np.ndarray, tuple[str, ...], list[str]]:

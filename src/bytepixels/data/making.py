@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from ..words import many
 from .arrange import printable
 from .decode import to_pixels
 from .draft import DONE, Draft, Progress, word
@@ -140,8 +141,9 @@ def _seal(job: _Job) -> bool:
     if images is None:
         return False
     sums, beside = {"images": images}, dict[str, bytes]()
-    if job.pictures.labels is not None:
-        np.save(file := io.BytesIO(), np.delete(job.pictures.labels, list(skipped)))
+    labels, classes, lost = _labels_left(job.pictures, list(skipped))
+    if labels is not None:
+        np.save(file := io.BytesIO(), labels)
         beside["labels.npy"] = file.getvalue()
         sums["labels"] = hashlib.sha256(file.getvalue()).hexdigest()
     beside |= captions_file(job.pictures.captions, skipped)
@@ -153,10 +155,26 @@ def _seal(job: _Job) -> bool:
         "count": len(names) - len(skipped),
         "size": [job.layout.height, job.layout.width],
         "channels": job.layout.channels,
-        "classes": job.pictures.classes,
+        "classes": classes,
         "skipped": [(names[position], reason) for position, reason in skipped.items()],
-        "notes": [*job.pictures.notes, *job.notes, *notes_of(job.words, job.layout, skipped, names)],
+        "notes": [*job.pictures.notes, *job.notes, *notes_of(job.words, job.layout, skipped, names), *lost],
         "sha256": sums,
     }
     job.draft.finish(meta, beside)
     return True
+
+
+def _labels_left(pictures: Pictures, skipped: list[int]) -> tuple[np.ndarray | None, tuple[str, ...], list[str]]:
+    """(labels, classes, notes) without the skipped images, and without the classes that lose their last one by it."""
+    if pictures.labels is None:
+        return None, pictures.classes, []
+    labels, count = np.delete(pictures.labels, skipped), len(pictures.classes)
+    lost = (np.bincount(pictures.labels, minlength=count) > 0) & (np.bincount(labels, minlength=count) == 0)
+    if not lost.any():
+        return labels, pictures.classes, []
+    gone = [name for name, is_lost in zip(pictures.classes, lost, strict=True) if is_lost]
+    classes = tuple(name for name, is_lost in zip(pictures.classes, lost, strict=True) if not is_lost)
+    shown = ", ".join(gone[:10]) + (f" and {len(gone) - 10:,} more" if len(gone) > 10 else "")
+    left_out = f"left out {many(len(gone), 'class', 'classes')} without a readable image"
+    note = f"Warning: {left_out}: {shown}; {len(classes):,} remain."
+    return (np.cumsum(~lost) - 1)[labels].astype(np.int64), classes, [note]

@@ -17,6 +17,8 @@ from .pictures import Source
 from .settings import Settings, checked_settings
 from .sources import open_source
 
+READING = 2  # how a source's names and labels are understood; another number makes new packs
+
 
 def pack(
     source: str | Path,
@@ -82,6 +84,6 @@ def _captioned(packed: Packed, source: Source) -> Packed:
 def _folder_name(source: Source, settings: Settings) -> str:
     """A readable stem, and a digest of all that decides the bytes inside."""
     kinds = ["HEIF"] if "HEIF" in picture_formats() else []  # without its extra such images were left out
-    content = json.dumps([FORMAT, source.key, asdict(settings), *kinds])
+    content = json.dumps([FORMAT, READING, source.key, asdict(settings), *kinds])
     stem = re.sub(r"[^A-Za-z0-9-]+", "-", Path(source.name).name)[:40].strip("-")
     return f"{stem or 'pictures'}-{hashlib.sha256(content.encode()).hexdigest()[:16]}"

@@ -68,20 +68,24 @@ def open_shards(name: str, root: Path, files: list[File], split: str, cache: Pat
 
 
 def _of_split(files: list[File], split: str, source: str) -> tuple[list[File], list[str]]:
-    """The shards of a split, where the names of all of them hold train, val or test, and not all the same."""
+    """The shards of a split, where their names hold train, val or test, and not all the same."""
     found = [
         next((FOLDER_SPLITS[word] for word in re.findall("[a-z]+", file.name.lower()) if word in FOLDER_SPLITS), "")
         for file in files
     ]
     present = [name for name in SPLITS if name in found]
-    if "" in found or len(present) == 1:
+    if len(present) < 2:
         if split in ("val", "test") and present != [split]:
             raise InputError(f"{source} has no {split} split: its shards are not named train, val or test")
         return files, []
     check_choice("split", split, [*present, "all"])
     kept = [file for file, its_split in zip(files, found, strict=True) if split in ("all", its_split)]
     listed = ", ".join(f"{name} ({found.count(name):,})" for name in present)
-    return kept, [f"Splits found: {listed}; packed {split}, {counted(len(kept), 'shard')}."]
+    notes = [f"Splits found: {listed}; packed {split}, {counted(len(kept), 'shard')}."]
+    if beside := [printable(file.name) for file, its_split in zip(files, found, strict=True) if not its_split]:
+        shown = ", ".join(beside[:5]) + (f" and {len(beside) - 5:,} more" if len(beside) > 5 else "")
+        notes.append(f"Warning: left out {counted(len(beside), 'shard')} of no split: {shown}.")
+    return kept, notes
 
 
 def _read(source: str, root: Path, files: list[File], notes: list[str], indexes: Path) -> Pictures:
