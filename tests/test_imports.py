@@ -18,7 +18,7 @@ MODULES = {
 CORE = """schedules levels posterior continuous process prediction denoise multistep samplers weighting importance
 training likelihood editing""".split()
 LEAVES = {"choices", "errors", "randomness", "spellings", "threads", "words"}
-TOP = {"cli", "flags", "helptext", "parsing", "verbs", "__main__"}
+TOP = {"cli", "firstpage", "flags", "helptext", "parsing", "verbs", "__main__"}
 HEAVY = {"matplotlib", "scipy", "sklearn", "pooch", "tyro", "rich", "PIL", "tensorboard", "diffusers", "transformers"}
 
 
@@ -155,6 +155,13 @@ for line in {HELP}:
     assert not came, (line, came)
 """
     python(code)
+
+
+def test_the_first_page_loads_next_to_nothing():
+    code = "import sys; sys.argv[1:] = ['--help']; from bytepixels.__main__ import main; main(); print(*sys.modules)"
+    said = python(code)
+    assert "bytepixels train digits" in said
+    assert not {"tyro", "bytepixels.cli", "dataclasses"} & set(said.splitlines()[-1].split())
 
 
 def test_every_public_name_is_there_and_modules_too():

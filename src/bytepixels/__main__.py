@@ -1,5 +1,17 @@
 import sys
 
-from .cli import main
+from .firstpage import first_page
 
-sys.exit(main())
+
+def main() -> int:
+    """Run one command. Without a verb nothing else is loaded, so that help and version are there at once."""
+    if (page := first_page(sys.argv[1:])) is not None:
+        print(page)
+        return 0
+    from .cli import main as run
+
+    return run()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -17,7 +17,8 @@ from pathlib import Path
 import tyro
 
 from .errors import InputError, Terminated, check_choice
-from .flags import HELP, Encode, Sample, Show, Train, TrainAutoencoder, TrainLatent, Verify
+from .firstpage import first_page
+from .flags import Encode, Sample, Show, Train, TrainAutoencoder, TrainLatent, Verify
 from .output import unread_output_is_dropped
 from .parsing import Line
 from .presets import autoencoder_config, preset_with
@@ -336,15 +337,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _main(arguments: list[str]) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):  # file names may hold what the terminal's encoding does not
         sys.stdout.reconfigure(errors="backslashreplace")
-    if not arguments or arguments[0] in ("-h", "--help", "help"):
-        print(HELP)
+    if (page := first_page(arguments)) is not None:
+        print(page)
         return 0
     try:
-        if arguments[0] == "--version":
-            from .version import __version__
-
-            print(f"bytepixels {__version__}")
-            return 0
         return run_verb(arguments)
     except InputError as error:
         name = f"--{str(error).split()[0]}"  # a setting of the core that was a flag here
