@@ -72,10 +72,10 @@ def flags_of(group: Any, default: Any = None, prefix: str = "--", bare: bool = F
             continue
         pair = one is bool and len(kinds) == 1 and FlagConversionOff not in marks
         name = own if Positional in marks else prefix + own
-        metavar = getattr(argument, "metavar", None) or _metavar(one, own)
-        checked = not any(isinstance(mark, PrimitiveConstructorSpec) for mark in marks)
+        reader = next((mark for mark in marks if isinstance(mark, PrimitiveConstructorSpec)), None)
+        metavar = getattr(argument, "metavar", None) or (reader.metavar if reader else _metavar(one, own))
         optional = type(None) in kinds
-        yield Flag(name, one, optional, missing, value, pair, checked, metavar, field.name, group)
+        yield Flag(name, one, optional, missing, value, pair, reader is None, metavar, field.name, group)
 
 
 def _metavar(kind: Any, name: str) -> str:

@@ -66,7 +66,7 @@ Images = Annotated[
     int,
     PrimitiveConstructorSpec(
         nargs=1,
-        metavar="INT|5M",
+        metavar="N|5M",
         instance_from_str=lambda words: images_of(words[0]),
         is_instance=lambda value: isinstance(value, int),
         str_from_instance=lambda count: [str(count)],
