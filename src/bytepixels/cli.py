@@ -16,6 +16,7 @@ from pathlib import Path
 
 import tyro
 
+from .choices import SPLITS
 from .errors import InputError, Terminated, check_choice
 from .firstpage import first_page
 from .flags import Encode, Sample, Show, Train, TrainAutoencoder, TrainLatent, Verify
@@ -35,14 +36,53 @@ def train(argv: list[str]) -> int:
         return (train_autoencoder if argv[0] == "autoencoder" else train_latent)(argv[1:])
     line = Line("train", Train, argv)
     backbone = line.get("--backbone")
-    names = (_stem(line), line.get("--preset") or "small", "" if backbone in (None, "unet") else backbone)
-    path = Path(line.get("--run") or Path("runs") / "-".join(name for name in names if name))
+
+    def place(preset: str) -> Path:
+        names = (_stem(line), preset, "" if backbone in (None, "unet") else backbone)
+        return Path(line.get("--run") or Path("runs") / "-".join(name for name in names if name))
+
+    path, said = place(line.get("--preset") or "small"), ""
     request = line.request(Train(source=tyro.MISSING, config=_model_default(line, path)))
+    if not is_run(path):
+        fresh, said = _from_data(line, request.source, request.config)
+        path = place(fresh.preset)
+        request = line.request(Train(source=tyro.MISSING, config=_model_default(line, path, fresh)))
+    if said and not is_run(path):
+        print(said)
     return _trained(request.source, request.config, path, request.profile, began)
 
 
-def _model_default(line: Line, path: Path) -> Config:
-    """What the flags of a model at `path` are by default. InputError for flags that do not go with it."""
+def _from_data(line: Line, source: str, config: Config) -> tuple[Config, str]:
+    """The defaults of a new run on these images: the size, the channels and, of a model, the preset that suit them;
+    and a line that says so. `config`: what was asked for."""
+    from .build import best_device
+    from .verbs.defaults import choice_sentence, choose, headers_of, multiple_of, sized
+
+    asked = replace(
+        config.data,
+        size=config.data.size if "--size" in line.given else None,
+        channels=config.data.channels if "--channels" in line.given else None,
+    )
+    check_choice("--split", asked.split, SPLITS)
+    stage = Path(config.first_stage) if config.first_stage and asked.size is None else None
+    if stage is not None and is_run(stage):
+        asked = replace(asked, size=open_run(stage).shape[1:])
+    device, seen = best_device(config.train.device), headers_of(source, asked.split)
+    multiple, preset = multiple_of(config), line.get("--preset")
+    if config.autoencoder is not None:
+        fresh, preset = sized(config, seen, asked, device), config.preset
+    else:
+        own = multiple if {"--multipliers", "--patch"} & set(line.given) else None
+        fresh = choose(seen, asked, preset, device, config.network.backbone, own)
+        multiple = own or multiple_of(fresh)
+    if stage is not None and asked.size is not None:
+        return fresh, f"Training at {asked.size[0]} x {asked.size[1]}, the size that {stage} was trained at"
+    return fresh, choice_sentence(fresh, seen, asked, preset, multiple)
+
+
+def _model_default(line: Line, path: Path, fresh: Config | None = None) -> Config:
+    """What the flags of a model at `path` are by default; `fresh`, or the preset's, where no run is there. InputError
+    for flags that do not go with it."""
     preset, backbone = line.get("--preset"), line.get("--backbone")
     if is_run(path):  # its own settings are the defaults, so that no flag need be repeated
         default = open_run(path).config
@@ -55,7 +95,7 @@ def _model_default(line: Line, path: Path) -> Config:
             if asked not in (None, own):
                 raise InputError(f"{path} was begun with {flag} {own}, got {asked}; choose another --run")
     else:
-        default = preset_with(preset or "small", backbone or "unet")
+        default = fresh or preset_with(preset or "small", backbone or "unet")
     for name in settings_of_others(default.network.backbone):
         if f"--{name}" in line.given:
             raise InputError(foreign_setting(name, default.network.backbone))
@@ -79,7 +119,17 @@ def train_autoencoder(argv: list[str]) -> int:
     default = _one_budget(line, default)
     request = line.request(TrainAutoencoder(tyro.MISSING, None, 0, autoencoder, default.data, default.train))
     config = replace(default, data=request.data, autoencoder=request.autoencoder, train=request.train)
+    if not is_run(path):
+        config = _sized(line, request.source, config)
     return _trained(request.source, config, path, request.profile, began)
+
+
+def _sized(line: Line, source: str, config: Config) -> Config:
+    """The config of a new autoencoder, with the size and channels that suit its images, which is said."""
+    fresh, said = _from_data(line, source, config)
+    if said:
+        print(said)
+    return replace(config, data=replace(config.data, size=fresh.data.size, channels=fresh.data.channels))
 
 
 def train_latent(argv: list[str]) -> int:
@@ -90,7 +140,13 @@ def train_latent(argv: list[str]) -> int:
     if first.autoencoder is None:
         raise InputError(f"{own} draws pictures, and the autoencoder of {path} would be there; choose another --run")
     second = _model_default(line, path)
+    if is_run(own) and not is_run(path):
+        second = replace(second, data=first.data)
     request = line.request(TrainLatent(tyro.MISSING, stage=first.autoencoder, config=replace(second, first_stage=None)))
+    if not is_run(own) and not is_run(path):
+        stage = replace(first, data=request.config.data, autoencoder=request.stage, train=request.config.train)
+        data = _sized(line, request.source, stage).data
+        request = replace(request, config=replace(request.config, data=data))
     from .verbs.latent import split
 
     divided = not is_run(path) or any(flag in line.given for flag in BUDGETS)  # else each has its share already

@@ -41,7 +41,7 @@ def digits() -> Config:
 
 
 def small() -> Config:
-    """A good default for a folder of pictures on a laptop CPU: 32 x 32.
+    """A good default for a folder of pictures on a laptop CPU: their own size, 32 x 32 at the most.
 
     bytepixels train PICTURES
     Time: about 3 hours on two CPU cores, reckoned from the bench's 40 images/s. Result: RESULTS.md shows a fifth of it.

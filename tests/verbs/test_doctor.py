@@ -19,8 +19,9 @@ from bytepixels.runs.config import DataConfig
 from bytepixels.train.loop import total_steps
 from bytepixels.verbs import doctor as verb
 from bytepixels.verbs import doctortrial
+from bytepixels.verbs.defaults import choose, own_size
 from bytepixels.verbs.doctoradvice import advice
-from bytepixels.verbs.doctorplan import budget_numbers, budget_sentence, choose, command, own_size, with_budget
+from bytepixels.verbs.doctorplan import budget_numbers, budget_sentence, command, on_a_gpu, with_budget
 from bytepixels.verbs.doctortrial import measure, overfit, reckon
 from bytepixels.verbs.memory import kept_bytes
 
@@ -77,7 +78,7 @@ def test_the_digits(of_digits):
     assert of_digits["pictures"]["readable"] == 1797
     assert of_digits["pictures"]["sizes"]["median"] == [8, 8]
     assert of_digits["classes"]["smallest"] == {"name": "8", "pictures": 174}
-    assert of_digits["suggestion"] == {"preset": "digits", "command": "bytepixels train digits --preset digits"}
+    assert of_digits["suggestion"] == {"preset": "digits", "command": "bytepixels train digits"}
     train = of_digits["train"]
     assert (train["flip"], train["size"], train["channels"], train["labels_learnt"]) == ("no", [8, 8], 1, True)
     assert of_digits["copies"]["near"]["variants"]
@@ -256,11 +257,11 @@ CHOICES = {
     "many of 28 x 28 on a GPU": ([glance(28)] * 10_000, CUDA, "small", (28, 28)),
     "photographs": ([glance(3000, 4000)] * 5, CPU, "small", (32, 32)),
     "photographs on a GPU": ([glance(3000, 4000)] * 5, CUDA, "small", (64, 64)),
-    "many on a GPU": ([glance(32)] * 10_000, CUDA, "cifar10", (32, 32)),
-    "many on a CPU": ([glance(32)] * 10_000, CPU, "small", (32, 32)),
-    "nearly many on a GPU": ([glance(32)] * 9_999, CUDA, "small", (32, 32)),
+    "many on a GPU": ([glance(32)] * 10_000, CUDA, "small", (32, 32)),
     "mixed": ([glance(20), glance(40, 60), glance(24, 90)], CPU, "small", (24, 24)),
-    "a strip": ([glance(20, 50)] * 3, CPU, "small", (20, 50)),
+    "a strip": ([glance(20, 50)] * 3, CPU, "small", (20, 48)),
+    "a side that does not halve twice": ([glance(30)] * 3, CPU, "small", (28, 28)),
+    "a banner": ([glance(20, 400)] * 3, CPU, "small", (20, 20)),
 }
 
 
@@ -270,6 +271,14 @@ def test_preset_and_size(seen, device, preset, size):
     assert (config.preset, config.data.size, config.data.channels) == (preset, size, 3)
 
 
+@pytest.mark.parametrize(
+    ("count", "device", "said"), [(10_000, CUDA, True), (9_999, CUDA, False), (10_000, CPU, False)]
+)
+def test_a_gpu_with_many_images_is_told_of_the_large_network(count, device, said):
+    config = choose([glance(32)] * 3, DataConfig(), None, device)
+    assert ("--preset cifar10" in on_a_gpu(config, count, device)) == said
+
+
 def test_what_was_asked_for_goes_first():
     asked = DataConfig(size=(48, 40), channels=1, fit="pad", background="red", split="all")
     config = choose([glance(8)] * 3, asked, "small", CPU)
@@ -277,7 +286,7 @@ def test_what_was_asked_for_goes_first():
     grey = choose([glance(8, grey=True)] * 3, DataConfig(), None, CPU)
     assert grey.data.channels == 1
     assert choose([glance(8, grey=True), glance(8)], DataConfig(), None, CPU).data.channels == 3
-    line = command("a b", with_budget(config, 10), [glance(8)], asked)
+    line = command("a b", with_budget(config, 10), "small", asked)
     flags = "--size 48 40 --channels 1 --fit pad --background red --split all --images 50000"
     assert line == f"bytepixels train 'a b' {flags}"
 
@@ -439,7 +448,7 @@ def test_a_narrow_terminal_gets_narrow_lines(tmp_path, capsys, monkeypatch):
     lines = capsys.readouterr().out.splitlines()
     assert max(len(line) for line in lines if str(tmp_path) not in line) <= 60
     (typed,) = [line for line in lines if line.startswith("  bytepixels train")]
-    assert typed.endswith("--preset digits --background black --images 50000")  # in one piece
+    assert typed.endswith("--background black --images 50000")  # in one piece
 
 
 def test_json_goes_into_a_folder_that_is_made(tmp_path):

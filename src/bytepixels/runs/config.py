@@ -41,7 +41,9 @@ class DataConfig:
     """Images: their size, and how they are made to fit it."""
 
     size: tuple[int, int] | None = None
-    """Height and width to train at. Default: the data's own size, or its median short side, squared."""
+    """Height and width to train at. Default: the images' own size, or their median short side, squared, rounded down
+    to what the network can halve; at most 32 x 32 (64 x 64 on a GPU with preset small; autoencoders: 128 x 128). The
+    size is said before training begins."""
     channels: int | None = None
     """1 grey, 2 grey + alpha, 3 RGB, 4 RGBA. Default: 1 when every picture is grey, else 3."""
     fit: Literal["crop", "pad", "squash"] = "crop"

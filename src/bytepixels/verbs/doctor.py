@@ -29,15 +29,16 @@ from ..progress import Progress
 from ..runs.config import Config
 from ..runs.directory import make_folder
 from ..runs.files import write_json
+from .defaults import choice_sentence, choose
 from .doctoradvice import advice
 from .doctorflags import Doctor
 from .doctorpage import disk_lines, numbered, overfit_lines, print_part, time_lines
 from .doctorplan import (
     budget_numbers,
     budget_sentence,
-    choose,
     command,
     layout_of,
+    on_a_gpu,
     train_numbers,
     train_paragraph,
     with_budget,
@@ -68,7 +69,7 @@ def doctor(flags: Doctor) -> None:
     reckoned = reckon(config, sample, device)
     micro = reckoned["at_a_time"] % config.train.batch  # 0 is the whole batch
     config = replace(config, train=replace(config.train, micro_batch=micro))
-    report |= plan_report(flags, config, report, seen.values())
+    report |= plan_report(flags, config, report, seen.values(), device)
     report |= trial_report(flags, config, reckoned, sample, device)
     report["disk"] = disk_numbers(report, config)
     report["worth_doing_first"] = advice(report)
@@ -141,14 +142,22 @@ def sample_of(found: Survey) -> Packed:
     return Packed(images, labels, found.pictures.classes, {}, Path(), ())
 
 
-def plan_report(flags: Doctor, config: Config, report: Numbers, seen: Collection[Glance]) -> Numbers:
+def plan_report(
+    flags: Doctor, config: Config, report: Numbers, seen: Collection[Glance], device: torch.device
+) -> Numbers:
     """Print and return what train would do, and what to type."""
     skipped, classes = len(report["files"]["unreadable"]), report["classes"]
     train = train_numbers(config, report["pictures"], skipped, classes["count"] if classes else 0)
     budget = budget_numbers(config, report["copies"]["distinct"])
-    line = command(flags.source, config, seen, flags.data)
+    line = command(flags.source, config, flags.preset, flags.data)
     print_part("What train will do", [("", train_paragraph(train))])
-    print_part("Suggestion", [("preset", config.preset), ("budget", budget_sentence(budget))], verbatim=line)
+    lines = [
+        ("preset", config.preset),
+        ("size", choice_sentence(config, seen, flags.data, config.preset)),
+        ("budget", budget_sentence(budget)),
+        ("on a GPU", on_a_gpu(config, report["pictures"]["readable"], device)),
+    ]
+    print_part("Suggestion", [one for one in lines if one[1]], verbatim=line)
     return {"train": train, "budget": budget, "suggestion": {"preset": config.preset, "command": line}}
 
 

@@ -1,14 +1,12 @@
-"""Which preset, size and budget suit a source, the command that says so, and what train will do with it."""
+"""The budget that suits a source, the command for it, and what train will do with it."""
 
 import shlex
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 
-import numpy as np
 import torch
 
 from ..data.decode import Layout
-from ..data.doctor import Glance
 from ..data.doctor_numbers import CHANNELS, Numbers
 from ..data.pack import checked_settings
 from ..presets import PRESETS
@@ -16,53 +14,12 @@ from ..runs.config import Config, DataConfig
 from ..train.loop import total_steps
 from ..words import many
 
-TINY_SIDE = 16  # pixels, up to which the digits' network sees a whole picture
-LARGE_SET = 10_000  # pictures, from which a GPU's 35.7M weights are worth it
-GPU_SIDE = 64  # pixels a GPU may as well be asked for
+LARGE_SET, LARGE_SIDE = 10_000, 32  # images, and pixels of their side, from which a GPU's 35.7M weights are worth it
 LEAST_IMAGES = 50_000  # the budget below which nothing is drawn yet (RESULTS.md: outlines of emoji after 60,000)
 # Memorising begins after a time in proportion to the number of pictures (Bonnaire et al. 2025; Favero et al. 2025), so
 # the limit is one of epochs. 100 is a rule of thumb (RESULTS.md: its first signs after 42 epochs of digits); 2,000 is
 # what DDPM gave its CIFAR-10 (Ho et al. 2020, appendix B), with dropout.
 EPOCHS = {"small": 100, "digits": 100, "cifar10": 2_000, "speedrun": 200}
-
-
-def choose(seen: Collection[Glance], asked: DataConfig, preset: str | None, device: torch.device) -> Config:
-    """The preset's config for these pictures, its size and channels filled in; what was asked for goes first."""
-    name = preset or choose_preset(seen, asked, device)
-    config = PRESETS[name]()
-    grey = bool(seen) and all(one.grey for one in seen)
-    channels = asked.channels or config.data.channels or (1 if grey else 3)
-    size = asked.size or choose_size(seen, config, device)
-    data = replace(asked, size=size, channels=channels, flip=config.data.flip)
-    return replace(config, data=data)
-
-
-def choose_preset(seen: Collection[Glance], asked: DataConfig, device: torch.device) -> str:
-    """By the pictures' size, their number and the device."""
-    side = min(asked.size or own_size(seen))
-    if side <= TINY_SIDE:
-        return "digits"
-    large = device.type == "cuda" and len(seen) >= LARGE_SET and side >= 32
-    return "cifar10" if large else "small"
-
-
-def choose_size(seen: Collection[Glance], config: Config, device: torch.device) -> tuple[int, int]:
-    """Never larger than the pictures are, unless the network could not halve them often enough."""
-    own = own_size(seen)
-    if min(own) < 2 ** (len(config.network.multipliers) - 1):
-        return 8, 8
-    if config.preset == "small" and device.type == "cuda" and min(own) >= GPU_SIDE:
-        return GPU_SIDE, GPU_SIDE
-    return min(config.data.size or own, own, key=min)
-
-
-def own_size(seen: Collection[Glance]) -> tuple[int, int]:
-    """What packing takes when it is not told: the size of all, else the median short side, squared."""
-    sizes = {(one.height, one.width) for one in seen} or {(1, 1)}
-    if len(sizes) == 1:
-        return sizes.pop()
-    side = int(np.median([min(one.height, one.width) for one in seen]))
-    return side, side
 
 
 def layout_of(data: DataConfig) -> Layout:
@@ -102,18 +59,27 @@ def budget_sentence(numbers: Numbers) -> str:
     return f"{said}: {rule}, and at least {numbers['least_images']:,}. {why}"
 
 
-def command(source: str, config: Config, seen: Collection[Glance], asked: DataConfig) -> str:
-    """The line to type: only what the preset does not do by itself."""
-    preset, words = PRESETS[config.preset](), ["bytepixels", "train", source]
-    words += [] if config.preset == "small" else ["--preset", config.preset]
-    if config.data.size is not None and config.data.size != (preset.data.size or own_size(seen)):
-        words += ["--size", *map(str, config.data.size)]
+def on_a_gpu(config: Config, pictures: int, device: torch.device) -> str:
+    """What a GPU could do beside the default; "" where it is none, or too few images are there for it."""
+    if device.type != "cuda" or pictures < LARGE_SET or min(config.data.size or (0, 0)) < LARGE_SIDE:
+        return ""
+    if config.preset != "small":
+        return ""
+    return "--preset cifar10 has 35.7M weights: better images for many times the time."
+
+
+def command(source: str, config: Config, preset: str | None, asked: DataConfig) -> str:
+    """The line to type: what was asked for, and the budget; train chooses the rest by the same rule."""
+    own, words = PRESETS[config.preset](), ["bytepixels", "train", source]
+    words += [] if preset in (None, "small") else ["--preset", config.preset]
+    if asked.size is not None:
+        words += ["--size", *map(str, asked.size)]
     for name in ("channels", "fit", "background", "split"):
         value = getattr(asked, name)
-        if value is not None and value != getattr(preset.data, name):
+        if value is not None and value != getattr(own.data, name):
             words += [f"--{name}", str(value)]
     for name in ("images", "micro_batch"):
-        if getattr(config.train, name) != getattr(preset.train, name):
+        if getattr(config.train, name) != getattr(own.train, name):
             words += [f"--{name.replace('_', '-')}", str(getattr(config.train, name))]
     return shlex.join(words)
 
