@@ -138,6 +138,9 @@ def test_several_names_leave_the_run_its_word():
         ("runs prune x", "bytepixels runs prune needs --keep N (bytepixels runs prune --help)"),
         ("smaple run", "did you mean 'sample'?"),
         ("eval run", "did you mean 'evaluate'?"),
+        ("doctor pictures", "bytepixels has no verb doctor; did you mean bytepixels data doctor?"),
+        ("inpaint run a.png", "did you mean bytepixels edit inpaint?"),
+        ("generate run", "did you mean bytepixels sample?"),
         ("runs lst", "did you mean 'list'?"),
     ],
 )

@@ -26,6 +26,7 @@ from .presets import autoencoder_config, preset_with
 from .runs.config import Config, DataConfig, SampleConfig, foreign_setting, settings_of_others
 from .runs.directory import is_run, open_run
 from .signals import interruption, unwind_on_sigterm
+from .spellings import OTHER_VERBS
 from .words import many
 
 began = time.monotonic()  # when the command did: a budget of time counts from here
@@ -373,6 +374,8 @@ def run_verb(arguments: list[str]) -> int:
     """The exit code of a verb and its flags."""
     if "" in arguments:
         raise InputError(f"one of the words after bytepixels {arguments[0]} is empty")
+    if (meant := OTHER_VERBS.get(arguments[0])) is not None:
+        raise InputError(f"bytepixels has no verb {arguments[0]}; did you mean bytepixels {meant}?")
     verb = VERBS[check_choice("the verb", arguments[0], VERBS)]
     if arguments[0] in COMPUTING and not {"-h", "--help"} & set(arguments):
         from .heap import keep_memory

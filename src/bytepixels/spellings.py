@@ -57,3 +57,17 @@ OTHER_VALUES = {  # by their letters and digits alone
     "velocity": "v",
     "vprediction": "v",
 }
+OTHER_VERBS = {
+    "doctor": "data doctor",
+    "inpaint": "edit inpaint",
+    "vary": "edit vary",
+    "interpolate": "edit interpolate",
+    "invert": "edit invert",
+    "list": "runs list",
+    "prune": "runs prune",
+    "generate": "sample",
+    "draw": "sample",
+    "fit": "train",
+    "latent": "train latent",
+    "autoencoder": "train autoencoder",
+}
