@@ -97,7 +97,7 @@ def test_inpaint_keeps_what_is_black_to_the_pixel(run, here, flags):
 def test_inpaint_says_what_it_costs_and_how_it_was_made(run, here, capsys):
     _, manifest = edit("inpaint", run, here / "one.png", "--mask", here / "top.png", *words("--jump 2 --repeats 3"))
     assert (manifest["jump"], manifest["repeats"], manifest["evaluations"]) == (2, 3, 6 + 2 * 2 * 2)
-    assert "14 evaluations of the network for each picture" in capsys.readouterr().out
+    assert "14 evaluations of the network for each image" in capsys.readouterr().out
     assert manifest["settings"]["sampler"] == "ddpm"
     assert manifest["settings"]["reverse_variance"] == "small"
     _, manifest = edit("inpaint", run, here / "one.png", "--mask", here / "top.png", *words("--repeats 1 --steps 9"))
@@ -167,8 +167,8 @@ def test_interpolation_of_pictures_begins_and_ends_with_them(run, here, capsys):
         assert picture_facts["rmse"] == pytest.approx(np.sqrt((error**2).mean()))
     assert "rmse" not in manifest["pictures"][1]
     said = capsys.readouterr().out
-    assert "000.png against the picture: " in said
-    assert "002.png against the picture: " in said
+    assert "000.png against the input: " in said
+    assert "002.png against the input: " in said
 
 
 # ---- invert
@@ -184,7 +184,7 @@ def test_invert_comes_nearer_with_refinement_and_says_how_near(run, here, capsys
         assert facts["rmse"] == pytest.approx(errors[-1])
         if errors[-1] == 0:
             assert facts["psnr"] is None
-            assert "reconstruction.png against the picture: equal, pixel for pixel" in said
+            assert "reconstruction.png against the input: equal, pixel for pixel" in said
         else:
             assert facts["psnr"] == pytest.approx(20 * np.log10(255 / errors[-1]))
             assert f"RMSE {errors[-1]:.3g} grey levels of 255, PSNR {facts['psnr']:.1f} dB" in said
@@ -300,3 +300,10 @@ def test_an_interruption_leaves_what_is_done_with_its_grid_and_manifest(run, her
     assert cli("edit", "vary", run, here / "one.png", *words("-n 5 --batch 2"), "--out", out) == 130
     assert {path.name for path in out.iterdir()} == {"seed-0.png", "seed-1.png", "grid.png", "manifest.json"}
     assert [one["file"] for one in read_json(out / "manifest.json")["pictures"]] == ["seed-0.png", "seed-1.png"]
+
+
+def test_out_may_name_a_png(run, here, capsys):
+    assert cli("edit", "vary", run, here / "one.png", "-n", 1, "--out", here / "new.png") == 0
+    assert "new.png: the image; " in capsys.readouterr().out
+    assert picture(here / "new.png").shape == (8, 8)
+    assert read_json(here / "new.manifest.json")["edit"] == "vary"

@@ -172,16 +172,21 @@ def _trained(source: str, config: Config, path: Path, profile: int, began: float
 def sample(argv: list[str]) -> int:
     request = Line("sample", Sample, argv).request()
     from .verbs.compiledsampling import CompileError
-    from .verbs.sample import SampleRequest, sample_run
+    from .verbs.sample import SampleRequest, copy_to, png_of, sample_run
 
     asked = {f.name: getattr(request, f.name) for f in fields(SampleConfig)}
     drawing = SampleRequest(**{f.name: getattr(request, f.name) for f in fields(SampleRequest)})
+    if png := png_of(request.out):
+        drawing = replace(drawing, out=None)
     try:
         out = sample_run(request.run, {name: value for name, value in asked.items() if value is not None}, drawing)
     except CompileError as error:
         print(f"bytepixels: {error}", file=sys.stderr)
         return 1
-    print(f"{many(request.n, 'picture')}, grid.png and manifest.json: {out}")
+    if png and os.environ.get("RANK", "0") == "0":
+        print(copy_to(png, out))
+    else:
+        print(f"{many(request.n, 'image')}, grid.png and manifest.json: {out}")
     return 0
 
 
@@ -269,9 +274,11 @@ def edit(argv: list[str]) -> int:
     kind = check_choice("the word after edit", argv[0], KINDS)
     flags = Line(f"edit {kind}", KINDS[kind], argv[1:]).request()
     from .verbs.edit import edit as edit_verb
+    from .verbs.sample import copy_to, png_of
 
-    out, said = edit_verb(flags)
-    print(*said, f"pictures, grid.png and manifest.json: {out}", sep="\n")
+    png = png_of(flags.out)
+    out, said = edit_verb(replace(flags, out=None) if png else flags)
+    print(*said, copy_to(png, out) if png else f"images, grid.png and manifest.json: {out}", sep="\n")
     return 0
 
 

@@ -94,7 +94,7 @@ def test_the_first_state_is_noise_as_wide_as_the_process_says(kind, run):
 
 def test_samples_through_the_command_line(kind, run, tmp_path, capsys):
     pictures, manifest = draw(run, tmp_path / "own", "-n", 3, "--gif")
-    assert f"6 steps of ddim, {OWN_SPACING[kind]}" in capsys.readouterr().out
+    assert f"Sampling with ddim, 6 steps, {OWN_SPACING[kind]} spacing" in capsys.readouterr().out
     assert manifest["settings"]["spacing"] == OWN_SPACING[kind]
     assert "auto" not in (manifest["settings"]["spacing"], manifest["settings"]["sampler"])
     with Image.open(tmp_path / "own" / "denoising.gif") as gif:

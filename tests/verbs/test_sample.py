@@ -54,7 +54,7 @@ def test_the_line_that_scripts_use(run, tmp_path, capsys):
     out = tmp_path / "OUT"
     flags = words("-n 16 --sampler ddim --steps 50 --seed 7")
     assert cli("sample", run, *flags, "--out", out) == 0
-    assert f"16 pictures, grid.png and manifest.json: {out}" in capsys.readouterr().out
+    assert f"16 images, grid.png and manifest.json: {out}" in capsys.readouterr().out
     names = [f"seed-{seed}.png" for seed in range(7, 23)]
     assert {path.name for path in out.iterdir()} == {*names, "grid.png", "manifest.json"}
     pictures = [picture(out / name) for name in names]
@@ -204,13 +204,16 @@ def test_auto_is_said_and_is_the_best_sampler(run, tmp_path, capsys):
     for steps in (5, 8):
         auto, manifest = draw(run, tmp_path / f"auto-{steps}", "-n", 2, "--sampler", "auto", "--steps", steps)
         sampler, spacing = best_sampler(steps)
-        assert f"{steps} steps of {sampler}, {spacing}: step-00000030, ema" in capsys.readouterr().out
+        assert (
+            f"Sampling with {sampler}, {steps} steps, {spacing} spacing, averaged (EMA) weights of step 30\n"
+            in capsys.readouterr().out
+        )
         assert (manifest["settings"]["sampler"], manifest["settings"]["spacing"]) == (sampler, spacing)
         spelt = ["--sampler", sampler, "--spacing", spacing, "--steps", steps]
         assert farthest(auto, draw(run, tmp_path / f"spelt-{steps}", "-n", 2, *spelt)[0]) == 0
     capsys.readouterr()
     draw(run, tmp_path / "spacing", "-n", 1, "--spacing", "auto")
-    assert "6 steps of ddim, trailing" in capsys.readouterr().out
+    assert "Sampling with ddim, 6 steps, trailing spacing" in capsys.readouterr().out
 
 
 def test_guidance_within_an_interval_that_holds_every_step_is_guidance_everywhere(run, tmp_path):
@@ -441,7 +444,7 @@ def test_an_interruption_leaves_what_is_done(run, tmp_path, monkeypatch, capsys)
 
 def test_the_last_line_says_that_all_are_done(run, tmp_path, capsys):
     draw(run, tmp_path, "-n", 3)
-    assert "3 pictures done" in capsys.readouterr().err
+    assert "step 6/6, images 1-3 of 3" in capsys.readouterr().err
 
 
 def test_a_typo_in_the_run_names_the_runs_that_are_there(unlabelled, capsys):
@@ -508,3 +511,30 @@ def test_a_failing_extra_never_costs_the_manifest(run, tmp_path, capsys, monkeyp
     assert "could not be written (unsigned short is greater than maximum)" in said
     assert "Traceback" not in said
     assert [one["file"] for one in read_json(tmp_path / "manifest.json")["pictures"]] == ["seed-0.png", "seed-1.png"]
+
+
+@pytest.mark.parametrize("n", [1, 3])
+def test_out_may_name_a_png(run, tmp_path, capsys, n):
+    """The only image, or a grid of several; the manifest is beside it, and the rest where it always is."""
+    out = tmp_path / "new" / "demo.png"
+    assert cli("sample", run, "-n", n, "--seed", 60 + n, "--out", out) == 0
+    folder = run / "samples" / f"ddim-6-seed-{60 + n}"
+    assert f"everything is in {folder}" in capsys.readouterr().out
+    np.testing.assert_array_equal(picture(out), picture(folder / (f"seed-{60 + n}.png" if n == 1 else "grid.png")))
+    assert read_json(tmp_path / "new" / "demo.manifest.json")["pictures"][0]["seed"] == 60 + n
+    assert {path.name for path in out.parent.iterdir()} == {"demo.png", "demo.manifest.json"}
+
+
+def test_out_of_another_kind_of_file_is_refused(run, tmp_path, capsys):
+    assert cli("sample", run, "-n", 1, "--out", tmp_path / "demo.jpg") == 2
+    assert f"images are written as .png; try --out {tmp_path / 'demo.png'}, or a folder" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_of_runs_lists_them(unlabelled, tmp_path, monkeypatch, capsys):
+    assert cli("sample", unlabelled.parent) == 2
+    assert f"{unlabelled.parent} holds runs and is none itself: run; name one: {unlabelled}" in capsys.readouterr().err
+    (tmp_path / "runs").symlink_to(unlabelled.parent)
+    monkeypatch.chdir(tmp_path)
+    assert cli("sample", "runn/a") == 2
+    assert "runn/a is not a run: it has no config.json; there are runs run in runs" in capsys.readouterr().err

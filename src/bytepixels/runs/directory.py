@@ -138,8 +138,10 @@ def open_run(path: Path) -> Run:
     A damaged config.json is replaced by its spare copy, and said.
     """
     if not is_run(path):
-        near = sorted(p.parent.name for p in path.parent.glob("*/config.json")) if path.parent.is_dir() else []
-        hint = f"; there are runs {', '.join(near)} in {path.parent}" if near else ""
+        if inside := _runs_in(path):
+            raise InputError(f"{path} holds runs and is none itself: {', '.join(inside)}; name one: {path / inside[0]}")
+        folders = [folder for folder in (path.parent, Path("runs")) if _runs_in(folder)]
+        hint = f"; there are runs {', '.join(_runs_in(folders[0]))} in {folders[0]}" if folders else ""
         raise InputError(f"{path} is not a run: it has no config.json{hint}")
     try:
         return _read(path, CONFIG)
@@ -152,6 +154,11 @@ def open_run(path: Path) -> Run:
         with suppress(OSError):  # of a run that may only be read, every process takes the spare copy
             _restore(path)
         return run
+
+
+def _runs_in(folder: Path) -> list[str]:
+    """The names of the runs in a folder; none where it is no folder."""
+    return sorted(found.parent.name for found in folder.glob(f"*/{CONFIG}")) if folder.is_dir() else []
 
 
 def _restore(path: Path) -> None:

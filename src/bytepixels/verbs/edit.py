@@ -36,7 +36,7 @@ def edit(flags: EditFlags) -> tuple[Path, list[str]]:
     results: list[Tensor] = []  # uint8 [C, H, W] each
     fidelity: dict[str, dict[str, float | None]] = {}
     try:
-        with Progress(f"edit {_kind(flags)}", plan.work, "evaluations") as progress:
+        with Progress(f"edit {_kind(flags)}", plan.work, "network evaluations") as progress:
             for batch in _carry_out(plan, out, progress):
                 results += batch
     finally:  # an interruption leaves those that are done, with their grid and manifest
@@ -48,7 +48,7 @@ def edit(flags: EditFlags) -> tuple[Path, list[str]]:
             save_extra(out / "grid.png", lambda path: save_png(sheet(list(plan.shown), whole, plan.columns), path))
     invert = plan.facts.get("evaluations_to_invert")
     more = f", {invert} to invert each end" if invert else ""
-    said = [f"{plan.facts['evaluations']} evaluations of the network for each picture{more}"]
+    said = [f"{plan.facts['evaluations']} evaluations of the network for each image{more}"]
     return out, [*said, *(_sentence(file, facts) for file, facts in fidelity.items())]
 
 
@@ -144,7 +144,7 @@ def fidelity_of(result: Tensor, picture: Tensor) -> dict[str, float | None]:
 def _sentence(file: str, fidelity: dict[str, float | None]) -> str:
     rmse, psnr = fidelity["rmse"], fidelity["psnr"]
     near = "equal, pixel for pixel" if psnr is None else f"RMSE {rmse:.3g} grey levels of 255, PSNR {psnr:.1f} dB"
-    return f"{file} against the picture: {near}"
+    return f"{file} against the input: {near}"
 
 
 def _kind(flags: EditFlags) -> str:

@@ -45,7 +45,8 @@ class EditFlags:
     prompt: Words = None
     """What the result shows, in words: of a run with --text. Default: nothing is said."""
     out: Path | None = None
-    """Where the pictures go. Default: a folder below RUN/samples, named for what was asked."""
+    """A folder for the images, or a .png for the only one or for a grid of them.
+    Default: a folder below RUN/samples, named for what was asked."""
     weights: Literal["ema", "model"] = "ema"
     """Which weights: ema (the moving average, usually better) or model (those of the last step)."""
     checkpoint: str | None = None

@@ -1,6 +1,7 @@
 """sample RUN: new pictures from a trained run, by its own settings unless told otherwise."""
 
 import json
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -32,6 +33,7 @@ from .weights import load_checkpoint, load_weights, open_model
 Watch = Callable[[int, Tensor], None]  # (step, x_t): every state on the way
 
 GIF_FRAMES, GIF_PICTURES, GIF_PIXELS = 60, 25, 1 << 21
+OTHER_FILES = (".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".heic")
 GRID_CLASSES = 20  # most classes, drawn in turn, that get a column each in grid.png
 GRID_MOST = 400  # pictures in grid.png; the rest are in their own files
 NOISE = ("diffusion", "timesteps", "schedule", "zero_terminal_snr")  # settings that decide the noise at every t
@@ -78,17 +80,19 @@ def sample_run(path: Path, overrides: Mapping[str, Any], request: SampleRequest)
     weak = None if request.weak is None else load_weak(run, request.weak, device)
     out = request.out or run.samples / _folder_name(settings, request)
     make_folder(out, "--out")
-    steps = many(settings.steps, "step")
-    print(f"{steps} of {settings.sampler}, {settings.spacing}: {checkpoint.name}, {request.weights}")
+    steps = f"{many(settings.steps, 'step')}, {settings.spacing} spacing"
+    print(f"Sampling with {settings.sampler}, {steps}, {weights_name(request.weights, checkpoint)}")
     network = choose_network(network, run, settings, request, device)
     seeds = range(request.seed, request.seed + request.n)
     first, done = list[Tensor](), 0  # what the grid shows, of how many
     frames, codec = list[Tensor](), codec_of(run, device)
     try:
-        with join(device) as world, Progress("sample", request.n * settings.steps, "steps") as progress:
+        with join(device) as world, Progress("sample", request.n * settings.steps, "image steps") as progress:
             for start in range(0, request.n, request.batch * world.size):
                 part = seeds[start : start + request.batch * world.size]
-                watch = _watcher(progress, start, len(part), settings.steps, frames if request.gif else None, codec)
+                watch = _watcher(
+                    progress, start, part, request.n, settings.steps, frames if request.gif else None, codec
+                )
 
                 def draw(own: range, watch: Watch = watch) -> Tensor:
                     text = text_of(run, own, request.prompt, device)
@@ -109,6 +113,33 @@ def sample_run(path: Path, overrides: Mapping[str, Any], request: SampleRequest)
             if frames:
                 save_extra(out / "denoising.gif", lambda path: save_gif(frames, path))
     return out
+
+
+def weights_name(weights: str, checkpoint: Path) -> str:
+    """ "averaged (EMA) weights of step 582", for a person."""
+    kind = "averaged (EMA)" if weights == "ema" else "raw"
+    return f"{kind} weights of step {int(checkpoint.name.removeprefix('step-')):,}"
+
+
+def png_of(out: Path | None) -> Path | None:
+    """The file that --out names; None where it names a folder. InputError for a kind of file that is not written."""
+    if out is None or out.is_dir() or out.suffix.lower() not in (".png", *OTHER_FILES):
+        return None
+    if out.suffix.lower() != ".png":
+        raise InputError(f"--out {out}: images are written as .png; try --out {out.with_suffix('.png')}, or a folder")
+    make_folder(out.parent, "--out")
+    return out
+
+
+def copy_to(png: Path, folder: Path) -> str:
+    """Copy the only image of a folder, or the grid of several, and its manifest to where --out says. What was done."""
+    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    files = [one["file"] for one in manifest["pictures"]]
+    shutil.copyfile(folder / (files[0] if len(files) == 1 else "grid.png"), png)
+    beside = png.with_suffix(".manifest.json")
+    write_json(beside, manifest | {"folder": str(folder)})
+    what = "the image" if len(files) == 1 else f"a grid of the {len(files):,} images"
+    return f"{png}: {what}; {beside}: how it was made; everything is in {folder}"
 
 
 def weak_name(weak: Path) -> str:
@@ -142,14 +173,17 @@ def _folder_name(settings: SampleConfig, request: SampleRequest) -> str:
     return "-".join([*parts, "seed", str(request.seed)]).replace("/", "-")
 
 
-def _watcher(progress: Progress, start: int, size: int, steps: int, frames: list[Tensor] | None, codec: Codec) -> Watch:
+def _watcher(
+    progress: Progress, start: int, part: range, n: int, steps: int, frames: list[Tensor] | None, codec: Codec
+) -> Watch:
     """Called with every state of one batch: moves the progress on, and keeps frames of the first batch."""
     every = max(1, steps // GIF_FRAMES)
+    which = f"image {start + 1:,}" if len(part) == 1 else f"images {start + 1:,}-{start + len(part):,}"
 
     def watch(step: int, x: Tensor) -> None:
         if frames is not None and start == 0 and (step % every == 0 or step == steps):
             frames.append(grid(codec.to_images(x[:GIF_PICTURES]).cpu(), pixels=GIF_PIXELS))
-        progress.update(start * steps + step * size, f"{start + size * (step == steps):,} pictures done")
+        progress.update(start * steps + step * len(part), f"step {step}/{steps}, {which} of {n:,}")
 
     return watch
 
