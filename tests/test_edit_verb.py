@@ -73,7 +73,7 @@ def test_edit_alone_lists_the_four(capsys, line):
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_explains_itself(capsys, kind):
     assert cli("edit", kind, "--help") == 0
-    assert f"usage: bytepixels edit {kind} [-h] [OPTIONS] RUN" in plain(capsys.readouterr().out)
+    assert f"usage: bytepixels edit {kind} RUN" in plain(capsys.readouterr().out)
 
 
 # ---- inpaint
