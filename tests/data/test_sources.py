@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import json
 import os
 import pickle
 import struct
@@ -590,3 +591,60 @@ def test_arrays_with_splits_say_which_they_have(tmp_path, split):
     np.savez(tmp_path / "digits.npz", images_train=pictures, test_images=pictures)
     with pytest.raises(InputError, match=f"digits.npz has no split {split}; it has train, test"):
         pack(tmp_path / "digits.npz", split=split, cache=tmp_path)
+
+
+# what the program wrote itself
+
+
+def write_run(path):
+    """What a run and a folder of samples are known by, and images in both."""
+    write_all(path, ["samples/step-10.png", "samples/ddim/seed-0.png"], seed=9)
+    made_by = {"bytepixels": "0.1", "torch": "2"}
+    for name in ("config.json", ".config.json"):
+        (path / name).write_text(json.dumps({"format": 1, "config": {}, "made_by": [made_by]}))
+    (path / "samples/ddim/manifest.json").write_text(json.dumps({"pictures": [], "made_by": made_by}))
+
+
+@pytest.mark.parametrize("names", [CLASSES, ["1.png", "2.png"]])
+@pytest.mark.parametrize("shape", ["folder", ".zip", ".tar", ".tar.gz"])
+def test_runs_and_samples_within_a_source_are_left_out_and_said(tmp_path, packed, names, shape):
+    root = tmp_path / "in"
+    pictures = write_all(root, names)
+    write_all(root, ["drawn/seed-0.png"], seed=8)
+    write_run(root / "runs/first")
+    (root / "drawn/manifest.json").write_bytes((root / "runs/first/samples/ddim/manifest.json").read_bytes())
+    make = {"folder": lambda root, path: root, ".zip": as_zip}.get(shape, as_tar)
+    result = packed(make(root, tmp_path / f"x{shape}"))
+    assert np.array_equal(result.images, stacked(pictures, names))
+    assert result.classes == (("cat", "dog") if names is CLASSES else ())
+    said = "Left out 2 folders that bytepixels wrote (runs and samples are no data): drawn, runs/first."
+    assert result.notes[0] == said
+
+
+def test_a_growing_run_within_a_folder_does_not_change_the_pack(tmp_path, packed):
+    write_all(tmp_path / "in", CLASSES)
+    write_run(tmp_path / "in/runs/first")
+    before = packed(tmp_path / "in").path
+    write_all(tmp_path / "in", ["runs/first/samples/step-20.png"])
+    (tmp_path / "in/runs/first/log.jsonl").write_text("{}")
+    assert packed(tmp_path / "in").path == before
+
+
+def test_a_damaged_config_still_marks_a_run(tmp_path, packed):
+    write_all(tmp_path / "in", CLASSES)
+    write_run(tmp_path / "in/run")
+    (tmp_path / "in/run/config.json").write_bytes(b"")
+    assert packed(tmp_path / "in").classes == ("cat", "dog")
+
+
+def test_other_programs_files_of_these_names_leave_nothing_out(tmp_path, packed):
+    write_all(tmp_path / "in", CLASSES)
+    (tmp_path / "in/cat/manifest.json").write_text('{"name": "an app", "icons": []}')
+    (tmp_path / "in/dog/config.json").write_text("{}")
+    assert len(packed(tmp_path / "in")) == len(CLASSES)
+
+
+def test_samples_may_be_a_source_and_a_run_may_not(tmp_path, packed, refused):
+    write_run(tmp_path / "run")
+    assert len(packed(tmp_path / "run/samples/ddim")) == 1
+    refused("is a run, which is no source of images", tmp_path / "run")

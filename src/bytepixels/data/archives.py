@@ -13,6 +13,7 @@ from .arrange import arrange, clean_name, counted, is_picture
 from .captions import METADATA, captions_of, is_metadata
 from .decode import open_picture
 from .official import CIFAR_BATCHES, TWO_SPLITS, read_cifar
+from .own import may_mark, without_own
 from .pictures import Item, Pictures, Source, check_file_size, file_key, parts_of
 from .tars import is_compressed, is_tar, open_content, read_tar, readable, tar_part
 
@@ -33,6 +34,9 @@ def _read_zip(path: Path, split: str) -> Pictures:
         archive = zipfile.ZipFile(path)  # stays open: threads read their own members of it; closed with its last reader
     members = [member for member in archive.infolist() if not member.is_dir()]
     names = [clean_name(member.filename.replace("\\", "/")) for member in members]
+    with readable(path):
+        outside, own_notes = without_own(names, lambda index: archive.read(members[index]), str(path))
+    names = [name if kept else "" for name, kept in zip(names, outside, strict=True)]
     found = arrange(names, split, str(path), METADATA)
     with readable(path):
         captions, notes = captions_of(names, found.order, lambda index: archive.read(members[index]))
@@ -42,7 +46,7 @@ def _read_zip(path: Path, split: str) -> Pictures:
     def item(index: int) -> Item:
         return Item(index, partial(_open_member, archive, kept[index]), kept[index].file_size)
 
-    notes = [*found.notes, *notes]
+    notes = [*own_notes, *found.notes, *notes]
     return Pictures(files, parts_of(len(kept), item), found.labels, found.classes, tuple(notes), captions)
 
 
@@ -60,24 +64,26 @@ def _read_tar(path: Path, split: str) -> Pictures:
 
     def wanted(number: int, member: TarInfo) -> bool:
         name = _file_name(member)
-        return (held_bytes + member.size <= most and is_picture(name)) or is_metadata(name)
+        return (held_bytes + member.size <= most and is_picture(name)) or is_metadata(name) or may_mark(name)
 
     for number, member, content in read_tar(path, wanted):
         names.append(name := _file_name(member))
         if is_picture(name):
             held[number] = content
             held_bytes += member.size
-        elif is_metadata(name):
+        elif is_metadata(name) or may_mark(name):
             metadata[number] = content
         links += member.issym() or member.islnk()
         if held_bytes > most:
             held.clear()
     if any(name.rsplit("/", 1)[-1] == CIFAR_BATCHES["test"][0] for name in names):
         return read_cifar(path, check_choice("split", split, TWO_SPLITS))
+    outside, own_notes = without_own(names, lambda index: metadata.get(index, b""), str(path))
+    names = [name if kept else "" for name, kept in zip(names, outside, strict=True)]
     found = arrange(names, split, str(path), METADATA)
     captions, caption_notes = captions_of(names, found.order, lambda index: metadata.get(index, b""))
     ignored = [f"Ignored {counted(links, 'link')} in the archive."] if links else []
-    notes = (*found.notes, *ignored, *caption_notes)
+    notes = (*own_notes, *found.notes, *ignored, *caption_notes)
     if held:
         kept = [held[number] for number in found.order]
         parts = parts_of(len(kept), lambda index: Item(index, partial(open_content, kept[index])))

@@ -4,7 +4,7 @@ import errno
 import hashlib
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -26,10 +26,10 @@ class File(NamedTuple):
     changed: int  # ns
 
 
-def open_folder(root: Path, files: list[File], split: str) -> Source:
-    """The pictures among the files below root."""
+def open_folder(root: Path, files: list[File], split: str, notes: Sequence[str] = ()) -> Source:
+    """The pictures among the files below root. notes: what there is to say of them before."""
     names = [file.name for file in files]
-    return Source(str(root), files_key(root, files), lambda: read_files(root, names, split, str(root)))
+    return Source(str(root), files_key(root, files), lambda: read_files(root, names, split, str(root), notes))
 
 
 def files_key(root: Path, files: list[File]) -> str:
@@ -38,21 +38,22 @@ def files_key(root: Path, files: list[File]) -> str:
     return hashlib.sha256(content.encode(errors="surrogateescape")).hexdigest()
 
 
-def read_files(root: Path, names: list[str], split: str, source: str) -> Pictures:
+def read_files(root: Path, names: list[str], split: str, source: str, before: Sequence[str] = ()) -> Pictures:
     """The pictures among the files root / name, arranged by their folders."""
     found = arrange(names, split, source, METADATA)
-    captions, notes = captions_of(names, found.order, lambda index: _content(os.path.join(root, names[index])))
+    captions, notes = captions_of(names, found.order, lambda index: content_of(os.path.join(root, names[index])))
     kept = [names[index] for index in found.order]
     parts = parts_of(len(kept), lambda index: Item(index, partial(_open, os.path.join(root, kept[index]))))
-    return Pictures(kept, parts, found.labels, found.classes, (*found.notes, *notes), captions)
+    return Pictures(kept, parts, found.labels, found.classes, (*before, *found.notes, *notes), captions)
 
 
-def _content(path: str) -> bytes:
+def content_of(path: str | Path) -> bytes:
+    """All bytes of a file; InputError where it cannot be read."""
     try:
         with open(path, "rb") as file:
             return file.read()
     except OSError as error:
-        raise InputError(f"{printable(path)} cannot be read: {error.strerror or error}") from error
+        raise InputError(f"{printable(str(path))} cannot be read: {error.strerror or error}") from error
 
 
 def _open(path: str) -> Image.Image:

@@ -9,8 +9,9 @@ from .archives import open_archive
 from .arrange import is_hidden, is_picture
 from .arrays import open_arrays
 from .decode import lacking_suffixes
-from .folders import file_at, files_below, open_folder, read_files
+from .folders import content_of, file_at, files_below, open_folder, read_files
 from .named import NAMED, open_named, open_official
+from .own import without_own
 from .pictures import Source, file_key, only_split
 from .samples import looks_like_shard
 from .shards import named_by_braces, open_shards, shards_among
@@ -38,10 +39,14 @@ def open_source(source: str | Path, split: str, cache: Path) -> Source:
 
 def _open_folder(path: Path, split: str, cache: Path) -> Source:
     files = files_below(path)
+    kept, notes = without_own(
+        [file.name for file in files], lambda index: content_of(path / files[index].name), str(path)
+    )
+    files = [file for file, is_kept in zip(files, kept, strict=True) if is_kept]
     shards = shards_among(files)
     if shards and not any(is_picture(file.name) and not is_hidden(file.name) for file in files):
         return open_shards(str(path), path, shards, split, cache)
-    return open_folder(path, files, split)
+    return open_folder(path, files, split, notes)
 
 
 def _open_file(path: Path, split: str, cache: Path) -> Source:
