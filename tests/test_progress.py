@@ -75,6 +75,15 @@ def test_work_that_has_a_time_goes_by_it(monkeypatch):
     ]
 
 
+def test_parts_of_one_job_count_on(monkeypatch):
+    with Progress("pixels", 30, stream=io.StringIO()) as progress:
+        first = progress.part()
+        first(20, 20)
+        second = progress.part()
+        second(4, 10)
+        assert progress.recent[-1][1] == 24
+
+
 class Terminal(io.StringIO):
     def isatty(self):
         return True

@@ -3,6 +3,7 @@
 import sys
 import time
 from collections import deque
+from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, TextIO
 
@@ -51,6 +52,11 @@ class Progress:
         """Count and show that `done` of the total is done."""
         self.count(done)
         self.show(note)
+
+    def part(self) -> Callable[[int, int], None]:
+        """What counts a part of the work from 0, as (done, total of the part), beside what was done before it."""
+        before = self.recent[-1][1]
+        return lambda done, total: self.update(before + done)
 
     def count(self, done: int) -> None:
         """Take note that `done` of the total is done, and of when."""

@@ -1,10 +1,10 @@
 """data doctor SOURCE: what is in a source, what is wrong with it, and what training on it takes on this machine."""
 
 import shutil
-from collections.abc import Callable, Collection
+from collections.abc import Collection
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -56,12 +56,18 @@ def doctor(flags: Doctor) -> None:
         check_target(flags.json)
     device = best_device(flags.device)
     pictures = open_source(flags.source, flags.split, default_cache()).read()
-    seen = with_progress("headers", pictures, glances)
+    with Progress("headers", len(pictures.names), "images") as progress:
+        seen = glances(pictures, lambda done, total: progress.update(done))
     config = choose(seen.values(), flags.data, flags.preset, device)
     layout = layout_of(config.data)
     build_network(config, (layout.channels, layout.height, layout.width), 0, torch.device("meta"))  # refuses early
-    found = look_at(flags.source, pictures, layout)
-    report = pictures_report(flags, found, seen, layout, other_splits(flags, layout))
+    others = look_at({flags.split: pictures} | other_splits(flags), layout)
+    found = others.pop(flags.split)
+    if not len(found.readable):
+        first = file_numbers(found)["unreadable"][:3]
+        named = ", ".join(f"{file['name']} ({file['reason']})" for file in first)
+        raise InputError(f"{flags.source} holds no readable picture among {len(found.digests):,} files: {named}")
+    report = pictures_report(flags, found, seen, layout, others)
     sample = sample_of(found)
     config = resolved(with_budget(config, report["copies"]["distinct"]), sample)
     precision, _ = choose_precision(config.train.precision, device)
@@ -88,31 +94,22 @@ def check_target(path: Path) -> None:
     make_folder(path.absolute().parent, "--json")
 
 
-def with_progress(what: str, pictures: Pictures, work: Callable[[Pictures, Any], Any]) -> Any:
-    with Progress(what, len(pictures.names), "pictures") as progress:
-        return work(pictures, lambda done, total: progress.update(done))
-
-
-def look_at(source: str, pictures: Pictures, layout: Layout) -> Survey:
-    """The survey of the split; InputError when not one of its pictures can be read."""
-    found: Survey = with_progress("pixels", pictures, lambda p, progress: survey(p, layout, progress))
-    if not len(found.readable):
-        first = file_numbers(found)["unreadable"][:3]
-        named = ", ".join(f"{file['name']} ({file['reason']})" for file in first)
-        raise InputError(f"{source} holds no readable picture among {len(found.digests):,} files: {named}")
+def look_at(splits: dict[str, Pictures], layout: Layout) -> dict[str, Survey]:
+    """The survey of every split, under one progress line."""
+    found = dict[str, Survey]()
+    with Progress("pixels", sum(len(pictures.names) for pictures in splits.values()), "images") as progress:
+        for split, pictures in splits.items():
+            found[split] = survey(pictures, layout, progress.part())
     return found
 
 
-def other_splits(flags: Doctor, layout: Layout) -> dict[str, Survey]:
-    """What the source holds beside the split that is looked at: name -> survey."""
+def other_splits(flags: Doctor) -> dict[str, Pictures]:
+    """What the source holds beside the split that is looked at: name -> pictures."""
     found = {}
     for split in ("train", "val", "test") if flags.split != "all" else ():
         if split != flags.split:
-            try:
-                pictures = open_source(flags.source, split, default_cache()).read()
-            except InputError:  # it has no such split
-                continue
-            found[split] = with_progress(split, pictures, lambda p, progress: survey(p, layout, progress))
+            with suppress(InputError):  # it has no such split
+                found[split] = open_source(flags.source, split, default_cache()).read()
     return found
 
 
