@@ -163,7 +163,7 @@ def finished(tmp_path):
         (["--no-labels"], "--labels True -> False"),
         (["--ema-half-life", "99"], "--ema-half-life 10000 -> 99"),
         (["--preset", "small"], "--preset digits, got small"),
-        (["--size", "16", "16"], "is of other pictures"),
+        (["--size", "16", "16"], "was trained on other images"),
     ],
     ids=" ".join,
 )
@@ -181,7 +181,7 @@ def test_other_pictures_are_refused(finished, tmp_path, capsys):
     before = snapshot(finished)
     assert train(finished, "--flip", "yes", steps=4, source=tmp_path / "other.npy") == 2
     error = capsys.readouterr().err
-    assert "is of other pictures (digits) than" in error
+    assert "was trained on other images (digits, 1,797) than" in error
     assert "other.npy" in error
     assert snapshot(finished) == before
 

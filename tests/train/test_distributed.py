@@ -315,7 +315,7 @@ def test_they_end_as_well_where_networks_are_sharded_and_where_training_fails(tm
 @pytest.mark.slow
 def test_the_process_with_the_least_memory_decides(tmp_path):
     said = tampered("memory", tmp_path / "little")
-    assert "note: 15 pictures at a time do not fit in memory: passes of" in said
+    assert "note: a batch of 15 does not fit in memory; using micro-batches of" in said
     assert read_json(tmp_path / "little/config.json")["config"]["train"]["micro_batch"] < 15
     train(tmp_path / "much", 1, "--previews", 0, steps=6)
     torch.testing.assert_close(losses(tmp_path / "little"), losses(tmp_path / "much"), rtol=1e-5, atol=0)
@@ -325,7 +325,7 @@ def test_the_process_with_the_least_memory_decides(tmp_path):
 def test_the_first_process_measures_the_arithmetic_and_the_other_follows(tmp_path):
     said = tampered("gain", tmp_path / "measured", "--precision", "auto")
     name = read_json(tmp_path / "measured/config.json")["config"]["train"]["precision"]
-    assert said.count(f"{name}: this machine multiplies bf16 ") == 1
+    assert said.count(f"Using {name}: bf16 is ") == 1
     train(tmp_path / "named", 2, "--precision", name, "--previews", 0, steps=6)
     assert torch.equal(losses(tmp_path / "measured"), losses(tmp_path / "named"))
 

@@ -44,14 +44,14 @@ def test_a_gpu_is_measured_where_it_has_bf16(monkeypatch, gains):
     gains.append(14)
     assert choose_precision("auto", card) == (
         "bf16",
-        "bf16: this machine multiplies bf16 14.00 times as fast as float32",
+        "Using bf16: bf16 is 14.0 times as fast as float32 here",
     )
 
 
 def test_measured_here():
     chosen, why = choose_precision("auto", CPU)
     assert chosen in ("float32", "bf16")
-    assert why.startswith(f"{chosen}: this machine multiplies bf16 ")
+    assert why.startswith(f"Using {chosen}: bf16 is ")
 
 
 @pytest.mark.parametrize(("gain", "name"), [(0.31, "float32"), (1.87, "bf16")])
@@ -61,7 +61,7 @@ def test_a_run_is_measured_when_it_begins_and_goes_on_in_the_same_arithmetic(tmp
     assert train(run, "--precision", "auto", "--lr-decay", "none", steps=1) == 0
     assert gains == []
     said = capsys.readouterr().out
-    assert f"{name}: this machine multiplies bf16 {gain} times as fast as float32" in said
+    assert f"Using {name}: bf16 is " in said
     assert f"weights, {name} on cpu" in said
     assert arithmetic(run) == name
     gains.append(1 / gain)  # from here on it would come out otherwise

@@ -159,7 +159,7 @@ def test_a_flat_folder_of_mixed_sizes(flat, tmp_path, capsys):
     assert train(run, *flags, source=flat) == 0
     said = capsys.readouterr().out
     assert "pictures have another aspect ratio than 12 x 10: padded." in said
-    assert "note: 6 pictures are few" in said
+    assert "note: Only 6 images: the model is likely to copy them" in said
     saved = read_json(run / "config.json")
     assert saved["config"]["data"]["flip"] == "yes"
     assert saved["config"]["data"]["size"] == [12, 10]

@@ -5,7 +5,6 @@ import textwrap
 
 from ..data.doctor_lines import Lines
 from ..data.doctor_numbers import Numbers
-from ..progress import duration
 from ..words import many
 
 LABEL, WIDEST = 16, 120  # columns
@@ -41,7 +40,7 @@ def time_lines(report: Numbers) -> Lines:
     return [
         *lines,
         ("a step", f"{_step(measured)}: {measured['images_per_second']:,.3g} images/s"),
-        ("the budget", f"{duration(measured['seconds_for_budget'])} (h:mm:ss), without grids and checkpoints"),
+        ("the budget", measured["forecast"]),
         ("memory", f"{memory}; measured: {most} at the most, with {measured['micro_batch']}; {free}"),
     ]
 

@@ -19,6 +19,7 @@ from ..data.batches import Batches, free_memory
 from ..data.doctor_numbers import Numbers
 from ..runs.config import MOST_IMAGES, Config
 from ..train.loop import Batch, DrawBatch, Loss, TrainState, total_steps, train_step
+from .forecast import forecast
 from .memory import CROP, MEMORY_SHARE, step_memory
 
 MEASURE_SECONDS, MEASURE_STEPS = 20.0, 10  # of measuring: about so long, or so many steps
@@ -105,6 +106,7 @@ def measure(config: Config, sample: Packed, device: torch.device, seconds_per_pi
         "seconds_per_step_least": min(scaled),
         "seconds_per_step_greatest": max(scaled),
         "images_per_second": batch / median(scaled),
+        "forecast": forecast(total_steps(train) * batch, batch / median(scaled), device),
         "seconds_for_budget": median(scaled) * total_steps(train),
         "peak_memory_bytes": peak_bytes(device),
         "threads": torch.get_num_threads(),

@@ -16,7 +16,16 @@ def choose_precision(asked: Precision, device: torch.device) -> tuple[Precision,
         return "float32", ""
     gain = bf16_gain(device)
     precision = decided(gain)
-    return precision, f"{precision}: this machine multiplies bf16 {gain:.2f} times as fast as float32"
+    return precision, f"Using {precision}: {_compared(gain)} here"
+
+
+def _compared(gain: float) -> str:
+    """bf16 beside float32; `gain` is how many times as fast."""
+    if gain >= CLEARLY:
+        return f"bf16 is {gain:.1f} times as fast as float32"
+    if gain > 1 / CLEARLY:
+        return "bf16 is about as fast"
+    return f"bf16 is {1 / gain:.2g} times slower" if gain > 0.01 else "bf16 is more than 100 times slower"
 
 
 def decided(gain: float) -> Precision:

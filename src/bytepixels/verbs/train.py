@@ -21,6 +21,7 @@ from ..runs.files import reason, remove
 from ..runs.lock import RunLock
 from ..signals import Stop, stop_on_signals
 from ..train.distributed import World, join, own_device
+from ..words import many
 from .compiling import choose_compile
 from .firststage import Encoded, encoded, keep_first_stage
 from .nonfinite import TrainingError
@@ -48,7 +49,8 @@ def train(source: str, config: Config, path: Path, profile: int = 0, began: floa
         world.decide(lambda: take(lock) if is_run(path) else None)
         packed = pack_with_progress(source, as_asked(config.data, path), captions=config.network.text is not None)
         if len(packed) < FEW:
-            print(f"note: {len(packed)} pictures are few; the model may learn to copy them")
+            copied = "will copy it" if len(packed) == 1 else "is likely to copy them"
+            print(f"note: Only {many(len(packed), 'image')}: the model {copied}")
         latents = encoded(config, path, packed, flips(config, packed), device)
         run = shared_run(world, packed, lambda: prepare_run(packed, source, config, path, device, latents))
         with stop_on_signals() as stop, _full_disk(path):
@@ -170,7 +172,8 @@ def prepare_run(
     if is_run(path):
         old = open_run(path)
         if old.data["sha256"] != data["sha256"]:
-            raise InputError(f"{path} is of other pictures ({old.data['source']}) than {source}; choose another --run")
+            own = f"{path} was trained on other images ({old.data['source']}, {old.data['count']:,})"
+            raise InputError(f"{own} than {source} holds now; choose another --run to train on these")
         check_same_text(old, text.get("text"))
         changed = changed_settings(old.config, config)
         if changed and list_checkpoints(old.checkpoints):  # without any, there is nothing yet to contradict

@@ -23,6 +23,7 @@ from ..train.loop import Batch, StepResult, TrainState, total_steps, train_steps
 from ..train.saving import ShardWriter, take_parts
 from ..words import many
 from .budget import GOOD_STEPS, LEAST_STEPS, TimeBudget, extended
+from .forecast import SOON, forecast
 from .memory import fitting
 from .nonfinite import MOST_SKIPPED, Culprits, stopped
 from .previews import Preview, Previews
@@ -51,7 +52,7 @@ class Trainer:
         self.ahead: dict[int, Batch] = {}  # drawn before its step
         self.times: dict[int, Tensor | None] = {}  # of the steps in hand: those by importance cannot be drawn again
         self.skipped = self.skipped_in_a_row = 0
-        self.note, self.warned = "", False
+        self.note, self.warned, self.foretold = "", False, False
         self.board = _tensorboard(run, self.images) if self.config.tensorboard and self.leads else None
         self.spent, rate = world.decide(lambda: _spent(run))
         self.began = time.monotonic() if began is None else began
@@ -84,8 +85,7 @@ class Trainer:
         (least,) = self.world.agree(-fitting(self.state, self.task.trial, batch, micro) if micro > 1 else -1)
         if -least < micro:
             self._settle(replace(self.config, micro_batch=-least))
-            left = f"passes of {-least} (--micro-batch), the batch stays {self.config.batch}"
-            print(f"note: {micro} pictures at a time do not fit in memory: {left}")
+            print(f"note: a batch of {micro} does not fit in memory; using micro-batches of {-least} (--micro-batch)")
 
     def _settle(self, config: TrainConfig) -> None:
         """Go on with settings that turned out along the way; they are the run's."""
@@ -136,6 +136,7 @@ class Trainer:
             for result in train_steps(self.state, self.take, self.task.loss, lambda: self.config):
                 self.unread.append(result)
                 progress.count(self.images)
+                self.foretell(progress)
                 self.writer.check()
                 now = time.monotonic()
                 due = now - logged >= self.config.log_seconds, now - saved >= self.pause_between_checkpoints(progress)
@@ -180,6 +181,15 @@ class Trainer:
         print(f"done in {duration(time.monotonic() - self.began)}: {self.run.path}")
         print(self.task.then)
         return 0
+
+    def foretell(self, progress: Progress) -> None:
+        """Say once, after the first seconds, how long the training takes; a budget of time says that itself."""
+        left = total_steps(self.config) * self.config.batch - self.images
+        if self.foretold or self.limit is not None or not left:
+            return
+        if (seconds := progress.recent[-1][0] - progress.recent[0][0]) >= SOON and len(progress.recent) > 2:
+            self.foretold = True
+            progress.say(forecast(left, (progress.recent[-1][1] - progress.recent[0][1]) / seconds, self.device))
 
     def new_budget(self, progress: Progress) -> int:
         """The budget in images where it is time to reckon it anew from the time that is left, else 0."""
@@ -279,15 +289,21 @@ class Trainer:
         size = sum(p.numel() for p in self.state.model.parameters())
         pictures, budget = self.run.data["count"], total_steps(self.config) * self.config.batch
         print(f"{self.run.path}: {size:,} weights, {self.config.precision} on {self.device}", end="; ")
-        print(f"{budget:,} images to see ({budget / pictures:.1f} epochs)")
+        print(f"{_epochs(budget, pictures)}")
         (channels, height, width), flip = self.run.shape, self.run.config.data.flip
-        print(f"{many(pictures, 'picture')}, {height} x {width}, channels {channels}", end="; ")
+        print(f"{many(pictures, 'image')} of {height} x {width}, {many(channels, 'channel')}", end="; ")
         if (x0 := self.run.x0_shape) != self.run.shape:
-            print(f"latents of {x0[1]} x {x0[2]}, channels {x0[0]}", end="; ")
-        print("half of them mirrored" if flip == "yes" else "not mirrored", end="; ")
-        print(many(len(self.run.classes), "class", "classes") if self.run.classes else "no classes")
+            print(f"latents of {x0[1]} x {x0[2]}, {many(x0[0], 'channel')}", end="; ")
+        print(f"random horizontal flips {'on' if flip == 'yes' else 'off'}", end="; ")
+        print(many(len(self.run.classes), "class", "classes") if self.run.classes else "unconditional")
         if self.state.step:
             print(f"going on from {self.images:,} images")
+
+
+def _epochs(images: int, each: int) -> str:
+    """A budget in images, and how many passes over `each` images that is."""
+    passes = images / each
+    return f"training on {images:,} images ({passes:,.{0 if passes >= 10 else 1}f} passes over the data)"
 
 
 def _spent(run: Run) -> tuple[float, float]:
