@@ -7,7 +7,9 @@ import os
 import pickle
 import struct
 import tarfile
+import unicodedata
 import zipfile
+import zlib
 
 import numpy as np
 import pytest
@@ -417,6 +419,88 @@ def test_labels_that_are_none_are_ignored_in_words(tmp_path, packed):
     assert (result.labels.tolist(), result.classes) == ([1, 0, 1], ("bun", "tea"))
 
 
+@pytest.mark.parametrize("kind", ["bool", "uint8", "int64", "uint16", "int8", "float32"])
+def test_arrays_of_0_and_1_are_black_and_white(tmp_path, packed, kind):
+    binary = colours(4)[..., 0] > 128
+    np.savez(tmp_path / "a.npz", images=binary.astype(kind))
+    result = packed(tmp_path / "a.npz")
+    assert np.array_equal(result.images[:, 0], binary * np.uint8(255))
+    assert any("read as 0..1" in note for note in result.notes)
+
+
+def test_labels_one_hot_or_as_floats_are_classes(tmp_path, packed):
+    wanted = np.array([2, 0, 1])
+    for name, labels in {"hot": np.eye(3)[wanted], "float": wanted.astype(np.float32)}.items():
+        np.savez(tmp_path / f"{name}.npz", images=colours(3), labels=labels)
+        assert packed(tmp_path / f"{name}.npz").labels.tolist() == wanted.tolist()
+    np.savez(tmp_path / "soft.npz", images=colours(3), labels=np.full((3, 3), 1 / 3))
+    assert packed(tmp_path / "soft.npz").labels is None
+
+
+def test_objects_beside_good_arrays_are_left_alone(tmp_path, packed):
+    np.savez(tmp_path / "a.npz", images=colours(2), labels=np.array([{}, 1], object), paths=np.array(["a", 1], object))
+    result = packed(tmp_path / "a.npz")
+    assert (len(result), result.labels) == (2, None)
+    assert any("labels are Python objects" in note for note in result.notes)
+
+
+def zip_in(encoding, path, names, extra=False):
+    """A zip with names in an encoding that it does not say, or says in Info-ZIP's extra field alone."""
+
+    class Legacy(zipfile.ZipInfo):
+        def _encodeFilenameFlags(self):  # noqa: N802
+            return self.filename.encode(encoding), self.flag_bits & ~0x800
+
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, pixels in zip(names, colours(len(names)), strict=True):
+            member = Legacy(name)
+            if extra:
+                content = struct.pack("<BI", 1, zlib.crc32(name.encode(encoding))) + name.encode()
+                member.extra = struct.pack("<HH", 0x7075, len(content)) + content
+            archive.writestr(member, png(pixels))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("encoding", "names", "guessed"),
+    [
+        ("utf-8", ("caf\u00e9", "\u732b"), ""),
+        ("utf-8", ("cafe\u0301", "\u732b"), ""),  # macOS takes accents apart
+        ("gbk", ("\u72d7", "\u732b"), "Chinese"),
+        ("cp932", ("\u306d\u3053", "\u30bd"), "Japanese"),  # one of them ends in the byte of a backslash
+        ("cp437", ("caf\u00e9", "th\u00e9"), "DOS"),
+    ],
+)
+def test_names_in_a_zip_in_any_encoding(tmp_path, packed, encoding, names, guessed):
+    result = packed(zip_in(encoding, tmp_path / "x.zip", [f"{name}/1.png" for name in names]))
+    assert result.classes == tuple(sorted(unicodedata.normalize("NFC", name) for name in names))
+    warned = [note for note in result.notes if "does not say the encoding" in note]
+    assert len(warned) == bool(guessed)
+    assert not guessed or guessed in warned[0]
+
+
+def test_info_zips_field_says_the_names(tmp_path, packed):
+    result = packed(zip_in("gbk", tmp_path / "x.zip", ["\u732b/1.png", "\u72d7/1.png"], extra=True))
+    assert result.classes == ("\u72d7", "\u732b")
+    assert not any("encoding" in note for note in result.notes)
+
+
+@pytest.mark.parametrize(("offset", "value", "match"), [(0, 1, "is encrypted"), (2, 9, "deflate64")])
+@pytest.mark.parametrize("captions", [False, True])
+def test_zips_that_python_cannot_unpack_are_refused(tmp_path, refused, offset, value, match, captions):
+    write_all(tmp_path / "in", CLASSES)
+    if captions:
+        (tmp_path / "in/metadata.csv").write_text("file_name,text\ncat/2.png,one\n")
+    content = bytearray(as_zip(tmp_path / "in", tmp_path / "x.zip").read_bytes())
+    for mark, flags in ((b"PK\3\4", 6), (b"PK\1\2", 8)):
+        at = content.find(mark)
+        while at >= 0:
+            content[at + flags + offset] = value
+            at = content.find(mark, at + 4)
+    (tmp_path / "x.zip").write_bytes(content)
+    refused(match, tmp_path / "x.zip")
+
+
 # named sets and their official files
 
 
@@ -467,7 +551,7 @@ def test_a_pickle_inside_an_array_file_is_refused(tmp_path, refused):
     hostile[0, 0, 0] = Hostile()
     np.savez(tmp_path / "a.npz", images=hostile)
     np.save(tmp_path / "a.npy", hostile, allow_pickle=True)
-    refused("no readable array file: Object arrays", tmp_path / "a.npz")
+    refused("holds Python objects, which are not unpickled", tmp_path / "a.npz")
     refused("no readable array file", tmp_path / "a.npy")
     assert not Hostile.folder.exists()
 

@@ -2,6 +2,7 @@
 
 import io
 import zipfile
+from collections import Counter
 from functools import partial
 from pathlib import Path
 from tarfile import TarInfo
@@ -9,14 +10,19 @@ from tarfile import TarInfo
 from PIL import Image
 
 from ..errors import InputError, check_choice
-from .arrange import arrange, clean_name, counted, is_picture
+from .arrange import arrange, clean_name, counted, is_hidden, is_picture
 from .captions import METADATA, captions_of, is_metadata
 from .decode import open_picture
 from .official import CIFAR_BATCHES, TWO_SPLITS, read_cifar
 from .own import may_mark, without_own
 from .pictures import Item, Pictures, Source, check_file_size, file_key, parts_of
 from .tars import is_compressed, is_tar, open_content, read_tar, readable, tar_part
+from .zipnames import member_names
 
+_METHODS = {
+    *(zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA),
+    getattr(zipfile, "ZIP_ZSTANDARD", zipfile.ZIP_STORED),  # Python 3.14
+}
 KEPT_BYTES = 1 << 26  # pictures of a compressed tar that are kept in memory, for it is slow to read a second time
 
 
@@ -33,7 +39,8 @@ def _read_zip(path: Path, split: str) -> Pictures:
     with readable(path):
         archive = zipfile.ZipFile(path)  # stays open: threads read their own members of it; closed with its last reader
     members = [member for member in archive.infolist() if not member.is_dir()]
-    names = [clean_name(member.filename.replace("\\", "/")) for member in members]
+    names, name_notes = member_names(members, str(path))
+    _check_readable(path, [member for member, name in zip(members, names, strict=True) if _needed(name)])
     with readable(path):
         outside, own_notes = without_own(names, lambda index: archive.read(members[index]), str(path))
     names = [name if kept else "" for name, kept in zip(names, outside, strict=True)]
@@ -41,13 +48,35 @@ def _read_zip(path: Path, split: str) -> Pictures:
     with readable(path):
         captions, notes = captions_of(names, found.order, lambda index: archive.read(members[index]))
     kept = [members[index] for index in found.order]
-    files = [member.filename for member in kept]
+    files = [names[index] for index in found.order]
 
     def item(index: int) -> Item:
         return Item(index, partial(_open_member, archive, kept[index]), kept[index].file_size)
 
-    notes = [*own_notes, *found.notes, *notes]
+    notes = [*name_notes, *own_notes, *found.notes, *notes]
     return Pictures(files, parts_of(len(kept), item), found.labels, found.classes, tuple(notes), captions)
+
+
+def _needed(name: str) -> bool:
+    return not is_hidden(name) and (is_picture(name) or is_metadata(name))
+
+
+def _check_readable(path: Path, members: list[zipfile.ZipInfo]) -> None:
+    """Refuse a zip that is encrypted, or packed in a way that Python cannot unpack."""
+    locked = sum(member.flag_bits & 1 for member in members)
+    if locked:
+        raise InputError(
+            f"{path} is encrypted ({locked:,} of {len(members):,} files): unpack it with its password, "
+            f"and give the folder"
+        )
+    strange = Counter(member.compress_type for member in members if member.compress_type not in _METHODS)
+    if strange:
+        method, count = strange.most_common(1)[0]
+        name = zipfile.compressor_names.get(method, f"number {method}")  # type: ignore[attr-defined]
+        raise InputError(
+            f"{path} is compressed in a way that Python cannot unpack ({name}, {count:,} of {len(members):,} files): "
+            f"unpack it with another program, and give the folder"
+        )
 
 
 def _open_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Image.Image:

@@ -186,6 +186,7 @@ def folder_labels(paths: list[tuple[str, ...]]) -> tuple[np.ndarray | None, tupl
 
 def class_labels(names: list[str], origin: str) -> tuple[np.ndarray, tuple[str, ...], list[str]]:
     """(labels int64 [N], classes in natural order, notes) of N pictures whose classes have these names."""
+    names = [unicodedata.normalize("NFC", name) for name in names]  # macOS takes accents apart
     known = sorted(set(names), key=natural_key)
     label_of = {name: label for label, name in enumerate(known)}
     classes = tuple(map(printable, known))

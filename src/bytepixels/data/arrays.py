@@ -1,11 +1,12 @@
 """Pictures in .npy and .npz files: which array, which axis holds the channels, which range the values have."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from ..errors import InputError
-from .arrange import SPLITS
+from .arrange import SPLITS, class_labels
 from .memory import free_memory
 from .pictures import Pictures, Source, array_pictures, file_key, only_split
 
@@ -44,7 +45,17 @@ def _load(path: Path) -> dict[str, np.ndarray]:
                 f"{path} needs {needed / 1e9:,.1f} GB of memory when unpacked, of {free / 1e9:,.1f} GB that are free; "
                 f"save its pictures as .npy, which is read where it lies"
             )
-        return dict(loaded)
+        return {key: _plain(loaded, key) for key in loaded.files}
+
+
+def _plain(loaded: Any, key: str) -> np.ndarray:
+    """An array of a .npz; an empty one of objects in the place of an array of objects, which is never unpickled."""
+    try:
+        return loaded[key]
+    except ValueError as error:
+        if "allow_pickle" not in str(error):
+            raise
+        return np.empty(0, object)
 
 
 def _keys(arrays: dict[str, np.ndarray], split: str, source: str) -> tuple[str, str | None, list[str]]:
@@ -71,15 +82,17 @@ def _keys(arrays: dict[str, np.ndarray], split: str, source: str) -> tuple[str, 
 def standard_images(images: np.ndarray, name: str) -> tuple[np.ndarray, tuple[float, float] | None, list[str]]:
     """-> [N, H, W] or [N, H, W, C]; black and white, where values are not to be taken as they are; and what is worth
     saying. Values that are: uint8, and uint16 [N, H, W]."""
+    if images.dtype == object:
+        raise InputError(f"{name} holds Python objects, which are not unpickled; save it as one array of numbers")
     if images.ndim not in (3, 4) or 0 in images.shape:
         raise InputError(f"{name} must be [N, H, W], [N, H, W, C] or [N, C, H, W], got shape {list(images.shape)}")
     if images.ndim == 4:
         images = _channels_last(images, name)
-    if images.dtype == np.uint8 or (images.dtype == np.uint16 and images.ndim == 3 and images.max() > 255):
-        return images, None, []
     if images.dtype.kind not in "buif":
         raise InputError(f"{name} must hold numbers, got {images.dtype}")
     low, high = float(images.min()), float(images.max())
+    if high != 1 and (images.dtype == np.uint8 or (images.dtype == np.uint16 and images.ndim == 3 and high > 255)):
+        return images, None, []
     start, end = _range(low, high, images, name)
     return images, (start, end), [f"Values of {name} were read as {start:g}..{end:g} (they lie in {low:g}..{high:g})."]
 
@@ -97,8 +110,8 @@ def _channels_last(images: np.ndarray, name: str) -> np.ndarray:
 
 
 def _range(low: float, high: float, images: np.ndarray, name: str) -> tuple[float, float]:
-    """The range that the values plainly have: 0..1, -1..1, 0..255 or 0..65535."""
-    if images.dtype.kind == "b":
+    """The range that the values plainly have: 0..1 (also whole numbers, as masks are), -1..1, 0..255 or 0..65535."""
+    if images.dtype.kind == "b" or (images.dtype.kind in "ui" and low >= 0 and high == 1):
         return 0, 1
     floating = images.dtype.kind == "f"
     if floating and low >= -TOLERANCE and high <= 1 + TOLERANCE:
@@ -117,14 +130,31 @@ def standard_labels(labels: np.ndarray | None, count: int) -> tuple[np.ndarray |
     """-> (int64 [N] in 0..K-1, the K names, notes); (None, (), why) where they are no class labels."""
     if labels is None:
         return None, (), []
+    if labels.dtype == object:
+        return None, (), ["warning: the labels are Python objects, which are not unpickled: packed without classes."]
+    notes = []
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
+    elif labels.ndim == 2 and labels.shape[0] == count and _one_hot(labels):
+        notes = [f"Labels were read as one-hot, of {labels.shape[1]:,} classes."]
+        labels = labels.argmax(axis=1)
+    if labels.dtype.kind == "f" and labels.ndim == 1 and bool((labels == np.round(labels)).all()):
+        labels = labels.astype(np.int64)
     if labels.shape != (count,) or labels.dtype.kind not in "buiUS":
-        return (
-            None,
-            (),
-            [f"Labels of shape {list(labels.shape)} and type {labels.dtype} were ignored: not one per picture."],
-        )
+        what = f"of shape {list(labels.shape)} and type {labels.dtype}"
+        return None, (), [f"warning: Labels {what} were ignored: not one class per picture."]
+    if labels.dtype.kind in "US":
+        return class_labels([_text(label) for label in labels.tolist()], "the labels")
     values, positions = np.unique(labels, return_inverse=True)
-    names = (value.decode(errors="replace") if isinstance(value, bytes) else str(value) for value in values.tolist())
-    return positions.reshape(-1).astype(np.int64), tuple(names), []
+    return positions.reshape(-1).astype(np.int64), tuple(map(str, values.tolist())), notes
+
+
+def _one_hot(labels: np.ndarray) -> bool:
+    """Whether each row has a single 1 and else zeros."""
+    return labels.dtype.kind in "buif" and bool(
+        ((labels == 0) | (labels == 1)).all() and (labels.sum(axis=1) == 1).all()
+    )
+
+
+def _text(label: str | bytes) -> str:
+    return label.decode(errors="replace") if isinstance(label, bytes) else label

@@ -65,8 +65,8 @@ def described(captions: Sequence[str], where: str) -> str:
 
 
 def tidy(text: str) -> str:
-    """A caption on one line, without spaces round it."""
-    return " ".join(text.split())
+    """A caption on one line, without spaces round it, in NFC."""
+    return _folded(" ".join(text.split()))
 
 
 def _read_one(name: str, content: bytes, known: dict[str, str], found: _Found) -> None:
