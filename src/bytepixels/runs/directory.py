@@ -19,6 +19,7 @@ from .config import Config
 from .files import TEMPORARY, DamagedError, leftovers, one_line, read_sealed, reason, write_sealed, write_whole
 from .lock import HOLDER
 from .lock import NAME as LOCK
+from .origin import located
 
 FORMAT = 1
 CHECKPOINTS = "checkpoints"
@@ -176,6 +177,7 @@ def _read(path: Path, name: str) -> Run:
             raise InputError(f"{path} has run format {saved['format']}, this version reads {FORMAT}")
         config, data = Config.from_dict(saved["config"]), saved["data"]
         data["source"], f"{data['count']:d}", data["classes"], data["sha256"]
+        data |= {"source": located(data, path) or data["source"]}
         return Run(path, config, data, _as_list(saved["made_by"]), saved.get("id"))
     except InputError:
         raise

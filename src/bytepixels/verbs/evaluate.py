@@ -21,10 +21,11 @@ from ..levels import Level
 from ..process import GaussianDiffusion, Process
 from ..progress import Progress
 from ..runs.directory import Run, make_folder, provenance
+from ..runs.origin import absolute
 from ..train.distributed import World, join, own_device
 from ..training import evaluating
 from .firststage import codec_of
-from .heldout import PictureSet, held_out_set, other_set, training_set
+from .heldout import PictureSet, held_out_set, other_set, source_of, training_set
 from .lossdata import drawn_x0, known_of
 from .qualityflags import Evaluate
 from .sample import open_network
@@ -87,10 +88,10 @@ def evaluate(request: Evaluate) -> None:
 
 def run_set(run: Run, request: Evaluate) -> PictureSet:
     """What was asked for; unless told, the test split of the run's own source, else what it was trained on."""
-    source = request.source or run.data["source"]
+    source = request.source or source_of(run)
     if request.split is not None:
         return other_set(run, source, request.split)
-    if request.source is not None and request.source != run.data["source"]:
+    if request.source is not None and absolute(request.source) != run.data["source"]:
         return held_out_set(run, source) or other_set(run, source, run.config.data.split)
     return held_out_set(run) or training_set(run)
 

@@ -13,6 +13,7 @@ from ..errors import InputError
 from ..randomness import ORDER, seeded
 from ..runs.config import DataConfig, read_config
 from ..runs.directory import Run
+from ..runs.origin import located, places
 from .labels import find_class
 from .train import pack_with_progress
 
@@ -52,9 +53,18 @@ class PictureSet:
         return to_model(images.to(device)), label
 
 
+def source_of(run: Run) -> str:
+    """Where the images lie that the run was trained on; InputError, saying where it looked, where they are not."""
+    found = located(run.data, run.path)
+    if found is None:
+        looked = " nor at ".join(places(run.data, run.path)[:3])
+        raise InputError(f"the images that {run.path} was trained on are not at {looked}; give them with --source PATH")
+    return found
+
+
 def training_set(run: Run, source: str | None = None) -> PictureSet:
     """What the run was trained on, from `source` where it has moved; InputError when those are other pictures."""
-    source = source or run.data["source"]
+    source = source or source_of(run)
     asked = read_config(DataConfig, run.data.get("asked", asdict(run.config.data)), "data")
     packed = pack_with_progress(source, asked, captions=run.text is not None)
     if packed.meta["sha256"] != run.data["sha256"]:
@@ -74,7 +84,7 @@ def held_out_set(run: Run, source: str | None = None) -> PictureSet | None:
     if run.config.data.split not in ("train", "val"):
         return None
     try:
-        found = other_set(run, source or run.data["source"], "test")
+        found = other_set(run, source or source_of(run), "test")
     except InputError as error:
         print(f"note: no held-out pictures: {error}")
         return None

@@ -19,6 +19,7 @@ from ..runs.config import Config, DataConfig, changed_settings, read_config
 from ..runs.directory import Run, is_free, is_run, make_folder, new_id, open_run, run_leftovers
 from ..runs.files import reason, remove
 from ..runs.lock import RunLock
+from ..runs.origin import kept
 from ..signals import Stop, stop_on_signals
 from ..train.distributed import World, join, own_device
 from ..words import many
@@ -165,7 +166,12 @@ def prepare_run(
     config = on_this_machine(config, packed, path, device, latents)
     if config.sample.guidance != 1 and not (packed.classes or text):
         raise InputError(f"--guidance {config.sample.guidance:g} needs class labels, and {source} has none")
-    data = {"source": source, "count": len(packed), "classes": list(packed.classes), "sha256": packed.meta["sha256"]}
+    data = {
+        **kept(source, path),
+        "count": len(packed),
+        "classes": list(packed.classes),
+        "sha256": packed.meta["sha256"],
+    }
     data |= {"asked": asdict(asked)} | text
     if latents is not None:
         data["first_stage"] = latents.record()

@@ -1,0 +1,54 @@
+"""Where the images of a run lie: kept as an absolute path, and found beside the run where both have moved."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+BESIDE = "source_beside"  # of a run's data: the source as seen from the run's folder
+
+
+def absolute(source: str) -> str:
+    """A source as any folder may name it: a path made absolute, or the name of a known set as it is."""
+    from ..data.named import NAMED  # here, so that a list of runs does not wait for it
+
+    return source if source in NAMED else os.path.abspath(os.path.expanduser(source))
+
+
+def kept(source: str, run: Path) -> dict[str, str]:
+    """What a run in the folder `run` keeps of its source."""
+    whole = absolute(source)
+    if not os.path.isabs(whole):
+        return {"source": whole}
+    try:
+        return {"source": whole, BESIDE: os.path.relpath(whole, run.absolute())}
+    except ValueError:  # another drive of Windows
+        return {"source": whole}
+
+
+def places(data: Mapping[str, Any], run: Path) -> list[str]:
+    """Where to look for the source of a run, in this order; [] for a known set. Earlier runs kept it as it was typed,
+    relative to the folder that they were begun in, which most likely is one above theirs."""
+    source, folder = str(data["source"]), run.absolute()
+    if not os.path.isabs(absolute(source)):
+        return []
+    above = [] if os.path.isabs(source) else [os.path.normpath(parent / source) for parent in folder.parents]
+    beside = [os.path.normpath(folder / data[BESIDE])] if isinstance(data.get(BESIDE), str) else []
+    return list(dict.fromkeys([absolute(source), *above, *beside]))
+
+
+def located(data: Mapping[str, Any], run: Path) -> str | None:
+    """The source of the run in the folder `run`, where there is something of that name; else None."""
+    if not (looked := places(data, run)):
+        return str(data["source"])
+    return next((place for place in looked if _exists(place)), None)
+
+
+def _exists(place: str) -> bool:
+    from ..data.shards import named_by_braces
+    from ..errors import InputError
+
+    try:
+        return os.path.exists(place) or any(shard.exists() for shard in named_by_braces(place)[:1])
+    except (InputError, ValueError, OSError):  # what is no path at all
+        return False
