@@ -23,6 +23,8 @@ SETTINGS: dict[str, dict[str, str]] = {
     "passive": {"OMP_WAIT_POLICY": "PASSIVE"},
     "spin 1000": {"GOMP_SPINCOUNT": "1000"},
     "spin 10000": {"GOMP_SPINCOUNT": "10000"},
+    "spin 30000": {"GOMP_SPINCOUNT": "30000"},
+    "spin 100000": {"GOMP_SPINCOUNT": "100000"},
     "one thread": {"OMP_NUM_THREADS": "1"},
     "ours": {},
 }
@@ -35,6 +37,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--busy", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--networks", nargs="+", default=list(BATCHES), choices=list(BATCHES))
+    parser.add_argument("--works", nargs="+", default=["train", "sample"], choices=["train", "sample"])
     parser.add_argument("--settings", nargs="+", default=["before", "ours"], choices=list(SETTINGS))
     parser.add_argument("--json", type=Path)
     parser.add_argument("--one", nargs=2, metavar=("NETWORK", "WORK"), help="measure here, and print images/s")
@@ -46,7 +49,7 @@ def main() -> None:
     print("| network | work | busy beside | " + " | ".join(options.settings) + " |")
     print("|---" * (3 + len(options.settings)) + "|")
     for network in options.networks:
-        for work in ("train", "sample"):
+        for work in options.works:
             for busy in options.busy:
                 rates = {name: list[float]() for name in options.settings}
                 for _ in range(options.rounds):

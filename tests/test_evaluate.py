@@ -512,7 +512,7 @@ def test_classes_are_matched_by_name(run, digits, tmp_path, capsys):
     assert sorted(found.labels.tolist()) == sorted(labels[:20].tolist())
     save(two / "cat" / "1.png", images[0])
     assert cli("evaluate", run, "--bits", "--source", two) == 2
-    assert "a class of the pictures must be one of 0, 1, 2" in capsys.readouterr().err
+    assert "a class of the images must be one of 0, 1, 2" in capsys.readouterr().err
 
 
 def save(path, image):

@@ -3,7 +3,7 @@
 import inspect
 import json
 import re
-from dataclasses import fields, replace
+from dataclasses import asdict, fields, replace
 
 import pytest
 import torch
@@ -12,7 +12,7 @@ from bytepixels.build import build_network, build_process, build_sampling, resol
 from bytepixels.errors import InputError
 from bytepixels.flags import Sample
 from bytepixels.prediction import PREDICTIONS
-from bytepixels.presets import DITS, PRESETS, own_flags, preset_with
+from bytepixels.presets import DITS, PRESETS, autoencoder_config, own_command, own_flags, preset_with
 from bytepixels.process import SPACINGS
 from bytepixels.runs.config import (
     BACKBONES,
@@ -69,6 +69,31 @@ def test_the_flags_of_a_run_make_it_of_its_preset():
     config = replace(config, network=replace(config.network, depth=3), train=replace(config.train, lr=1e-4))
     assert own_flags(config) == ["--backbone dit", "--depth 3", "--lr 0.0001"]
     assert own_flags(replace(config, preset="of another version")) == []
+
+
+def test_the_command_of_a_run_is_the_one_that_was_typed():
+    """Settings whose default is None are in it, and a budget of time stays one whatever images it came to."""
+    preset = preset_with("digits")
+    typed = (
+        "--size 8 16 --background '#80c0ff' --flip yes --no-labels --text 'a folder' --budget 90s "
+        "--checkpoint-minutes 2.5 --previews 0 --tensorboard --guidance-interval 0.5 3.0 --clip no --autoencoder runs/ae"
+    )
+    asked = replace(preset.data, size=(8, 16), flip="yes", background="#80c0ff")
+    config = replace(
+        preset,
+        data=replace(asked, channels=1),
+        network=replace(preset.network, labels=False, text="a folder", text_dim=64),
+        train=replace(preset.train, images=4321, budget="90s", previews=0, checkpoint_minutes=2.5, tensorboard=True),
+        sample=replace(preset.sample, guidance_interval=(0.5, 3.0), clip=False),
+        first_stage="runs/ae",
+    )
+    config = replace(config, train=replace(config.train, precision="bf16", compile="no"))
+    command = own_command(config, "my pictures", asdict(asked))
+    assert command == f"bytepixels train 'my pictures' --preset digits {typed}"
+    counted = replace(preset, train=replace(preset.train, images=4321, epochs=2.5))
+    assert own_command(counted, "x") == "bytepixels train x --preset digits --epochs 2.5"
+    first = replace(autoencoder_config(), autoencoder=replace(autoencoder_config().autoencoder, factor=2))
+    assert own_command(first, "x") == "bytepixels train autoencoder x --factor 2"
 
 
 @pytest.mark.parametrize("name", PRESETS)

@@ -26,10 +26,16 @@ def write(path: Path, text: str) -> None:
     path.write_text(text)
 
 
-def test_a_new_process_has_it_set_before_torch_loads() -> None:
-    own = {name: value for name, value in os.environ.items() if not name.startswith(("OMP_", "GOMP_", "KMP_"))}
+def running(root: Path, count: int) -> Path:
+    """A machine on which so many processes run, this one counted."""
+    write(root / "proc/loadavg", f"0.50 0.40 0.30 {count}/321 12345")
+    return root
+
+
+def test_a_new_process_has_it_set_before_torch_loads(tmp_path: Path) -> None:
     code = """
 import builtins, os
+from pathlib import Path
 true_import = builtins.__import__
 
 def watching(name, *rest):
@@ -38,20 +44,36 @@ def watching(name, *rest):
         raise SystemExit
     return true_import(name, *rest)
 
+import bytepixels.threads
+os.environ.pop("GOMP_SPINCOUNT", None), os.environ.pop("OMP_WAIT_POLICY", None)
+bytepixels.threads.others_are_busy = lambda root: True
 builtins.__import__ = watching
-import bytepixels.cli, bytepixels.samplers
+import importlib; importlib.reload(bytepixels)
+import bytepixels.samplers
 """
-    done = subprocess.run([sys.executable, "-c", code], env=own, capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == [SPINS]
+
+
+@pytest.mark.parametrize(
+    ("count", "cpus", "busy"),
+    [(1, 8, False), (2, 8, True), (9, 8, True), (50, 64, False), (60, 64, True)],
+)
+def test_threads_sleep_only_beside_others(
+    count: int, cpus: int, busy: bool, eight: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: cpus)
+    asleep = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": SPINS}
+    assert set_up({}, running(tmp_path, count)) == (asleep if busy else {})
 
 
 @pytest.mark.parametrize("name", ["OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"])
 def test_how_the_user_lets_threads_wait_stays(name: str, tmp_path: Path) -> None:
-    assert set_up({name: "as it was"}, tmp_path) == {name: "as it was"}
+    assert set_up({name: "as it was"}, running(tmp_path, 99)) == {name: "as it was"}
 
 
 def test_a_machine_of_equal_cores_keeps_torchs_own_number_of_threads(eight: None, tmp_path: Path) -> None:
-    assert set_up({}, tmp_path) == {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": SPINS}
+    assert set_up({}, tmp_path) == {}
 
 
 @pytest.mark.parametrize(

@@ -42,15 +42,29 @@ def train(argv: list[str]) -> int:
         names = (_stem(line), preset, "" if backbone in (None, "unet") else backbone)
         return Path(line.get("--run") or Path("runs") / "-".join(name for name in names if name))
 
-    path, said = place(line.get("--preset") or "small"), ""
-    request = line.request(Train(source=tyro.MISSING, config=_model_default(line, path)))
+    begun = _config_from(line)
+    path, said = place(line.get("--preset") or (begun.preset if begun else "small")), ""
+    request = line.request(Train(source=tyro.MISSING, config=_model_default(line, path, begun)))
     if not is_run(path):
         fresh, said = _from_data(line, request.source, request.config)
         path = place(fresh.preset)
         request = line.request(Train(source=tyro.MISSING, config=_model_default(line, path, fresh)))
     if said and not is_run(path):
         print(said)
-    return _trained(request.source, request.config, path, request.profile, began)
+    return _trained(request.source, request.config, path, request.profile, began, request.origin)
+
+
+def _config_from(line: Line) -> Config | None:
+    """The settings of the run that --from names, if it is given. InputError for flags that contradict it."""
+    if (origin := line.get("--from")) is None or line.help:
+        return None
+    from .verbs.pretrained import config_from, open_origin
+
+    config = config_from(open_origin(Path(origin))[0])
+    for flag, own in (("--preset", config.preset), ("--backbone", config.network.backbone)):
+        if line.get(flag) not in (None, own):
+            raise InputError(f"--from {origin} has {flag} {own}, got {line.get(flag)}; leave the flag out")
+    return config
 
 
 def _from_data(line: Line, source: str, config: Config) -> tuple[Config, str]:
@@ -70,7 +84,7 @@ def _from_data(line: Line, source: str, config: Config) -> tuple[Config, str]:
         asked = replace(asked, size=open_run(stage).shape[1:])
     device, seen = best_device(config.train.device), headers_of(source, asked.split)
     multiple, preset = multiple_of(config), line.get("--preset")
-    if config.autoencoder is not None:
+    if config.autoencoder is not None or "--from" in line.given:
         fresh, preset = sized(config, seen, asked, device), config.preset
     else:
         own = multiple if {"--multipliers", "--patch"} & set(line.given) else None
@@ -157,13 +171,15 @@ def train_latent(argv: list[str]) -> int:
     return 0
 
 
-def _trained(source: str, config: Config, path: Path, profile: int, began: float | None) -> int:
+def _trained(
+    source: str, config: Config, path: Path, profile: int, began: float | None, origin: Path | None = None
+) -> int:
     """The exit code of a training whose time counts from `began` on, or from now."""
     from .verbs.nonfinite import TrainingError
     from .verbs.train import train as train_verb
 
     try:
-        return train_verb(source, config, path, profile, began)
+        return train_verb(source, config, path, profile, began, origin)
     except TrainingError as error:
         print(f"bytepixels: {error}", file=sys.stderr)
         return 1

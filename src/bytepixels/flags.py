@@ -21,6 +21,10 @@ class Train:
     quoted pattern: 'train-{000000..000127}.tar'), an .npz or .npy, or a name: digits, cifar10, mnist, fashion-mnist."""
     run: Path | None = None
     """The folder of the run. Default: runs/SOURCE-PRESET, or runs/SOURCE-PRESET-dit."""
+    origin: Annotated[Path | None, arg(name="from", metavar="RUN")] = None
+    """Begin a new run with the averaged (EMA) weights of another: a run, or one of its checkpoints
+    (RUN/checkpoints/step-...). Its network and settings are the new run's; images, size, classes (matched by name) and
+    budget may be others."""
     profile: int = 0
     """Profile that many of the first steps: a table of where their time goes, and RUN/trace.json. 0: none."""
     config: OmitArgPrefixes[Config] = field(default_factory=Config)

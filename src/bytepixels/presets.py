@@ -1,7 +1,9 @@
 """Presets: functions that return a whole Config. Each docstring says the command, the time it takes and the result."""
 
-from collections.abc import Callable
+import shlex
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import Any
 
 from .errors import check_choice
 from .runs.autoencoder import AutoencoderConfig
@@ -14,6 +16,7 @@ from .runs.config import (
     SampleConfig,
     TrainConfig,
     own_settings,
+    read_config,
 )
 
 
@@ -132,10 +135,24 @@ def preset_with(name: str, backbone: str = "unet") -> Config:
     return replace(config, network=DITS[name])
 
 
-def own_flags(config: Config) -> list[str]:
+def own_flags(config: Config, data_as_asked: bool = False) -> list[str]:
     """The flags that make a run's config of its preset, as "--lr 0.001"; none where this version has no such preset."""
+    if config.autoencoder is not None:
+        return own_settings(config, autoencoder_config(), data_as_asked)
     if config.preset not in PRESETS:
         return []
     backbone = config.network.backbone
     named = [] if backbone == "unet" else [f"--backbone {backbone}"]
-    return named + own_settings(config, preset_with(config.preset, backbone))
+    return named + own_settings(config, preset_with(config.preset, backbone), data_as_asked)
+
+
+def own_command(config: Config, source: str, asked: Mapping[str, Any] | None = None) -> str:
+    """The command that trains a run with this config again, under the name that a new run gets.
+
+    asked: the settings of its data as they were given, before the data decided what they left open.
+    """
+    if asked is not None:
+        config = replace(config, data=read_config(DataConfig, asked, "data"))
+    verb = "train" if config.autoencoder is None else "train autoencoder"
+    preset = [] if config.autoencoder is not None else [f"--preset {shlex.quote(config.preset)}"]
+    return " ".join([f"bytepixels {verb} {shlex.quote(source)}", *preset, *own_flags(config, asked is not None)])

@@ -1,33 +1,46 @@
 """Sets how many threads compute and how they wait for one another, before torch loads and reads it.
 
-An idle OpenMP thread spins for a while before it sleeps. On an idle machine that costs nothing; beside other programs
-it takes the processor from those that have work, our own other threads among them (RESULTS.md).
+An idle OpenMP thread spins for a while before it sleeps. On an idle machine nothing is faster; beside other
+programs it takes the processor from those that have work, our own other threads among them (RESULTS.md). How it waits
+cannot be changed later: it is decided by what the machine does when the program begins. No result depends on it.
 """
 
 import os
 import sys
+import time
 from collections.abc import Iterator, MutableMapping
 from contextlib import suppress
 from pathlib import Path
 
 SPINS = "1000"  # of libgomp's idle threads before they sleep: some microseconds, where 300,000 are its default
+LOOKS, PAUSE = 3, 0.002  # at what else is running, seconds apart
 WAITING = "OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"
 
 
 def set_up_threads(environment: MutableMapping[str, str] = os.environ, root: Path = Path("/")) -> None:
-    """Let idle threads sleep, and use as many as there are fast cores that this process may use.
+    """Let idle threads sleep where others want the processor, and use as many as there are fast cores to use.
 
     What the user has set stays as it is. Processes that are started from here inherit it. `root`: of the file system.
     """
     if "torch" in sys.modules and environment is os.environ:
         return  # torch has read it already; only child processes would be changed
-    if not any(name in environment for name in WAITING):
+    if not any(name in environment for name in WAITING) and others_are_busy(root):
         environment["OMP_WAIT_POLICY"] = "PASSIVE"  # what other libraries than libgomp know
         environment["GOMP_SPINCOUNT"] = SPINS
     if "OMP_NUM_THREADS" not in environment:
         limits = [*_fast_cores(root), *_quota(root)]  # without either, torch's own choice is right
         if limits and min(limits) < usable_cpus():
             environment["OMP_NUM_THREADS"] = str(max(1, int(min(limits))))
+
+
+def others_are_busy(root: Path = Path("/")) -> bool:
+    """Whether other programs keep so many CPUs busy that our threads have to share theirs; False where nothing says."""
+    running = []
+    for look in range(LOOKS):
+        time.sleep(PAUSE if look else 0)
+        with suppress(OSError, ValueError, IndexError):
+            running.append(int((root / "proc/loadavg").read_text().split()[3].split("/")[0]))  # we are one of them
+    return bool(running) and min(running) - 1 + usable_cpus(root) > (os.cpu_count() or 1)
 
 
 def usable_cpus(root: Path = Path("/")) -> int:

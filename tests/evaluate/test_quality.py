@@ -49,10 +49,10 @@ def test_the_ladder_goes_up(digits, reference):
 
 def test_a_distance_is_put_between_its_rungs():
     rungs = {f"noise {noise}": float(noise) for noise in NOISES}
-    assert as_noise(1.0, rungs) == "at most noise of 2 grey levels"
-    assert as_noise(16.0, rungs) == "noise of 16 grey levels"
-    assert as_noise(24.0, rungs) == "noise of 23 grey levels"  # half way, on a scale of factors
-    assert as_noise(999.0, rungs) == "more than noise of 128 grey levels"
+    assert as_noise(1.0, rungs) == "noise of std 2/255 or less"
+    assert as_noise(16.0, rungs) == "noise of std 16/255"
+    assert as_noise(24.0, rungs) == "noise of std 23/255"  # half way, on a scale of factors
+    assert as_noise(999.0, rungs) == "noise of more than std 128/255"
 
 
 def test_blur_is_a_gaussian_that_keeps_the_mean():

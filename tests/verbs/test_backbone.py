@@ -79,8 +79,8 @@ def test_every_verb_takes_it(run, tmp_path, capsys):
 
 def test_its_own_settings_are_shown_and_repeat_it(run, tmp_path, capsys):
     assert cli("runs", "show", run) == 0
-    shown = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("settings: "))
-    flags = words(shown.removeprefix("settings: preset digits, but "))
+    shown = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("train another"))
+    flags = words(shown.removeprefix("train another like it: bytepixels train digits --preset digits "))
     assert flags[:2] == ["--backbone", "dit"]
     assert "--multipliers" not in flags
     command = ["train", "digits", "--preset", "digits", *flags, "--device", "cpu", "--precision", "float32"]
@@ -115,7 +115,10 @@ REFUSED = {
     "levels": ("--multipliers 1 2", "--multipliers belongs to --backbone unet, got --backbone dit"),
     "its default": ("--multipliers 1 2 2 2", "--multipliers belongs to --backbone unet, got --backbone dit"),
     "with =": ("--blocks=3", "--blocks belongs to --backbone unet, got --backbone dit"),
-    "patch": ("--patch 3", "8 x 8 pictures do not divide into patches of 3 x 3: each side must be a multiple of 3"),
+    "patch": (
+        "--patch 3 --size 8 8",
+        "8 x 8 pictures do not divide into patches of 3 x 3: each side must be a multiple of 3",
+    ),
     "no patch": ("--patch 0", "--patch must be at least 1, got 0"),
     "heads": ("--heads 3", "--heads must divide the width 16, got 3"),
     "narrow heads": ("--heads 8", "positions rope needs 4, 8, 12, ... channels in a head, got 16 / 8 heads"),

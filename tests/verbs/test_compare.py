@@ -1,11 +1,13 @@
 """compare RUN: the same seeds for every pair, what is counted, and what is refused before anything is drawn."""
 
 import json
+import math
+from dataclasses import replace
 
 import pytest
 
 from bytepixels.runs.config import SampleConfig
-from bytepixels.verbs.comparerows import Row, as_good, table
+from bytepixels.verbs.comparerows import Row, as_good, table, verdict
 
 from .test_quality import lines
 from .tiny import cli, picture, plain, words
@@ -47,10 +49,25 @@ def test_as_good_is_judged_by_differences_on_the_same_seeds():
     assert worse.interval > 1
     assert not as_good(worse, best)
     assert as_good(alike, best)
-    last = list(table([best, worse, alike], best, "held out", "FID"))[-1]
-    assert "Best: ddim with 50 evaluations" in last
-    assert "ddim with 10 evaluations, 5 times fewer" in last
-    assert list(table([best], best, "held out", "FID"))[-1].endswith("tell: ddim with 50 evaluations.")
+    nearest, unsure = list(table([best, worse, alike], best, "held out", "FID", 64))[-2:]
+    assert nearest == "Nearest: ddim with 50 evaluations."
+    assert "64 samples are too few to tell ddim with 10 evaluations (10.5) from it (10); try -n 200,000" in unsure
+    alone = "Best: ddim with 50 evaluations. None with fewer evaluations is as near."
+    assert list(table([best], best, "held out", "FID", 64))[-1] == alone
+
+
+def test_fewer_evaluations_win_where_they_are_shown_to_be_as_good():
+    best = row("ddim", 50, 10.0, [8.0, 12.0] * 5)
+    close = row("unipc_3", 10, 10.1, [8.1, 12.2] * 5)
+    (said,) = verdict([best, close], 1000)
+    assert said.startswith(
+        "Best: unipc_3 with 10 evaluations: as near as ddim with 50 evaluations within 10%, with 5 t"
+    )
+
+
+def test_an_interval_that_there_is_not_is_not_shown():
+    one = replace(row("ddim", 5, 1.0, [1.0, 1.0] * 5), kernel=(0.25, math.nan))
+    assert not any("nan" in line for line in table([one], one, "held out", "FID", 16))
 
 
 def test_what_was_measured_before_an_interruption_is_kept(run, monkeypatch):

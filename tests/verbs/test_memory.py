@@ -40,7 +40,6 @@ def test_a_process_that_may_take_little_memory_trains_the_same(tmp_path):
     code, said = run_in_process(tmp_path, *LARGE, "--run", tmp_path / "little", before=little_memory)
     assert code == 0, said
     assert "note: a batch of 2048 does not fit in memory; using micro-batches of" in said
-    assert "the batch stays 2048" in said
     micro = read_json(tmp_path / "little/config.json")["config"]["train"]["micro_batch"]
     assert micro in (256, 512, 1024)
     assert cli(*LARGE, "--run", tmp_path / "much") == 0

@@ -1,6 +1,7 @@
 """evaluate RUN and evaluate train-features from the command line: the card, the record, the budget, what is refused."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from bytepixels.data import pack
 from bytepixels.evaluate.features import RandomFeatures
 from bytepixels.evaluate.moments import Moments, frechet_distance
 from bytepixels.verbs import quality
+from bytepixels.verbs.qualitycard import drift_sentence
 
 from .tiny import cli, picture, plain, snapshot, words
 
@@ -69,8 +71,12 @@ def test_a_bad_model_is_above_its_floor_and_the_card_says_so(run, capsys):
     assert line["floor"]["of"] == "100 held-out pictures"
     assert "Frechet distance (features pixels)" in said
     assert "FID" not in said
-    assert "of a copyist's" in said
-    assert "warning: drift of" in said
+    assert "a model that memorised everything 100%" in said
+    assert re.search(r"warning: mean of channel 1 of \d: [\d.]+ in samples, [\d.]+ ± [\d.]+ in the data", said)
+    assert (
+        "For scale, the same distance of real images that were damaged (lower is nearer): noise of std, of 255 2: "
+        in said
+    )
     copies = line["copies"]["pixels"]
     assert copies["copyist"]["rate"] > 0.9
     assert copies["held_out"]["rate"] < 0.05
@@ -163,3 +169,15 @@ def test_every_sample_has_its_own_label_whatever_the_batch(run, monkeypatch):
     assert [label for part in drawn[:-1] for label in part] == drawn[-1]
     assert len(set(drawn[-1])) > 5
     assert one["frechet_distance"] == pytest.approx(other["frechet_distance"], rel=1e-4)
+
+
+def test_a_statistic_that_never_varies_over_the_data_is_said():
+    """All training images alike: nothing spans anything, and any sample leaves it."""
+    brightness = {
+        "name": "brightness",
+        "samples": [0.25, 0.75],
+        "data": [1.0, 0.0],
+        "half": [0.0, 0.0],
+        "outside": [0, 1],
+    }
+    assert drift_sentence(brightness) == "pixels of brightness 0..127 of 255: 25.0% in samples, 100.0% ± 0% in the data"

@@ -125,6 +125,7 @@ def test_names_from_outside_are_only_ever_text(measured, tmp_path):
     hostile = tmp_path / "<img src=x onerror=alert(1)>"
     shutil.copytree(measured, hostile)
     saved = read_sealed(hostile / "config.json", "id")
+    saved["data"].pop("source_beside")
     saved["data"]["source"] = "</pre><script>alert(1)</script>"
     saved["config"]["data"]["background"] = "<img src=y onerror=alert(2)>"
     write_sealed(hostile / "config.json", saved)

@@ -185,10 +185,10 @@ def test_all_there_is_to_know(runs, capsys):
     assert lines[0].startswith(f"{run}: finished, ")
     assert first["time"] in lines[1]
     assert read_json(run / "config.json")["id"] in lines[1]
-    assert lines[2].startswith("settings: preset digits, but --")
+    assert lines[2].startswith("train another like it: bytepixels train digits --preset digits --")
     for own in ("--width 8", "--multipliers 1", "--images 192", "--keep 4", "--steps 3", "--previews 2"):
         assert f"{own} " in f"{lines[2]} "
-    for not_own in ("--size", "--channels", "--flip", "--precision", "--lr ", "--device"):
+    for not_own in ("--flip", "--precision", "--lr ", "--device"):
         assert f" {not_own}" not in lines[2].replace("--lr-decay", "")
     assert "data: digits, 1,797 pictures, 8 x 8, channels 1, 10 classes" in lines
     assert "classes: 0, 1, 2, 3, 4, 5, 6, 7, 8, 9" in lines

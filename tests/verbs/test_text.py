@@ -234,7 +234,7 @@ def refused(capsys, match, *line):
     assert cli(*line) == 2
     *before, said = capsys.readouterr().err.strip().split("\n")
     assert match in said
-    assert all(line.startswith("pack  ") for line in before)
+    assert all(line.startswith(("pack  ", "headers  ")) for line in before)
 
 
 def test_refusals(run, source, tmp_path, capsys):

@@ -18,7 +18,7 @@ from .decode import to_pixels
 from .draft import DONE, Draft, Progress, word
 from .fit import Layout
 from .layout import find_layout
-from .notes import COMPOSED, ENLARGED, RESHAPED, HopelessError, named, notes_of, refusal
+from .notes import COMPOSED, DARK, ENLARGED, RESHAPED, HopelessError, named, notes_of, refusal
 from .packed import FORMAT, Packed, captions_file, open_packed
 from .parallel import Unreadable, together
 from .pictures import Pictures, Source
@@ -127,7 +127,8 @@ def _row(image: Image.Image, layout: Layout) -> tuple[int, bytes]:
     """A picture's word and row."""
     decoded = to_pixels(image, layout)
     row = decoded.pixels.tobytes()
-    bits = DONE | COMPOSED * decoded.composed | RESHAPED * decoded.reshaped | ENLARGED * decoded.enlarged
+    dark = not (decoded.pixels[: 1 if layout.channels < 3 else 3] > 1).any()
+    bits = DONE | DARK * dark | COMPOSED * decoded.composed | RESHAPED * decoded.reshaped | ENLARGED * decoded.enlarged
     return word(bits, row), row
 
 

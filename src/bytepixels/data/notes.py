@@ -7,7 +7,7 @@ from .arrange import printable
 from .fit import Layout
 from .pictures import Source
 
-COMPOSED, RESHAPED, ENLARGED = 4, 8, 16  # bits of a picture's word, beside those of the draft
+COMPOSED, RESHAPED, ENLARGED, DARK = 4, 8, 16, 32  # bits of a picture's word, beside those of the draft
 
 
 class HopelessError(InputError):
@@ -26,6 +26,11 @@ def notes_of(words: np.ndarray, layout: Layout, skipped: dict[int, str], names: 
     }
     counts = {bit: np.count_nonzero(words & bit) for bit in sentences}
     notes = [f"{counts[bit]:,} of {total:,} pictures {sentences[bit]}" for bit in sentences if counts[bit]]
+    if dark := [names[position] for position in np.flatnonzero(words & DARK).tolist()]:
+        notes.append(
+            f"Warning: {len(dark):,} of {total:,} images are black or nearly so: no value above 1 of 255 (such as "
+            f"{printable(dark[0])}). If they are masks of 0 and 1, multiply their values by 255 first."
+        )
     if skipped:
         notes.append(f"Skipped {len(skipped):,} of {len(names):,} files: {named(skipped, names)}.")
     return notes

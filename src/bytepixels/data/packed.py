@@ -2,8 +2,10 @@
 
 import json
 import os
+import tempfile
 from collections.abc import Container, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +32,27 @@ class Packed:
 
 
 def default_cache() -> Path:
-    """$BYTEPIXELS_CACHE, or the platform's cache folder."""
+    """$BYTEPIXELS_CACHE, or the platform's cache folder; of a user without a home, one among the temporary files."""
     if given := os.environ.get("BYTEPIXELS_CACHE"):
-        return Path(given).expanduser()
+        return Path(os.path.expanduser(given))
+    return _home_cache()
+
+
+@cache
+def _home_cache() -> Path:
     import pooch
 
-    return Path(pooch.os_cache("bytepixels"))
+    try:
+        folder = Path(pooch.os_cache("bytepixels"))
+        there = next(parent for parent in (folder, *folder.parents) if parent.exists())
+        if folder.is_absolute() and os.access(there, os.W_OK):
+            return folder
+    except (KeyError, RuntimeError, OSError, StopIteration):  # the user has no name, no home
+        pass
+    owner = str(os.getuid()) if hasattr(os, "getuid") else "user"
+    folder = Path(tempfile.gettempdir()) / f"bytepixels-cache-{owner}"
+    print(f"No home folder that can be written: the cache is {folder} (BYTEPIXELS_CACHE=FOLDER takes another)")
+    return folder
 
 
 def open_packed(path: Path) -> Packed | None:

@@ -65,7 +65,9 @@ def sentences(levels: Sequence[Level], verdict: Verdict, held_out: bool) -> list
     copies = sum(perplexity < COPY for perplexity in verdict.perplexity)
     said = []
     if verdict.learnt is None:
-        said.append("Nothing can be learnt without copying: at every level the ideal knows the picture.")
+        said.append(
+            "Nothing can be learnt without copying: at every noise level the best denoiser knows which image it was."
+        )
     else:
         more = (
             ""
@@ -77,11 +79,11 @@ def sentences(levels: Sequence[Level], verdict: Verdict, held_out: bool) -> list
     if verdict.copied is not None:
         first = next(k for k, perplexity in enumerate(verdict.perplexity) if perplexity < COPY)
         said.append(
-            f"Where the ideal knows the picture ({copies} levels, log SNR from {_log_snr(levels, first)}), "
-            f"it goes {_percent(verdict.copied)} of the way to it on training pictures."
+            f"Memorisation: at low noise ({copies} levels, log SNR from {_log_snr(levels, first)}) the model is "
+            f"{_percent(verdict.copied)} of the way from a general answer to copying its training images."
         )
     if verdict.memorised is not None:
-        more = f"{_percent(verdict.memorised)} further than on held-out pictures"
+        more = f"{_percent(verdict.memorised)} further than on held-out images"
         memorises = f"That is {more}: it has memorised some of its training set, or the two sets differ."
         plain = "no sign of memorising" if verdict.memorised[1] < TELLING else "too few pictures to tell"
         said.append(memorises if verdict.memorises else f"That is {more}: {plain}.")

@@ -11,10 +11,12 @@ POLICY = (
 
 STYLE = """
 :root { color-scheme: light dark; --paper: #fdfcfa; --ink: #1d1b18; --soft: #6a655d; --rule: #dcd7ce; --panel: #f4f1eb;
-  --c0: #2460a7; --c1: #b3541e; --c2: #2d7d46; --c3: #8a4f9e; --c4: #8a7a1f; --c5: #7a7a7a; --bad: #a8341b; }
+  --c0: #2460a7; --c1: #b3541e; --c2: #2d7d46; --c3: #8a4f9e; --c4: #8a7a1f; --c5: #7a7a7a;
+  --bad: #a8341b; --shade: #0003; }
 @media (prefers-color-scheme: dark) {
   :root { --paper: #16181b; --ink: #e9e6e0; --soft: #a39d93; --rule: #34383d; --panel: #1f2226;
-    --c0: #7db0ea; --c1: #eb9a66; --c2: #74c48d; --c3: #cd9be0; --c4: #d6c566; --c5: #a8a8a8; --bad: #ef8a74; } }
+    --c0: #7db0ea; --c1: #eb9a66; --c2: #74c48d; --c3: #cd9be0; --c4: #d6c566; --c5: #a8a8a8;
+    --bad: #ef8a74; --shade: #fff4; } }
 * { box-sizing: border-box; }
 body { margin: 0 auto; max-width: 76rem; padding: 1.25rem; background: var(--paper); color: var(--ink);
   font: 1rem/1.5 system-ui, sans-serif; overflow-wrap: break-word; }
@@ -28,7 +30,13 @@ figure { margin: .4rem 0; min-width: 0; }
 figure img { max-width: 100%; height: auto; background: #fff; border-radius: 4px; }
 .strip { display: flex; gap: .8rem; overflow-x: auto; padding-bottom: .5rem; }
 .strip figure { flex: 0 0 auto; width: min(80vw, 26rem); }
-.scroll { overflow-x: auto; } .scroll img { max-width: none; }
+.scroll { overflow-x: auto; background:
+  linear-gradient(90deg, var(--paper) 40%, transparent) 0 / 3rem 100% no-repeat local,
+  linear-gradient(270deg, var(--paper) 40%, transparent) 100% / 3rem 100% no-repeat local,
+  linear-gradient(90deg, var(--shade), transparent) 0 / 1rem 100% no-repeat scroll,
+  linear-gradient(270deg, var(--shade), transparent) 100% / 1rem 100% no-repeat scroll; } /* a shadow where more is */
+.scroll img { max-width: none; }
+@media (max-width: 32rem) { table { font-size: .82rem; } th, td { padding-right: .5rem; } }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .93rem; }
 th, td { text-align: left; padding: .28rem .8rem .28rem 0; border-bottom: 1px solid var(--rule); vertical-align: top; }
 td.number, th.number { text-align: right; white-space: nowrap; }

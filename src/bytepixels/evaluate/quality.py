@@ -80,12 +80,12 @@ def as_noise(value: float, rungs: dict[str, float]) -> str:
     """Where a distance lies among those of the noisy pictures, in words."""
     steps = sorted((rungs[f"noise {noise}"], noise) for noise in NOISES)
     if value <= steps[0][0]:
-        return f"at most noise of {steps[0][1]} grey levels"
+        return f"noise of std {steps[0][1]}/255 or less"
     for (low, below), (high, above) in pairwise(steps):
         if value <= high:
             share = (value - low) / (high - low) if high > low else 0.0
-            return f"noise of {below * (above / below) ** share:.0f} grey levels"
-    return f"more than noise of {steps[-1][1]} grey levels"
+            return f"noise of std {below * (above / below) ** share:.0f}/255"
+    return f"noise of more than std {steps[-1][1]}/255"
 
 
 def blurred(x: Tensor, sigma: float) -> Tensor:

@@ -4,6 +4,7 @@ Sizes in pixels (height, width); budgets, warm-up and half-lives in images (trai
 """
 
 import math
+import shlex
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from types import UnionType
@@ -413,13 +414,32 @@ def changed_settings(old: Config, new: Config) -> list[str]:
     ]
 
 
-def own_settings(config: Config, preset: Config) -> list[str]:
-    """The flags in which a run differs from its preset, as "--lr 0.001"; not what the data and the machine decided."""
+def own_settings(config: Config, preset: Config, data_as_asked: bool = False) -> list[str]:
+    """The flags that make a run's config of its preset's, as "--lr 0.001", quoted for a shell.
+
+    Left out is what the data and the machine decided where the preset says None or auto, and the images that a budget
+    in epochs or in time came to. data_as_asked: the settings of the data are as they were given, so none is left out.
+    """
+    counted = config.train.epochs is not None or config.train.budget is not None
+    decided = {"device", "precision", "compile", "text_dim"} | ({"images"} if counted else set())
+    decided |= set() if data_as_asked else {"size", "channels", "flip"}
     return [
-        f"{_flag(name)} {_plain(after)}"
+        _given(name, after)
         for name, (before, after) in _differences(preset, config).items()
-        if before not in (None, "auto") or name in ("previews", "checkpoint_minutes")
+        if after is not None and not (name in decided and (name == "images" or before in (None, "auto")))
     ]
+
+
+def _given(name: str, value: Any) -> str:
+    """A flag with its value, as the command line takes it."""
+    flag = "--autoencoder" if name == "first_stage" else _flag(name)
+    if name == "sample.clip":
+        return f"{flag} {'yes' if value else 'no'}"
+    if isinstance(value, bool):
+        return flag if value else flag.replace("--", "--no-", 1)
+    return (
+        f"{flag} {shlex.join(_plain(value).split()) if isinstance(value, tuple) else shlex.quote(str(value))}".strip()
+    )
 
 
 def _differences(old: Config, new: Config) -> dict[str, tuple[Any, Any]]:

@@ -51,7 +51,7 @@ def compare(request: Compare) -> None:
         finally:
             if rows and world.rank == 0:
                 keep(request, painter, yardstick, rows, floor, what)
-    print(*table(rows, floor, what, title(yardstick.features.name)), sep="\n")
+    print(*table(rows, floor, what, title(yardstick.features.name), request.n), sep="\n")
     if warning := too_few(request.n, len(yardstick.moments.mean)):
         print(f"warning: {warning}")
     if world.rank == 0:

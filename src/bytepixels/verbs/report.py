@@ -26,6 +26,7 @@ from .sample import chosen_settings, draw_pictures, open_network
 from .weights import read_checkpoint
 
 STATES = 10  # columns of the denoising strip
+NOISE_STD = 0.6  # the most that is shown, where pixels are -1..1: so that what is in the noise can be seen
 
 
 @dataclass(frozen=True)
@@ -91,14 +92,14 @@ def way_out_of_noise(run: Run, count: int, device_name: str) -> Tensor:
     device, settings = best_device(device_name), chosen_settings(run, {})
     network = open_network(run, None, "ema", device)[0]
     codec = codec_of(run, device)
+    largest = NOISE_STD if run.x0_shape == run.shape else 1.0  # whitened latents are decoded as they are
     wanted = {round(k * settings.steps / (STATES - 1)) for k in range(STATES)}
     states: list[Tensor] = []
 
     def watch(step: int, x: Tensor) -> None:
         if step in wanted:
-            scale = (x.abs() / codec.bounds[1]).flatten(1).amax(1).clamp(min=1).view(-1, 1, 1, 1)
-            shown = x / scale if step < settings.steps else x
-            states.append(codec.to_images(shown).cpu())  # noise reaches far beyond white: shown whole
+            scale = (x.flatten(1).std(1) / largest).clamp(min=1).view(-1, 1, 1, 1)
+            states.append(codec.to_images(x / scale if step < settings.steps else x).cpu())
 
     draw_pictures(network, run, settings, range(count), device, watch=watch)
     return grid(torch.stack(states, 1).flatten(0, 1), len(states))

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from ..evaluate.features import title
 from ..evaluate.page import figure, folded, image, table, text
-from ..presets import own_flags
-from .qualitycard import NAMES, how_far, number
+from ..presets import own_command
+from .qualitycard import NAMES, copies_sentence, drift_sentence, how_far, number
 from .reportcharts import compare_charts, drift_charts, ladder_chart, noise_level_chart, training_charts
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ def pictures(story: Story) -> str:
         parts.append(text(f"Not measured yet: bytepixels evaluate {shlex.quote(str(run.path))}", "soft"))
     if story.strip is not None:
         strip = figure(image(story.strip, "states from noise to picture"), "From pure noise, left, to a sample, right.")
-        parts += ["<h3>Out of the noise</h3>", f'<div class="scroll">{strip}</div>']
+        parts += ["<h3>Out of the noise</h3>", strip]
     if grids:
         shown = "".join(figure(image(one, "samples in training"), _seen(one)) for one in grids)
         parts += ["<h3>Over time</h3>", f'<div class="strip" tabindex="0">{shown}</div>']
@@ -150,18 +150,11 @@ def _distances(record: dict[str, Any], name: str) -> str:
 def _verdicts(record: dict[str, Any]) -> Iterator[str]:
     """Copies and drift, in sentences."""
     for by, sets in record["copies"].items():
-        samples, more = sets["samples"], sets["more_than_held_out"]
-        words = {None: "nothing to compare with", True: "it copies", False: "no sign of copying"}[more]
-        others = "" if more is None else f"; of held-out pictures {100 * sets['held_out']['rate']:.1f}%"
-        control = f"of a copyist's {100 * sets['copyist']['rate']:.0f}%"
-        rate = f"{100 * samples['rate']:.1f}% ± {100 * samples['interval']:.1f}% of {samples['n']:,} samples"
-        yield text(f"Copies by {by}: {rate}{others}; {control}: {words}.", "warning" if more else "")
+        yield text(copies_sentence(by, sets), "warning" if sets["more_than_held_out"] else "")
     for one in record["drift"]:
-        outside = len(one["outside"])
-        if outside:
-            yield text(
-                f"Drift of {one['name']}: {outside} of {len(one['data'])} numbers leave their interval.", "warning"
-            )
+        if one["outside"]:
+            more = f" ({len(one['outside'])} of {len(one['data'])} numbers are outside)" if len(one["data"]) > 4 else ""
+            yield text(f"Unlike the data: {drift_sentence(one)}{more}", "warning")
     channels = [one for one in record["drift"] if "channel" in one["name"]]
     rows = [
         (f"{one['name']} {k + 1}", f"{sample:.2f}", f"{data:.2f} ± {half:.2f}")
@@ -192,14 +185,10 @@ def curves(story: Story) -> str:
 
 def settings(story: Story) -> str:
     """The config, and the commands that repeat what is here."""
-    run, own = story.run, own_flags(story.run.config)
-    path = shlex.quote(str(run.path))
+    run, path = story.run, shlex.quote(str(story.run.path))
+    commands = [own_command(run.config, run.data["source"], run.data.get("asked")) + f" --run {path}"]
     if run.config.autoencoder is not None:
-        commands = [f"bytepixels train autoencoder {shlex.quote(run.data['source'])} --run {path}"]
         return _to_repeat(run, commands)
-    commands = [
-        f"bytepixels train {shlex.quote(run.data['source'])} --preset {run.config.preset} {' '.join(own)} --run {path}"
-    ]
     commands.append(f"bytepixels sample {path} -n 64")
     record, compare = story.latest("quality"), story.latest("compare")
     if record is not None:

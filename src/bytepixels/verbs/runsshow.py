@@ -8,7 +8,7 @@ from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
 
-from ..presets import own_flags
+from ..presets import own_command
 from ..runs.directory import Run, open_run
 from ..runs.lock import holder
 from ..runs.overview import Overview, look_at, read_lines, read_log, size_of
@@ -26,8 +26,7 @@ def show_run(path: Path) -> Iterator[str]:
     yield f"{run.path}: {state}, {bytes_of(size_of(run.path))}, last change {time_of(one.changed)}"
     first = run.made_by[0]
     yield f"begun {first['time']} with bytepixels {first['bytepixels']}; id {run.id or 'none, of an early version'}"
-    own = own_flags(run.config)
-    yield f"settings: preset {run.config.preset}{', but ' if own else ''}{' '.join(own)}"
+    yield f"train another like it: {own_command(run.config, run.data['source'], run.data.get('asked'))}"
     yield from _data(run)
     yield f"images seen: {one.images:,} of {run.config.train.images:,}"
     yield "checkpoints:" if one.saved else "checkpoints: none yet"

@@ -82,10 +82,9 @@ def sample_run(path: Path, overrides: Mapping[str, Any], request: SampleRequest)
     make_folder(out, "--out")
     steps = f"{many(settings.steps, 'step')}, {settings.spacing} spacing"
     print(f"Sampling with {settings.sampler}, {steps}, {weights_name(request.weights, checkpoint)}")
-    network = choose_network(network, run, settings, request, device)
+    network, codec = choose_network(network, run, settings, request, device), codec_of(run, device)
     seeds = range(request.seed, request.seed + request.n)
-    first, done = list[Tensor](), 0  # what the grid shows, of how many
-    frames, codec = list[Tensor](), codec_of(run, device)
+    first, frames, done = list[Tensor](), list[Tensor](), 0  # what the grid and the animation show, of how many
     try:
         with join(device) as world, Progress("sample", request.n * settings.steps, "image steps") as progress:
             for start in range(0, request.n, request.batch * world.size):

@@ -1,6 +1,7 @@
 """train SOURCE: from pictures to a run; the same line again goes on where it stopped."""
 
 import math
+import shlex
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -27,6 +28,7 @@ from .compiling import choose_compile
 from .firststage import Encoded, encoded, keep_first_stage
 from .nonfinite import TrainingError
 from .precision import choose_precision
+from .pretrained import open_origin, record_of
 from .profiling import check_profile, profile_steps
 from .tasks import task_of
 from .texts import check_same_text, with_text
@@ -36,11 +38,18 @@ DIGITS = tuple("0123456789")  # mirrored, these would be other symbols
 FEW = 500  # pictures: below this a model is likely to copy its training set (see the field's memorisation reports)
 
 
-def train(source: str, config: Config, path: Path, profile: int = 0, began: float | None = None) -> int:
+def train(
+    source: str,
+    config: Config,
+    path: Path,
+    profile: int = 0,
+    began: float | None = None,
+    origin: Path | None = None,
+) -> int:
     """Train, or go on with the run at `path`. Returns the exit code: 0 done, 130 or 143 interrupted after saving.
 
     profile: how many of the first steps are profiled. began: when the command was given, by time.monotonic(); a budget
-    of time counts from there.
+    of time counts from there. origin: a run, or a checkpoint of one, whose averaged weights a new run begins with.
 
     Under torchrun every process calls it: the first one writes the run, and is the only one that speaks.
     """
@@ -53,12 +62,10 @@ def train(source: str, config: Config, path: Path, profile: int = 0, began: floa
             copied = "will copy it" if len(packed) == 1 else "is likely to copy them"
             print(f"note: Only {many(len(packed), 'image')}: the model {copied}")
         latents = encoded(config, path, packed, flips(config, packed), device)
-        run = shared_run(world, packed, lambda: prepare_run(packed, source, config, path, device, latents))
+        run = shared_run(world, packed, lambda: prepare_run(packed, source, config, path, device, latents, origin))
         with stop_on_signals() as stop, _full_disk(path):
             task = task_of(run, packed, world, latents)
-            trainer = Trainer(
-                run, task, world, began
-            )  # what does not fit together is refused here: nothing is written yet
+            trainer = Trainer(run, task, world, began)  # refuses what does not fit before anything is written
             if not trainer.done:
                 return fit(trainer, lock, stop, profile, latents)
     print(f"{path} is finished: {trainer.images:,} images seen. Go on with a larger --images, --epochs or --budget.")
@@ -158,7 +165,13 @@ def pack_with_progress(source: str, data: DataConfig, captions: bool = False) ->
 
 
 def prepare_run(
-    packed: Packed, source: str, config: Config, path: Path, device: torch.device, latents: Encoded | None = None
+    packed: Packed,
+    source: str,
+    config: Config,
+    path: Path,
+    device: torch.device,
+    latents: Encoded | None = None,
+    origin: Path | None = None,
 ) -> Run:
     """A new run, not yet written, or the one that is there once its pictures and settings are seen to be the same."""
     asked, config = config.data, resolved(config, packed)
@@ -175,11 +188,15 @@ def prepare_run(
     data |= {"asked": asdict(asked)} | text
     if latents is not None:
         data["first_stage"] = latents.record()
+    begun = {} if origin is None else {"from": record_of(*open_origin(origin))}
     if is_run(path):
         old = open_run(path)
+        if begun and begun["from"]["id"] != old.data.get("from", {}).get("id"):
+            raise InputError(f"--from begins a new run, and {path} is one already; choose another --run")
         if old.data["sha256"] != data["sha256"]:
             own = f"{path} was trained on other images ({old.data['source']}, {old.data['count']:,})"
-            raise InputError(f"{own} than {source} holds now; choose another --run to train on these")
+            anew = f"bytepixels train {shlex.quote(source)} --from {shlex.quote(str(path))} --run NEW"
+            raise InputError(f"{own} than {source} holds now; to go on with its weights on these: {anew}")
         check_same_text(old, text.get("text"))
         changed = changed_settings(old.config, config)
         if changed and list_checkpoints(old.checkpoints):  # without any, there is nothing yet to contradict
@@ -187,7 +204,7 @@ def prepare_run(
         return replace(old, config=config)
     if not is_free(path):
         raise InputError(f"{path} exists and is not a run; choose another --run")
-    return Run(path, config, data, id=new_id())
+    return Run(path, config, data | begun, id=new_id())
 
 
 def flips(config: Config, packed: Packed) -> bool:

@@ -12,6 +12,7 @@ from torch import Tensor
 from ..errors import InputError, check_range
 from ..images import save_png
 from ..progress import Progress, duration
+from ..runs.checkpoint import list_checkpoints
 from ..runs.config import TrainConfig
 from ..runs.directory import Run
 from ..runs.overview import read_log
@@ -26,6 +27,7 @@ from .budget import GOOD_STEPS, LEAST_STEPS, TimeBudget, extended
 from .forecast import SOON, forecast
 from .memory import fitting
 from .nonfinite import MOST_SKIPPED, Culprits, stopped
+from .pretrained import take_weights
 from .previews import Preview, Previews
 from .resume import load_latest
 from .tasks import Task
@@ -40,7 +42,10 @@ class Trainer:
         check_range("--batch on that many processes", self.config.batch, world.size)
         self.task = task
         home = CPU if world.sharded else self.device  # which may not hold all of it
-        self.state = TrainState.fresh(task.network(home), self.config, task.memory, world)
+        network = task.network(home)
+        if "from" in run.data and not list_checkpoints(run.checkpoints):
+            take_weights(network, run)
+        self.state = TrainState.fresh(network, self.config, task.memory, world)
         self.saved_step = world.decide(lambda: load_latest(run, self.state))
         if world.sharded:
             take_parts(run.checkpoints, run.id, self.state, self.saved_step)
@@ -158,12 +163,8 @@ class Trainer:
                 if asked:  # to stop, here or in another process
                     break
                 if any(preview):
-                    self.save(progress)  # a preview takes a while, and may fail: nothing is lost by it
-                    self.writer.finish()
                     with suppress(StoppedError):  # the loop ends after the next step
                         self.preview(Preview(*preview), progress, stop)
-                    if self.budget is not None:
-                        self.budget.aside += time.monotonic() - now
             self.save(progress)
             self.writer.finish()
             progress.show(self.note)
@@ -269,7 +270,10 @@ class Trainer:
         return preview or Preview(0, 0)
 
     def preview(self, preview: Preview, progress: Progress, stop: Stop) -> None:
-        """A picture of how far it is, and what is measured of it."""
+        """A picture of how far it is, and what is measured of it. It takes a while and may fail, so we save first."""
+        before = time.monotonic()
+        self.save(progress)
+        self.writer.finish()
         began = time.monotonic()
         shown = self.task.preview(self.state, stop, preview.images, preview.steps)
         self.previews.note(preview, self.share, time.monotonic() - began)
@@ -283,13 +287,17 @@ class Trainer:
                 checkpoint = f"step-{self.state.step:08d}"
                 self.run.note_evaluation(found | {"images": self.images, "checkpoint": checkpoint, "weights": "ema"})
                 progress.say(f"at {self.images:,} images: {said}")
+        if self.budget is not None:
+            self.budget.aside += time.monotonic() - before
         progress.pause()
 
     def _greet(self) -> None:
         size = sum(p.numel() for p in self.state.model.parameters())
         pictures, budget = self.run.data["count"], total_steps(self.config) * self.config.batch
         print(f"{self.run.path}: {size:,} weights, {self.config.precision} on {self.device}", end="; ")
-        print(f"{_epochs(budget, pictures)}")
+        print(_epochs(budget, pictures) if self.limit is None else f"training for {duration(self.limit)}")
+        if (begun := self.run.data.get("from")) and not self.state.step:
+            print(f"beginning with the averaged (EMA) weights of {begun['run']}, {begun['checkpoint']}")
         (channels, height, width), flip = self.run.shape, self.run.config.data.flip
         print(f"{many(pictures, 'image')} of {height} x {width}, {many(channels, 'channel')}", end="; ")
         if (x0 := self.run.x0_shape) != self.run.shape:
