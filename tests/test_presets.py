@@ -75,8 +75,8 @@ def test_the_command_of_a_run_is_the_one_that_was_typed():
     """Settings whose default is None are in it, and a budget of time stays one whatever images it came to."""
     preset = preset_with("digits")
     typed = (
-        "--size 8 16 --background '#80c0ff' --flip yes --no-labels --text 'a folder' --budget 90s "
-        "--checkpoint-minutes 2.5 --previews 0 --tensorboard --guidance-interval 0.5 3.0 --clip no --autoencoder runs/ae"
+        "--size 8 16 --background '#80c0ff' --flip yes --no-labels --text 'a folder' --budget 90s --checkpoint-minutes "
+        "2.5 --previews 0 --tensorboard --guidance-interval 0.5 3.0 --clip no --autoencoder runs/ae"
     )
     asked = replace(preset.data, size=(8, 16), flip="yes", background="#80c0ff")
     config = replace(
