@@ -46,7 +46,7 @@ def same(one, other):
 
 
 def begun(run, source, origin, *flags):
-    """Begin from the origin, with another seed, and end before any weight moves: at a learning rate of nearly nothing."""
+    """Begin from the origin, with another seed, and end before any weight moves."""
     return cli("train", source, "--from", origin, *AGAIN, *QUIET, "--lr", 1e-30, "--seed", 5, *flags, "--run", run)
 
 
