@@ -7,6 +7,7 @@ from html.parser import HTMLParser
 import pytest
 
 from bytepixels.runs.files import read_sealed, write_sealed
+from bytepixels.verbs.reportcharts import noise_level_chart
 
 from .tiny import cli, plain, snapshot, train, words
 
@@ -152,3 +153,11 @@ def test_nothing_of_the_run_changes_but_the_report(measured):
 def test_what_is_refused(measured, capsys, flags, sentence):
     assert cli("report", measured, *words(flags)) == 2
     assert sentence in plain(capsys.readouterr().err)
+
+
+def test_errors_of_equal_images_are_no_shares_of_a_guess_that_makes_none():
+    black = [[0.5, 0.1], [0.25, 0.1]]
+    record = {"log_snr": [0.0, 1.0], "errors": {"training": black, "ideal": black, "trivial": [[0.0, 0.0], [0.5, 0.0]]}}
+    drawn = noise_level_chart(record)
+    assert "<svg" in drawn
+    assert "nan" not in drawn.lower()

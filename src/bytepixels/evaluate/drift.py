@@ -14,6 +14,7 @@ BINS = 32  # of brightness
 DRAWS = 400
 SURE = 0.99  # of sets that are like the data, this share is within all of one statistic's intervals
 FLOOR = 0.05  # of a statistic's largest spread: none is taken to be smaller
+LEAST = 1e-9  # spread and half interval of a statistic that never varies, such as the colour of equal images
 
 
 class Looks(NamedTuple):
@@ -87,9 +88,11 @@ def drift(samples: Looks, data: Looks, seed: int = 0) -> list[Drift]:
     for name in own if known else [name for name in own if name != "classes"]:
         apart = cut[0][name] - cut[1][name]  # [draws, numbers]
         spread = apart.std(0)
-        spread = spread.clamp(min=max(FLOOR * spread.max().item(), 1e-9))
+        spread = spread.clamp(min=max(FLOOR * spread.max().item(), LEAST))
         reach = (apart.abs() / spread).amax(1).quantile(SURE)
-        found.append(Drift(name, own[name][0].tolist(), theirs[name][0].tolist(), (reach * spread).tolist()))
+        found.append(
+            Drift(name, own[name][0].tolist(), theirs[name][0].tolist(), (reach * spread).clamp(min=LEAST).tolist())
+        )
     return found
 
 

@@ -1,5 +1,6 @@
 """The curves of a report, from log.jsonl and eval.jsonl: of one run, or of several over one another."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
@@ -57,7 +58,9 @@ def noise_level_chart(record: Record) -> str:
 
 
 def _shares(errors: Sequence[Sequence[float]], trivial: Sequence[float]) -> list[float]:
-    return [min(mean / least, 3.0) for (mean, _), least in zip(errors, trivial, strict=True)]
+    """Errors as shares of the trivial guess's, NaN (not drawn) where that makes no error, as on equal images."""
+    pairs = zip(errors, trivial, strict=True)
+    return [min(mean / least, 3.0) if least > 0 else math.nan for (mean, _), least in pairs]
 
 
 def compare_charts(record: Record, name: str) -> list[str]:
