@@ -59,7 +59,7 @@ def test_it_goes_on_without_a_budget_given_with_those_it_has(run):
 def test_budgets_of_every_kind_are_shared(flags, tmp_path, monkeypatch):
     seen = []
     monkeypatch.setattr(
-        train_verb, "train", lambda source, config, path, profile, began: seen.append(config.train) or 0
+        train_verb, "train", lambda source, config, path, profile, began, origin: seen.append(config.train) or 0
     )
     assert both(tmp_path / "run", *words(flags)) == 0
     stage, model = seen
