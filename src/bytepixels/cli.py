@@ -9,10 +9,11 @@ import re
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import tyro
 
@@ -280,20 +281,26 @@ def report(argv: list[str]) -> int:
     return 0
 
 
+def _second_word(verb: str, argv: list[str], help_text: str, kinds: Mapping[str, type[Any]]) -> Any:
+    """The request of a verb of several words, such as runs list; None where its help was asked for, and is printed."""
+    if not argv or argv[0] in ("-h", "--help", "help"):
+        print(help_text)
+        return None
+    kind = check_choice(f"the word after {verb}", argv[0], kinds)
+    return Line(f"{verb} {kind}", kinds[kind], argv[1:]).request()
+
+
 def edit(argv: list[str]) -> int:
     from .verbs.editflags import HELP as EDIT_HELP
     from .verbs.editflags import KINDS
 
-    if not argv or argv[0] in ("-h", "--help", "help"):
-        print(EDIT_HELP)
+    if (request := _second_word("edit", argv, EDIT_HELP, KINDS)) is None:
         return 0
-    kind = check_choice("the word after edit", argv[0], KINDS)
-    flags = Line(f"edit {kind}", KINDS[kind], argv[1:]).request()
     from .verbs.edit import edit as edit_verb
     from .verbs.sample import copy_to, png_of
 
-    png = png_of(flags.out)
-    out, said = edit_verb(replace(flags, out=None) if png else flags)
+    png = png_of(request.out)
+    out, said = edit_verb(replace(request, out=None) if png else request)
     print(*said, copy_to(png, out) if png else f"images, grid.png and manifest.json: {out}", sep="\n")
     return 0
 
@@ -302,11 +309,8 @@ def runs(argv: list[str]) -> int:
     from .verbs.runsflags import HELP as RUNS_HELP
     from .verbs.runsflags import KINDS
 
-    if not argv or argv[0] in ("-h", "--help", "help"):
-        print(RUNS_HELP)
+    if (request := _second_word("runs", argv, RUNS_HELP, KINDS)) is None:
         return 0
-    kind = check_choice("the word after runs", argv[0], KINDS)
-    request = Line(f"runs {kind}", KINDS[kind], argv[1:]).request()
     from .verbs.runs import run_runs
 
     for line in run_runs(request):
@@ -318,11 +322,8 @@ def cache(argv: list[str]) -> int:
     from .verbs.cacheflags import HELP as CACHE_HELP
     from .verbs.cacheflags import KINDS
 
-    if not argv or argv[0] in ("-h", "--help", "help"):
-        print(CACHE_HELP)
+    if (request := _second_word("cache", argv, CACHE_HELP, KINDS)) is None:
         return 0
-    kind = check_choice("the word after cache", argv[0], KINDS)
-    request = Line(f"cache {kind}", KINDS[kind], argv[1:]).request()
     from .verbs.cache import run_cache
 
     for line in run_cache(request):

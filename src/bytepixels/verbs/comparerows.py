@@ -8,6 +8,7 @@ from typing import Any
 
 from ..evaluate.moments import jackknife_interval
 from ..runs.config import SampleConfig
+from ..words import many
 from .quality import evaluations
 
 CLOSE = 0.1  # of the best distance: as good for all purposes
@@ -92,7 +93,7 @@ def _spread(value: float, interval: float) -> str:
 
 
 def _named(row: Row) -> str:
-    return f"{row.settings.sampler} with {evaluations(row.settings)} evaluations"
+    return f"{row.settings.sampler} with {many(evaluations(row.settings), 'evaluation')}"
 
 
 def plot(rows: list[Row], floor: Row, what: str, name: str, subject: str, path: Path) -> None:
