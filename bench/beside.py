@@ -1,9 +1,9 @@
-"""Rates alone and beside busy processes, for several ways in which idle OpenMP threads may wait.
+"""Rates alone and beside busy processes: as torch is by itself, with threads that sleep, with one, and as ours are.
 
     python -m bench.beside --rounds 3
 
-Each rate is that of a process of its own, whose environment says how threads wait; all settings take turns in each
-round, so that what the machine does meanwhile falls on all of them. "before": as libgomp does by itself.
+Each rate is that of a process of its own, whose environment says how its threads are; all settings take turns in each
+round, so that what the machine does meanwhile falls on all of them.
 """
 
 import argparse
@@ -19,17 +19,13 @@ from pathlib import Path
 from statistics import median
 
 SETTINGS: dict[str, dict[str, str]] = {
-    "before": {"OMP_WAIT_POLICY": "", "GOMP_SPINCOUNT": "300000"},  # libgomp's own number where nothing is set
-    "passive": {"OMP_WAIT_POLICY": "PASSIVE"},
-    "spin 1000": {"GOMP_SPINCOUNT": "1000"},
-    "spin 10000": {"GOMP_SPINCOUNT": "10000"},
-    "spin 30000": {"GOMP_SPINCOUNT": "30000"},
-    "spin 100000": {"GOMP_SPINCOUNT": "100000"},
+    "before": {"OMP_NUM_THREADS": str(os.cpu_count())},  # as torch does by itself
+    "sleeping": {"OMP_NUM_THREADS": str(os.cpu_count()), "GOMP_SPINCOUNT": "1000"},
     "one thread": {"OMP_NUM_THREADS": "1"},
     "ours": {},
 }
 BATCHES = {"digits": 64, "small": 32, "cifar10": 4}  # cifar10's own would take a minute a step
-SECONDS = 5.0
+WARM_UP, SECONDS = 2.0, 5.0  # of which the first are not counted
 
 
 def main() -> None:
@@ -91,10 +87,10 @@ def machine() -> str:
 
 
 def rate(network: str, work: str) -> float:
-    """Training or sampling images/s of a preset's network in this process, after one step to warm up."""
+    """Training or sampling images/s of a preset's network in this process."""
     import numpy as np
 
-    import bytepixels  # noqa: F401 (which sets up the threads, before torch loads)
+    from bytepixels.threads import follow_load  # which sets them up, before torch loads
 
     import torch  # isort: skip
     from bytepixels.build import best_device
@@ -120,13 +116,16 @@ def rate(network: str, work: str) -> float:
             with torch.no_grad():
                 trial.state.ema(x, t)
 
-    for _ in range(1 if network == "cifar10" else 10):
-        step()
-    began, done = time.perf_counter(), 0
-    while (now := time.perf_counter() - began) < SECONDS or done < 3:
-        step()
-        done += 1
-    return done * batch / now
+    def steps(seconds: float) -> float:
+        began, done = time.perf_counter(), 0
+        while (now := time.perf_counter() - began) < seconds or done < 3:
+            step()
+            done += 1
+            follow_load()
+        return done * batch / now
+
+    steps(WARM_UP)
+    return steps(SECONDS)
 
 
 if __name__ == "__main__":

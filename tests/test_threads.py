@@ -1,13 +1,18 @@
-"""Idle threads sleep, and only as many compute as there are fast cores to use; what the user has set stays."""
+"""Only as many threads compute as there are fast cores that nobody else uses; what the user has set stays."""
 
 import os
 import subprocess
 import sys
+import time
+from io import StringIO
 from pathlib import Path
 
 import pytest
+import torch
 
-from bytepixels.threads import SPINS, set_up_threads, usable_cpus
+from bytepixels import threads
+from bytepixels.progress import Progress
+from bytepixels.threads import Load, set_up_threads, usable_cpus
 
 
 def set_up(environment: dict[str, str], root: Path) -> dict[str, str]:
@@ -26,50 +31,94 @@ def write(path: Path, text: str) -> None:
     path.write_text(text)
 
 
-def running(root: Path, count: int) -> Path:
-    """A machine on which so many processes run, this one counted."""
-    write(root / "proc/loadavg", f"0.50 0.40 0.30 {count}/321 12345")
-    return root
+class Machine:
+    """Two processors and a clock; torch's number of threads is kept here."""
+
+    def __init__(self, root: Path, monkeypatch: pytest.MonkeyPatch):
+        self.root, self.now, self.others, self.own, self.threads = root, 100.0, 50.0, 7.0, 2
+        monkeypatch.setattr(os, "cpu_count", lambda: 2)
+        monkeypatch.setattr(time, "monotonic", lambda: self.now)
+        monkeypatch.setattr(time, "process_time", lambda: self.own)
+        monkeypatch.setattr(torch, "get_num_threads", lambda: self.threads)
+        monkeypatch.setattr(torch, "set_num_threads", lambda count: setattr(self, "threads", count))
+        self.write()
+
+    def write(self) -> None:
+        ticks = round((self.own + self.others) * os.sysconf("SC_CLK_TCK"))
+        write(self.root / "proc/stat", f"cpu  {ticks - 30} 10 10 987654 321 5 5 99 0 0\ncpu0 1 2 3\n")
+
+    def passes(self, seconds: float, others: float) -> None:
+        """Time in which other programs keep so many processors busy and this one the rest."""
+        self.now, self.others, self.own = self.now + seconds, self.others + others * seconds, self.own + 1.9 * seconds
+        self.write()
 
 
-def test_a_new_process_has_it_set_before_torch_loads(tmp_path: Path) -> None:
-    code = """
-import builtins, os
-from pathlib import Path
-true_import = builtins.__import__
-
-def watching(name, *rest):
-    if name == "torch":
-        print(os.environ.get("GOMP_SPINCOUNT"))
-        raise SystemExit
-    return true_import(name, *rest)
-
-import bytepixels.threads
-os.environ.pop("GOMP_SPINCOUNT", None), os.environ.pop("OMP_WAIT_POLICY", None)
-bytepixels.threads.others_are_busy = lambda root: True
-builtins.__import__ = watching
-import importlib; importlib.reload(bytepixels)
-import bytepixels.samplers
-"""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == [SPINS]
+@pytest.fixture
+def two(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
+    return Machine(tmp_path, monkeypatch)
 
 
-@pytest.mark.parametrize(
-    ("count", "cpus", "busy"),
-    [(1, 8, False), (2, 8, True), (9, 8, True), (50, 64, False), (60, 64, True)],
-)
-def test_threads_sleep_only_beside_others(
-    count: int, cpus: int, busy: bool, eight: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+@pytest.mark.parametrize(("others", "threads"), [(0.0, 2), (0.4, 2), (0.5, 1), (1.0, 1), (2.0, 1)])
+def test_fewer_threads_compute_beside_others(others: float, threads: int, two: Machine) -> None:
+    load = Load(two.root)
+    two.passes(1.0, others)
+    load.follow()
+    assert two.threads == threads
+
+
+def test_all_threads_compute_again_once_the_others_have_been_still_for_a_while(two: Machine) -> None:
+    load, seen = Load(two.root), []
+    for others in [1.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0]:
+        two.passes(0.6, others)
+        load.follow()
+        seen.append(two.threads)
+    assert seen == [1, 1, 1, 1, 1, 1, 1, 2, 2]
+
+
+def test_on_many_processors_the_others_are_given_theirs(two: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    two.threads = 4
+    load = Load(two.root)
+    for others, left in [(3.0, 4), (5.9, 2), (9.0, 1)]:
+        two.passes(1.0, others)
+        load.follow()
+        assert two.threads == left
+
+
+def test_the_load_is_looked_at_now_and_then(two: Machine) -> None:
+    load = Load(two.root)
+    two.passes(0.2, 2.0)
+    load.follow()
+    assert two.threads == 2
+    two.passes(0.4, 2.0)
+    load.follow()
+    assert two.threads == 1
+
+
+def test_a_system_that_does_not_tell_keeps_its_threads(two: Machine, tmp_path: Path) -> None:
+    load = Load(tmp_path / "elsewhere")
+    two.passes(1.0, 2.0)
+    load.follow()
+    assert two.threads == 2
+
+
+@pytest.mark.parametrize(("environment", "ours"), [({}, True), ({"OMP_NUM_THREADS": "7"}, False)])
+def test_long_work_follows_the_load_unless_the_user_chose_the_threads(
+    environment: dict[str, str], ours: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(os, "cpu_count", lambda: cpus)
-    asleep = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": SPINS}
-    assert set_up({}, running(tmp_path, count)) == (asleep if busy else {})
+    looks: list[Load] = []
+    monkeypatch.setattr(threads, "load", None)
+    monkeypatch.setattr(Load, "follow", lambda load: looks.append(load))
+    set_up(environment, tmp_path)
+    Progress("work", 2, stream=StringIO()).update(1)
+    assert bool(looks) is ours
 
 
-@pytest.mark.parametrize("name", ["OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"])
-def test_how_the_user_lets_threads_wait_stays(name: str, tmp_path: Path) -> None:
-    assert set_up({name: "as it was"}, running(tmp_path, 99)) == {name: "as it was"}
+def test_a_new_process_knows_before_torch_loads(tmp_path: Path) -> None:
+    code = "import sys, bytepixels; print('torch' in sys.modules, bytepixels.threads.load is not None)"
+    own = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
+    done = subprocess.run([sys.executable, "-c", code], env=own, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "True"]
 
 
 def test_a_machine_of_equal_cores_keeps_torchs_own_number_of_threads(eight: None, tmp_path: Path) -> None:
@@ -127,10 +176,3 @@ def test_the_users_number_of_threads_stays(eight: None, tmp_path: Path) -> None:
     write(tmp_path / "proc/self/cgroup", "0::/\n")
     write(tmp_path / "sys/fs/cgroup/cpu.max", "100000 100000")
     assert set_up({"OMP_NUM_THREADS": "7"}, tmp_path)["OMP_NUM_THREADS"] == "7"
-
-
-def test_torch_that_is_loaded_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"):
-        monkeypatch.delenv(name, raising=False)
-    set_up_threads()  # torch is loaded in the tests
-    assert "GOMP_SPINCOUNT" not in os.environ

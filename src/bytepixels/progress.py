@@ -7,6 +7,8 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, TextIO
 
+from .threads import follow_load
+
 if TYPE_CHECKING:
     from rich.live import Live
 
@@ -60,6 +62,7 @@ class Progress:
 
     def count(self, done: int) -> None:
         """Take note that `done` of the total is done, and of when."""
+        follow_load()  # here, since all long work comes by
         now = time.monotonic()
         self.recent.append((now, done))
         while now - self.recent[0][0] > WINDOW and len(self.recent) > 2:

@@ -1,8 +1,9 @@
-"""Sets how many threads compute and how they wait for one another, before torch loads and reads it.
+"""How many threads compute: one for each fast core that this process may use, fewer while other programs want them.
 
-An idle OpenMP thread spins for a while before it sleeps. On an idle machine nothing is faster; beside other
-programs it takes the processor from those that have work, our own other threads among them (RESULTS.md). How it waits
-cannot be changed later: it is decided by what the machine does when the program begins. No result depends on it.
+Threads that share an operation wait for the slowest of them, and spin while they wait. Beside another program that is
+one without a processor: two threads can be ten times as slow as one (RESULTS.md). So long work looks at the load now
+and then, and leaves the others' processors to them. What a network answers does not depend on it; the gradients of
+weights are summed in another order, and differ in their last bits. OMP_NUM_THREADS, where the user sets it, is kept.
 """
 
 import os
@@ -12,41 +13,80 @@ from collections.abc import Iterator, MutableMapping
 from contextlib import suppress
 from pathlib import Path
 
-SPINS = "1000"  # of libgomp's idle threads before they sleep: some microseconds, where 300,000 are its default
-LOOKS, PAUSE = 3, 0.002  # at what else is running, seconds apart
-WAITING = "OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"
+LOOK = 0.5  # seconds between two looks at the load
+TOLERATED = 0.45  # of a processor that others use: one thread less costs as much from about 0.8 on (RESULTS.md)
+LATE = 4  # looks in a row that must allow more threads before there are more
 
 
 def set_up_threads(environment: MutableMapping[str, str] = os.environ, root: Path = Path("/")) -> None:
-    """Let idle threads sleep where others want the processor, and use as many as there are fast cores to use.
+    """Before torch loads and reads it: as many threads as there are fast cores to use.
 
     What the user has set stays as it is. Processes that are started from here inherit it. `root`: of the file system.
     """
-    if "torch" in sys.modules and environment is os.environ:
-        return  # torch has read it already; only child processes would be changed
-    if not any(name in environment for name in WAITING) and others_are_busy(root):
-        environment["OMP_WAIT_POLICY"] = "PASSIVE"  # what other libraries than libgomp know
-        environment["GOMP_SPINCOUNT"] = SPINS
-    if "OMP_NUM_THREADS" not in environment:
-        limits = [*_fast_cores(root), *_quota(root)]  # without either, torch's own choice is right
-        if limits and min(limits) < usable_cpus():
-            environment["OMP_NUM_THREADS"] = str(max(1, int(min(limits))))
+    global load
+    if "OMP_NUM_THREADS" in environment:
+        return
+    load = Load(root)
+    limits = [*_fast_cores(root), *_quota(root)]  # without either, torch's own choice is right
+    if limits and min(limits) < _cpus():
+        environment["OMP_NUM_THREADS"] = str(max(1, int(min(limits))))
 
 
-def others_are_busy(root: Path = Path("/")) -> bool:
-    """Whether other programs keep so many CPUs busy that our threads have to share theirs; False where nothing says."""
-    running = []
-    for look in range(LOOKS):
-        time.sleep(PAUSE if look else 0)
+class Load:
+    """What other programs leave to this one, looked at now and then."""
+
+    def __init__(self, root: Path = Path("/")):
+        """root: of the file system."""
+        self.root, self.most, self.more = root, 0, 0
+        self.seen = time.monotonic(), self._others()
+
+    def follow(self) -> None:
+        """Let fewer threads compute while others use the processors, and all of them again when they do not.
+
+        Called often, by the thread that computes: torch counts for each of its callers. Does nothing where the system
+        does not tell (all but Linux).
+        """
+        (then, before), now = self.seen, time.monotonic()
+        if now - then < LOOK or "torch" not in sys.modules:
+            return
+        import torch
+
+        self.seen = now, self._others()
+        if before is None or self.seen[1] is None:
+            return
+        threads = torch.get_num_threads()
+        self.most = self.most or threads
+        others = (self.seen[1] - before) / (now - then)
+        free = min(self.most, max(1, int((os.cpu_count() or 1) - others + TOLERATED)))
+        self.more = self.more + 1 if free > threads else 0
+        if free < threads or self.more == LATE:
+            torch.set_num_threads(free)
+            self.more = 0
+
+    def _others(self) -> float | None:
+        """Processor seconds of all other programs since the machine started."""
         with suppress(OSError, ValueError, IndexError):
-            running.append(int((root / "proc/loadavg").read_text().split()[3].split("/")[0]))  # we are one of them
-    return bool(running) and min(running) - 1 + usable_cpus(root) > (os.cpu_count() or 1)
+            user, nice, system, _, _, irq, softirq = map(int, (self.root / "proc/stat").read_text().split()[1:8])
+            return (user + nice + system + irq + softirq) / os.sysconf("SC_CLK_TCK") - time.process_time()
+        return None
+
+
+load: Load | None = None  # None: the number of threads is the user's
+
+
+def follow_load() -> None:
+    """Look at the load, where the number of threads is ours to choose."""
+    if load is not None:
+        load.follow()
 
 
 def usable_cpus(root: Path = Path("/")) -> int:
     """CPUs that this process may keep busy at once: its affinity mask and its container's quota, at least 1."""
-    mask = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, int(min([mask, *_quota(root)])))
+    return max(1, int(min([_cpus(), *_quota(root)])))
+
+
+def _cpus() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _quota(root: Path) -> Iterator[float]:

@@ -40,8 +40,10 @@ def picture_lines(numbers: Numbers) -> Lines:
 
 def file_lines(numbers: Numbers) -> Lines:
     files = numbers["unreadable"]
-    counts = f"{numbers['no_pictures']:,} no pictures, {numbers['damaged']:,} damaged or cut short" if files else "none"
-    lines = [("cannot be read", f"{len(files):,}: {counts}" if files else counts)]
+    strange, damaged = numbers["no_pictures"], numbers["damaged"]
+    counts = [f"{strange:,} not {'an image' if strange == 1 else 'images'}"] if strange else []
+    counts += [f"{damaged:,} damaged or truncated"] if damaged else []
+    lines = [("cannot be read", ", ".join(counts) or "none")]
     lines += [("", f"{file['name']}: {file['reason']}") for file in files[:UNREADABLE]]
     if len(files) > UNREADABLE:
         lines.append(("", f"and {len(files) - UNREADABLE:,} more (all of them with --json)"))
@@ -52,7 +54,7 @@ def copy_lines(numbers: Numbers) -> Lines:
     exact, near, classes = numbers["exact"], numbers["near"], numbers["across_classes"]
     rule = f"at most {NEAR_BITS} of {BITS} hash bits apart, thumbnails correlate by {NEAR_CORRELATION}, or mirrored"
     lines = [("exact copies", _grouped(exact)), *_shown(exact["examples"])]
-    lines += [("near copies", _grouped(near) + f" ({rule})"), *_shown(near["examples"])]
+    lines += [("near copies", _grouped(near) + f" ({rule})"), *_shown(near["examples"], " looks like ")]
     if near["variants"]:
         lines.append(("", "so many are in the nature of the set: variants, or too small or simple to tell apart"))
     if not near["all_compared"]:
@@ -60,10 +62,10 @@ def copy_lines(numbers: Numbers) -> Lines:
     if classes is not None:
         found = f"{many(classes['exact_groups'], 'group')} of exact and {classes['near_groups']:,} of near copies"
         lines.append(("across classes", found if classes["examples"] else "none"))
-        lines += _shown(classes["examples"])
+        lines += _shown(classes["examples"], " and ")
     for split, leak in numbers["across_splits"].items():
         text = f"{leak['exact']:,} exactly, {leak['near']:,} nearly, of {leak['pictures']:,}"
-        lines += [(f"also in {split}", text), *_shown(leak["examples"])]
+        lines += [(f"also in {split}", text), *_shown(leak["examples"], " and ")]
     return lines
 
 
@@ -110,5 +112,5 @@ def _grouped(numbers: Numbers) -> str:
     return f"{many(numbers['groups'], 'group')} of {numbers['pictures']:,} pictures, {numbers['spare']:,} to spare"
 
 
-def _shown(examples: Sequence[Sequence[str]]) -> Lines:
-    return [("", " = ".join(names)) for names in examples]
+def _shown(examples: Sequence[Sequence[str]], between: str = " = ") -> Lines:
+    return [("", between.join(names)) for names in examples]

@@ -24,7 +24,7 @@ def print_part(title: str, lines: Lines, verbatim: str = "") -> None:
 
 
 def numbered(sentences: list[str]) -> Lines:
-    return [(str(k), sentence) for k, sentence in enumerate(sentences or ["Nothing: it is fit to train on."], 1)]
+    return [(str(k), sentence) for k, sentence in enumerate(sentences or ["No problems found."], 1)]
 
 
 def time_lines(report: Numbers) -> Lines:

@@ -52,11 +52,14 @@ def budget_numbers(config: Config, distinct: int) -> Numbers:
 
 def budget_sentence(numbers: Numbers) -> str:
     """The budget, and the rule that gave it."""
-    times = f"{numbers['epochs']:,.{1 if numbers['epochs'] < 100 else 0}f} times"
-    said = f"{numbers['images']:,} images, {times} each different picture"
-    rule = f"the preset's {numbers['preset_images']:,}, but at most {numbers['most_epochs']:,} times each"
-    why = "Rule of thumb: a set is memorised after a time in proportion to its size (Bonnaire et al. 2025)."
-    return f"{said}: {rule}, and at least {numbers['least_images']:,}. {why}"
+    said = f"{numbers['images']:,} images"
+    passes = f"{numbers['epochs']:,.{1 if numbers['epochs'] < 100 else 0}f} passes"
+    if numbers["images"] == numbers["preset_images"]:
+        return f"{said}, the preset's ({passes})."
+    if numbers["images"] == numbers["least_images"]:
+        return f"{said}, the minimum ({passes})."
+    why = "the longer a small set is trained on, the more the model copies it (Bonnaire et al. 2025)"
+    return f"{said} ({passes}), less than the preset's {numbers['preset_images']:,}: {why}."
 
 
 def on_a_gpu(config: Config, pictures: int, device: torch.device) -> str:
@@ -117,11 +120,11 @@ def train_paragraph(numbers: Numbers) -> str:
         f"train takes {many(numbers['pictures'], 'picture')} (split {numbers['split']}){skipped}.",
         f"Each becomes {height} x {width}, {' + '.join(CHANNELS[numbers['channels']])}.",
         f"Among them, {changed}." if changed else "None has to be cropped, enlarged or composed.",
-        "Half of them are mirrored, left to right." if numbers["flip"] == "yes" else "None is mirrored.",
+        "Random horizontal flips." if numbers["flip"] == "yes" else "No flips.",
     ]
     labels, share = many(numbers["classes"], "class label"), f"{100 * numbers['label_dropout']:g}%"
     if not numbers["classes"]:
-        said.append("There are no class labels to learn.")
+        said.append("Unconditional: there are no class labels.")
     elif numbers["labels_learnt"]:
         said.append(f"Learnt with {labels}, which {share} of the pictures go without.")
     else:
