@@ -51,7 +51,7 @@ def defects(tmp_path_factory):
     (root / "dog" / "text.png").write_text("no picture")
     (root / "dog" / "empty.webp").write_bytes(b"")
     (root / "dog" / "notes.txt").write_text("no picture either")
-    Image.new("1", (12000, 12000)).save(root / "dog" / "bomb.png")
+    Image.new("1", (13500, 13500)).save(root / "dog" / "bomb.png")
     write(root / "cat" / "wide.png", colours(1, 10, 70, seed=3)[0])
     write(root / "cat" / "small.png", colours(1, 9, 9, seed=4)[0])
     write(root / "dog" / "flat.png", np.full((20, 20, 3), 7, np.uint8))
@@ -92,7 +92,7 @@ def test_unreadable_files_are_named_as_packing_names_them(defects, tmp_path):
     assert (files["no_pictures"], files["damaged"]) == (2, 3)
     assert "Ignored 1 other file (.txt)." in files["notes"]
     said = dict(file_lines(files)[:1]) | {"all": "\n".join(text for _, text in file_lines(files))}
-    assert said["cannot be read"] == "5: 2 no pictures, 3 damaged or cut short"
+    assert said["cannot be read"] == "2 not images, 3 damaged or truncated"
     assert all(f"{name}: " in said["all"] for name in ("cat/cut.jpg", "cat/cut.png", "dog/text.png", "dog/bomb.png"))
 
 
@@ -280,8 +280,10 @@ def test_names_of_any_kind_are_said(tmp_path):
 def test_words_for_pixels():
     found = {"channels": ["grey"], "mean": [127.5], "std": [51.0], "mean_of_x0": [0.0], "std_of_x0": [0.4]}
     found |= {"black": 0.25, "white": 0.5, "one_colour": {"pictures": 1, "examples": ["a.png"]}}
+    found |= {"dark": {"pictures": 0, "examples": []}}
     assert pixel_lines(found) == [
         ("grey", "mean 127.5, standard deviation 51.0 of 255; in -1..1: +0.000, 0.400"),
         ("pure pixels", "black 25.00%, white 50.00%"),
         ("of one colour", "1: a.png"),
+        ("nearly black", "0"),
     ]

@@ -88,7 +88,7 @@ def test_the_doctor_names_them_first():
             "across_splits": {},
             "across_classes": None,
         },
-        "pixels": {"one_colour": {"pictures": 0}},
+        "pixels": {"one_colour": {"pictures": 0}, "dark": {"pictures": 0}},
         "pictures": {"readable": 1000, "enlarged": 0, "aspect_ratios": {"cropped_by_more_than_a_third": 0}},
         "classes": None,
         "train": {"size": [8, 8], "composed": 0, "background": "white"},

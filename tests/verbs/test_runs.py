@@ -88,6 +88,15 @@ def test_a_line_for_each_run(runs, capsys):
     assert after == []
 
 
+def test_a_narrow_terminal_goes_without_some_columns(runs, capsys, monkeypatch):
+    wide = said(capsys, "list", runs).out
+    monkeypatch.setenv("COLUMNS", "80")
+    narrow = said(capsys, "list", runs).out
+    assert max(map(len, wide.splitlines())) > 80 >= max(map(len, narrow.splitlines()))
+    assert narrow.split()[0] == "run" and "last change" not in narrow
+    assert {line.split()[0] for line in narrow.splitlines()} == {line.split()[0] for line in wide.splitlines()}
+
+
 def test_the_loss_is_the_mean_of_the_last_twenty_lines(runs, capsys):
     log = runs / "done" / "log.jsonl"
     log.write_text("".join(json.dumps({"step": k, "images": k, "loss": float(k)}) + "\n" for k in range(5000)))

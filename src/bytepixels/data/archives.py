@@ -3,6 +3,7 @@
 import io
 import zipfile
 from collections import Counter
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from tarfile import TarInfo
@@ -10,8 +11,9 @@ from tarfile import TarInfo
 from PIL import Image
 
 from ..errors import InputError, check_choice
-from .arrange import arrange, clean_name, counted, is_hidden, is_picture
+from .arrange import Arrangement, arrange, clean_name, counted, is_hidden, is_picture
 from .captions import METADATA, captions_of, is_metadata
+from .datasetjson import DATASET, is_dataset, with_labels_of
 from .decode import open_picture
 from .official import CIFAR_BATCHES, TWO_SPLITS, read_cifar
 from .own import may_mark, without_own
@@ -41,24 +43,39 @@ def _read_zip(path: Path, split: str) -> Pictures:
     members = [member for member in archive.infolist() if not member.is_dir()]
     names, name_notes = member_names(members, str(path))
     _check_readable(path, [member for member, name in zip(members, names, strict=True) if _needed(name)])
-    with readable(path):
-        outside, own_notes = without_own(names, lambda index: archive.read(members[index]), str(path))
-    names = [name if kept else "" for name, kept in zip(names, outside, strict=True)]
-    found = arrange(names, split, str(path), METADATA)
-    with readable(path):
-        captions, notes = captions_of(names, found.order, lambda index: archive.read(members[index]))
+
+    def read(index: int) -> bytes:
+        with readable(path):
+            return archive.read(members[index])
+
+    found, captions, notes = _arranged(names, split, path, read)
     kept = [members[index] for index in found.order]
     files = [names[index] for index in found.order]
 
     def item(index: int) -> Item:
         return Item(index, partial(_open_member, archive, kept[index]), kept[index].file_size)
 
-    notes = [*name_notes, *own_notes, *found.notes, *notes]
-    return Pictures(files, parts_of(len(kept), item), found.labels, found.classes, tuple(notes), captions)
+    return Pictures(files, parts_of(len(kept), item), found.labels, found.classes, (*name_notes, *notes), captions)
+
+
+def _arranged(
+    names: list[str], split: str, path: Path, read: Callable[[int], bytes], more: Sequence[str] = ()
+) -> tuple[Arrangement, list[str] | None, list[str]]:
+    """The arrangement and captions of an archive's files, and all notes on them. read: position -> content."""
+    outside, own_notes = without_own(names, read, str(path))
+    names = [name if kept else "" for name, kept in zip(names, outside, strict=True)]
+    found = with_labels_of(arrange(names, split, str(path), (*METADATA, DATASET)), names, read, str(path))
+    captions, caption_notes = captions_of(names, found.order, read)
+    return found, captions, [*own_notes, *found.notes, *more, *found.class_notes, *caption_notes]
 
 
 def _needed(name: str) -> bool:
-    return not is_hidden(name) and (is_picture(name) or is_metadata(name))
+    return not is_hidden(name) and (is_picture(name) or _is_text(name))
+
+
+def _is_text(name: str) -> bool:
+    """Whether a file says something of the pictures beside it, by its name."""
+    return is_metadata(name) or is_dataset(name)
 
 
 def _check_readable(path: Path, members: list[zipfile.ZipInfo]) -> None:
@@ -93,32 +110,28 @@ def _read_tar(path: Path, split: str) -> Pictures:
 
     def wanted(number: int, member: TarInfo) -> bool:
         name = _file_name(member)
-        return (held_bytes + member.size <= most and is_picture(name)) or is_metadata(name) or may_mark(name)
+        return (held_bytes + member.size <= most and is_picture(name)) or _is_text(name) or may_mark(name)
 
     for number, member, content in read_tar(path, wanted):
         names.append(name := _file_name(member))
         if is_picture(name):
             held[number] = content
             held_bytes += member.size
-        elif is_metadata(name) or may_mark(name):
+        elif _is_text(name) or may_mark(name):
             metadata[number] = content
         links += member.issym() or member.islnk()
         if held_bytes > most:
             held.clear()
     if any(name.rsplit("/", 1)[-1] == CIFAR_BATCHES["test"][0] for name in names):
         return read_cifar(path, check_choice("split", split, TWO_SPLITS))
-    outside, own_notes = without_own(names, lambda index: metadata.get(index, b""), str(path))
-    names = [name if kept else "" for name, kept in zip(names, outside, strict=True)]
-    found = arrange(names, split, str(path), METADATA)
-    captions, caption_notes = captions_of(names, found.order, lambda index: metadata.get(index, b""))
     ignored = [f"Ignored {counted(links, 'link')} in the archive."] if links else []
-    notes = (*own_notes, *found.notes, *ignored, *caption_notes)
+    found, captions, notes = _arranged(names, split, path, lambda index: metadata.get(index, b""), ignored)
     if held:
         kept = [held[number] for number in found.order]
         parts = parts_of(len(kept), lambda index: Item(index, partial(open_content, kept[index])))
     else:
         parts = [tar_part(path, {member: index for index, member in enumerate(found.order)})]
-    return Pictures([names[i] for i in found.order], parts, found.labels, found.classes, notes, captions)
+    return Pictures([names[i] for i in found.order], parts, found.labels, found.classes, tuple(notes), captions)
 
 
 def _file_name(member: TarInfo) -> str:

@@ -34,6 +34,7 @@ class Arrangement:
     labels: np.ndarray | None  # int64 [N], positions in `classes`
     classes: tuple[str, ...]
     notes: tuple[str, ...]
+    class_notes: tuple[str, ...]  # what there is to say of the labels
 
 
 def clean_name(name: str) -> str:
@@ -90,7 +91,7 @@ def arrange(names: list[str], split: str, source: str, used: Container[str] = ()
     if classes and (empty := _imageless({names[index]: paths[index] for index in order}, [names[i] for i in unused])):
         several = "they are no classes" if len(empty) > 1 else "it is no class"
         class_notes.append(f"Warning: no image that can be read in {', '.join(map(printable, empty))}: {several}.")
-    return Arrangement(order, labels, classes, (*notes, *ignored(_suffixes(names, unused)), *class_notes))
+    return Arrangement(order, labels, classes, (*notes, *ignored(_suffixes(names, unused))), tuple(class_notes))
 
 
 def _imageless(paths: dict[str, tuple[str, ...]], others: list[str]) -> list[str]:
@@ -118,7 +119,7 @@ def _one_split(
     depth, parents = _split_level(paths)
     if not parents:
         if split in ("val", "test"):
-            raise InputError(f"{source} has no {split} split: its top folders are not named train, val or test")
+            raise InputError(f"{source} has no {split} split: {_splits_lacking(paths)}")
         return paths, []
     splits = {
         index: name for index, path in paths.items() if (name := _split_at(path, depth)) and path[:depth] in parents
@@ -132,6 +133,14 @@ def _one_split(
     if beside := [path for index, path in paths.items() if index not in splits]:
         notes.append(f"Warning: left out {counted(len(beside), 'image')} beside the splits: {_places(beside)}.")
     return unwrapped(kept), notes
+
+
+def _splits_lacking(paths: dict[int, tuple[str, ...]]) -> str:
+    """Why there are no splits."""
+    named = sorted({path[0] for path in paths.values() if _split_at(path, 0)})
+    if len(named) == 1:
+        return f"found {named[0]}/ but no other split beside it"
+    return "its top folders are not named train, val or test"
 
 
 def _split_at(path: tuple[str, ...], depth: int) -> str:

@@ -1,8 +1,10 @@
 """One picture file -> uint8 [C, H, W]: any mode, any size, transparency and rotation done right."""
 
 import logging
+import warnings
 import zlib
-from contextlib import nullcontext, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from functools import cache
 from threading import Semaphore
 from typing import BinaryIO, NamedTuple
@@ -22,8 +24,10 @@ REFUSED_FORMATS = {"EPS", "MPEG", "HDF5", "GRIB", "BUFR", "WMF"}
 SWAPS_SIDES = {5, 6, 7, 8}  # EXIF orientations that turn a landscape into a portrait
 ORIENTATION = 0x0112
 LARGE = 1 << 24  # pixels; of larger pictures only two are decoded at a time, for each takes a gigabyte on its way
+HUGE = 1 << 26  # ... and of those above this, one
 BLOCK = 1 << 20  # pixels
-_LARGE_TURNS = Semaphore(2)
+_LARGE_TURNS, _HUGE_TURN = Semaphore(2), Semaphore(1)
+DARKEST = 1  # of 255: the greatest value of a picture that is black to the eye
 PNG_EXIF = {"exif", "Raw profile type exif", "XML:com.adobe.xmp"}
 
 
@@ -92,8 +96,23 @@ def to_pixels(image: Image.Image, layout: Layout) -> Decoded:
     header = read_header(image)
     if min(image.size) > side:
         image.draft(None, (side, side))  # decode a JPEG at 1/2, 1/4 or 1/8, both sides still at least this long
-    with _LARGE_TURNS if image.width * image.height > LARGE else nullcontext():
+    pixels, free = image.width * image.height, nullcontext()
+    with _HUGE_TURN if pixels > HUGE else free, _LARGE_TURNS if pixels > LARGE else free:
         return _decode(image, header, layout)
+
+
+@contextmanager
+def quiet_pillow() -> Iterator[None]:
+    """Without Pillow's warnings: of damaged EXIF and the like, where the pixels are fine; of pictures of 89 million
+    pixels or more, as phones take them. Twice as many it refuses."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def is_dark(pixels: np.ndarray) -> bool:
+    """Whether a picture uint8 [C, H, W] is black or nearly so, whatever its alpha."""
+    return not (pixels[: 1 if len(pixels) < 3 else 3] > DARKEST).any()
 
 
 def _decode(image: Image.Image, header: Header, layout: Layout) -> Decoded:

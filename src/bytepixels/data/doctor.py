@@ -1,9 +1,8 @@
 """One look at every picture of a source: what its file says, what its pixels say, and what it is recognised by."""
 
 import hashlib
-import warnings
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import NamedTuple
@@ -11,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from .decode import Layout, orientation, read_header, to_pixels
+from .decode import Layout, is_dark, orientation, quiet_pillow, read_header, to_pixels
 from .doctor_copies import BITS, THUMB, fingerprints
 from .pack import Progress
 from .parallel import Unreadable, in_parallel
@@ -38,10 +37,10 @@ class Look(NamedTuple):
     digest: bytes  # of every decoded pixel, upright, as RGBA
     thumb: np.ndarray  # uint8 [3, 16, 16], the whole picture
     pixels: np.ndarray  # uint8 [C, H, W], as it is packed
-    marks: tuple[bool, ...]  # transparent, composed, reshaped, enlarged, flat
+    marks: tuple[bool, ...]  # transparent, composed, reshaped, enlarged, flat, dark
 
 
-MARKS = ("transparent", "composed", "reshaped", "enlarged", "flat")
+MARKS = ("transparent", "composed", "reshaped", "enlarged", "flat", "dark")
 
 
 @dataclass
@@ -72,7 +71,7 @@ class Survey:
 def glances(pictures: Pictures, progress: Progress | None = None) -> dict[int, Glance]:
     """Position -> what its header says, of every picture that has one."""
     found = {}
-    with bombs_refused(), closing(in_parallel(glance, pictures.items(), 0)) as seen:
+    with quiet_pillow(), closing(in_parallel(glance, pictures.items(), 0)) as seen:
         for count, (position, result) in enumerate(seen, 1):
             if isinstance(result, Glance):
                 found[position] = result
@@ -100,7 +99,14 @@ def look(image: Image.Image, layout: Layout) -> Look:
     thumb = to_pixels(decoded, Layout(THUMB, THUMB, 3, "squash", layout.background)).pixels
     packed = to_pixels(decoded, layout)
     flat = bool((packed.pixels == packed.pixels[:, :1, :1]).all())
-    marks = (bool(whole[3].min() < 255), packed.composed, packed.reshaped, packed.enlarged, flat)
+    marks = (
+        bool(whole[3].min() < 255),
+        packed.composed,
+        packed.reshaped,
+        packed.enlarged,
+        flat,
+        is_dark(packed.pixels),
+    )
     return Look(digest.digest(), thumb, packed.pixels, marks)
 
 
@@ -119,7 +125,7 @@ def survey(pictures: Pictures, layout: Layout, progress: Progress | None = None)
     )
     result_bytes = layout.channels * layout.height * layout.width
     kept = set(_sample_positions(total, result_bytes))
-    with bombs_refused(), closing(in_parallel(partial(look, layout=layout), pictures.items(), result_bytes)) as seen:
+    with quiet_pillow(), closing(in_parallel(partial(look, layout=layout), pictures.items(), result_bytes)) as seen:
         for chunk in _chunks(seen, total, progress):
             for position, result in chunk.items():
                 if isinstance(result, Look):
@@ -169,12 +175,3 @@ def _sample_positions(total: int, picture_bytes: int) -> range:
     """Evenly over the source, so that every class is there."""
     most = min(SAMPLE, max(1, SAMPLE_BYTES // picture_bytes))
     return range(0, total, max(1, -(-total // most)))
-
-
-@contextmanager
-def bombs_refused() -> Iterator[None]:
-    """As in packing: damaged EXIF and the like say nothing, a picture too large to be one is an error."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module="PIL")
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-        yield

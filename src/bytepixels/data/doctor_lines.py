@@ -84,18 +84,22 @@ def class_lines(numbers: Numbers | None) -> Lines:
 
 
 def pixel_lines(numbers: Numbers) -> Lines:
-    flat = numbers["one_colour"]
     rows = zip(*(numbers[key] for key in ("channels", "mean", "std", "mean_of_x0", "std_of_x0")), strict=True)
     lines = [
         (name, f"mean {mean:.1f}, standard deviation {std:.1f} of 255; in -1..1: {x0:+.3f}, {std_x0:.3f}")
         for name, mean, std, x0, std_x0 in rows
     ]
-    examples = f": {', '.join(flat['examples'])}" if flat["pictures"] else ""
     return [
         *lines,
         ("pure pixels", f"black {100 * numbers['black']:.2f}%, white {100 * numbers['white']:.2f}%"),
-        ("of one colour", f"{flat['pictures']:,}{examples}"),
+        ("of one colour", _named(numbers["one_colour"])),
+        ("nearly black", _named(numbers["dark"])),
     ]
+
+
+def _named(marked: Numbers) -> str:
+    """ "2: a.png, b.png"."""
+    return f"{marked['pictures']:,}: {', '.join(marked['examples'])}" if marked["pictures"] else "0"
 
 
 def _size(size: Sequence[int]) -> str:

@@ -174,13 +174,17 @@ def class_numbers(found: Survey) -> Numbers | None:
     }
 
 
+def _marked(found: Survey, mark: str) -> Numbers:
+    marked = np.flatnonzero(found.marks[mark]).tolist()
+    return {"pictures": len(marked), "examples": [printable(found.pictures.names[k]) for k in marked[:NAMES]]}
+
+
 def pixel_numbers(found: Survey) -> Numbers:
     """Mean and standard deviation of each channel as packed, exactly, and how much of it is one colour."""
     levels = np.arange(256)
     each = found.histogram.sum(axis=1)  # [C], all alike
     mean = (found.histogram @ levels) / each
     std = np.sqrt(np.maximum((found.histogram @ levels**2) / each - mean**2, 0))
-    flat = np.flatnonzero(found.marks["flat"]).tolist()
     return {
         "channels": CHANNELS[len(each)],
         "mean": mean.tolist(),
@@ -189,5 +193,5 @@ def pixel_numbers(found: Survey) -> Numbers:
         "std_of_x0": (std / 127.5).tolist(),
         "black": found.black / int(each[0]),
         "white": found.white / int(each[0]),
-        "one_colour": {"pictures": len(flat), "examples": [printable(found.pictures.names[k]) for k in flat[:NAMES]]},
+        **{key: _marked(found, mark) for key, mark in (("one_colour", "flat"), ("dark", "dark"))},
     }

@@ -14,6 +14,7 @@ from PIL import Image
 from ..errors import InputError
 from .arrange import arrange, printable
 from .captions import METADATA, captions_of
+from .datasetjson import DATASET, with_labels_of
 from .decode import open_picture
 from .pictures import Item, Pictures, Source, check_file_size, parts_of
 
@@ -40,11 +41,16 @@ def files_key(root: Path, files: list[File]) -> str:
 
 def read_files(root: Path, names: list[str], split: str, source: str, before: Sequence[str] = ()) -> Pictures:
     """The pictures among the files root / name, arranged by their folders."""
-    found = arrange(names, split, source, METADATA)
-    captions, notes = captions_of(names, found.order, lambda index: content_of(os.path.join(root, names[index])))
+
+    def read(index: int) -> bytes:
+        return content_of(os.path.join(root, names[index]))
+
+    found = with_labels_of(arrange(names, split, source, (*METADATA, DATASET)), names, read, source)
+    captions, notes = captions_of(names, found.order, read)
     kept = [names[index] for index in found.order]
     parts = parts_of(len(kept), lambda index: Item(index, partial(_open, os.path.join(root, kept[index]))))
-    return Pictures(kept, parts, found.labels, found.classes, (*before, *found.notes, *notes), captions)
+    notes = [*before, *found.notes, *found.class_notes, *notes]
+    return Pictures(kept, parts, found.labels, found.classes, tuple(notes), captions)
 
 
 def content_of(path: str | Path) -> bytes:

@@ -2,9 +2,7 @@
 
 import hashlib
 import io
-import warnings
-from collections.abc import Iterator
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -14,7 +12,7 @@ from PIL import Image
 
 from ..words import many
 from .arrange import printable
-from .decode import to_pixels
+from .decode import is_dark, quiet_pillow, to_pixels
 from .draft import DONE, Draft, Progress, word
 from .fit import Layout
 from .layout import find_layout
@@ -60,7 +58,7 @@ def _fill(draft: Draft, source: Source, settings: Settings, strict: bool, progre
     """Fill draft.whole; returns what there is to say of a draft that was taken up with `before` pictures."""
     pictures = source.read()
     total = len(pictures.names)
-    with _pillow_warnings():
+    with quiet_pillow():
         layout, notes = find_layout(draft, pictures, settings)
         with draft.lock("seal"):  # a row file that is sealed is not touched any more
             if draft.made():
@@ -77,14 +75,6 @@ def _fill(draft: Draft, source: Source, settings: Settings, strict: bool, progre
     if not before:
         return []
     return [f"{before:,} of {total:,} pictures lay packed already when this command began: it went on from there."]
-
-
-@contextmanager
-def _pillow_warnings() -> Iterator[None]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # damaged EXIF, a format that is dying out and the like: the pixels are fine
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-        yield
 
 
 def _check_space(draft: Draft, count: int, layout: Layout) -> None:
@@ -127,7 +117,7 @@ def _row(image: Image.Image, layout: Layout) -> tuple[int, bytes]:
     """A picture's word and row."""
     decoded = to_pixels(image, layout)
     row = decoded.pixels.tobytes()
-    dark = not (decoded.pixels[: 1 if layout.channels < 3 else 3] > 1).any()
+    dark = is_dark(decoded.pixels)
     bits = DONE | DARK * dark | COMPOSED * decoded.composed | RESHAPED * decoded.reshaped | ENLARGED * decoded.enlarged
     return word(bits, row), row
 

@@ -14,6 +14,7 @@ from . import mean_and_error, parts, rows_of
 from .ideal import IdealDenoiser, LinearGuess
 
 Predict = Callable[[Tensor, Level, Tensor | None], Tensor]  # x_t [B, C, H, W], level, label [B] or None -> x0
+ALIKE = 1e-6  # squared error, of -1..1: if the ideal gains less on the trivial guess, there is nothing to learn
 COPY = 2.0  # below this perplexity the ideal knows which picture it was: its error is a copyist's
 
 
@@ -125,7 +126,7 @@ def judge(training: Errors, held_out: Errors | None) -> Verdict:
 def _share(errors: Errors, gap: Tensor, chosen: Tensor) -> tuple[float, float] | None:
     """sum(trivial - run) / sum(gap) over the chosen levels, gap [levels, n]; None where there is nothing to gain."""
     ahead, between = (errors.trivial - errors.run)[chosen].sum(0), gap[chosen].sum(0)  # [n] each
-    if not between.mean() > 0:
+    if not between.mean() > ALIKE:
         return None
     share = (ahead.mean() / between.mean()).item()
     return share, mean_and_error(ahead - share * between)[1] / between.mean().item()  # the error of a ratio

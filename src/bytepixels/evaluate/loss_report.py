@@ -65,9 +65,11 @@ def sentences(levels: Sequence[Level], verdict: Verdict, held_out: bool) -> list
     copies = sum(perplexity < COPY for perplexity in verdict.perplexity)
     said = []
     if verdict.learnt is None:
-        said.append(
-            "Nothing can be learnt without copying: at every noise level the best denoiser knows which image it was."
-        )
+        known = "at every noise level the best denoiser knows which image it was"
+        alike = "the images are so much alike that the trivial guess is as good as the best denoiser"
+        said.append(f"Nothing can be learnt without copying: {known if copies == len(levels) else alike}.")
+    elif verdict.learnt[0] < 0:
+        said.append("Learnt nothing yet: its error is above that of the trivial guess (linear, pixel by pixel).")
     else:
         more = (
             ""
@@ -78,10 +80,9 @@ def sentences(levels: Sequence[Level], verdict: Verdict, held_out: bool) -> list
         said.append(f"Learnt {_percent(verdict.learnt)} of what can be learnt without copying ({free} levels){more}.")
     if verdict.copied is not None:
         first = next(k for k, perplexity in enumerate(verdict.perplexity) if perplexity < COPY)
-        said.append(
-            f"Memorisation: at low noise ({copies} levels, log SNR from {_log_snr(levels, first)}) the model is "
-            f"{_percent(verdict.copied)} of the way from a general answer to copying its training images."
-        )
+        low = f"at low noise ({copies} levels, log SNR from {_log_snr(levels, first)}) the model is"
+        way = f"{_percent(verdict.copied)} of the way from a general answer to" if verdict.copied[0] > 0 else "far from"
+        said.append(f"Memorisation: {low} {way} copying its training images.")
     if verdict.memorised is not None:
         more = f"{_percent(verdict.memorised)} further than on held-out images"
         memorises = f"That is {more}: it has memorised some of its training set, or the two sets differ."

@@ -53,7 +53,11 @@ def _copies(copies: Numbers) -> list[str]:
 
 def _pixels(report: Numbers) -> list[str]:
     flat, readable = report["pixels"]["one_colour"]["pictures"], report["pictures"]["readable"]
+    dark = report["pixels"]["dark"]["pictures"]
     found = []
+    if dark:
+        what = f"{many(dark, 'picture')} that {_are(dark)} black or nearly so"
+        found.append(f"Look at {what}: masks of 0 and 1 must be multiplied by 255 first.")
     if flat:
         found.append(f"Look at {many(flat, 'picture')} of one colour: delete what was not meant to be one.")
     if readable < FEW:

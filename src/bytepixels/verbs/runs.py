@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import ExitStack
+from shutil import get_terminal_size
 
 from ..errors import InputError
 from ..runs.directory import is_run, open_run
@@ -12,6 +13,7 @@ from .runsflags import ListRuns, PruneRuns, RunsFlags, ShowRun
 from .runsshow import bytes_of, show_run, time_of
 
 COLUMNS = ("run", "preset", "pictures", "images seen", "loss", "last change", "size", "state")
+LEAST = ("last change", "pictures", "size", "loss")  # which a narrow terminal goes without, in this order
 
 
 def list_runs(request: ListRuns) -> Iterator[str]:
@@ -25,13 +27,20 @@ def list_runs(request: ListRuns) -> Iterator[str]:
     if not found:
         yield f"no runs in {request.folder}"
         return
-    rows = [COLUMNS, *map(_row, found)]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
-        yield "  ".join(cells).rstrip()
+    yield from _table([COLUMNS, *map(_row, found)], get_terminal_size((10**6, 24)).columns)
     for one in found:
         yield from () if one.in_use else one.damage
+
+
+def _table(rows: list[tuple[str, ...]], width: int) -> Iterator[str]:
+    """Lines of so many characters at most: the LEAST of the columns go where they do not fit."""
+    columns = dict(zip(COLUMNS, zip(*rows, strict=True), strict=True))
+    widths = {name: max(map(len, cells)) for name, cells in columns.items()}
+    for name in LEAST:
+        if sum(widths.values()) + 2 * (len(widths) - 1) > width:
+            del widths[name]
+    for k in range(len(rows)):
+        yield "  ".join(columns[name][k].ljust(widths[name]) for name in widths).rstrip()
 
 
 def _row(one: Overview) -> tuple[str, ...]:
