@@ -31,6 +31,12 @@ def _own_cache(tmp_path_factory, monkeypatch):
 
 
 @pytest.fixture(autouse=True)
+def _wide(monkeypatch):
+    """Tables have all their columns, whatever the width of the terminal that the tests run in."""
+    monkeypatch.delenv("COLUMNS", raising=False)
+
+
+@pytest.fixture(autouse=True)
 def _same_draws():
     """What a test draws does not depend on the tests before it."""
     random.seed(0)

@@ -12,14 +12,15 @@ from bytepixels import heap
 from bytepixels.cli import COMPUTING, VERBS, main
 
 CODE = """
-import resource, sys, torch
+import resource, sys
+import numpy as np
 from bytepixels.heap import keep_memory
 faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 done = sys.argv[1] == "keep" and keep_memory()
 for step in range(12):
     if step == 2:
         before = faults()
-    blocks = [torch.ones(40 * 2**20 // 4) for _ in range(2)]
+    blocks = [np.ones(40 * 2**20, np.uint8) for _ in range(2)]
     del blocks
 print(done, faults() - before)
 """

@@ -50,6 +50,7 @@ def test_variants_are_trained_measured_and_kept(bench, tmp_path, monkeypatch, ca
     assert "as it is, seed 0: Frechet distance 0: not reached" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_another_seed_is_another_run_and_other_settings_are_refused(bench, capsys):
     found = bench("--variants", "as it is", "--seeds", 0, 1)
     first, second = (run["points"][-1]["frechet"][0] for run in found["runs"])

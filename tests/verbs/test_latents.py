@@ -210,7 +210,7 @@ def test_the_card_says_what_the_autoencoder_alone_costs(latent, capsys):
 
 
 def test_the_loss_is_held_against_the_latents_that_training_draws(latent, capsys):
-    assert cli("evaluate", latent, "--loss", "-n", 200) == 0
+    assert cli("evaluate", latent, "--loss", "-n", 40) == 0
     run, images = open_run(latent), torch.from_numpy(pack("digits").images.copy())
     codec = codec_of(run, CPU)
     assert run.config.data.flip == "yes"
@@ -218,13 +218,13 @@ def test_the_loss_is_held_against_the_latents_that_training_draws(latent, capsys
     mean, variance = map(torch.cat, zip(*known.gaussians(CPU), strict=True))
     ways = torch.stack([images, images.flip(-1)], dim=1).flatten(0, 1)
     torch.testing.assert_close(mean, codec.to_model(ways), atol=1e-4, rtol=0)
-    draws = torch.stack([drawn_x0(images, codec, seed) for seed in range(64)])
-    torch.testing.assert_close(draws.mean(0), mean[::2], atol=0.8, rtol=0)  # six standard errors
-    torch.testing.assert_close(draws.var(0).mean(0), variance[::2].mean(0), rtol=0.05, atol=0)
+    draws = torch.stack([drawn_x0(images[:300], codec, seed) for seed in range(64)])
+    torch.testing.assert_close(draws.mean(0), mean[:600:2], atol=0.8, rtol=0)  # six standard errors
+    torch.testing.assert_close(draws.var(0).mean(0), variance[:600:2].mean(0), rtol=0.05, atol=0)
     record = json.loads((latent / "eval.jsonl").read_text().splitlines()[-1])
     errors = {name: [value for value, _ in curve] for name, curve in record["errors"].items()}
     assert errors["trivial"][0] == pytest.approx(1, rel=0.05)  # all noise: the guess is the mean of what is whitened
     assert errors["ideal"][-1] < 0.01
     assert all(ideal < 1.02 * run for ideal, run in zip(errors["ideal"], errors["training"], strict=True))
     assert all(ideal < 1.02 * guess for ideal, guess in zip(errors["ideal"], errors["trivial"], strict=True))
-    assert "of what can be learnt" in plain(capsys.readouterr().out)
+    assert "Learnt nothing yet" in plain(capsys.readouterr().out)  # after four steps

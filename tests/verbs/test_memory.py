@@ -15,7 +15,7 @@ from .tiny import STEP, cli, log_of, read_json, train, words
 
 LARGE = words(
     """
-    train digits --preset digits --batch 2048 --images 4096 --previews 0 --log-seconds 0 --device cpu
+    train digits --preset digits --batch 2048 --images 2048 --previews 0 --log-seconds 0 --device cpu
     --precision float32
     """
 )
@@ -36,6 +36,7 @@ def little_memory_and_no_probe():
     trainer.fitting = lambda state, loss, batch, micro: micro
 
 
+@pytest.mark.slow
 def test_a_process_that_may_take_little_memory_trains_the_same(tmp_path):
     code, said = run_in_process(tmp_path, *LARGE, "--run", tmp_path / "little", before=little_memory)
     assert code == 0, said
