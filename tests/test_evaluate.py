@@ -495,7 +495,7 @@ def test_one_probe_has_no_error_and_one_picture_is_too_few(run, digits, tmp_path
     assert "nan" not in plain(capsys.readouterr().out)
     save(tmp_path / "one.png", digits[0][0, 0])
     assert cli("evaluate", run, "--bits", "--source", tmp_path / "one.png") == 2
-    assert "holds one picture: a standard error needs two or more" in capsys.readouterr().err
+    assert "holds one image: its loss has no standard error" in capsys.readouterr().err
 
 
 def test_classes_are_matched_by_name(run, digits, tmp_path, capsys):

@@ -146,6 +146,15 @@ def test_what_is_refused(run, capsys, flags, sentence):
     assert lines(run) == before
 
 
+def test_few_training_images_are_refused_before_anything_is_drawn(tmp_path, capsys):
+    np.savez(tmp_path / "few.npz", images=np.zeros((5, 8, 8), np.uint8))
+    assert train(tmp_path / "run", steps=1, source=tmp_path / "few.npz") == 0
+    capsys.readouterr()
+    assert cli("evaluate", tmp_path / "run") == 2
+    assert "distances need 6 training images or more" in (said := plain(capsys.readouterr().err))
+    assert f"look at samples instead, with bytepixels sample {tmp_path / 'run'}" in said
+
+
 @pytest.mark.parametrize(
     ("arrays", "flags", "sentence"),
     [

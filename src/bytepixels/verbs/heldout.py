@@ -46,7 +46,7 @@ class PictureSet:
     ) -> tuple[Tensor, Tensor | None]:
         """x0 [n or fewer, C, H, W] and labels of n pictures, drawn without repeats: a function of the seed."""
         if len(self.packed) < 2:
-            raise InputError(f"{self.source} holds one picture: a standard error needs two or more")
+            raise InputError(f"{self.source} holds one image: its loss has no standard error; give more with --source")
         rows = torch.randperm(len(self.packed), generator=seeded(seed, ORDER))[:n]
         images = torch.from_numpy(self.packed.images[rows.numpy()])
         label = None if self.labels is None else self.labels[rows].to(device)

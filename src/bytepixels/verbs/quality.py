@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ..build import best_device, build_process
 from ..data import default_cache
+from ..errors import InputError
 from ..evaluate.drift import Drift, drift, looks_of
 from ..evaluate.features import Features
 from ..evaluate.moments import Moments, too_few
@@ -32,6 +33,8 @@ from .qualityflags import Quality
 from .sample import chosen_settings, draw_pictures, draw_together, open_network
 from .texts import text_rows
 from .weights import open_model
+
+LEAST_KNOWN = 6  # training images: some measures look at the five nearest of each
 
 
 @dataclass(frozen=True)
@@ -119,6 +122,9 @@ def evaluate_quality(request: Quality) -> None:
 def open_yardstick(run: Run, name: str, source: str | None, most: int, world: World) -> Yardstick:
     """The run's pictures and their features: made by the first process, read by the others."""
     own, held_out = training_set(run, source), held_out_set(run, source)
+    if len(own.packed) < LEAST_KNOWN:
+        why = f"distances need {LEAST_KNOWN} training images or more, and {own.source} holds {len(own.packed)}"
+        raise InputError(f"{why}: look at samples instead, with bytepixels sample {run.path}")
     features = open_features(name, own.packed.images, world.device)
     folder, images = default_cache() / "features", own.packed.images
     with Progress("reference", min(most, len(images)), "pictures") as progress:
