@@ -13,7 +13,7 @@ from bytepixels.evaluate.moments import Moments, frechet_distance
 from bytepixels.verbs import quality
 from bytepixels.verbs.qualitycard import drift_sentence
 
-from .tiny import cli, picture, plain, snapshot, words
+from .tiny import cli, picture, plain, snapshot, train, words
 
 
 def lines(run):
