@@ -3,6 +3,7 @@
 import io
 import os
 import signal
+import subprocess
 import sys
 
 import pytest
@@ -76,6 +77,16 @@ def test_a_terminal_that_closes_unwinds_what_is_under_way(monkeypatch, capsys):
     finally:
         signal.signal(signal.SIGHUP, previous)
     assert "interrupted" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [["--help"], ["--version"], ["train", "--help"]])
+def test_help_that_nobody_reads(words):
+    """bytepixels --help | head -1"""
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run([sys.executable, "-m", "bytepixels", *words], stdout=writer, stderr=subprocess.PIPE)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (0, b"")
 
 
 def test_streams_that_were_closed_from_the_start(tmp_path, monkeypatch):

@@ -125,6 +125,7 @@ def test_several_names_leave_the_run_its_word():
         ("train a.png b.png", "bytepixels train takes SOURCE, got a.png b.png"),
         ("train digits --run", "--run needs a value, got none"),
         ("train digits --run --images 3", "--run needs a value, got none"),
+        ("train digits --size big", "--size needs 2 numbers, got 'big'"),
         ("train digits --batch many", "--batch must be a whole number, got 'many'"),
         ("train digits --lr fast", "--lr must be a number, got 'fast'"),
         ("train digits --labels=perhaps", "--labels is true or false, got 'perhaps'"),

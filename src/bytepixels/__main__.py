@@ -1,12 +1,14 @@
 import sys
 
 from .firstpage import first_page
+from .output import unread_output_is_dropped
 
 
 def main() -> int:
     """Run one command. Without a verb nothing else is loaded, so that help and version are there at once."""
     if (page := first_page(sys.argv[1:])) is not None:
-        print(page)
+        with unread_output_is_dropped():
+            print(page)
         return 0
     from .cli import main as run
 

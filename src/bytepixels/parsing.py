@@ -179,6 +179,9 @@ class Line(Generic[Request]):
         if flag.optional and flag.kind is not str and [value.lower() for value in values] == ["none"]:
             values = ["None"]
         else:
+            if not values and Ellipsis not in elements:
+                needed = "a value" if len(elements) == 1 else f"{len(elements)} numbers"
+                self._refuse(flag, f"needs {needed}", [word for word in rest[:1] if not _is_flag(word)])
             values = self._checked(flag, elements, values)
         self.given[flag.name] = values
 
@@ -192,8 +195,6 @@ class Line(Generic[Request]):
         """The values, as tyro reads them. One side of two stands for both: --size 64."""
         if elements == (int, int) and len(values) == 1:
             values = values[0].lower().split("x") if "x" in values[0].lower() else values * 2
-        if not values and Ellipsis not in elements:
-            self._refuse(flag, f"needs {'a value' if len(elements) == 1 else f'{len(elements)} numbers'}", values)
         if Ellipsis not in elements and len(values) != len(elements):
             self._refuse(flag, f"takes {len(elements)} numbers", values)
         return [self._one(flag, elements[0], value) for value in values]

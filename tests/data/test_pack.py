@@ -143,7 +143,7 @@ def test_unreadable_files_are_counted_named_and_skipped(damaged, packed):
     note = next(note for note in result.notes if note.startswith("Skipped 3 of 6 files: "))
     assert "aa.png (not a picture that Pillow can read)" in note
     assert "bb.png (" in note
-    assert "more than 179 million pixels" in note
+    assert "more than 179 million pixels are too many" in note
 
 
 def test_labels_follow_the_pictures_that_are_kept(tmp_path, packed):

@@ -114,6 +114,6 @@ def _attempt(work: Callable[[Image.Image], Result], item: Item) -> Result | Unre
     except UnidentifiedImageError:
         return Unreadable("not a picture that Pillow can read")
     except Image.DecompressionBombError:
-        return Unreadable(f"more than {2 * Image.MAX_IMAGE_PIXELS / 1e6:.0f} million pixels are too large for an image")
+        return Unreadable(f"more than {2 * (Image.MAX_IMAGE_PIXELS or 0) / 1e6:.0f} million pixels are too many")
     except Exception as error:  # a decoder that meets damaged bytes may raise nearly anything
         return Unreadable(str(error) or type(error).__name__)

@@ -20,7 +20,7 @@ class TimeBudget:
         self.limit, self.spent = limit, spent
         self.began = time.monotonic() if began is None else began
         self.looked, self.seen = time.monotonic(), seen  # at the last look
-        self.aside = 0.0  # seconds since then that were not training
+        self.looks, self.aside = 0, 0.0  # how many there were; seconds since the last that were not training
         self.next, self.next_seen = self.looked + min(FIRST, self.left / 20), math.inf
 
     @property
@@ -39,7 +39,7 @@ class TimeBudget:
         rate = (seen - self.seen) / max(now - self.looked - self.aside, 1e-9)
         left = max(0.0, self.left - reserved - min(END[0] * self.limit, END[1]))
         grown = GROWTH * (now - self.looked)
-        self.looked, self.seen, self.aside = now, seen, 0.0
+        self.looked, self.seen, self.aside, self.looks = now, seen, 0.0, self.looks + 1
         wait = min(left / 2, grown) if left > CLOSE * self.limit else math.inf
         self.next, self.next_seen = now + wait, seen + wait * rate  # sooner when it has become faster
         return seen + int(left * rate)

@@ -212,9 +212,10 @@ class Trainer:
         if self.leads:
             self.run.save()
         progress.total = total_steps(self.config) * self.config.batch
-        if not self.warned and progress.rate and (steps := total_steps(self.config)) < LEAST_STEPS:
+        settled = self.budget is not None and self.budget.looks > 1  # the first steps are slow ones
+        if settled and self.limit and not self.warned and (steps := total_steps(self.config)) < LEAST_STEPS:
             self.warned = True
-            needed = duration(GOOD_STEPS * self.config.batch / progress.rate)
+            needed = duration(GOOD_STEPS / steps * self.limit)
             what = f"note: --budget {self.config.budget} is time for {many(steps, 'step')} of {self.config.batch}"
             progress.say(f"{what} images here, too few to learn from; about {GOOD_STEPS:,} show shapes, so {needed}")
 
