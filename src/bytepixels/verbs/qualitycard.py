@@ -24,11 +24,11 @@ def card(record: dict[str, Any]) -> Iterator[str]:
     features, reference = record["features"], record["reference"]
     floor = record["floor"]
     yield ""
-    yield f"{'':<36}{'samples':>20}{'floor':>20}  best is"
+    yield f"{'':<36}{'samples':>24}{'floor':>24}  best is"
     for key, name in ({"frechet": title(features["name"])} | NAMES).items():
         if key in record["measures"]:
             own, best = (number(one[key]) for one in (record["measures"], floor["measures"]))
-            yield f"{name:<36}{own:>20}{best:>20}  {BETTER.get(key, 'higher')}"
+            yield f"{name:<36}{own:>24}{best:>24}  {BETTER.get(key, 'higher')}"
     yield f"The floor is what {floor['of']} come to."
     yield how_far(record)
     yield from _scale(record["ladder"])
