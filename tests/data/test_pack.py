@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from bytepixels.data import Packed, decode, making, open_packed, pack, parallel
+from bytepixels.data import packed as module
 from bytepixels.data.packed import default_cache
 from bytepixels.errors import InputError
 
@@ -352,8 +353,6 @@ def test_the_cache_folder(monkeypatch, tmp_path, folder):
     monkeypatch.setenv("BYTEPIXELS_CACHE", str(tmp_path / "mine"))
     assert default_cache() == tmp_path / "mine"
     assert pack(folder).path.parent == tmp_path / "mine" / "packs"
-    monkeypatch.delenv("BYTEPIXELS_CACHE")
-    assert default_cache().name == "bytepixels"
 
 
 def test_a_cache_that_cannot_be_written(tmp_path, folder):
@@ -371,3 +370,23 @@ def test_images_of_0_and_1_alone_are_a_warning(tmp_path):
     (said,) = [note for note in pack(folder, cache=tmp_path / "cache").notes if "black" in note]
     assert said.startswith("Warning: 3 of 4 images are black or nearly so: no value above 1 of 255 (such as 0.png).")
     assert "multiply their values by 255" in said
+
+
+@pytest.mark.parametrize("home", ["file/cache", "made/cache"])
+def test_without_a_home_that_can_be_written_the_cache_is_among_the_temporary_files(tmp_path, monkeypatch, capsys, home):
+    (tmp_path / "file").write_text("no folder")
+    monkeypatch.delenv("BYTEPIXELS_CACHE")
+    monkeypatch.setattr("pooch.os_cache", lambda name: tmp_path / home / name)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+    module._home_cache.cache_clear()
+    found = module.default_cache()
+    module._home_cache.cache_clear()
+    said = capsys.readouterr().out
+    if home == "made/cache":
+        assert (found, said) == (tmp_path / home / "bytepixels", "")
+    else:
+        assert found.parent == tmp_path / "temporary"
+        assert (
+            said
+            == f"No home folder that can be written: the cache is {found} (BYTEPIXELS_CACHE=FOLDER takes another)\n"
+        )

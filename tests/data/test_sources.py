@@ -192,6 +192,15 @@ def test_splits(tmp_path, packed, refused, names):
         assert np.array_equal(packed(tmp_path / "in", split="val").images, stacked(pictures, files[4:8]))
 
 
+@pytest.mark.parametrize("held_out", ["test", "val"])
+def test_images_flat_beside_a_lone_split_are_those_to_learn_from(tmp_path, packed, held_out):
+    write_all(tmp_path / "in", ["a.png", "b.png", f"{held_out}/a.png", f"{held_out}/b.png", f"{held_out}/c.png"])
+    assert len(result := packed(tmp_path / "in")) == 2
+    assert result.labels is None
+    assert f"Splits found: train (2), {held_out} (3); packed train, 2 pictures." in result.notes
+    assert [len(packed(tmp_path / "in", split=split)) for split in (held_out, "all")] == [3, 5]
+
+
 def test_folders_that_wrap_a_split_are_looked_through(tmp_path, packed):
     files = [f"set/{split}/images/{name}" for split in ("train", "test") for name in CLASSES]
     pictures = write_all(tmp_path / "in", files)

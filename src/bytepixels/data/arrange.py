@@ -124,10 +124,12 @@ def _one_split(
     splits = {
         index: name for index, path in paths.items() if (name := _split_at(path, depth)) and path[:depth] in parents
     }
+    if "train" not in splits.values() and not depth:  # images flat beside test/ alone are there to learn from
+        splits |= {index: "train" for index, path in paths.items() if len(path) == 1}
     counts = Counter(splits.values())
     present = [name for name in SPLITS if name in counts]
     check_choice("split", split, [*present, "all"])
-    kept = {i: paths[i][:depth] + paths[i][depth + 1 :] for i, name in splits.items() if split in ("all", name)}
+    kept = {i: (*paths[i][:depth], *paths[i][depth:][1:]) or paths[i] for i, n in splits.items() if split in ("all", n)}
     found = ", ".join(f"{name} ({counts[name]:,})" for name in present)
     notes = [f"Splits found: {found}; packed {split}, {counted(len(kept), 'picture')}."]
     if beside := [path for index, path in paths.items() if index not in splits]:

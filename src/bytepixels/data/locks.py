@@ -17,7 +17,9 @@ def make_folder(path: Path) -> None:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"the cache {path.parent} cannot be written ({error.strerror}); choose another") from error
+        raise InputError(
+            f"the cache {path.parent} cannot be written ({error.strerror}); BYTEPIXELS_CACHE=FOLDER takes another"
+        ) from error
 
 
 def claim(path: Path) -> FileLock | None:

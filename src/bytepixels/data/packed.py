@@ -44,10 +44,11 @@ def _home_cache() -> Path:
 
     try:
         folder = Path(pooch.os_cache("bytepixels"))
-        there = next(parent for parent in (folder, *folder.parents) if parent.exists())
-        if folder.is_absolute() and os.access(there, os.W_OK):
-            return folder
-    except (KeyError, RuntimeError, OSError, StopIteration):  # the user has no name, no home
+        if folder.is_absolute():
+            folder.mkdir(parents=True, exist_ok=True)
+            if os.access(folder, os.W_OK):
+                return folder
+    except (KeyError, RuntimeError, OSError):  # the user has no name, no home
         pass
     owner = str(os.getuid()) if hasattr(os, "getuid") else "user"
     folder = Path(tempfile.gettempdir()) / f"bytepixels-cache-{owner}"
