@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 
 LOOK = 0.5  # seconds between two looks at the load
-TOLERATED = 0.45  # of a processor that others use: one thread less costs as much from about 0.8 on (RESULTS.md)
+TOLERATED = 0.45  # of a processor that others use: beside that, two threads are about as fast as one
 LATE = 4  # looks in a row that must allow more threads before there are more
 
 
