@@ -58,7 +58,7 @@ def test_the_line_that_scripts_use(tmp_path, capsys):
 
 
 REFUSED = {
-    "a typo in a flag": (["--imagse", 9], "bytepixels train has no flag --imagse; did you mean --images?"),
+    "a typo in a flag": (["--imagse", 9], "train has no flag --imagse; did you mean --images?"),
     "a flag of another verb": (["--gif"], "--gif"),
     "preset": (
         ["--preset", "digts"],
@@ -179,9 +179,9 @@ def test_an_empty_folder_becomes_the_run(tmp_path):
 def test_verbs_and_missing_words(capsys):
     verbs = "train, encode, sample, edit, runs, cache, show, data, evaluate, compare, report, verify"
     refused(["trian"], capsys, f"must be one of {verbs}; got 'trian'; did you mean 'train'?")
-    refused(["train"], capsys, "bytepixels train needs SOURCE (bytepixels train --help)")
-    refused(["sample"], capsys, "bytepixels sample needs RUN")
-    refused(["show"], capsys, "bytepixels show needs SOURCE")
+    refused(["train"], capsys, "train needs SOURCE (bytepixels train --help)")
+    refused(["sample"], capsys, "sample needs RUN")
+    refused(["show"], capsys, "show needs SOURCE")
     refused(["train", "digits", "--preset"], capsys, "--preset needs a value")
 
 
@@ -226,7 +226,7 @@ def test_a_value_out_of_range_is_one_sentence_and_nothing_else(capsys, tmp_path,
         ("sample x --steps 1.5", "--steps must be a whole number, got '1.5'"),
         ("sample x --guidance-interval 1", "--guidance-interval takes 2 numbers, got '1'"),
         ("edit invert x y --refine nan", "--refine must be a whole number, got 'nan'"),
-        ("sample x --bogus 3", "bytepixels sample has no flag --bogus; see bytepixels sample --help"),
+        ("sample x --bogus 3", "sample has no flag --bogus; see bytepixels sample --help"),
         ("train digits --diffusion nope", "--diffusion must be one of ddpm, edm, flow; got 'nope'"),
     ],
 )
@@ -256,10 +256,10 @@ def test_ctrl_c_in_the_middle_of_an_import(monkeypatch, capsys):
 def test_what_is_missing_is_named_without_its_help(capsys):
     assert cli("edit", "inpaint") == 2
     assert plain(capsys.readouterr().err) == (
-        "bytepixels: bytepixels edit inpaint needs RUN PICTURE --mask PATH (bytepixels edit inpaint --help)"
+        "bytepixels: edit inpaint needs RUN PICTURE --mask PATH (bytepixels edit inpaint --help)"
     )
     assert cli("sample", "run", "--step", 3) == 2
-    assert plain(capsys.readouterr().err) == ("bytepixels: bytepixels sample has no flag --step; did you mean --steps?")
+    assert plain(capsys.readouterr().err) == ("bytepixels: sample has no flag --step; did you mean --steps?")
 
 
 def test_an_empty_word_is_refused(capsys):

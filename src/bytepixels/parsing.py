@@ -154,7 +154,7 @@ class Line(Generic[Request]):
         meant = {flag[2:]: flag for flag in self.flags} | others
         near = get_close_matches(plain[2:], meant, n=1)
         hint = f"did you mean {meant[near[0]]}?" if near else f"see bytepixels {self.verb} --help"
-        raise InputError(f"bytepixels {self.verb} has no flag {name}; {ELSEWHERE.get(own, hint)}")
+        raise InputError(f"{self.verb} has no flag {name}; {ELSEWHERE.get(own, hint)}")
 
     def _take(self, name: str, values: list[str], rest: list[str]) -> None:
         """Read one flag and its values, of which the first may have come after a =."""
@@ -228,11 +228,14 @@ class Line(Generic[Request]):
         flags = [flag for flag in self.flags.values() if flag.required and flag.name not in self.given]
         missing += [f"{flag.name} {flag.metavar}" for flag in flags]
         if missing:
-            raise InputError(f"bytepixels {self.verb} needs {' '.join(missing)} (bytepixels {self.verb} --help)")
+            raise InputError(f"{self.verb} needs {' '.join(missing)} (bytepixels {self.verb} --help)")
         many = any(get_origin(place.kind) is tuple for place in self.places)
         if len(self.words) > len(self.places) and not many:
             what = " ".join(place.metavar for place in self.places) or "flags alone"
-            raise InputError(f"bytepixels {self.verb} takes {what}, got {' '.join(self.words)}")
+            got = " ".join(self.words)
+            if f"{self.verb} {self.words[0]}" in ("train latent", "train autoencoder"):
+                raise InputError(f"write {self.verb} {self.words[0]} first, then the flags; got {got} after a flag")
+            raise InputError(f"{self.verb} takes {what}, got {got}")
 
 
 def _is_flag(word: str) -> bool:

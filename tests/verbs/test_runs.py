@@ -177,7 +177,7 @@ def test_a_run_itself_can_be_listed(runs, capsys):
 def test_words_after_runs(capsys):
     assert "usage: bytepixels runs list|show|prune" in said(capsys).out
     assert "must be one of list, show, prune; got 'lsit'; did you mean 'list'?" in said(capsys, "lsit", code=2).err
-    assert "bytepixels runs prune needs --keep N" in said(capsys, "prune", "x", code=2).err
+    assert "runs prune needs --keep N" in said(capsys, "prune", "x", code=2).err
     assert "--keep must be at least 1, got 0" in said(capsys, "prune", "x", "--keep", 0, code=2).err
 
 
