@@ -17,7 +17,7 @@ from .pictures import Source
 from .settings import Settings, checked_settings
 from .sources import open_source
 
-READING = 3  # how a source's names and labels are understood; another number makes new packs
+READING = 4  # how a source's names and labels are understood; another number makes new packs
 
 
 def pack(
