@@ -61,6 +61,7 @@ def test_arms_have_the_same_seconds_first_stage_included(bench, tmp_path, monkey
         bench("--arms", "pixel", "-n", 17)
 
 
+@pytest.mark.slow
 def test_a_first_stage_that_takes_the_whole_budget_is_said(bench, monkeypatch):
     line = ("--arms", "f2", "--seconds", 0.01)
     with pytest.raises(InputError, match=r"--seconds 0\.01 is less than the first stage of f2 took"):

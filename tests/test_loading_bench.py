@@ -9,7 +9,8 @@ from bench import loading
 from .data.fixtures import as_tar, write_all
 
 
-@pytest.mark.parametrize("kind", ["folder", pytest.param("tar", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["folder", "tar"])
 def test_packing_and_loading_are_measured(tmp_path, monkeypatch, capsys, kind):
     write_all(tmp_path / "in", [f"{k}.png" for k in range(70)], height=8, width=8)
     source = as_tar(tmp_path / "in", tmp_path / "x.tar.xz") if kind == "tar" else tmp_path / "in"

@@ -3,6 +3,8 @@
 import signal
 import socket
 
+import pytest
+
 from bytepixels.verbs import train as train_verb
 
 from .processes import Training, run_in_process
@@ -12,6 +14,7 @@ from .verbs.tiny import checkpoints, cli, snapshot
 ENDLESS = 10**6  # steps
 
 
+@pytest.mark.slow
 def test_a_run_in_training(tmp_path, pictures, capsys):  # noqa: F811
     run, whole = tmp_path / "run", tmp_path / "whole"
     with Training(tmp_path, *command(pictures, run, ENDLESS), "--lr-decay", "none") as process:

@@ -24,6 +24,7 @@ def bench(tmp_path, monkeypatch):
     return call
 
 
+@pytest.mark.slow
 def test_variants_are_trained_measured_and_kept(bench, tmp_path, monkeypatch, capsys):
     found = bench("--variants", "as it is", "muon, flow")
     assert [(run["variant"], run["seed"]) for run in found["runs"]] == [("as it is", 0), ("muon, flow", 0)]

@@ -32,6 +32,7 @@ def only(monkeypatch, *names):
 # ---- the verb
 
 
+@pytest.mark.slow
 def test_everything_passes_on_this_machine(tmp_path, capsys):
     assert cli("verify", "--out", tmp_path / "out") == 0
     *rows, last = capsys.readouterr().out.splitlines()

@@ -107,6 +107,7 @@ def killed(packed, cache, event):
     return process.exitcode == -signal.SIGKILL
 
 
+@pytest.mark.slow
 def test_killed_at_any_file_operation(tmp_path, packed, small):
     """Every open, rename, removal and written row in turn is the last thing that a process does."""
     expected, event = uninterrupted(packed, tmp_path), 0

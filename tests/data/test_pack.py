@@ -311,6 +311,7 @@ def test_only_a_few_pictures_are_under_way(monkeypatch):
     assert held(50 << 20) <= 2
 
 
+@pytest.mark.slow
 def test_many_large_pictures_need_little_memory(tmp_path, monkeypatch):
     """184 MB of pixels, from sources that are read in very different ways."""
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 1}, raising=False)

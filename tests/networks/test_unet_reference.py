@@ -132,7 +132,9 @@ def pair(request):
     return ours, theirs
 
 
-@pytest.mark.parametrize("size", [(32, 32), (32, 48), (16, 8)])
+@pytest.mark.parametrize(
+    "size", [(16, 8), *(pytest.param(each, marks=pytest.mark.slow) for each in [(32, 32), (32, 48)])]
+)
 def test_same_function(pair, size):
     ours, theirs = pair
     x = torch.randn(2, ours.channels, *size, dtype=torch.float64, generator=torch.Generator().manual_seed(1))

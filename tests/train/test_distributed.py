@@ -186,6 +186,7 @@ def ended(how, run, *flags):
     return [worker.returncode for worker in workers], re.findall(r"(?m)^threads at the end: (.*)$", said)
 
 
+@pytest.mark.slow
 def test_the_threads_of_the_process_group_end_before_the_interpreter(tmp_path):
     """Else one may ask for it at its end, which aborts the process: in 2 of 60 runs where they had little time."""
     codes, threads = ended("well", tmp_path / "run")

@@ -50,6 +50,7 @@ def test_a_process_that_may_take_little_memory_trains_the_same(tmp_path):
         assert little["grad_norm"] == pytest.approx(much["grad_norm"], rel=1e-4)
 
 
+@pytest.mark.slow
 def test_without_the_probe_it_would_have_ended(tmp_path):
     code, said = run_in_process(tmp_path, *LARGE, "--run", tmp_path / "run", before=little_memory_and_no_probe)
     assert code == 1

@@ -51,7 +51,7 @@ def test_it_trains_and_its_settings_are_in_the_run(kind, run):
     assert config["process"]["weighting"] == ("none" if kind == "edm_eps" else KINDS[kind][-1])
 
 
-@pytest.mark.parametrize("kind", ["edm", "flow"])
+@pytest.mark.parametrize("kind", ["edm", pytest.param("flow", marks=pytest.mark.slow)])
 def test_it_learns_and_has_no_limit_of_a_thousand_steps(tmp_path, kind):
     run = tmp_path / "run"
     assert train(run, *words("--warmup 0 --lr-decay none --lr 0.01"), *KINDS[kind], steps=40) == 0
@@ -69,7 +69,7 @@ def test_a_resume_is_bitwise_the_run_that_never_stopped(kind, tmp_path):
     assert same_bits(checkpoints(tmp_path / "straight")[-1], checkpoints(tmp_path / "stopped")[-1]) == []
 
 
-@pytest.mark.parametrize("spacing", ["auto", *SPACINGS])
+@pytest.mark.parametrize("spacing", ["auto", *(pytest.param(one, marks=pytest.mark.slow) for one in SPACINGS)])
 def test_every_sampler_runs_on_every_spacing(run, spacing):
     opened = open_run(run)
     network = load_network(opened, find_checkpoint(opened, None), "ema", CPU)
