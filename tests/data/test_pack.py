@@ -369,7 +369,7 @@ def test_images_of_0_and_1_alone_are_a_warning(tmp_path):
         write(folder / f"{k}.png", (colours(1, seed=k)[0] > 128).astype(np.uint8))
     write(folder / "3.png", colours(1)[0])
     (said,) = [note for note in pack(folder, cache=tmp_path / "cache").notes if "black" in note]
-    assert said.startswith("Warning: 3 of 4 images are black or nearly so: no value above 1 of 255 (such as 0.png).")
+    assert said.startswith("warning: 3 of 4 images are black or nearly so: no value above 1 of 255 (such as 0.png).")
     assert "multiply their values by 255" in said
 
 

@@ -359,4 +359,4 @@ def test_a_shard_of_no_split_beside_the_splits_is_left_out_and_named(tmp_path, p
         shard(tmp_path / f"in/{name}.tar", {"0.png": PIXELS[index]})
     train = packed(tmp_path / "in")
     assert np.array_equal(train.images, PIXELS[:1].transpose(0, 3, 1, 2))
-    assert "Warning: left out 1 shard of no split: extra-0.tar." in train.notes
+    assert "warning: left out 1 shard of no split: extra-0.tar." in train.notes

@@ -101,7 +101,7 @@ def test_pictures_beside_subfolders_have_no_labels_and_say_so(tmp_path, packed):
     assert len(result) == 2
     assert result.labels is None
     (said,) = [note for note in result.notes if "without class labels" in note]
-    assert said.startswith("Warning: 1 image (top.png) beside the subfolders (cat): all 2 packed")
+    assert said.startswith("warning: 1 image (top.png) beside the subfolders (cat): all 2 packed")
 
 
 SPLIT = ["train/cat/1.png", "train/dog/1.png", "test/cat/1.png", "test/dog/1.png"]
@@ -125,7 +125,7 @@ def test_splits_are_known_by_their_names_whatever_lies_beside_them(tmp_path, pac
         result = packed(tmp_path / "in", split=split)
         assert np.array_equal(result.images, stacked(pictures, expected))
         assert result.classes == ("cat", "dog")
-        assert any(note.startswith(f"Warning: left out {said}") for note in result.notes)
+        assert any(note.startswith(f"warning: left out {said}") for note in result.notes)
     assert len(packed(tmp_path / "in", split="all")) == len(SPLIT)
 
 
@@ -142,7 +142,7 @@ def test_splits_within_the_classes(tmp_path, packed):
     result = packed(tmp_path / "in")
     assert np.array_equal(result.images, stacked(pictures, ["cat/train/1.png", "dog/train/1.png"]))
     assert result.classes == ("cat", "dog")
-    assert "Warning: left out 1 image beside the splits: bird/ (1)." in result.notes
+    assert "warning: left out 1 image beside the splits: bird/ (1)." in result.notes
 
 
 def test_a_few_pictures_in_folders_of_splits_do_not_make_the_others_go(tmp_path, packed):
@@ -159,7 +159,7 @@ def test_a_class_whose_pictures_cannot_be_read_is_left_out_and_said(tmp_path, pa
     assert result.classes == ("cat", "dog")
     assert result.labels.tolist() == [0, 0, 1, 1]
     assert result.labels.dtype == np.int64
-    assert "Warning: left out 2 classes without a readable image: bee, cow; 2 remain." in result.notes
+    assert "warning: left out 2 classes without a readable image: bee, cow; 2 remain." in result.notes
     refused("bee/0.png cannot be read", tmp_path / "in", strict=True)
 
 
@@ -170,7 +170,7 @@ def test_a_folder_of_other_files_beside_the_classes_is_named(tmp_path, packed):
     (tmp_path / "in/set/cat/1.txt").write_bytes(b"")
     result = packed(tmp_path / "in")
     assert result.classes == ("cat", "dog")
-    assert "Warning: no image that can be read in bee: it is no class." in result.notes
+    assert "warning: no image that can be read in bee: it is no class." in result.notes
 
 
 @pytest.mark.parametrize("names", [("train", "test"), ("Training", "validation", "test")])
@@ -213,7 +213,7 @@ def test_a_class_named_train_is_a_class(tmp_path, packed):
     write_all(tmp_path / "in", ["train/1.png", "plane/1.png"])
     result = packed(tmp_path / "in")
     assert result.classes == ("plane", "train")
-    assert any(note.startswith("Warning: train is taken for a class") for note in result.notes)
+    assert any(note.startswith("warning: train is taken for a class") for note in result.notes)
 
 
 def test_a_split_that_is_not_there_is_refused(tmp_path, refused):

@@ -90,7 +90,7 @@ def arrange(names: list[str], split: str, source: str, used: Container[str] = ()
     labels, classes, class_notes = folder_labels([paths[index] for index in order])
     if classes and (empty := _imageless({names[index]: paths[index] for index in order}, [names[i] for i in unused])):
         several = "they are no classes" if len(empty) > 1 else "it is no class"
-        class_notes.append(f"Warning: no image that can be read in {', '.join(map(printable, empty))}: {several}.")
+        class_notes.append(f"warning: no image that can be read in {', '.join(map(printable, empty))}: {several}.")
     return Arrangement(order, labels, classes, (*notes, *ignored(_suffixes(names, unused))), tuple(class_notes))
 
 
@@ -133,7 +133,7 @@ def _one_split(
     found = ", ".join(f"{name} ({counts[name]:,})" for name in present)
     notes = [f"Splits found: {found}; packed {split}, {counted(len(kept), 'picture')}."]
     if beside := [path for index, path in paths.items() if index not in splits]:
-        notes.append(f"Warning: left out {counted(len(beside), 'image')} beside the splits: {_places(beside)}.")
+        notes.append(f"warning: left out {counted(len(beside), 'image')} beside the splits: {_places(beside)}.")
     return unwrapped(kept), notes
 
 
@@ -187,11 +187,11 @@ def folder_labels(paths: list[tuple[str, ...]]) -> tuple[np.ndarray | None, tupl
         beside = [path for path in paths if len(path) == 1]
         lie = f"{counted(len(beside), 'image')} ({_places(beside)}) beside the subfolders ({folders})"
         advice = "To train with classes, move every image into a subfolder"
-        return None, (), [f"Warning: {lie}: all {len(paths):,} packed without class labels. {advice}."]
+        return None, (), [f"warning: {lie}: all {len(paths):,} packed without class labels. {advice}."]
     labels, classes, notes = class_labels([path[0] for path in paths], "the subfolders")
     if splits := [name for name in classes if name.lower() in FOLDER_SPLITS]:
         named = f"{' and '.join(splits)} {'is' if len(splits) == 1 else 'are'}"
-        notes.append(f"Warning: {named} taken for a class, not for a split: no other split lies beside it.")
+        notes.append(f"warning: {named} taken for a class, not for a split: no other split lies beside it.")
     return labels, classes, notes
 
 

@@ -167,5 +167,5 @@ def _labels_left(pictures: Pictures, skipped: list[int]) -> tuple[np.ndarray | N
     classes = tuple(name for name, is_lost in zip(pictures.classes, lost, strict=True) if not is_lost)
     shown = ", ".join(gone[:10]) + (f" and {len(gone) - 10:,} more" if len(gone) > 10 else "")
     left_out = f"left out {many(len(gone), 'class', 'classes')} without a readable image"
-    note = f"Warning: {left_out}: {shown}; {len(classes):,} remain."
+    note = f"warning: {left_out}: {shown}; {len(classes):,} remain."
     return (np.cumsum(~lost) - 1)[labels].astype(np.int64), classes, [note]

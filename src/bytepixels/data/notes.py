@@ -28,7 +28,7 @@ def notes_of(words: np.ndarray, layout: Layout, skipped: dict[int, str], names: 
     notes = [f"{counts[bit]:,} of {total:,} pictures {sentences[bit]}" for bit in sentences if counts[bit]]
     if dark := [names[position] for position in np.flatnonzero(words & DARK).tolist()]:
         notes.append(
-            f"Warning: {len(dark):,} of {total:,} images are black or nearly so: no value above 1 of 255 (such as "
+            f"warning: {len(dark):,} of {total:,} images are black or nearly so: no value above 1 of 255 (such as "
             f"{printable(dark[0])}). If they are masks of 0 and 1, multiply their values by 255 first."
         )
     if skipped:

@@ -84,7 +84,7 @@ def _of_split(files: list[File], split: str, source: str) -> tuple[list[File], l
     notes = [f"Splits found: {listed}; packed {split}, {counted(len(kept), 'shard')}."]
     if beside := [printable(file.name) for file, its_split in zip(files, found, strict=True) if not its_split]:
         shown = ", ".join(beside[:5]) + (f" and {len(beside) - 5:,} more" if len(beside) > 5 else "")
-        notes.append(f"Warning: left out {counted(len(beside), 'shard')} of no split: {shown}.")
+        notes.append(f"warning: left out {counted(len(beside), 'shard')} of no split: {shown}.")
     return kept, notes
 
 
