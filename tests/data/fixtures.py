@@ -119,7 +119,7 @@ def cifar(path, images, labels, dump=python2_pickle):
 
 def unpack(archive: Path, folder: Path):
     with tarfile.open(archive) as tar:
-        tar.extractall(folder, filter="data")
+        tar.extractall(folder, **({"filter": "data"} if hasattr(tarfile, "data_filter") else {}))  # from 3.11.4 on
     return folder
 
 

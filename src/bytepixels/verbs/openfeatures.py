@@ -8,15 +8,21 @@ import torch
 from ..errors import InputError
 from ..evaluate.classifier import NOTES, ClassifierFeatures
 from ..evaluate.features import INCEPTION, Features, PixelFeatures, RandomFeatures, ScriptFeatures
+from ..evaluate.imagenet import ImageNetFeatures
 from ..evaluate.reference import chosen_rows
 
 PCA_PICTURES = 10_000
 
 
 def open_features(name: str, images: np.ndarray, device: torch.device) -> Features:
-    """`random`, `pixels` (the components of `images` uint8 [N, C, H, W]), a folder or a file. InputError for others."""
+    """`random`, `imagenet`, `pixels` (the components of `images` uint8 [N, C, H, W]), a folder or a file.
+
+    InputError for others, and where a package is lacking.
+    """
     if name == "random":
         return RandomFeatures(images.shape[1], device)
+    if name == "imagenet":
+        return ImageNetFeatures(device)
     if name == "pixels":
         rows = chosen_rows(len(images), PCA_PICTURES).sort().values.numpy()
         return PixelFeatures(images[rows])
@@ -31,5 +37,6 @@ def open_features(name: str, images: np.ndarray, device: torch.device) -> Featur
             f"fetch it yourself (StyleGAN2-ADA's page has it) and say --features PATH/{INCEPTION}.pt"
         )
     raise InputError(
-        f"--features must be random, pixels, a folder of evaluate train-features or a TorchScript file, got {name!r}"
+        f"--features must be random, imagenet, pixels, a folder of evaluate train-features or a TorchScript file, "
+        f"got {name!r}"
     )

@@ -25,8 +25,9 @@ class OfSamples:
     n: Annotated[int, arg(aliases=["-n"])] = 256
     """How many samples. A Frechet distance from few is too high: compare it with the floor."""
     features: str = "random"
-    """random (fixed convolutions), pixels (principal components), a folder of evaluate train-features, or a TorchScript
-    file. Of one named inception-2015-12-05.pt the distance is FID."""
+    """random (fixed convolutions), imagenet (a network that knows objects, of the extra "features"), pixels (principal
+    components), a folder of evaluate train-features, or a TorchScript file. Of one named inception-2015-12-05.pt the
+    distance is FID."""
     reference: int = 50_000
     """Training pictures to compare with, at most."""
     source: str | None = None

