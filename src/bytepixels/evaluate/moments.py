@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -42,6 +43,13 @@ class Moments:
             raise InputError(f"a covariance needs two or more pictures, got {self.n}")
         return self.scatter / (self.n - 1)
 
+    @cached_property
+    def root(self) -> Tensor:
+        """R [D, rank] with R R^T = covariance; what is below its rounding errors is taken as 0. Worked out once."""
+        values, vectors = torch.linalg.eigh(self.covariance)
+        kept = values > len(values) * torch.finfo(values.dtype).eps * values[-1]
+        return vectors[:, kept] * values[kept].sqrt()
+
 
 def merged(several: Iterable[Moments]) -> Moments:
     """Of all of them together, at least one."""
@@ -60,9 +68,8 @@ def frechet_distance(one: Moments, other: Moments) -> float:
     if one.mean.shape != other.mean.shape:
         raise InputError(f"features of {len(one.mean)} and of {len(other.mean)} numbers cannot be compared")
     c1, c2 = one.covariance, other.covariance
-    shared = (
-        torch.linalg.svdvals(_root(c1).T @ _root(c2)).sum() if min(c1.trace(), c2.trace()) > 0 else c1.new_zeros(())
-    )
+    spread = min(c1.trace(), c2.trace()) > 0
+    shared = torch.linalg.svdvals(one.root.T @ other.root).sum() if spread else c1.new_zeros(())
     distance = (one.mean - other.mean).square().sum() + c1.trace() + c2.trace() - 2 * shared
     return max(0.0, distance.item())
 
@@ -112,10 +119,3 @@ def too_few(n: int, dimensions: int) -> str | None:
         f"{n:,} pictures do not span the {dimensions:,} dimensions of these features: their covariance is singular "
         f"and a Frechet distance from it is far too high"
     )
-
-
-def _root(covariance: Tensor) -> Tensor:
-    """R [D, rank] with R R^T = covariance; what is below its rounding errors is taken as 0."""
-    values, vectors = torch.linalg.eigh(covariance)
-    kept = values > len(values) * torch.finfo(values.dtype).eps * values[-1]
-    return vectors[:, kept] * values[kept].sqrt()
