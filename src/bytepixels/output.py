@@ -54,5 +54,5 @@ def _guarded(stream: TextIO | None) -> TextIO:
         stream.flush()
     raw: Any = _Unread(stream.fileno(), "wb", closefd=False)
     binary = raw if stream.write_through else io.BufferedWriter(raw)
-    lines, through = stream.line_buffering, stream.write_through
-    return io.TextIOWrapper(binary, stream.encoding, "backslashreplace", line_buffering=lines, write_through=through)
+    through = stream.write_through  # line by line, so that what is said keeps its order also in a file
+    return io.TextIOWrapper(binary, stream.encoding, "backslashreplace", line_buffering=True, write_through=through)
