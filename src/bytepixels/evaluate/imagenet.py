@@ -37,11 +37,11 @@ def weights_file() -> Path:
 class ImageNetFeatures:
     """The 1,280 numbers before the last layer, averaged over space, of pictures resized to 128 x 128 (bilinear)."""
 
-    name, hash, resize = "imagenet", SHA256, f"bilinear to {SIDE} x {SIDE}"
+    name, hash = "imagenet", SHA256
 
     def __init__(self, device: torch.device | str = "cpu", side: int = SIDE):
         """side: pixels of what the network sees, at least 32. InputError where there are no weights."""
-        self.device, self.side = device, side
+        self.device, self.side, self.resize = device, side, f"bilinear to {side} x {side}"
         tensors = torch.load(weights_file(), map_location=device, weights_only=True)
         self.stem = folded(tensors, "_conv_stem", "_bn0")
         self.blocks = list(_blocks(tensors))
