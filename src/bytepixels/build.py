@@ -82,6 +82,7 @@ def _unet(config: Config, channels: int, classes: int | None) -> Network:
         out_channels=_out_channels(config, channels),
         time_scale=_time_scale(config),
         text_dim=net.text_dim,
+        stem=net.stem,
     )
 
 

@@ -88,7 +88,7 @@ def _from_data(line: Line, source: str, config: Config) -> tuple[Config, str]:
     if config.autoencoder is not None or "--from" in line.given:
         fresh, preset = sized(config, seen, asked, device), config.preset
     else:
-        own = multiple if {"--multipliers", "--patch"} & set(line.given) else None
+        own = multiple if {"--multipliers", "--patch", "--stem"} & set(line.given) else None
         fresh = choose(seen, asked, preset, device, config.network.backbone, own)
         multiple = own or multiple_of(fresh)
     if stage is not None and asked.size is not None:

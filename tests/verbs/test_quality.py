@@ -152,7 +152,12 @@ def test_few_training_images_are_refused_before_anything_is_drawn(tmp_path, caps
     capsys.readouterr()
     assert cli("evaluate", tmp_path / "run") == 2
     assert "distances need 6 training images or more" in (said := plain(capsys.readouterr().err))
-    assert f"look at samples instead, with bytepixels sample {tmp_path / 'run'}" in said
+    assert f"look instead at samples: bytepixels sample {tmp_path / 'run'}" in said
+    flags = words("--images 16 --batch 16 --width 8 --factor 2 --blocks 1 --previews 1 --device cpu")
+    assert cli("train", "autoencoder", tmp_path / "few.npz", *flags, "--run", tmp_path / "stage") == 0
+    capsys.readouterr()
+    assert cli("evaluate", tmp_path / "stage") == 2  # which draws nothing
+    assert f"look instead at the images in {tmp_path / 'stage' / 'samples'}" in plain(capsys.readouterr().err)
 
 
 @pytest.mark.parametrize(

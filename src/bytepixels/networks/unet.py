@@ -10,15 +10,18 @@ from bytepixels.errors import InputError, check_range
 from bytepixels.networks.blocks import Downsample, ResidualBlock, Upsample, group_count, group_norm, zero_
 from bytepixels.networks.contract import Network, check_dropout, check_sizes
 from bytepixels.networks.dropout import number_dropouts
+from bytepixels.networks.haar import check_stem, even, haar, unhaar
 from bytepixels.networks.text import Text
 
 
 class UNet(Network):
     """Ho et al. 2020, appendix B: residual blocks going down and up, with a skip connection from every layer.
 
-    channels: of the pictures. width: channels at full resolution; level i has width * multipliers[i] and
-        1 / 2**i of the resolution. blocks: residual blocks per level (one more on the way up).
-    attention: the levels that attend (0 = full resolution; the middle always does), each with `heads` heads.
+    channels: of the pictures. width: channels of level 0; level i has width * multipliers[i] and 1 / 2**i of its
+        resolution. blocks: residual blocks per level (one more on the way up).
+    stem: "conv": level 0 has the pictures' resolution; "haar": half of it, of the Haar transform (see `haar.py`), for a
+        quarter of the work. An odd side is made even by repeating its last pixels, which are cut off again.
+    attention: the levels that attend (the middle always does), each with `heads` heads.
     dropout: in [0, 1), inside the residual blocks. embedding: "article" or "ddpm" (see `embedding.py`).
     num_classes: K for a class-conditional network; labels are 0..K-1 and K (`null_label`) means "no label".
     time_scale: what t is multiplied with before it is embedded; 1000 for times of about one.
@@ -43,6 +46,7 @@ class UNet(Network):
         out_channels: int | None = None,
         time_scale: float = 1.0,
         text_dim: int | None = None,
+        stem: str = "conv",
     ):
         check_sizes(blocks=blocks, heads=heads, out_channels=out_channels)
         check_range("width", width, 4)
@@ -50,13 +54,15 @@ class UNet(Network):
         _check_levels(width, multipliers, attention, heads)
         time_dim = 4 * width
         super().__init__(channels, num_classes, embedding, time_scale, waves=width, size=time_dim, text_dim=text_dim)
-        self.min_side = 2 ** (len(multipliers) - 1)
+        self.stem = check_stem(stem)
+        self.min_side = self.stem * 2 ** (len(multipliers) - 1)
+        pixels = self.stem**2  # that one place of level 0 stands for
         self.groups = group_count(width)
 
         def block(c_in: int, c_out: int, attends: bool) -> ResidualBlock:
             return ResidualBlock(c_in, c_out, time_dim, self.groups, dropout, heads if attends else None, text_dim)
 
-        self.first = nn.Conv2d(channels, width, 3, padding=1)
+        self.first = nn.Conv2d(pixels * channels, width, 3, padding=1)
         self.down, self.up = nn.ModuleList(), nn.ModuleList()
         skips, c = [width], width  # the channels of each skip connection, and of the layer built last
         for level, multiplier in enumerate(multipliers):
@@ -75,7 +81,7 @@ class UNet(Network):
             if level > 0:
                 self.up.append(Upsample(c))
         self.norm = group_norm(self.groups, c)
-        self.last = zero_(nn.Conv2d(c, out_channels or channels, 3, padding=1))
+        self.last = zero_(nn.Conv2d(c, pixels * (out_channels or channels), 3, padding=1))
         number_dropouts(self)
 
     def forward(
@@ -98,7 +104,7 @@ class UNet(Network):
         self.check_input(x, t, label)
         tokens, read = self.read(text, x.shape[0])
         time = self.condition(t, label, read)
-        h = self.first(x)
+        h = self.first(x if self.stem == 1 else haar(even(x)))
         skips = [h]
         for layer in self.down:
             h = layer(h) if isinstance(layer, Downsample) else layer(h, time, dropout_keys, tokens)
@@ -110,12 +116,13 @@ class UNet(Network):
                 h = layer(h, skips[-1].shape[2:])
             else:
                 h = layer(torch.cat([h, skips.pop()], dim=1), time, dropout_keys, tokens)
-        return self.last(F.silu(self.norm(h))).to(x.dtype)
+        y = self.last(F.silu(self.norm(h))).to(x.dtype)
+        return y if self.stem == 1 else unhaar(y)[:, :, : x.shape[2], : x.shape[3]]
 
     def check_size(self, height: int, width: int) -> None:
         """Raise InputError when a side is too small to be halved on every level."""
         if min(height, width) < self.min_side:
-            limit = f"{self.min_side.bit_length()} levels: each side must be at least {self.min_side}"
+            limit = f"{self.min_side.bit_length() + 1 - self.stem} levels: each side must be at least {self.min_side}"
             raise InputError(f"{height} x {width} pictures are too small for {limit}")
 
 

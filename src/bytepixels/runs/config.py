@@ -31,7 +31,7 @@ MAX_GUIDANCE = 1000.0
 MOST_IMAGES = 10**12
 MOST_STEPS = 10_000  # where a process has no timesteps to be the limit
 BACKBONES = {  # and the settings that only they have
-    "unet": ("multipliers", "blocks", "attention"),
+    "unet": ("multipliers", "blocks", "attention", "stem"),
     "dit": ("patch", "depth", "positions", "registers"),
 }
 TIMES = {"ddpm": ("uniform", "importance"), "edm": ("log_normal",), "flow": ("uniform", "logit_normal")}
@@ -136,15 +136,18 @@ class NetworkConfig:
 
     backbone: Literal["unet", "dit"] = "unet"
     """unet: convolutions at several resolutions; dit: attention between patches (Peebles & Xie 2023)."""
+    stem: Literal["conv", "haar"] = "conv"
+    """unet: what lies before the first level. conv: a convolution; haar: the Haar transform first, so that every level
+    has half the sides and a quarter of the work."""
     width: int = 128
-    """unet: channels at full resolution; dit: channels of each patch. More learns more and is slower. Usual: 32 to 128
+    """unet: channels of the first level; dit: channels of each patch. More learns more and is slower. Usual: 32 to 128
     (unet), 96 to 768 (dit)."""
     multipliers: tuple[int, ...] = (1, 2, 2, 2)
     """unet: channels of each level, as multiples of --width; every level after the first halves the resolution."""
     blocks: int = 2
     """unet: residual blocks per level. Usual: 1 to 3."""
     attention: tuple[int, ...] = (1,)
-    """unet: levels with self-attention, 0 being full resolution (slow there); the middle block always has it."""
+    """unet: levels with self-attention, 0 being the first (slow there); the middle block always has it."""
     patch: int = 2
     """dit: side of a patch in pixels; the image's sides must be multiples of it. Smaller is better and slower."""
     depth: int = 12
@@ -174,6 +177,7 @@ class NetworkConfig:
         for name in settings_of_others(self.backbone):
             if getattr(self, name) != getattr(NetworkConfig, name):
                 raise InputError(foreign_setting(name, self.backbone))
+        check_choice("--stem", self.stem, ("conv", "haar"))
         check_range("--width", self.width, 4)
         for name in ("blocks", "heads", "patch", "depth"):
             check_range(f"--{name}", getattr(self, name), 1)

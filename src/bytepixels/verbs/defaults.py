@@ -9,6 +9,7 @@ import torch
 from ..data.doctor import Glance, glances
 from ..data.packed import default_cache
 from ..data.sources import open_source
+from ..networks.haar import STEMS
 from ..presets import preset_with
 from ..progress import Progress
 from ..runs.config import Config, DataConfig
@@ -84,12 +85,7 @@ def multiple_of(config: Config) -> int:
     if config.autoencoder is not None:
         return config.autoencoder.factor
     net = config.network
-    return net.patch if net.backbone == "dit" else halvings(net.multipliers)
-
-
-def halvings(multipliers: Collection[int]) -> int:
-    """2 to the number of times that a U-Net with these levels halves the resolution."""
-    return int(2 ** (len(multipliers) - 1))
+    return net.patch if net.backbone == "dit" else int(STEMS[net.stem] * 2 ** (len(net.multipliers) - 1))
 
 
 def own_size(seen: Collection[Glance]) -> tuple[int, int]:

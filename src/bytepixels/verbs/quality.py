@@ -124,7 +124,8 @@ def open_yardstick(run: Run, name: str, source: str | None, most: int, world: Wo
     own, held_out = training_set(run, source), held_out_set(run, source)
     if len(own.packed) < LEAST_KNOWN:
         why = f"distances need {LEAST_KNOWN} training images or more, and {own.source} holds {len(own.packed)}"
-        raise InputError(f"{why}: look at samples instead, with bytepixels sample {run.path}")
+        look = f"the images in {run.samples}" if run.config.autoencoder else f"samples: bytepixels sample {run.path}"
+        raise InputError(f"{why}; look instead at {look}")
     features = open_features(name, own.packed.images, world.device)
     folder, images = default_cache() / "features", own.packed.images
     with Progress("reference", min(most, len(images)), "pictures") as progress:

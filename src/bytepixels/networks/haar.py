@@ -1,0 +1,43 @@
+"""The Haar transform: an image as four of half its size, with nothing lost and white noise still white."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from bytepixels.errors import check_choice
+
+STEMS = {"conv": 1, "haar": 2}  # what lies between the pixels and the first level, and by what it divides their sides
+
+
+def haar(x: Tensor) -> Tensor:
+    """Sums and differences of each 2 x 2 pixels, halved: [B, C, H, W] -> [B, 4C, H / 2, W / 2], for even sides.
+
+    The channels are all means, all differences of columns, of rows, and of both (Haar 1910; its use in diffusion: Phung
+    et al. 2023). The transform is orthonormal: lengths, inner products and white noise stay what they are.
+    """
+    return torch.cat(_turned([x[..., i::2, j::2] for i in (0, 1) for j in (0, 1)]), dim=1)
+
+
+def unhaar(y: Tensor) -> Tensor:
+    """The inverse: [B, 4C, h, w] -> [B, C, 2h, 2w]."""
+    pixels = torch.stack(_turned(list(y.chunk(4, dim=1))), dim=2)  # [B, C, 4, h, w]
+    rows = pixels.unflatten(2, (2, 2)).permute(0, 1, 4, 2, 5, 3)  # [B, C, h, 2, w, 2]
+    return rows.flatten(4).flatten(2, 3)
+
+
+def _turned(parts: list[Tensor]) -> list[Tensor]:
+    """A symmetric orthogonal map of four numbers, its own inverse."""
+    a, b, c, d = parts
+    top, bottom, upper, lower = a + b, c + d, a - b, c - d
+    return [(top + bottom) / 2, (upper + lower) / 2, (top - bottom) / 2, (upper - lower) / 2]
+
+
+def even(x: Tensor) -> Tensor:
+    """x [B, C, H, W], an odd side with its last row or column repeated."""
+    height, width = x.shape[2:]
+    return F.pad(x, (0, width % 2, 0, height % 2), mode="replicate") if height % 2 or width % 2 else x
+
+
+def check_stem(stem: str) -> int:
+    """By what it divides the sides of the images. InputError for one that is not known."""
+    return STEMS[check_choice("stem", stem, STEMS)]
