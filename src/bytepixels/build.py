@@ -132,6 +132,7 @@ def build_first_stage(config: Config, shape: tuple[int, int, int], device: torch
         kind=own.kind,
         codes=own.codes,
         attention=own.attention,
+        residual=own.residual,
     )
     autoencoder.check_size(*shape[1:])
     discriminator = None

@@ -1,5 +1,6 @@
 """The first stage of latent diffusion: pictures to latents of 1 / factor of their resolution, and back."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -8,10 +9,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bytepixels.errors import InputError, check_choice, check_count
-from bytepixels.networks.blocks import Downsample, ResidualBlock, Upsample, group_count, group_norm
+from bytepixels.networks.blocks import Downsample, ResidualBlock, Upsample, group_count, group_norm, zero_
+from bytepixels.networks.haar import coarse_first, from_coarse
 from bytepixels.networks.quantizer import Quantizer
 
 KINDS = ("kl", "vq")
+FRESH_STD = 0.01  # of the latents of a residual autoencoder that has learnt nothing yet
 LOG_VARIANCE = (-30.0, 20.0)  # what a log variance is clamped to, as in Rombach et al. 2022's code
 
 
@@ -25,6 +28,10 @@ class Autoencoder(nn.Module):
     kind: "kl" gives every number of a latent a mean and a deviation; "vq" puts each of its vectors to the nearest of
         `codes` codes (see `quantizer.py`).
     groups: of the norms; as in the U-Net when None.
+    residual: the network adds to a shortcut, in which the latents are the Z coarsest numbers of the Haar transform,
+        divided by the factor (the first C of them are mean colours), and the way back is its inverse. Last layers are
+        zero at first, so that a fresh network keeps the colours. (Chen et al. 2024 have shortcuts of space to depth
+        round each change of resolution; this is one round all of them.)
 
     Residual branches start at zero, so that a fresh network is its convolutions alone.
     Raises InputError when these do not fit together.
@@ -41,6 +48,7 @@ class Autoencoder(nn.Module):
         codes: int = 1024,
         attention: bool = True,
         groups: int | None = None,
+        residual: bool = False,
     ):
         super().__init__()
         check_choice("kind", kind, KINDS)
@@ -66,6 +74,7 @@ class Autoencoder(nn.Module):
             "codes": codes,
             "attention": attention,
             "groups": groups,
+            "residual": residual,
         }
         self.channels, self.latent_channels, self.kind = channels, latent_channels, kind
         self.factor = 2 ** (len(multipliers) - 1)
@@ -75,6 +84,12 @@ class Autoencoder(nn.Module):
         self.quantizer = Quantizer(codes, latent_channels) if kind == "vq" else None
         self.from_latent = nn.Conv2d(latent_channels, latent_channels, 1)
         self.decoder = Decoder(channels, widths, blocks, latent_channels, groups, attention)
+        self.residual = residual
+        if residual:
+            zero_(self.to_latent)
+            zero_(self.decoder.last)
+            if kind == "kl":
+                nn.init.constant_(self.to_latent.bias[latent_channels:], 2 * math.log(FRESH_STD))
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Pictures x [B, C, H, W] in -1..1 -> mean and standard deviation of their latents, each [B, Z, H/f, W/f].
@@ -86,6 +101,9 @@ class Autoencoder(nn.Module):
             raise InputError(f"x must be [B, {self.channels}, H, W], got {list(x.shape)}")
         self.check_size(*x.shape[2:])
         h = self.to_latent(self.encoder(x)).to(x.dtype)
+        if self.residual:
+            coarse = _channels(coarse_first(x, self.factor) / self.factor, self.latent_channels)
+            h = h + _channels(coarse, h.shape[1])
         if self.kind == "vq":
             return h, torch.zeros_like(h)
         mean, log_variance = h.chunk(2, dim=1)
@@ -102,7 +120,10 @@ class Autoencoder(nn.Module):
 
     def render(self, z: Tensor) -> Tensor:
         """`decode` of latents that are codes already, or have none."""
-        return self.decoder(self.from_latent(z)).to(z.dtype)
+        x = self.decoder(self.from_latent(z)).to(z.dtype)
+        if not self.residual:
+            return x
+        return x + from_coarse(_channels(self.factor * z, self.channels * self.factor**2), self.factor)
 
     def forward(self, x: Tensor, noise: Tensor | None = None) -> Tensor:
         """Pictures and back: through a draw of their latents with standard normal `noise`, or through the mean."""
@@ -113,6 +134,11 @@ class Autoencoder(nn.Module):
         """Raise InputError for sides that the factor does not divide."""
         if height % self.factor or width % self.factor or 0 in (height, width):
             raise InputError(f"each side of a picture must be a multiple of {self.factor}, got {height} x {width}")
+
+
+def _channels(x: Tensor, count: int) -> Tensor:
+    """The first `count` channels of [B, c, H, W]; zeros where there are fewer."""
+    return F.pad(x[:, :count], (0, 0, 0, 0, 0, max(0, count - x.shape[1])))
 
 
 class Encoder(nn.Module):

@@ -25,6 +25,26 @@ def unhaar(y: Tensor) -> Tensor:
     return rows.flatten(4).flatten(2, 3)
 
 
+def coarse_first(x: Tensor, factor: int) -> Tensor:
+    """The Haar transform over log2(factor) scales: [B, C, H, W] -> [B, C factor^2, H / factor, W / factor].
+
+    The first C channels are the means of factor x factor pixels, times the factor; coarse differences come before fine
+    ones. Orthonormal. `factor` is a power of two that divides both sides.
+    """
+    channels = x.shape[1]
+    for _ in range(factor.bit_length() - 1):
+        x = haar(x).unflatten(1, (4, -1, channels)).transpose(1, 2).flatten(1, 3)  # [B, kinds so far, 4, C, h, w]
+    return x
+
+
+def from_coarse(y: Tensor, factor: int) -> Tensor:
+    """The inverse: [B, C factor^2, h, w] -> [B, C, factor h, factor w]."""
+    channels = y.shape[1] // factor**2
+    for _ in range(factor.bit_length() - 1):
+        y = unhaar(y.unflatten(1, (-1, 4, channels)).transpose(1, 2).flatten(1, 3))
+    return y
+
+
 def _turned(parts: list[Tensor]) -> list[Tensor]:
     """A symmetric orthogonal map of four numbers, its own inverse."""
     a, b, c, d = parts

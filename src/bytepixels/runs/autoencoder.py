@@ -27,6 +27,9 @@ class AutoencoderConfig:
     """Residual blocks per level of the encoder; the decoder has one more."""
     attention: bool = True
     """Self-attention at the lowest resolution."""
+    residual: bool = False
+    """Learn what is missing from a coarse copy of the image (the first numbers of its Haar transform), which keeps the
+    colours from the start."""
     codes: int = 1024
     """Number of codebook entries of --kind vq."""
     error: Literal["l1", "l2"] = "l1"
