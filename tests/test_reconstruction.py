@@ -1,7 +1,6 @@
 """How far a reconstruction is from its picture: against torchmetrics, torch.distributions and sums by hand."""
 
 import math
-import re
 
 import numpy as np
 import pytest
@@ -19,7 +18,6 @@ from torchmetrics.functional.image import (
     structural_similarity_index_measure as reference_ssim,
 )
 
-from bytepixels.errors import InputError
 from bytepixels.reconstruction import (
     SCALES,
     adaptive_weight,
@@ -29,7 +27,6 @@ from bytepixels.reconstruction import (
     l1,
     l2,
     ms_ssim,
-    open_perceptual,
     psnr,
     ssim,
 )
@@ -183,144 +180,6 @@ def test_adaptive_weight_depends_on_no_other_picture():
     alone = torch.cat([weights(slice(k, k + 1)) for k in range(4)])
     torch.testing.assert_close(weights(slice(0, 4)), alone)
     assert len(alone.unique()) == 4
-
-
-# ---------------------------------------------------------------------------- perceptual
-
-
-class Features(nn.Module):
-    """Of one picture: a weight, rows' means."""
-
-    def __init__(self):
-        super().__init__()
-        self.weight = nn.Parameter(torch.tensor([1.0, 2.0, 4.0]))
-
-    def forward(self, x: torch.Tensor, scale: float = 1.0) -> torch.Tensor:
-        return (x * self.weight.view(1, 3, 1, 1)).mean(3) * scale
-
-
-class Apart(nn.Module):
-    """Of two pictures: a number each, or a map, as LPIPS has them."""
-
-    def __init__(self, axes: int):
-        super().__init__()
-        self.axes = axes
-
-    def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        apart = (x - y).abs().amax(dim=(1, 2, 3))
-        return apart.view(-1, 1, 1, 1) if self.axes == 4 else apart
-
-
-class StyleGANs(nn.Module):
-    """As the vgg16.pt that StyleGAN2 is published with is called; what it gives is too simple."""
-
-    def forward(self, x: torch.Tensor, resize_images: bool = True, return_lpips: bool = False) -> torch.Tensor:
-        if resize_images or not return_lpips:
-            return torch.zeros(len(x), 4096)
-        return (x / 255).mean((2, 3))
-
-
-class StyleGANsMean(nn.Module):
-    def forward(self, x: torch.Tensor, resize_images: bool = True, return_lpips: bool = False) -> torch.Tensor:
-        return x.mean()
-
-
-class StyleGANsApart(nn.Module):
-    """Of two pictures, with options of the same names."""
-
-    def forward(
-        self, x: torch.Tensor, y: torch.Tensor, resize_images: bool = False, return_lpips: bool = False
-    ) -> torch.Tensor:
-        assert not return_lpips
-        return (x - y).abs().amax(dim=(1, 2, 3))
-
-
-class Halvings(nn.Module):
-    """Four, which leave nothing of less than 16 pixels."""
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        for _ in range(4):
-            x = torch.max_pool2d(x, 2)
-        return x
-
-
-class AtLeast(nn.Module):
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        assert x.shape[2] >= 16, "too small"
-        return x
-
-
-class Between(nn.Module):
-    def forward(self, x: torch.Tensor, y: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
-        return x + y + z
-
-
-class One(nn.Module):
-    def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        return (x - y).abs().mean()
-
-
-def scripted(network, folder):
-    path = folder / "network.pt"
-    torch.jit.script(network).save(str(path))
-    return str(path)
-
-
-def test_perceptual_features_are_compared_and_do_not_learn(tmp_path):
-    distance = open_perceptual(scripted(Features(), tmp_path), CPU)
-    x, y = (z.float() for z in pictures(2, 3, 4, 5))
-    y.requires_grad_()
-    weight = torch.tensor([1.0, 2.0, 4.0]).view(1, 3, 1)
-    expected = ((x.mean(3) - y.mean(3)) * weight).square().mean((1, 2))
-    torch.testing.assert_close(distance(x, y), expected)
-    distance(x, y).sum().backward()
-    assert y.grad.abs().sum() > 0
-
-
-@pytest.mark.parametrize("axes", [1, 4])
-@pytest.mark.parametrize("channels", [1, 3, 4])
-def test_perceptual_distances_of_two_pictures_of_any_channels(tmp_path, axes, channels):
-    distance = open_perceptual(scripted(Apart(axes), tmp_path), CPU)
-    x, y = pictures(3, channels, 4, 5)
-    torch.testing.assert_close(distance(x, y), (x - y)[:, :3].abs().amax((1, 2, 3)))
-
-
-def test_stylegans_vgg16_is_asked_for_lpips_of_grey_levels(tmp_path):
-    distance = open_perceptual(scripted(StyleGANs(), tmp_path), CPU)
-    x, y = (z.float() for z in pictures(2, 3, 4, 5))
-    expected = ((x.mean((2, 3)) - y.mean((2, 3))) / 2).square().sum(1)
-    torch.testing.assert_close(distance(x, y), expected)
-    black, white = -torch.ones(1, 1, 4, 4), torch.ones(1, 1, 4, 4)
-    torch.testing.assert_close(distance(black, white), torch.tensor([3.0]))
-
-
-def test_a_network_of_two_pictures_is_never_stylegans(tmp_path):
-    distance = open_perceptual(scripted(StyleGANsApart(), tmp_path), CPU)
-    x, y = pictures(2, 3, 4, 5)
-    torch.testing.assert_close(distance(x, y), (x - y).abs().amax((1, 2, 3)))
-
-
-def test_one_channel_becomes_three_alike(tmp_path):
-    distance = open_perceptual(scripted(Features(), tmp_path), CPU)
-    x, y = (z.float() for z in pictures(2, 1, 4, 4))
-    torch.testing.assert_close(distance(x, y), distance(x.repeat(1, 3, 1, 1), y.repeat(1, 3, 1, 1)))
-
-
-def test_what_is_no_perceptual_network_is_refused(tmp_path):
-    with pytest.raises(InputError, match=r"must take one picture or two, it takes 3$"):
-        open_perceptual(scripted(Between(), tmp_path), CPU)
-    (tmp_path / "letter.pt").write_text("mine")
-    for path in (tmp_path / "letter.pt", tmp_path / "none.pt", tmp_path):
-        said = f"--perceptual takes a TorchScript file; {path} cannot be read as one"
-        with pytest.raises(InputError, match=f"^{re.escape(said)}$"):
-            open_perceptual(str(path), CPU)
-
-
-@pytest.mark.parametrize("network", [One, StyleGANsMean])
-def test_one_number_for_several_pictures_is_refused(tmp_path, network):
-    distance = open_perceptual(scripted(network(), tmp_path), CPU)
-    with pytest.raises(InputError, match=r"must give each picture numbers of its own, got \[\] for 2 pictures$"):
-        distance(torch.zeros(2, 3, 4, 4), torch.zeros(2, 3, 4, 4))
 
 
 def test_no_pair_of_pictures_has_an_endless_gradient():

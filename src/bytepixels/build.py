@@ -17,6 +17,7 @@ from .importance import ImportanceTimes
 from .networks import Autoencoder, DiT, Network, UNet
 from .networks.discriminator import FirstStage, PatchDiscriminator, Reconstruction, patch_layers
 from .networks.text import Text
+from .perceptual import open_perceptual
 from .process import EDMProcess, GaussianDiffusion, Process, RectifiedFlow
 from .randomness import DROPOUT, INIT, LABELS, NOISE, TEXT, TIMES, derived_seed, seeded
 from .reconstruction import (
@@ -27,7 +28,6 @@ from .reconstruction import (
     l1,
     l2,
     ms_ssim,
-    open_perceptual,
 )
 from .runs.config import Config, SampleConfig
 from .samplers import MAX_CHURN, SAMPLERS, Step, best_sampler, churned

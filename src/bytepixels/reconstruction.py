@@ -4,14 +4,10 @@ Pictures x, y are float [B, C, H, W] in -1..1 unless said; every error is a mean
 """
 
 import math
-from collections.abc import Callable
-from functools import lru_cache
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-
-from .errors import InputError
 
 RANGE = 2.0  # from black to white
 WINDOW, SPREAD = 11, 1.5  # of SSIM's Gaussian, in pixels
@@ -19,7 +15,6 @@ K1, K2 = 0.01, 0.03
 SCALES = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # the weights of MS-SSIM's scales (Wang et al. 2003)
 LEAST = 0.01  # similarity of a scale that counts: nearer 0 the gradient of a root has no end
 MOST_ADAPTIVE = 1e4  # Esser et al. 2021's clamp
-LPIPS = {"resize_images": False, "return_lpips": True}  # what StyleGAN2's vgg16 is asked for
 
 
 def l1(x: Tensor, y: Tensor) -> Tensor:
@@ -105,38 +100,3 @@ def adaptive_weight(error: Tensor, judged: Tensor, y: Tensor) -> Tensor:
     slopes = (torch.autograd.grad(one.sum(), y, retain_graph=True)[0] for one in (error, judged))
     own, other = (slope.flatten(1).norm(dim=1) for slope in slopes)
     return (own / (other + 1e-4)).clamp(max=MOST_ADAPTIVE)
-
-
-@lru_cache(maxsize=1)  # for the loss, and for its trial
-def open_perceptual(path: str, device: torch.device) -> Callable[[Tensor, Tensor], Tensor]:
-    """(x, y) -> [B] from a TorchScript file: a distance of two pictures, or features, whose squared error it is then.
-
-    It is given RGB in -1..1. A network of one picture with `resize_images` and `return_lpips` is StyleGAN2's vgg16
-    (Karras et al. 2020): it takes RGB in 0..255, and the squares of its differences add up to LPIPS. InputError for a
-    file that is none of these.
-    """
-    try:
-        network = torch.jit.load(path, map_location=device).eval()
-    except (RuntimeError, ValueError, OSError) as error:
-        raise InputError(f"--perceptual takes a TorchScript file; {path} cannot be read as one") from error
-    for parameter in network.parameters():
-        parameter.requires_grad_(False)
-    arguments = network.forward.schema.arguments[1:]  # without itself
-    takes = sum(not one.has_default_value() for one in arguments)
-    if takes not in (1, 2):
-        raise InputError(f"--perceptual {path} must take one picture or two, it takes {takes}")
-    lpips = takes == 1 and {one.name for one in arguments} >= LPIPS.keys()
-    options = LPIPS if lpips else {}
-
-    def distance(x: Tensor, y: Tensor) -> Tensor:
-        x, y = (one.expand(-1, 3, -1, -1) if one.shape[1] == 1 else one[:, :3] for one in (x, y))
-        if lpips:
-            x, y = 127.5 * (x + 1), 127.5 * (y + 1)
-        found = network(x, y) if takes == 2 else (network(x, **options) - network(y, **options)).square()
-        if found.shape[:1] != x.shape[:1]:
-            few = f"{list(found.shape)} for {len(x)} pictures"
-            raise InputError(f"--perceptual {path} must give each picture numbers of its own, got {few}")
-        found = found.reshape(len(x), -1)
-        return found.sum(1) if lpips else found.mean(1)
-
-    return distance

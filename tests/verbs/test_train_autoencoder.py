@@ -21,7 +21,7 @@ from bytepixels.verbs.firststage import find_first_stage
 from bytepixels.verbs.nonfinite import Culprits, stopped
 
 from ..processes import run_together
-from ..test_reconstruction import AtLeast, Features, Halvings, One, scripted
+from ..test_perceptual import AtLeast, Features, Halvings, One, scripted
 from ..train.test_distributed import apart, losses, together
 from .tiny import checkpoints, cli, log_of, picture, plain, read_json, same_bits, snapshot, tensors, train, words
 

@@ -20,6 +20,7 @@ SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"  # o
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, per channel of 0..1
 STRIDES = {1: 2, 3: 2, 5: 2, 11: 2}  # of the blocks, where it is not 1
 EPSILON = 1e-3
+AT_A_TIME = 16  # images: more no longer fit in a processor's cache
 
 
 def weights_file() -> Path:
@@ -51,11 +52,14 @@ class ImageNetFeatures:
 
     def __call__(self, images: Tensor) -> Tensor:
         """uint8 [B, C, H, W] -> float32 [B, 1280] on the host."""
-        with torch.no_grad():
-            x = rgb(images).to(self.device).float() / 255
-            x = F.interpolate(x, (self.side, self.side), mode="bilinear", antialias=True)
-            *_, last = self.maps(x)
-            return last.mean((2, 3)).cpu()
+        return torch.cat([self._some(some) for some in images.split(AT_A_TIME)])
+
+    @torch.no_grad()
+    def _some(self, images: Tensor) -> Tensor:
+        x = rgb(images).to(self.device).float() / 255
+        x = F.interpolate(x, (self.side, self.side), mode="bilinear", antialias=True)
+        *_, last = self.maps(x.contiguous(memory_format=torch.channels_last))
+        return last.mean((2, 3)).cpu()
 
     def probabilities(self, images: Tensor, features: Tensor) -> Tensor:
         """[B, 1000] of ImageNet's classes."""
@@ -86,7 +90,8 @@ def folded(tensors: dict[str, Tensor], convolution: str, norm: str) -> Layer:
         tensors[f"{norm}.{name}"] for name in ("weight", "bias", "running_mean", "running_var")
     )
     scale = weight / (variance + EPSILON).sqrt()
-    return tensors[f"{convolution}.weight"] * scale.view(-1, 1, 1, 1), bias - mean * scale
+    weight = tensors[f"{convolution}.weight"] * scale.view(-1, 1, 1, 1)
+    return weight.contiguous(memory_format=torch.channels_last), bias - mean * scale
 
 
 def _blocks(tensors: dict[str, Tensor]) -> Iterator[tuple[list[Layer], int]]:
@@ -103,10 +108,10 @@ def convolved(x: Tensor, layer: Layer, stride: int = 1, active: bool = True) -> 
     """A convolution, in depth where its weights are, padded to ceil(side / stride) as TensorFlow does; then ReLU6."""
     weight, bias = layer
     groups = len(weight) if weight.shape[1] == 1 else 1
-    around = [
+    rows, columns = (
         max((-(-n // stride) - 1) * stride + k - n, 0) for n, k in zip(x.shape[2:], weight.shape[2:], strict=True)
-    ]
-    top, left = around[0] // 2, around[1] // 2
-    x = F.pad(x, (left, around[1] - left, top, around[0] - top))
-    x = F.conv2d(x, weight, bias, stride, groups=groups)
-    return F.relu6(x) if active else x
+    )
+    if rows % 2 or columns % 2:  # one more at the right and at the bottom
+        x = F.pad(x, (0, columns % 2, 0, rows % 2))
+    x = F.conv2d(x, weight, bias, stride, (rows // 2, columns // 2), groups=groups)
+    return F.relu6(x, inplace=True) if active else x

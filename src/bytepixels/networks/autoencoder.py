@@ -89,6 +89,7 @@ class Autoencoder(nn.Module):
             zero_(self.to_latent)
             zero_(self.decoder.last)
             if kind == "kl":
+                assert self.to_latent.bias is not None
                 nn.init.constant_(self.to_latent.bias[latent_channels:], 2 * math.log(FRESH_STD))
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:

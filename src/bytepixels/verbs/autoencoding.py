@@ -16,8 +16,9 @@ from ..evaluate.reference import chosen_rows
 from ..images import beside, grid
 from ..networks import Autoencoder
 from ..networks.discriminator import FirstStage
+from ..perceptual import open_perceptual
 from ..randomness import NOISE, seeded
-from ..reconstruction import kl_divergence, open_perceptual, psnr, ssim
+from ..reconstruction import kl_divergence, psnr, ssim
 from ..runs.directory import Run, provenance
 from ..runs.quantities import images_in
 from ..signals import Stop

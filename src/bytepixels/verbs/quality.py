@@ -13,7 +13,7 @@ from ..data import default_cache
 from ..errors import InputError
 from ..evaluate.drift import Drift, drift, looks_of
 from ..evaluate.features import Features
-from ..evaluate.moments import Moments, too_few
+from ..evaluate.moments import Moments, frechet_distance, too_few
 from ..evaluate.quality import LEAST, Measures, frechet, ladder, measure, scored
 from ..evaluate.reference import FeatureSet, chosen_rows, features_of, reference_of
 from ..progress import Progress
@@ -155,7 +155,7 @@ def judge(images: Tensor, yardstick: Yardstick, run: Run, request: Quality, devi
         best = measured(floor, yardstick, request.seed)
         progress.update(1, "the ladder")
         rungs = {
-            name: frechet(features_of(features, worse).features, yardstick.moments)[0]
+            name: frechet_distance(features_of(features, worse).moments, yardstick.moments)
             for name, worse in ladder(others[0])
         }
         progress.update(2, "copies")
