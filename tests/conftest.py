@@ -9,6 +9,7 @@ import hypothesis
 import pytest
 import torch
 
+from bytepixels.evaluate import imagenet
 from bytepixels.threads import usable_cpus
 
 # The networks are tiny: threads that wait for one another on a busy machine take a hundred times as long.
@@ -28,6 +29,12 @@ def pytest_xdist_auto_num_workers(config):
 def _own_cache(tmp_path_factory, monkeypatch):
     """Packed pictures go to a folder of the test session, also from the processes that a test starts."""
     monkeypatch.setenv("BYTEPIXELS_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
+@pytest.fixture(autouse=True)
+def _quick_features(monkeypatch):
+    """Where nothing is said of features they are the random ones, which take no time."""
+    monkeypatch.setattr(imagenet, "installed", lambda: False)
 
 
 @pytest.fixture(autouse=True)

@@ -184,17 +184,24 @@ def test_other_channels(distance, channels):
 
 @pytest.mark.parametrize("colour", [(0.0, 0.0, 0.0), (-1.0, -1.0, -1.0), (1.0, 1.0, 1.0), (0.9, -0.7, -0.9)])
 def test_the_gradient_on_flat_images_is_a_finite_one_and_true(distance, colour):
-    """Where all features of a layer are 0, a plain length has none."""
     x, y = flat(*colour), (0.9 * flat(*colour) + 0.01).requires_grad_()
     (gradient,) = torch.autograd.grad(distance(x, y).sum(), y)
     other = scene().requires_grad_()
     (usual,) = torch.autograd.grad(distance(scene(1), other).sum(), other)
     assert gradient.isfinite().all()
     assert gradient.abs().max() < 10 * usual.abs().max()
-    step = torch.randn(y.shape, generator=torch.Generator().manual_seed(0)) * 1e-3
+    step = 0.002 * gradient / gradient.abs().max()
     with torch.no_grad():
         change = (distance(x, y + step) - distance(x, y - step)) / 2
-    torch.testing.assert_close(change.sum(), (gradient * step).sum(), rtol=0.03, atol=1e-6)
+    torch.testing.assert_close(change.sum(), (gradient * step).sum(), rtol=0.1, atol=0)
+
+
+@pytest.mark.parametrize("colour", [(0.0, 0.0, 0.0), (-1.0, -1.0, -1.0), (1.0, 1.0, 1.0)])
+def test_what_no_one_sees_costs_little_on_flat_images(distance, colour):
+    """A grey level of noise: without noise of its own the network would see it 5 to 200 times as well as in a scene."""
+    noise = torch.randn(1, 3, 32, 48, generator=torch.Generator().manual_seed(3)) / 127.5
+    usual = distance(scene(), scene() + noise).item()
+    assert distance(flat(*colour), flat(*colour) + noise).item() < max(0.02, 8 * usual)
 
 
 @pytest.mark.parametrize("colour", [(0.6, 0.9, 0.2), (-0.8, 0.4, -0.6), (-1.0, -1.0, -1.0)])
@@ -205,7 +212,7 @@ def test_descent_on_it_brings_a_flat_image_to_another_colour(distance, colour):
         optimiser.zero_grad()
         distance(x, y).sum().backward()
         optimiser.step()
-    assert distance(x, y).item() < 0.3 * before
+    assert distance(x, y).item() < 0.5 * before
     assert (y - x).mean((0, 2, 3)).norm() < (flat(0.0, 0.0, 0.0) - x).mean((0, 2, 3)).norm()
 
 

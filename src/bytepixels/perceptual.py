@@ -5,15 +5,17 @@ from functools import lru_cache
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from .errors import InputError
 from .evaluate.imagenet import ImageNetFeatures
+from .randomness import NOISE, seeded
 
 Distance = Callable[[Tensor, Tensor], Tensor]  # (x, y) float [B, C, H, W] in -1..1 -> [B]
 
 IMAGENET = "imagenet"
 LAYERS = {0: 1.0, 1: 1.0, 3: 1.0, 5: 1.0, 8: 1.0, 11: 1.0}  # of its maps, and their weights: sides of 1/2 to 1/16
-SMALL = 1e-2  # beside the squared length of features
+BLIND = 0.1  # std of the noise that both images are seen under: 13 grey levels
 LPIPS = {"resize_images": False, "return_lpips": True}  # what StyleGAN2's vgg16 is asked for
 
 
@@ -57,24 +59,24 @@ def open_perceptual(path: str, device: torch.device) -> Distance:
 def imagenet_distance(device: torch.device) -> Distance:
     """The features of several layers of EfficientNet-Lite0, scaled to length 1 at each place, and their squared error.
 
-    As LPIPS (Zhang et al. 2018, eq. 1), with another network and weights by layer instead of by channel, which sum to
-    1: each layer counts 0 (the same) to 4 (opposite).
+    As LPIPS (Zhang et al. 2018, eq. 1), with another network and weights by layer instead of by channel: 0 for equal
+    images to 4. Both images are seen under the same noise, always the same: on flat ones the network answers to noise
+    of a tenth of a grey level, and the gradient would be about nothing that is to be seen.
     """
     network, total = ImageNetFeatures(device), sum(LAYERS.values())
 
-    def unit(features: Tensor) -> Tensor:
-        """Nothing in them counts less than a thousandth: where all are 0 the length has no gradient."""
-        return features * (features.square().sum(1, keepdim=True) + SMALL).rsqrt()
-
     def layers(x: Tensor) -> list[Tensor]:
-        maps = network.maps((_rgb(x) + 1) / 2)
-        return [unit(found) for found, layer in zip(maps, range(max(LAYERS) + 1), strict=False) if layer in LAYERS]
+        x = _rgb(x)
+        noise = torch.randn(x.shape[1:], generator=seeded(0, NOISE)).to(x)
+        maps = network.maps((x + BLIND * noise + 1) / 2)
+        chosen = (found for layer, found in zip(range(max(LAYERS) + 1), maps, strict=False) if layer in LAYERS)
+        return [F.normalize(found, dim=1) for found in chosen]
 
     def distance(x: Tensor, y: Tensor) -> Tensor:
         with torch.no_grad():
             wanted = layers(x)
         errors = [(a - b).square().sum(1).mean((1, 2)) for a, b in zip(wanted, layers(y), strict=True)]
-        return sum(w * error for w, error in zip(LAYERS.values(), errors, strict=True)) / total  # type: ignore[return-value]
+        return torch.stack([w * error for w, error in zip(LAYERS.values(), errors, strict=True)]).sum(0) / total
 
     return distance
 

@@ -92,6 +92,11 @@ class Progress:
         (t0, done0), (t1, done1) = self.recent[0], self.recent[-1]
         return (done1 - done0) / (t1 - t0) if t1 > t0 else 0.0
 
+    @property
+    def settled(self) -> bool:
+        """Whether there is a rate that is worth something."""
+        return self.rate > 0 and self.recent[-1][0] - self.recent[0][0] >= SETTLED
+
     def pause(self) -> None:
         """Forget the rate so far: what comes next (a grid, a checkpoint) is not the work that is being measured."""
         self.recent = deque([(time.monotonic(), self.recent[-1][1])])
@@ -104,8 +109,7 @@ class Progress:
             shown = f"{self.what}  {duration(passed)} of {duration(seconds)} {100 * passed / seconds:.0f}%"
             eta = f"ETA {duration(seconds - passed)}" if done < self.total else ""
             return "  ".join(part for part in (shown, f"{done:,} {self.unit}", rate, eta, note) if part)
-        settled = self.recent[-1][0] - self.recent[0][0] >= SETTLED
-        eta = f"ETA {duration((self.total - done) / self.rate)}" if self.rate and settled and done < self.total else ""
+        eta = f"ETA {duration((self.total - done) / self.rate)}" if self.settled and done < self.total else ""
         counted = f"{done:,}/{self.total:,} {self.unit} {100 * done // max(self.total, 1)}%"
         return "  ".join(part for part in (f"{self.what}  {counted}", rate, eta, note) if part)
 

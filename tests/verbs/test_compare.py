@@ -93,7 +93,7 @@ def test_what_was_measured_before_an_interruption_is_kept(run, monkeypatch):
         ("--steps 5 21", "steps must be in 1..20, got 21"),
         ("--steps 5 5", "--steps must be one or more, each once, got 5 5"),
         ("-n 3", "-n must be at least 16, got 3"),
-        ("--features x", "--features must be random"),
+        ("--features x", "--features must be auto, random"),
     ],
 )
 def test_what_is_refused(run, capsys, flags, sentence):

@@ -130,7 +130,7 @@ def test_the_reference_is_kept_and_another_sampler_is_said(run, monkeypatch):
         ("-n 15", "-n must be at least 16, got 15"),
         ("--budget soon", "--budget must be a time such as 2h, 90m or 1h30m (units d, h, m, s), got 'soon'"),
         ("--budget 0m", "--budget must be a time"),
-        ("--features nothing", "--features must be random, imagenet, pixels, a folder of evaluate train-features"),
+        ("--features nothing", "--features must be auto, random, imagenet, pixels, a folder of evaluate"),
         ("--features inception", "no checksum of inception-2015-12-05.pt is published"),
         ("--steps 21", "steps must be in 1..20, got 21"),
         ("--sampler dimm", "did you mean 'ddim'"),

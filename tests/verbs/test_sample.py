@@ -450,7 +450,7 @@ def test_the_last_line_says_that_all_are_done(run, tmp_path, capsys):
 def test_a_typo_in_the_run_names_the_runs_that_are_there(unlabelled, capsys):
     assert cli("sample", unlabelled.parent / "rnu") == 2
     error = capsys.readouterr().err
-    assert "rnu is not a run: it has no config.json; there are runs run in" in error
+    assert "rnu is not a run: it has no config.json; runs in" in error
     assert cli("sample", "/nowhere/at/all") == 2
     assert "/nowhere/at/all is not a run" in capsys.readouterr().err
 
@@ -537,4 +537,4 @@ def test_a_folder_of_runs_lists_them(unlabelled, tmp_path, monkeypatch, capsys):
     (tmp_path / "runs").symlink_to(unlabelled.parent)
     monkeypatch.chdir(tmp_path)
     assert cli("sample", "runn/a") == 2
-    assert "runn/a is not a run: it has no config.json; there are runs run in runs" in capsys.readouterr().err
+    assert "runn/a is not a run: it has no config.json; runs in runs: run" in capsys.readouterr().err

@@ -23,6 +23,7 @@ FOLDER_SPLITS = {
     "test": "test",
     "testing": "test",
 }
+ARCHIVES = {".zip", ".tar", ".tgz", ".gz", ".xz", ".bz2"}  # by the end of their names
 _TURNS = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"  # they change the direction of what follows
 
 
@@ -231,4 +232,6 @@ def found_instead(others: Counter[str]) -> str:
         return ": it is empty"
     if others.keys() & lacking_suffixes():
         return f". {' '.join(ignored(others))}"
-    return f" that Pillow can open: it has {counted(sum(others.values()), 'other file')} ({listed(others)})"
+    archive = next((suffix for suffix in others if suffix in ARCHIVES), None)
+    hint = f"; an archive is a source of its own: name the {archive} file" if archive else ""
+    return f" that Pillow can open: it has {counted(sum(others.values()), 'other file')} ({listed(others)}){hint}"

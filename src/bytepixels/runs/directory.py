@@ -39,6 +39,8 @@ class Run:
     """Versions, machine and commit of every process that worked on it, the first one first."""
     id: str | None = None
     """What its checkpoints know it by; None in runs of the first versions."""
+    opened: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"), compare=False)
+    """When this process began to work on it."""
 
     @property
     def checkpoints(self) -> Path:
@@ -75,7 +77,7 @@ class Run:
     def save(self) -> None:
         """Write config.json, resolved, with the versions and the commit that made it, and its spare copy."""
         make_folder(self.path, "--run")
-        made_by = [*self.made_by, provenance()]
+        made_by = [*self.made_by, provenance() | {"time": self.opened}]
         saved = {"format": FORMAT, "config": self.config.to_dict(), "data": self.data, "made_by": made_by}
         saved |= {"id": self.id} if self.id else {}
         for name in (CONFIG, SPARE):
@@ -142,7 +144,7 @@ def open_run(path: Path) -> Run:
         if inside := _runs_in(path):
             raise InputError(f"{path} holds runs and is none itself: {', '.join(inside)}; name one: {path / inside[0]}")
         folders = [folder for folder in (path.parent, Path("runs")) if _runs_in(folder)]
-        hint = f"; there are runs {', '.join(_runs_in(folders[0]))} in {folders[0]}" if folders else ""
+        hint = f"; runs in {folders[0]}: {', '.join(_runs_in(folders[0]))}" if folders else ""
         raise InputError(f"{path} is not a run: it has no config.json{hint}")
     try:
         return _read(path, CONFIG)

@@ -123,10 +123,15 @@ def parts_of(images: Tensor) -> Iterator[Tensor]:
 
 
 @torch.no_grad()
-def reconstructed(autoencoder: nn.Module, images: Tensor, device: torch.device) -> Tensor:
-    """Pictures uint8 [n, C, H, W] through the mean of their latents, and back."""
-    codec = PixelCodec()
-    return torch.cat([codec.to_images(autoencoder(codec.to_model(x.to(device)))).cpu() for x in parts_of(images)])
+def reconstructed(
+    autoencoder: nn.Module, images: Tensor, device: torch.device, count: Callable[[int], None] = lambda done: None
+) -> Tensor:
+    """Pictures uint8 [n, C, H, W] through the mean of their latents, and back. count: called with how many are done."""
+    codec, again = PixelCodec(), list[Tensor]()
+    for x in parts_of(images):
+        again.append(codec.to_images(autoencoder(codec.to_model(x.to(device)))).cpu())
+        count(sum(map(len, again)))
+    return torch.cat(again)
 
 
 @torch.no_grad()

@@ -21,6 +21,7 @@ from ..runs.config import SampleConfig
 from ..runs.directory import make_folder, provenance
 from ..train.distributed import join, own_device
 from .comparerows import Row, plot, table
+from .openfeatures import chosen_features
 from .quality import Painter, Yardstick, open_yardstick
 from .qualityflags import STEPS, Compare
 from .sample import chosen_settings, open_network
@@ -37,7 +38,7 @@ def compare(request: Compare) -> None:
     network, checkpoint = open_network(run, request.checkpoint, request.weights, device)
     rows: list[Row] = []
     with join(device) as world:
-        yardstick = open_yardstick(run, request.features, request.source, request.reference, world)
+        yardstick = open_yardstick(run, chosen_features(request.features), request.source, request.reference, world)
         told = yardstick.own.labels, text_rows(run, yardstick.own.packed, device)
         painter = Painter(run, checkpoint.name, network, device, world, *told)
         others, what = yardstick.others(request.n, request.seed)

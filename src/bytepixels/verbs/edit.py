@@ -19,6 +19,7 @@ from ..levels import Level
 from ..progress import Progress
 from ..runs.config import SampleConfig
 from ..runs.directory import Run, make_folder, provenance
+from ..words import many
 from .editflags import EditFlags, Inpaint, Interpolate, Invert, Vary
 from .editplans import Plan, Studio, plan_inpaint, plan_interpolate, plan_invert, plan_vary
 from .firststage import codec_of
@@ -48,7 +49,7 @@ def edit(flags: EditFlags) -> tuple[Path, list[str]]:
             save_extra(out / "grid.png", lambda path: save_png(sheet(list(plan.shown), whole, plan.columns), path))
     invert = plan.facts.get("evaluations_to_invert")
     more = f", {invert} to invert each end" if invert else ""
-    said = [f"{plan.facts['evaluations']} evaluations of the network for each image{more}"]
+    said = [f"{many(plan.facts['evaluations'], 'evaluation')} of the network for each image{more}"]
     return out, [*said, *(_sentence(file, facts) for file, facts in fidelity.items())]
 
 

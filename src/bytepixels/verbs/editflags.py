@@ -84,8 +84,8 @@ class Inpaint(Drawing):
     """Paint a part of PICTURE anew and keep the rest, to the pixel (RePaint, Lugmayr et al. 2022)."""
 
     mask: Path
-    """A picture file of any mode and size, made to fit as PICTURE is: white (128 and more) is painted anew, black is
-    kept."""
+    """An image of PICTURE's shape (any size), cropped as it is: white (128 and more) is painted anew, black and what is
+    transparent is kept."""
     sampler: str | None = None
     """One that draws noise: ddpm, dpmpp_sde_2m, or ddim with --eta. Default: ddpm, or ddim where --eta is given."""
     eta: float | None = None

@@ -6,12 +6,17 @@ import numpy as np
 import torch
 
 from ..errors import InputError
+from ..evaluate import imagenet
 from ..evaluate.classifier import NOTES, ClassifierFeatures
 from ..evaluate.features import INCEPTION, Features, PixelFeatures, RandomFeatures, ScriptFeatures
-from ..evaluate.imagenet import ImageNetFeatures
 from ..evaluate.reference import chosen_rows
 
 PCA_PICTURES = 10_000
+
+
+def chosen_features(name: str) -> str:
+    """What `auto` comes to: the features that know objects where their package is installed."""
+    return name if name != "auto" else "imagenet" if imagenet.installed() else "random"
 
 
 def open_features(name: str, images: np.ndarray, device: torch.device) -> Features:
@@ -22,7 +27,7 @@ def open_features(name: str, images: np.ndarray, device: torch.device) -> Featur
     if name == "random":
         return RandomFeatures(images.shape[1], device)
     if name == "imagenet":
-        return ImageNetFeatures(device)
+        return imagenet.ImageNetFeatures(device)
     if name == "pixels":
         rows = chosen_rows(len(images), PCA_PICTURES).sort().values.numpy()
         return PixelFeatures(images[rows])
@@ -37,6 +42,6 @@ def open_features(name: str, images: np.ndarray, device: torch.device) -> Featur
             f"fetch it yourself (StyleGAN2-ADA's page has it) and say --features PATH/{INCEPTION}.pt"
         )
     raise InputError(
-        f"--features must be random, imagenet, pixels, a folder of evaluate train-features or a TorchScript file, "
+        "--features must be auto, random, imagenet, pixels, a folder of evaluate train-features or a TorchScript file, "
         f"got {name!r}"
     )

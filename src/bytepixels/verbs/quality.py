@@ -27,7 +27,7 @@ from ..train.distributed import World, join, own_device
 from .copying import Copying, look_for_copies, picture_neighbours
 from .firststage import codec_of
 from .heldout import PictureSet, held_out_set, training_set
-from .openfeatures import open_features
+from .openfeatures import chosen_features, open_features
 from .qualitycard import card
 from .qualityflags import Quality
 from .sample import chosen_settings, draw_pictures, draw_together, open_network
@@ -102,7 +102,7 @@ def evaluate_quality(request: Quality) -> None:
     settings = chosen_settings(run, request.sampling)
     network, checkpoint = open_network(run, request.checkpoint, request.weights, device)
     with join(device) as world:
-        yardstick = open_yardstick(run, request.features, request.source, request.reference, world)
+        yardstick = open_yardstick(run, chosen_features(request.features), request.source, request.reference, world)
         told = yardstick.own.labels, text_rows(run, yardstick.own.packed, device)
         painter = Painter(run, checkpoint.name, network, device, world, *told)
         seeds = range(request.seed, request.seed + request.n)
@@ -224,7 +224,7 @@ def made_with(settings: SampleConfig, painter: Painter, request: Quality) -> dic
         "guidance": settings.guidance,
         "evaluations": evaluations(settings),
         "seed": request.seed,
-        "asked_features": request.features,
+        "asked_features": chosen_features(request.features),
         "checkpoint": painter.checkpoint,
         "weights": request.weights,
         "made_by": provenance(),

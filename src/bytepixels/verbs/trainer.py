@@ -304,7 +304,8 @@ class Trainer:
         if (x0 := self.run.x0_shape) != self.run.shape:
             print(f"latents of {x0[1]} x {x0[2]}, {many(x0[0], 'channel')}", end="; ")
         print(f"random horizontal flips {'on' if flip == 'yes' else 'off'}", end="; ")
-        print(many(len(self.run.classes), "class", "classes") if self.run.classes else "unconditional")
+        told = [many(len(self.run.classes), "class", "classes")] if self.run.classes else []
+        print(" and ".join([*told, *(["captions"] if self.run.text else [])]) or "unconditional")
         if self.state.step:
             print(f"going on from {self.images:,} images")
 
