@@ -16,6 +16,7 @@ from .errors import InputError
 from .importance import ImportanceTimes
 from .networks import Autoencoder, DiT, Network, UNet
 from .networks.discriminator import FirstStage, PatchDiscriminator, Reconstruction, patch_layers
+from .networks.haar import chosen_stem
 from .networks.text import Text
 from .perceptual import open_perceptual
 from .process import EDMProcess, GaussianDiffusion, Process, RectifiedFlow
@@ -62,9 +63,15 @@ def build_network(config: Config, shape: tuple[int, int, int], classes: int, dev
     """
     torch.manual_seed(derived_seed(config.train.seed, INIT))
     make = _dit if config.network.backbone == "dit" else _unet
-    network = make(config, shape[0], classes or None)
+    network = make(with_stem(config, shape[1:]), shape[0], classes or None)
     network.check_size(*shape[1:])
     return network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def with_stem(config: Config, size: tuple[int, ...]) -> Config:
+    """The config with the stem that suits images of that size, where it says "auto"."""
+    stem = chosen_stem(config.network.stem, *size)
+    return replace(config, network=replace(config.network, stem=stem))  # type: ignore[arg-type]
 
 
 def _unet(config: Config, channels: int, classes: int | None) -> Network:

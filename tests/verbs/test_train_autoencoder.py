@@ -58,7 +58,7 @@ def run(kind, tmp_path_factory):
 def average(run, kind):
     """The autoencoder in the last checkpoint's averages, made by hand."""
     found, start = tensors(checkpoints(run)[-1]), "ema/autoencoder."
-    autoencoder = Autoencoder(1, 4, (1, 2), 1, 2, "kl" if kind == "kl" else "vq", 8)
+    autoencoder = Autoencoder(1, 4, (1, 2), 1, 2, "kl" if kind == "kl" else "vq", 8, residual=True)
     autoencoder.load_state_dict({name.removeprefix(start): found[name] for name in found if name.startswith(start)})
     return autoencoder
 

@@ -7,6 +7,7 @@ from torch.nn import functional as F
 from bytepixels.errors import check_choice
 
 STEMS = {"conv": 1, "haar": 2}  # what lies between the pixels and the first level, and by what it divides their sides
+LEAST_SIDE = 24  # pixels, from which "auto" is "haar": of smaller images every pixel counts
 
 
 def haar(x: Tensor) -> Tensor:
@@ -56,6 +57,11 @@ def even(x: Tensor) -> Tensor:
     """x [B, C, H, W], an odd side with its last row or column repeated."""
     height, width = x.shape[2:]
     return F.pad(x, (0, width % 2, 0, height % 2), mode="replicate") if height % 2 or width % 2 else x
+
+
+def chosen_stem(stem: str, height: int, width: int) -> str:
+    """What `auto` comes to for images of that size."""
+    return stem if stem != "auto" else "haar" if min(height, width) >= LEAST_SIDE else "conv"
 
 
 def check_stem(stem: str) -> int:

@@ -136,9 +136,9 @@ class NetworkConfig:
 
     backbone: Literal["unet", "dit"] = "unet"
     """unet: convolutions at several resolutions; dit: attention between patches (Peebles & Xie 2023)."""
-    stem: Literal["conv", "haar"] = "conv"
+    stem: Literal["auto", "conv", "haar"] = "conv"
     """unet: what lies before the first level. conv: a convolution; haar: the Haar transform first, so that every level
-    has half the sides and a quarter of the work."""
+    has half the sides and a quarter of the work. auto: haar for images (or latents) of 24 x 24 and more."""
     width: int = 128
     """unet: channels of the first level; dit: channels of each patch. More learns more and is slower. Usual: 32 to 128
     (unet), 96 to 768 (dit)."""
@@ -177,7 +177,7 @@ class NetworkConfig:
         for name in settings_of_others(self.backbone):
             if getattr(self, name) != getattr(NetworkConfig, name):
                 raise InputError(foreign_setting(name, self.backbone))
-        check_choice("--stem", self.stem, ("conv", "haar"))
+        check_choice("--stem", self.stem, ("auto", "conv", "haar"))
         check_range("--width", self.width, 4)
         for name in ("blocks", "heads", "patch", "depth"):
             check_range(f"--{name}", getattr(self, name), 1)
@@ -425,7 +425,7 @@ def own_settings(config: Config, preset: Config, data_as_asked: bool = False) ->
     in epochs or in time came to. data_as_asked: the settings of the data are as they were given, so none is left out.
     """
     counted = config.train.epochs is not None or config.train.budget is not None
-    decided = {"device", "precision", "compile", "text_dim"} | ({"images"} if counted else set())
+    decided = {"device", "precision", "compile", "stem", "text_dim"} | ({"images"} if counted else set())
     decided |= set() if data_as_asked else {"size", "channels", "flip"}
     return [
         _given(name, after)

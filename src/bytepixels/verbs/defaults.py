@@ -81,11 +81,12 @@ def rounded(size: tuple[int, int], multiple: int) -> tuple[int, int]:
 
 
 def multiple_of(config: Config) -> int:
-    """What the sides of the images should divide by: a patch, or as often by two as the network halves them."""
+    """What the sides of the images should divide by: a patch, or as often by two as the levels of a U-Net halve them
+    (what is odd after a Haar stem is no loss: 28 x 28 stays what it is)."""
     if config.autoencoder is not None:
         return config.autoencoder.factor
     net = config.network
-    return net.patch if net.backbone == "dit" else int(STEMS[net.stem] * 2 ** (len(net.multipliers) - 1))
+    return net.patch if net.backbone == "dit" else int(max(STEMS.get(net.stem, 1), 2 ** (len(net.multipliers) - 1)))
 
 
 def own_size(seen: Collection[Glance]) -> tuple[int, int]:

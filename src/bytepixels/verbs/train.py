@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import torch
 
-from ..build import best_device
+from ..build import best_device, with_stem
 from ..data import Packed, pack
 from ..errors import InputError
 from ..progress import Progress
@@ -177,6 +177,7 @@ def prepare_run(
     asked, config = config.data, resolved(config, packed)
     config, text = with_text(config, packed, source)
     config = on_this_machine(config, packed, path, device, latents)
+    config = with_stem(config, packed.images.shape[2:] if latents is None else tuple(latents.latents.shape[1:]))
     if config.sample.guidance != 1 and not (packed.classes or text):
         raise InputError(f"--guidance {config.sample.guidance:g} needs class labels, and {source} has none")
     data = {
