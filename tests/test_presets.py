@@ -300,6 +300,7 @@ OTHER = {
         variance="learned",
     ),
     "network": NetworkConfig(
+        stem="haar",
         width=64,
         multipliers=(1, 2),
         blocks=3,

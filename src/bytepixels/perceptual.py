@@ -8,15 +8,20 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .errors import InputError
-from .evaluate.imagenet import ImageNetFeatures
+from .evaluate import imagenet
 from .randomness import NOISE, seeded
 
 Distance = Callable[[Tensor, Tensor], Tensor]  # (x, y) float [B, C, H, W] in -1..1 -> [B]
 
-IMAGENET = "imagenet"
+IMAGENET, NONE = "imagenet", "none"
 LAYERS = {0: 1.0, 1: 1.0, 3: 1.0, 5: 1.0, 8: 1.0, 11: 1.0}  # of its maps, and their weights: sides of 1/2 to 1/16
 BLIND = 0.1  # std of the noise that both images are seen under: 13 grey levels
 LPIPS = {"resize_images": False, "return_lpips": True}  # what StyleGAN2's vgg16 is asked for
+
+
+def chosen_perceptual(name: str | None) -> str | None:
+    """What `auto` comes to: ImageNet's features where their package is installed. (Early runs say None for none.)"""
+    return name if name != "auto" else IMAGENET if imagenet.installed() else NONE
 
 
 @lru_cache(maxsize=1)  # for the loss, and for its trial
@@ -63,7 +68,7 @@ def imagenet_distance(device: torch.device) -> Distance:
     images to 4. Both images are seen under the same noise, always the same: on flat ones the network answers to noise
     of a tenth of a grey level, and the gradient would be about nothing that is to be seen.
     """
-    network, total = ImageNetFeatures(device), sum(LAYERS.values())
+    network, total = imagenet.ImageNetFeatures(device), sum(LAYERS.values())
 
     def layers(x: Tensor) -> list[Tensor]:
         x = _rgb(x)

@@ -107,11 +107,12 @@ def autoencoder_config() -> Config:
     """
     return Config(
         preset="autoencoder",
-        autoencoder=AutoencoderConfig(width=32, residual=True),
+        autoencoder=AutoencoderConfig(width=32, residual=True, perceptual="auto"),
         train=TrainConfig(
             images=200_000,
             batch=16,
-            lr=5e-4,
+            optimizer="muon",
+            lr=3e-3,
             warmup=0.01,
             lr_decay="cosine",
             ema_half_life=0.025,

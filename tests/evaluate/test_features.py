@@ -6,8 +6,10 @@ import torch
 from torch import nn
 
 from bytepixels.errors import InputError
+from bytepixels.evaluate import imagenet
 from bytepixels.evaluate.features import PixelFeatures, RandomFeatures, ScriptFeatures, rgb, title
 from bytepixels.evaluate.reference import features_of, reference_of
+from bytepixels.verbs.openfeatures import chosen_features
 
 
 @pytest.fixture(scope="module")
@@ -171,3 +173,9 @@ def test_moments_of_kept_features_are_those_of_all_at_once(pictures, monkeypatch
     found = features_of(RandomFeatures(3), pictures, batch=9)
     assert torch.allclose(found.moments.covariance, torch.cov(found.features.double().T), atol=1e-12)
     assert found.moments.n == 40
+
+
+def test_features_that_know_objects_are_the_default_where_they_are_installed(monkeypatch):
+    assert chosen_features("auto") == "random"  # as the tests have it
+    monkeypatch.setattr(imagenet, "installed", lambda: True)
+    assert (chosen_features("auto"), chosen_features("pixels")) == ("imagenet", "pixels")

@@ -5,7 +5,7 @@ import torch
 
 from bytepixels.errors import InputError
 from bytepixels.networks import UNet
-from bytepixels.networks.haar import even, haar, unhaar
+from bytepixels.networks.haar import chosen_stem, even, haar, unhaar
 
 from .test_unet import awake, batch
 
@@ -84,3 +84,17 @@ def test_what_is_refused():
         network()(*batch(1, 1, 3, 8))
     with pytest.raises(InputError, match="stem must be one of conv, haar; got 'harr'; did you mean 'haar'"):
         network(stem="harr")
+
+
+@pytest.mark.parametrize(
+    ("asked", "size", "stem"),
+    [
+        ("auto", (24, 24), "haar"),
+        ("auto", (23, 64), "conv"),
+        ("auto", (16, 16), "conv"),
+        ("conv", (64, 64), "conv"),
+        ("haar", (8, 8), "haar"),
+    ],
+)
+def test_the_stem_of_a_size(asked, size, stem):
+    assert chosen_stem(asked, *size) == stem

@@ -11,10 +11,10 @@ from bytepixels import cli as command_line
 from bytepixels.data.doctor import Glance
 from bytepixels.presets import PRESETS, autoencoder_config
 from bytepixels.runs.config import DataConfig
-from bytepixels.runs.directory import Run
+from bytepixels.runs.directory import Run, open_run
 from bytepixels.verbs.defaults import choice_sentence, choose, sized
 
-from .tiny import cli
+from .tiny import cli, words
 
 CPU = torch.device("cpu")
 
@@ -160,3 +160,11 @@ def test_help_reads_no_images(tmp_path, capsys):
     assert cli("train", tmp_path / "none", "--help") == 0
     assert "--size" in capsys.readouterr().out
     assert cli("train", tmp_path / "none") == 2
+
+
+@pytest.mark.parametrize(("side", "stem"), [(24, "haar"), (16, "conv")])
+def test_the_stem_that_suits_the_size_is_written_down(tmp_path, side, stem):
+    line = f"--preset small --size {side} {side} --width 8 --heads 2 --images 16 --batch 16 --previews 0 --device cpu"
+    assert cli("train", "digits", *words(line), "--run", tmp_path / "run") == 0
+    assert open_run(tmp_path / "run").config.network.stem == stem
+    assert cli("train", "digits", "--run", tmp_path / "run", "--images", 32) == 0  # and goes on

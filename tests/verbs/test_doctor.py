@@ -404,10 +404,18 @@ def test_what_takes_too_much_is_not_tried(tmp_path, monkeypatch, capsys, name, v
     assert "Not tried" in capsys.readouterr().out
 
 
-def test_a_slow_step_is_measured_on_a_part_of_the_batch():
-    config = with_channels(digits())
-    found = measure(config, noise_sample(), CPU, seconds_per_picture=1.0)
-    assert (found["measured_batch"], found["batch"], found["micro_batch"]) == (6, 64, 6)
+@pytest.mark.parametrize(
+    ("fixed", "each", "batch"),  # seconds of a step, and of each image in it
+    [(0.0, 1.0, 6), (5.0, 1.0, 1), (1.0, 0.001, 64), (0.9, 0.1, 26), (0.0, 0.05, 64)],
+)
+def test_a_slow_step_is_measured_on_as_many_images_as_there_is_time_for(monkeypatch, fixed, each, batch):
+    """What was reckoned from steps of one image has their fixed part in it."""
+    monkeypatch.setattr(
+        doctortrial, "timed_steps", lambda config, *rest: [9.0] + [fixed + each * config.train.batch] * (rest[-1] - 1)
+    )
+    found = measure(with_channels(digits()), noise_sample(), CPU, seconds_per_picture=fixed + each)
+    assert (found["measured_batch"], found["batch"], found["micro_batch"]) == (batch, 64, batch)
+    assert found["seconds_per_step"] == pytest.approx((fixed + each * batch) * 64 / batch)
     assert found["images_per_second"] == pytest.approx(64 / found["seconds_per_step"])
 
 

@@ -9,9 +9,11 @@ import torch
 
 from bytepixels.codec import PixelCodec
 from bytepixels.data import pack
+from bytepixels.evaluate import imagenet
 from bytepixels.evaluate.reference import chosen_rows
 from bytepixels.images import beside, grid
 from bytepixels.networks import Autoencoder
+from bytepixels.perceptual import chosen_perceptual
 from bytepixels.reconstruction import kl_divergence, ssim
 from bytepixels.runs.directory import open_run
 from bytepixels.train.distributed import ALONE
@@ -179,6 +181,21 @@ def test_what_is_said(tmp_path, capsys):
     assert f"train on its latents with: bytepixels train digits --autoencoder {run}" in said
     assert stage(run, *KINDS["vq"], steps=1) == 0
     assert "is finished: 16 images seen" in capsys.readouterr().out
+
+
+def test_the_perceptual_loss_is_imagenets_where_it_is_installed(tmp_path, monkeypatch):
+    assert chosen_perceptual("auto") == "none"  # as the tests have it
+    monkeypatch.setattr(imagenet, "installed", lambda: True)
+    path = tmp_path / "run"
+    assert stage(path, *KINDS["kl"], steps=1) == 0
+    own = open_run(path).config.autoencoder
+    assert own.perceptual == "imagenet"
+    monkeypatch.setattr(imagenet, "installed", lambda: False)
+    assert stage(path, *KINDS["kl"], steps=2) == 0  # a run stays what it is
+    assert open_run(path).config.autoencoder.perceptual == "imagenet"
+    without = tmp_path / "without"
+    assert stage(without, *KINDS["kl"], "--perceptual", "none", steps=1) == 0
+    assert log_of(path)[0]["loss"] > log_of(without)[0]["loss"] + 0.05
 
 
 def test_profile_and_perceptual(run, kind, tmp_path, capsys):

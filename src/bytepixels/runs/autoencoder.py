@@ -43,8 +43,9 @@ class AutoencoderConfig:
     commitment: float = 0.25
     """Weight of the distance between latents and their codes, for --kind vq. Usual: 0.25."""
     perceptual: str | None = None
-    """Perceptual loss: a TorchScript file with a distance of two images (such as LPIPS), StyleGAN2's vgg16, or features
-    to compare. Default: none."""
+    """Perceptual loss. imagenet: features of a network that knows objects (pip install 'bytepixels[features]'); or a
+    TorchScript file with a distance of two images (such as LPIPS), StyleGAN2's vgg16, or features to compare; none.
+    auto: imagenet where it is installed, else none."""
     perceptual_weight: float = 1.0
     """Weight of the perceptual loss."""
     discriminator: float = 0.0

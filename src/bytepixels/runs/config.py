@@ -425,7 +425,7 @@ def own_settings(config: Config, preset: Config, data_as_asked: bool = False) ->
     in epochs or in time came to. data_as_asked: the settings of the data are as they were given, so none is left out.
     """
     counted = config.train.epochs is not None or config.train.budget is not None
-    decided = {"device", "precision", "compile", "stem", "text_dim"} | ({"images"} if counted else set())
+    decided = {"device", "precision", "compile", "perceptual", "stem", "text_dim"} | ({"images"} if counted else set())
     decided |= set() if data_as_asked else {"size", "channels", "flip"}
     return [
         _given(name, after)

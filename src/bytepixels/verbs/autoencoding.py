@@ -16,7 +16,7 @@ from ..evaluate.reference import chosen_rows
 from ..images import beside, grid
 from ..networks import Autoencoder
 from ..networks.discriminator import FirstStage
-from ..perceptual import open_perceptual
+from ..perceptual import NONE, open_perceptual
 from ..randomness import NOISE, seeded
 from ..reconstruction import kl_divergence, psnr, ssim
 from ..runs.directory import Run, provenance
@@ -44,7 +44,7 @@ class Autoencoding:
             raise InputError("--shard is for networks that draw pictures; an autoencoder is trained without it")
         if config.train.compile == "yes" and config.autoencoder.discriminator > 0:
             raise InputError("--compile yes does not go with --discriminator, whose weight needs a gradient on the way")
-        if config.autoencoder.perceptual is not None:
+        if config.autoencoder.perceptual not in (None, NONE):
             try_perceptual(config.autoencoder.perceptual, run.shape, device)
         self.run, self.packed, self.device, self.leads = run, packed, device, world.rank == 0
         self.budget = run.config.train.images

@@ -90,11 +90,19 @@ def reckon(config: Config, sample: Packed, device: torch.device) -> Numbers:
 def measure(config: Config, sample: Packed, device: torch.device, seconds_per_picture: float) -> Numbers:
     """Seconds, images/s and memory of the real step at the config's batch.
 
-    Where a step would take too long to be repeated, a smaller batch is measured and scaled.
+    Where a step would take too long to be repeated, a smaller batch is measured and scaled. (A part of a step takes the
+    same time for any batch, Muon's above all: so a batch that was faster than reckoned is followed by a larger one.)
     """
     _reset_peak(device)
     batch, train = config.train.batch, config.train
-    measured = min(batch, max(1, int(MEASURE_SECONDS / 3 / seconds_per_picture)))
+    each = MEASURE_SECONDS / 3
+    measured = min(batch, max(1, int(each / seconds_per_picture)))
+    while measured < batch:
+        took = timed_steps(with_batch(config, measured), sample, device, 2)[-1]
+        larger = min(batch, int(measured * each / took))
+        if larger < min(batch, 2 * measured):
+            break
+        measured = larger
     seconds = timed_steps(with_batch(config, measured), sample, device, MEASURE_STEPS)
     scaled = [one * batch / measured for one in seconds[1:]]  # the first one warms up
     return {

@@ -14,6 +14,7 @@ import torch
 from ..build import best_device, with_stem
 from ..data import Packed, pack
 from ..errors import InputError
+from ..perceptual import chosen_perceptual
 from ..progress import Progress
 from ..runs.checkpoint import list_checkpoints
 from ..runs.config import Config, DataConfig, changed_settings, read_config
@@ -178,6 +179,9 @@ def prepare_run(
     config, text = with_text(config, packed, source)
     config = on_this_machine(config, packed, path, device, latents)
     config = with_stem(config, packed.images.shape[2:] if latents is None else tuple(latents.latents.shape[1:]))
+    if config.autoencoder is not None:
+        chosen = chosen_perceptual(config.autoencoder.perceptual)
+        config = replace(config, autoencoder=replace(config.autoencoder, perceptual=chosen))
     if config.sample.guidance != 1 and not (packed.classes or text):
         raise InputError(f"--guidance {config.sample.guidance:g} needs class labels, and {source} has none")
     data = {
