@@ -13,6 +13,10 @@ mkdir -p results
 what=$1
 shift
 
+# The preset `small` as it was when these runs were made
+small="--preset small --diffusion ddpm --times auto --schedule cosine --stem conv --width 32 --multipliers 1 2 4 --optimizer adam --lr 1e-3"
+small="$small --lr-decay cosine --sampler ddim --steps 50"
+
 mask() {  # WIDTH HEIGHT "LEFT TOP RIGHT BOTTOM" FILE: white in the box, black elsewhere
     python -c "from PIL import Image; m = Image.new('L', ($1, $2)); m.paste(255, tuple(map(int, '$3'.split()))); m.save('$4')"
 }
@@ -28,8 +32,8 @@ edits() {  # RUN INPAINT MASK VARY A B INVERT
 
 case $what in
 train)
-    bytepixels train "$1" --preset small --images 64000 --previews 4 --run runs/cifar10 > results/cifar10.log 2>&1 &
-    bytepixels train "$2" --preset small --images 60000 --previews 4 --run runs/emoji > results/emoji.log 2>&1
+    bytepixels train "$1" $small --images 64000 --previews 4 --run runs/cifar10 > results/cifar10.log 2>&1 &
+    bytepixels train "$2" $small --images 60000 --previews 4 --run runs/emoji > results/emoji.log 2>&1
     wait
     ;;
 digits)

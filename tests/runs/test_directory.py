@@ -33,6 +33,11 @@ def test_every_process_that_worked_on_it_is_named(run):
     open_run(run.path).save()
     made_by = json.loads((run.path / "config.json").read_text())["made_by"]
     assert len(made_by) == 2
+    later = replace(open_run(run.path), opened="2020-02-02T00:00:00+00:00")
+    later.save()
+    later.save()  # once more in the same session: the time is that of its beginning
+    last = json.loads((run.path / "config.json").read_text())["made_by"][-1]
+    assert last["time"] == later.opened
     assert {"bytepixels", "torch", "python", "platform", "git_commit", "time"} <= made_by[0].keys()
 
 

@@ -85,6 +85,19 @@ def test_only_the_rest_of_the_budget_is_used(monkeypatch):
     assert seen == pytest.approx(360_000, rel=0.01)
 
 
+def test_what_previews_took_and_still_take_is_no_training(monkeypatch):
+    """After 100 s, 20 of them a preview's, of 1,000: 800 images are a rate of 10, for 900 s less what is kept back."""
+    now = [0.0]
+    monkeypatch.setattr(budget.time, "monotonic", lambda: now[0])
+    found = []
+    for aside, reserved in ((0.0, 0.0), (20.0, 0.0), (20.0, 100.0)):
+        now[0] = 0.0
+        plan = TimeBudget(1000, 0.0, 0)
+        now[0], plan.aside = 100.0, aside
+        found.append(plan.images(800, reserved))
+    assert found == [800 + 8 * 897, 800 + 10 * 897, 800 + 10 * 797]
+
+
 def test_an_extension_goes_by_the_rate_that_was():
     assert extended(200, spent=100, seen=1000, rate=10) == 2000
     assert extended(200, spent=100, seen=1000, rate=0) == 1001  # it will soon be known

@@ -9,11 +9,12 @@ import torch
 from PIL import Image
 
 from bytepixels.codec import LatentCodec, PixelCodec
-from bytepixels.data import pack
+from bytepixels.data import encoding, pack
 from bytepixels.networks import Autoencoder
+from bytepixels.progress import Progress
 from bytepixels.runs.directory import FIRST_STAGE, open_run
 from bytepixels.train.distributed import ALONE
-from bytepixels.verbs.firststage import codec_of, keep_first_stage, kept, read_first_stage
+from bytepixels.verbs.firststage import codec_of, encode, keep_first_stage, kept, read_first_stage
 from bytepixels.verbs.heldout import training_set
 from bytepixels.verbs.lossdata import drawn_x0, known_of
 
@@ -51,6 +52,20 @@ def run(flags, tmp_path_factory):
 def drawn(run, out, *flags):
     assert cli("sample", run, "--out", out, *flags) == 0
     return {path.name: picture(path) for path in out.glob("seed-*.png")}
+
+
+def test_encoding_that_uses_up_the_time_is_said_once_and_early(tmp_path, monkeypatch, capsys):
+    """At an image in ten seconds, where three minutes were given."""
+    np.savez(tmp_path / "some.npz", images=np.zeros((200, 8, 8), np.uint8))
+    packed = pack(tmp_path / "some.npz")
+    monkeypatch.setattr(encoding, "PART", 50)
+    monkeypatch.setattr(Progress, "settled", True)
+    monkeypatch.setattr(Progress, "rate", 0.1)
+    for budget, notes in (("3m", 1), ("10h", 0), (None, 0)):
+        encode(packed, Autoencoder(1, 8, (1, 2), 1, 3), False, CPU, budget)
+        said = plain(capsys.readouterr().err)
+        assert said.count("note: encoding all images takes") == notes
+        assert ("more, of --budget 3m; what is encoded is kept" in said) == bool(notes)
 
 
 # ---------------------------------------------------------------------------- as for pixels

@@ -131,7 +131,9 @@ def test_folders_are_named_for_prompts(run):
 
 def test_the_source_says_how_many_captions_it_has(source, tmp_path, capsys):
     assert train(tmp_path / "run", *LEARN, steps=1, source=source) == 0
-    assert "48 captions from metadata.csv." in plain(capsys.readouterr().out)
+    said = plain(capsys.readouterr().out)
+    assert "48 captions from metadata.csv." in said
+    assert "horizontal flips off; captions" in said
 
 
 def test_a_resumed_run_is_bitwise_the_run_that_never_stopped(source, tmp_path):
