@@ -7,7 +7,7 @@ import torch
 from bytepixels.data import pack
 from bytepixels.errors import InputError
 from bytepixels.evaluate.features import RandomFeatures
-from bytepixels.evaluate.quality import NOISES, as_noise, blurred, frechet, ladder, measure
+from bytepixels.evaluate.quality import LADDER, NOISES, as_noise, blurred, frechet, ladder, measure
 from bytepixels.evaluate.reference import FeatureSet, features_of
 
 
@@ -40,6 +40,7 @@ def test_the_ladder_goes_up(digits, reference):
         name: frechet(features_of(RandomFeatures(1), worse).features, reference.moments)[0]
         for name, worse in ladder(digits[1000:1400])
     }
+    assert len(rungs) == LADDER
     noises = [rungs[f"noise {noise}"] for noise in NOISES]
     assert noises == sorted(noises)
     assert rungs["blur 0.5"] < rungs["blur 1"] < rungs["blur 2"]
