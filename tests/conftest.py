@@ -15,6 +15,9 @@ from bytepixels.threads import usable_cpus
 # The networks are tiny: threads that wait for one another on a busy machine take a hundred times as long.
 torch.set_num_threads(1)
 
+# Where nothing is said of features they are the random ones, which take no time; before any fixture asks.
+imagenet.installed = lambda: False
+
 # The same examples each time, however long one takes.
 hypothesis.settings.register_profile("same", deadline=None, derandomize=True, database=None)
 hypothesis.settings.load_profile("same")
@@ -29,12 +32,6 @@ def pytest_xdist_auto_num_workers(config):
 def _own_cache(tmp_path_factory, monkeypatch):
     """Packed pictures go to a folder of the test session, also from the processes that a test starts."""
     monkeypatch.setenv("BYTEPIXELS_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
-
-
-@pytest.fixture(autouse=True)
-def _quick_features(monkeypatch):
-    """Where nothing is said of features they are the random ones, which take no time."""
-    monkeypatch.setattr(imagenet, "installed", lambda: False)
 
 
 @pytest.fixture(autouse=True)

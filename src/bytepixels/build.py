@@ -18,7 +18,7 @@ from .networks import Autoencoder, DiT, Network, UNet
 from .networks.discriminator import FirstStage, PatchDiscriminator, Reconstruction, patch_layers
 from .networks.haar import chosen_stem
 from .networks.text import Text
-from .perceptual import NONE, open_perceptual
+from .perceptual import NONE, chosen_perceptual, open_perceptual
 from .process import EDMProcess, GaussianDiffusion, Process, RectifiedFlow
 from .randomness import DROPOUT, INIT, LABELS, NOISE, TEXT, TIMES, derived_seed, seeded
 from .reconstruction import (
@@ -162,7 +162,8 @@ def build_reconstruction_loss(config: Config, device: torch.device, codes: CodeM
     """
     own = config.autoencoder
     assert own is not None
-    perceptual = None if own.perceptual in (None, NONE) else open_perceptual(own.perceptual, device)
+    name = chosen_perceptual(own.perceptual)
+    perceptual = None if name in (None, NONE) else open_perceptual(name, device)
 
     def error(x: Tensor, y: Tensor) -> Tensor:
         """Of reconstructions y, [B]."""

@@ -26,7 +26,7 @@ def reference():
 def test_the_network_is_the_one_that_the_weights_were_learnt_in(features, reference, size):
     x = torch.rand(2, 3, *size)
     with torch.no_grad():
-        expected = reference._swish(reference._bn0(reference._conv_stem((x - features.mean) / features.std)))
+        expected = reference._swish(reference._bn0(reference._conv_stem((x - imagenet.MEAN) / imagenet.STD)))
         for layer, found in zip([None, *reference._blocks], features.maps(x), strict=True):
             expected = expected if layer is None else layer(expected)
             torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-3)

@@ -264,7 +264,7 @@ def test_an_autoencoder_is_no_model_of_pictures(run, diffusion, tmp_path, capsys
         ("--size 9 8", "each side of a picture must be a multiple of 2, got 9 x 8"),
         ("--factor 8 --size 12 8", "each side of a picture must be a multiple of 8, got 12 x 8"),
         ("--discriminator 1 --size 4 4", "the shorter side of a picture for --discriminator must be at least 6, got 4"),
-        ("--shard", "--shard needs several processes"),
+        ("--shard --optimizer adam", "--shard needs several processes"),
         ("--perceptual nowhere.pt", "--perceptual takes a TorchScript file; nowhere.pt cannot be read as one"),
         ("--kind vq --codes 1", "--codes must be at least 2, got 1"),
         ("--width 2", "--width must be at least 4, got 2"),

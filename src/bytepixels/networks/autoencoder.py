@@ -86,11 +86,15 @@ class Autoencoder(nn.Module):
         self.decoder = Decoder(channels, widths, blocks, latent_channels, groups, attention)
         self.residual = residual
         if residual:
-            zero_(self.to_latent)
-            zero_(self.decoder.last)
-            if kind == "kl":
-                assert self.to_latent.bias is not None
-                nn.init.constant_(self.to_latent.bias[latent_channels:], 2 * math.log(FRESH_STD))
+            self._begin_as_the_shortcut()
+
+    def _begin_as_the_shortcut(self) -> None:
+        """Nothing is added to it yet, and the latents deviate little."""
+        zero_(self.to_latent)
+        zero_(self.decoder.last)
+        if self.kind == "kl":
+            assert self.to_latent.bias is not None
+            nn.init.constant_(self.to_latent.bias[self.latent_channels :], 2 * math.log(FRESH_STD))
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Pictures x [B, C, H, W] in -1..1 -> mean and standard deviation of their latents, each [B, Z, H/f, W/f].

@@ -136,9 +136,6 @@ class NetworkConfig:
 
     backbone: Literal["unet", "dit"] = "unet"
     """unet: convolutions at several resolutions; dit: attention between patches (Peebles & Xie 2023)."""
-    stem: Literal["auto", "conv", "haar"] = "conv"
-    """unet: what lies before the first level. conv: a convolution; haar: the Haar transform first, so that every level
-    has half the sides and a quarter of the work. auto: haar for images (or latents) of 24 x 24 and more."""
     width: int = 128
     """unet: channels of the first level; dit: channels of each patch. More learns more and is slower. Usual: 32 to 128
     (unet), 96 to 768 (dit)."""
@@ -171,6 +168,9 @@ class NetworkConfig:
     or the folder of a Hugging Face text encoder (both need pip install 'bytepixels[text]')."""
     text_dim: Suppress[int | None] = None
     """Numbers in a vector of that encoder."""
+    stem: Literal["auto", "conv", "haar"] = "conv"
+    """unet: what lies before the first level. conv: a convolution; haar: the Haar transform first, so that every level
+    has half the sides and a quarter of the work. auto: haar for images (or latents) of 24 x 24 and more."""
 
     def __post_init__(self) -> None:
         check_choice("--backbone", self.backbone, BACKBONES)
