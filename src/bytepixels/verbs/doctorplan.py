@@ -15,7 +15,7 @@ from ..train.loop import total_steps
 from ..words import many
 
 LARGE_SET, LARGE_SIDE = 10_000, 32  # images, and pixels of their side, from which a GPU's 35.7M weights are worth it
-LEAST_IMAGES = 50_000  # the budget below which nothing is drawn yet (RESULTS.md: outlines of emoji after 60,000)
+LEAST_IMAGES = 50_000  # the budget below which little is drawn yet (RESULTS.md: the first faces of emoji after 38,000)
 # Memorising begins after a time in proportion to the number of pictures (Bonnaire et al. 2025; Favero et al. 2025), so
 # the limit is one of epochs. 100 is a rule of thumb (RESULTS.md: its first signs after 42 epochs of digits); 2,000 is
 # what DDPM gave its CIFAR-10 (Ho et al. 2020, appendix B), with dropout.
