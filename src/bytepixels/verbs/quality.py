@@ -14,8 +14,8 @@ from ..errors import InputError
 from ..evaluate.drift import Drift, drift, looks_of
 from ..evaluate.features import Features
 from ..evaluate.moments import Moments, frechet_distance, too_few
-from ..evaluate.quality import LEAST, Measures, frechet, ladder, measure, scored
-from ..evaluate.reference import FeatureSet, chosen_rows, features_of, reference_of
+from ..evaluate.quality import LEAST, PAIRS, Measures, frechet, ladder, measure, scored
+from ..evaluate.reference import MOST, FeatureSet, chosen_rows, features_of, reference_of
 from ..progress import Progress
 from ..randomness import LABELS, seeded
 from ..runs.config import SampleConfig
@@ -119,7 +119,7 @@ def evaluate_quality(request: Quality) -> None:
     print(*card(record), sep="\n")
 
 
-def open_yardstick(run: Run, name: str, source: str | None, most: int, world: World) -> Yardstick:
+def open_yardstick(run: Run, name: str, source: str | None, most: int | None, world: World) -> Yardstick:
     """The run's pictures and their features: made by the first process, read by the others."""
     own, held_out = training_set(run, source), held_out_set(run, source)
     if len(own.packed) < LEAST_KNOWN:
@@ -127,6 +127,7 @@ def open_yardstick(run: Run, name: str, source: str | None, most: int, world: Wo
         look = f"the images in {run.samples}" if run.config.autoencoder else f"samples: bytepixels sample {run.path}"
         raise InputError(f"{why}; look instead at {look}")
     features = open_features(name, own.packed.images, world.device)
+    most = most or (PAIRS if name == "imagenet" else MOST)
     folder, images = default_cache() / "features", own.packed.images
     with Progress("reference", min(most, len(images)), "pictures") as progress:
         done = 0

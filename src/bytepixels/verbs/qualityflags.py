@@ -29,8 +29,8 @@ class OfSamples:
     random (fixed convolutions: colour, contrast, texture), pixels (principal components), a folder of evaluate
     train-features, or a TorchScript file; of one named inception-2015-12-05.pt the distance is FID. auto: imagenet
     where it is installed, else random."""
-    reference: int = 50_000
-    """Training pictures to compare with, at most."""
+    reference: int | None = None
+    """Training images to compare with, at most. Default: 50,000; by features of ImageNet 10,000."""
     source: str | None = None
     """Where the training pictures are now. Default: where they were."""
     batch: int = 64
@@ -49,7 +49,8 @@ class OfSamples:
         check_range("-n", self.n, LEAST_SAMPLES, MAX_SEED)
         check_range("--seed", self.seed, 0, MAX_SEED - self.n + 1)
         check_range("--batch", self.batch, 1)
-        check_range("--reference", self.reference, LEAST_SAMPLES)
+        if self.reference is not None:
+            check_range("--reference", self.reference, LEAST_SAMPLES)
 
 
 @dataclass(frozen=True)
