@@ -88,7 +88,8 @@ class Arm:
     def config(self, images: int, lr: float, seed: int, points: int) -> Config:
         """Of a diffusion run."""
         base = small()
-        train = replace(base.train, images=images, lr=lr, seed=seed, warmup=images // 20, ema_half_life=images // 20)
+        train = replace(base.train, images=images, batch=32, lr=lr, seed=seed)
+        train = replace(train, warmup=images // 20, ema_half_life=images // 20)
         train = replace(train, **self.watched(points))
         first = None if self.factor == 1 else str(self.runs / "autoencoder")
         network = replace(base.network, width=self.options.width)
