@@ -147,7 +147,7 @@ def test_a_budget_that_packing_uses_up_says_so_and_keeps_the_pack(tmp_path, caps
     assert cli("train", "digits", *TINY, "--run", run, "--budget", "0.001s") == 2
     said = capsys.readouterr().err
     assert "--budget 0.001s was over before training began" in said
-    assert "what was packed is kept" in said
+    assert "what was done is kept" in said
     assert not run.exists()
 
 

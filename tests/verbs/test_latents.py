@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import time
 
 import numpy as np
 import pytest
@@ -10,10 +11,12 @@ from PIL import Image
 
 from bytepixels.codec import LatentCodec, PixelCodec
 from bytepixels.data import encoding, pack
+from bytepixels.errors import InputError
 from bytepixels.networks import Autoencoder
 from bytepixels.progress import Progress
 from bytepixels.runs.directory import FIRST_STAGE, open_run
 from bytepixels.train.distributed import ALONE
+from bytepixels.verbs.budget import Preparation
 from bytepixels.verbs.firststage import codec_of, encode, keep_first_stage, kept, read_first_stage
 from bytepixels.verbs.heldout import training_set
 from bytepixels.verbs.lossdata import drawn_x0, known_of
@@ -54,18 +57,38 @@ def drawn(run, out, *flags):
     return {path.name: picture(path) for path in out.glob("seed-*.png")}
 
 
-def test_encoding_that_uses_up_the_time_is_said_once_and_early(tmp_path, monkeypatch, capsys):
+def test_encoding_that_takes_most_of_the_time_is_said_once_and_early(tmp_path, monkeypatch, capsys):
     """At an image in ten seconds, where three minutes were given."""
-    np.savez(tmp_path / "some.npz", images=np.zeros((200, 8, 8), np.uint8))
-    packed = pack(tmp_path / "some.npz")
-    monkeypatch.setattr(encoding, "PART", 50)
+    packed = encodable(tmp_path, monkeypatch)
     monkeypatch.setattr(Progress, "settled", True)
     monkeypatch.setattr(Progress, "rate", 0.1)
-    for budget, notes in (("3m", 1), ("10h", 0), (None, 0)):
-        encode(packed, Autoencoder(1, 8, (1, 2), 1, 3), False, CPU, budget)
+    for number, (budget, notes) in enumerate((("3m", 1), ("10h", 0), (None, 0))):
+        monkeypatch.setenv("BYTEPIXELS_CACHE", str(tmp_path / f"cache-{number}"))
+        encode(packed, Autoencoder(1, 8, (1, 2), 1, 3), False, CPU, Preparation(budget, time.monotonic()))
         said = plain(capsys.readouterr().err)
-        assert said.count("note: encoding all images takes") == notes
-        assert ("more, of --budget 3m; what is encoded is kept" in said) == bool(notes)
+        assert said.count("note: encoding takes") == notes
+        assert ("more, of --budget 3m; what is done is kept" in said) == bool(notes)
+
+
+def test_encoding_ends_with_the_time_and_goes_on_from_there(tmp_path, monkeypatch):
+    packed, autoencoder, seen = encodable(tmp_path, monkeypatch), Autoencoder(1, 8, (1, 2), 1, 3), []
+    whole = encode(packed, autoencoder, False, CPU)
+    monkeypatch.setenv("BYTEPIXELS_CACHE", str(tmp_path / "other"))
+    with pytest.raises(
+        InputError, match=r"--budget 1s was over .* while encoding .[1-9]\d* of 200 images.; what was done is kept"
+    ):
+        encode(packed, autoencoder, False, CPU, Preparation("1s", time.monotonic() - 1))
+    monkeypatch.setattr(Preparation, "show", lambda self, progress, what, done, total: seen.append(done))
+    again = encode(packed, autoencoder, False, CPU)
+    assert seen[0] > 50  # where it ended
+    assert np.array_equal(again.moments, whole.moments)
+
+
+def encodable(folder, monkeypatch):
+    """A pack of 200 images that are encoded 50 at a time."""
+    np.savez(folder / "some.npz", images=np.arange(200 * 64).astype(np.uint8).reshape(200, 8, 8))
+    monkeypatch.setattr(encoding, "PART", 50)
+    return pack(folder / "some.npz")
 
 
 # ---------------------------------------------------------------------------- as for pixels

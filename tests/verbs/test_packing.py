@@ -1,5 +1,6 @@
 """What the command line says of a pack that was interrupted, and of the speed of one that is taken up."""
 
+import re
 import time
 
 import numpy as np
@@ -9,7 +10,7 @@ from bytepixels.data.rows import Rows
 from bytepixels.runs.config import DataConfig
 from bytepixels.verbs import train
 
-from .tiny import cli
+from .tiny import TINY, cli, plain
 
 
 def test_ctrl_c_while_packing_and_the_same_command_again(tmp_path, monkeypatch, capsys):
@@ -49,3 +50,19 @@ def test_what_lay_there_already_is_no_speed(monkeypatch):
     monkeypatch.setattr(train, "pack", resumed)
     train.pack_with_progress("anything", DataConfig())
     assert 0 < rates[-1] < 1000
+
+
+def test_packing_ends_with_the_budget_and_goes_on_from_there(tmp_path, monkeypatch, capsys):
+    (tmp_path / "in").mkdir()
+    for number in range(40):
+        Image.fromarray(np.full((8, 8), number, np.uint8)).save(tmp_path / f"in/{number}.png")
+    line = ("train", tmp_path / "in", *TINY, "--run", tmp_path / "run")
+    assert cli(*line, "--budget", "0.001s") == 2
+    found = re.search(
+        r"--budget 0.001s was over .* while packing .(\d+) of 40 images.; what was done is kept",
+        plain(capsys.readouterr().err),
+    )
+    assert 0 < int(found[1]) < 40
+    assert not (tmp_path / "run").exists()
+    assert cli(*line, "--images", 32) == 0
+    assert re.search(r"(\d+) of 40 pictures lay packed already", capsys.readouterr().out)

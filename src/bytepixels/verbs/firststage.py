@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +21,11 @@ from ..errors import InputError
 from ..interop.autoencoder_kl import is_autoencoder_kl, read_autoencoder_kl
 from ..networks import Autoencoder
 from ..networks.tiling import Tiled
-from ..progress import Progress, duration
+from ..progress import Progress
 from ..runs.config import Config
 from ..runs.directory import FIRST_STAGE, Run, is_run, open_run
 from ..runs.files import TEMPORARY, DamagedError, flush, reason
-from ..runs.quantities import seconds_of
+from .budget import UNLIMITED, Preparation
 from .weights import load_checkpoint
 
 SETTINGS = "autoencoder"  # of the metadata
@@ -124,7 +124,9 @@ def fingerprint(autoencoder: Autoencoder) -> str:
     return found.hexdigest()
 
 
-def encoded(config: Config, path: Path, packed: Packed, mirrored: bool, device: torch.device) -> Encoded | None:
+def encoded(
+    config: Config, path: Path, packed: Packed, mirrored: bool, device: torch.device, within: Preparation = UNLIMITED
+) -> Encoded | None:
     """The pictures through the first stage of the run at `path`, or of the one that begins there; None where it has
     none. Encoded once: the next training on the same latents finds them in the cache."""
     old = open_run(path).data.get("first_stage") if is_run(path) else None
@@ -137,7 +139,7 @@ def encoded(config: Config, path: Path, packed: Packed, mirrored: bool, device: 
         source, autoencoder = old["source"], kept(path, old["sha256"], device)
         if config.first_stage not in (None, source):
             _check_same(autoencoder, Path(str(config.first_stage)), path)
-    return Encoded(source, autoencoder, encode(packed, autoencoder, mirrored, device, config.train.budget))
+    return Encoded(source, autoencoder, encode(packed, autoencoder, mirrored, device, within))
 
 
 def _check_same(autoencoder: Autoencoder, other: Path, run: Path) -> None:
@@ -146,30 +148,17 @@ def _check_same(autoencoder: Autoencoder, other: Path, run: Path) -> None:
 
 
 def encode(
-    packed: Packed, autoencoder: Autoencoder, mirrored: bool, device: torch.device, budget: str | None = None
+    packed: Packed, autoencoder: Autoencoder, mirrored: bool, device: torch.device, within: Preparation = UNLIMITED
 ) -> Latents:
-    """The moments of all pictures, with a live line while they are encoded; said early, where they use up the time."""
+    """The moments of all pictures, with a live line while they are encoded; `within` is the time there is."""
     channels, height, width = packed.images.shape[1:]
     if channels != autoencoder.channels:
         raise InputError(f"the autoencoder takes pictures of {autoencoder.channels} channels, these have {channels}")
     autoencoder.check_size(height, width)
     with Progress("encode", 0, "pictures") as progress:
-        warned = budget is None
-
-        def show(done: int, total: int) -> None:
-            nonlocal warned
-            progress.total = total
-            progress.update(done)
-            if not warned and done < total and progress.settled:
-                warned = True
-                if (left := (total - done) / progress.rate) > seconds_of(str(budget)) / 2:
-                    why = f"encoding all images takes {duration(left)} more, of --budget {budget}"
-                    progress.say(f"note: {why}; what is encoded is kept, so that the next training begins at once")
-
         try:
-            return store_latents(
-                packed, encoder_of(Tiled(autoencoder), device), fingerprint(autoencoder), mirrored, progress=show
-            )
+            encoder, show = encoder_of(Tiled(autoencoder), device), partial(within.show, progress, "encoding")
+            return store_latents(packed, encoder, fingerprint(autoencoder), mirrored, progress=show)
         except KeyboardInterrupt:
             progress.say("stopped while encoding; the same command goes on from there")
             raise

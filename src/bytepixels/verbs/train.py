@@ -25,6 +25,7 @@ from ..runs.origin import kept
 from ..signals import Stop, stop_on_signals
 from ..train.distributed import World, join, own_device
 from ..words import many
+from .budget import UNLIMITED, Preparation
 from .compiling import choose_compile
 from .firststage import Encoded, encoded, keep_first_stage
 from .nonfinite import TrainingError
@@ -58,11 +59,13 @@ def train(
     device = best_device(own_device(config.train.device))
     with join(device, config.train.shard) as world, RunLock(path) as lock:
         world.decide(lambda: take(lock) if is_run(path) else None)
-        packed = pack_with_progress(source, as_asked(config.data, path), captions=config.network.text is not None)
+        before = UNLIMITED if is_run(path) else Preparation(config.train.budget, began)
+        captions = config.network.text is not None
+        packed = pack_with_progress(source, as_asked(config.data, path), captions, before)
         if len(packed) < FEW:
             copied = "will copy it" if len(packed) == 1 else "is likely to copy them"
             print(f"note: Only {many(len(packed), 'image')}: the model {copied}")
-        latents = encoded(config, path, packed, flips(config, packed), device)
+        latents = encoded(config, path, packed, flips(config, packed), device, before)
         run = shared_run(world, packed, lambda: prepare_run(packed, source, config, path, device, latents, origin))
         with stop_on_signals() as stop, _full_disk(path):
             task = task_of(run, packed, world, latents)
@@ -134,16 +137,18 @@ def as_asked(data: DataConfig, path: Path) -> DataConfig:
     return data
 
 
-def pack_with_progress(source: str, data: DataConfig, captions: bool = False) -> Packed:
-    """The source as packed pictures, with a live line while it works, and what there is to say about them."""
+def pack_with_progress(
+    source: str, data: DataConfig, captions: bool = False, within: Preparation = UNLIMITED
+) -> Packed:
+    """The source as packed pictures, with a live line while it works, and what there is to say about them; `within` is
+    the time there is for it."""
     with Progress("pack", 0, "pictures") as progress:
 
         def show(done: int, total: int) -> None:
             if not progress.total:  # listing the source, and what lay there already, are no measure of the speed
                 progress.count(done)
                 progress.pause()
-            progress.total = total
-            progress.update(done)
+            within.show(progress, "packing", done, total)
 
         try:
             packed = pack(

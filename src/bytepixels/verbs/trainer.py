@@ -23,7 +23,7 @@ from ..train.distributed import CPU, World
 from ..train.loop import Batch, StepResult, TrainState, total_steps, train_steps
 from ..train.saving import ShardWriter, take_parts
 from ..words import many
-from .budget import GOOD_STEPS, LEAST_STEPS, TimeBudget, extended
+from .budget import GOOD_STEPS, LEAST_STEPS, TimeBudget, extended, used_up
 from .forecast import SOON, forecast
 from .memory import fitting
 from .nonfinite import MOST_SKIPPED, Culprits, stopped
@@ -74,9 +74,7 @@ class Trainer:
         """Take up the time that is left, of a budget that may be larger than the last time."""
         budget = TimeBudget(limit, self.spent, self.images, self.began)
         if not self.saved_step and self.world.agree(int(budget.left <= 0))[0]:
-            said = f"--budget {self.config.budget} was over before training began"
-            after = f"after {duration(limit - budget.left)}"
-            raise InputError(f"{said}, {after}; what was packed is kept, and the same command now begins sooner")
+            raise used_up(str(self.config.budget), limit - budget.left)
         self.budget = budget if self.leads else None
         if self.done and self.saved_step:
             images = extended(limit, self.spent, self.images, rate)
