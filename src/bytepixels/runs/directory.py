@@ -19,6 +19,7 @@ from .config import Config
 from .files import TEMPORARY, DamagedError, leftovers, one_line, read_sealed, reason, write_sealed, write_whole
 from .lock import HOLDER
 from .lock import NAME as LOCK
+from .models import model_as_run, model_names
 from .origin import located
 
 FORMAT = 1
@@ -136,16 +137,20 @@ def is_free(path: Path) -> bool:
 
 
 def open_run(path: Path) -> Run:
-    """The run at `path`; InputError when there is none or it is not one that this version reads.
+    """The run at `path`, or a copy of the model that comes along by that name; InputError when there is neither, or it
+    is none that this version reads.
 
     A damaged config.json is replaced by its spare copy, and said.
     """
+    if not is_run(path) and (model := model_as_run(path)):
+        path = model
     if not is_run(path):
         if inside := _runs_in(path):
             raise InputError(f"{path} holds runs and is none itself: {', '.join(inside)}; name one: {path / inside[0]}")
         folders = [folder for folder in (path.parent, Path("runs")) if _runs_in(folder)]
         hint = f"; runs in {folders[0]}: {', '.join(_runs_in(folders[0]))}" if folders else ""
-        raise InputError(f"{path} is not a run: it has no config.json{hint}")
+        along = f"; models that come along: {', '.join(model_names())}" if path == Path(path.name) else ""
+        raise InputError(f"{path} is not a run: it has no config.json{hint}{along}")
     try:
         return _read(path, CONFIG)
     except DamagedError as damage:

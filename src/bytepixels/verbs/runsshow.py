@@ -21,7 +21,7 @@ CURVE = 48  # columns of the loss curve
 def show_run(path: Path) -> Iterator[str]:
     """All there is to know of one run, line by line. InputError when its config.json cannot be read."""
     run = open_run(path)
-    one = look_at(path, thorough=True)
+    one = look_at(run.path, thorough=True)
     state = f"training now: {holder(run.path)}" if one.in_use else one.state
     yield f"{run.path}: {state}, {bytes_of(size_of(run.path))}, last change {time_of(one.changed)}"
     first = run.made_by[0]
