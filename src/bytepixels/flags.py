@@ -93,7 +93,7 @@ class Sample:
     """Draw new pictures from a trained run: seed-K.png each, grid.png and manifest.json."""
 
     run: Positional[Annotated[Path, arg(metavar="RUN")]]
-    """The run's directory."""
+    """The folder of a run, or a model that comes along: digits, cifar10, emoji."""
     n: Annotated[int, arg(aliases=["-n"])] = 16
     """How many images."""
     seed: int = 0

@@ -164,8 +164,8 @@ class NetworkConfig:
     labels: bool = True
     """Learn the class labels, where the data has them, so that sample --label can ask for one."""
     text: str | None = None
-    """Learn captions, so that sample --prompt can ask for one. The text encoder: wordllama, which comes as a package,
-    or the folder of a Hugging Face text encoder (both need pip install 'bytepixels[text]')."""
+    """Learn captions, so that sample --prompt can ask for one. The text encoder: wordllama, whose vectors of words are
+    installed beside bytepixels, or the folder of a Hugging Face text encoder (pip install 'bytepixels[text]')."""
     text_dim: Suppress[int | None] = None
     """Numbers in a vector of that encoder."""
     stem: Literal["auto", "conv", "haar"] = "conv"

@@ -30,7 +30,7 @@ class EditFlags:
     """What all edits share."""
 
     run: Positional[Annotated[Path, arg(metavar="RUN")]]
-    """The run's directory."""
+    """The folder of a run, or a model that comes along: digits, cifar10, emoji."""
     steps: int | None = None
     """Steps from noise to picture. Default: the run's own, like all that follow."""
     spacing: str | None = None

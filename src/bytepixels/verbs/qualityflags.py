@@ -21,7 +21,8 @@ class OfSamples:
     """What is asked of every measurement of a run's samples."""
 
     run: Positional[Annotated[Path, arg(metavar="RUN")]]
-    """The run's directory. Numbers go to RUN/eval.jsonl, pictures to RUN/evaluate."""
+    """The folder of a run, or a model that comes along: digits, cifar10, emoji. Numbers go to
+    RUN/eval.jsonl, pictures to RUN/evaluate."""
     n: Annotated[int, arg(aliases=["-n"])] = 256
     """How many samples. A Frechet distance from few is too high: compare it with the floor."""
     features: str = "auto"
@@ -88,7 +89,8 @@ class Evaluate:
     """Measure a trained run: bits per dimension (--bits), and whether its loss is a good one (--loss)."""
 
     run: Positional[Annotated[Path, arg(metavar="RUN")]]
-    """The run's directory. Curves go to RUN/evaluate, numbers to RUN/eval.jsonl."""
+    """The folder of a run, or a model that comes along: digits, cifar10, emoji. Curves go to
+    RUN/evaluate, numbers to RUN/eval.jsonl."""
     bits: bool = False
     """Bits per dimension: the variational bound of the chain, term by term, and the probability-flow ODE."""
     loss: bool = False

@@ -37,7 +37,7 @@ class ShowRun:
     """One run: settings that differ from its preset's, data, every checkpoint compared with its checksums, the log."""
 
     run: Positional[Annotated[Path, arg(metavar="RUN")]]
-    """The run's directory."""
+    """The folder of a run, or a model that comes along: digits, cifar10, emoji."""
 
 
 @dataclass(frozen=True, kw_only=True)
