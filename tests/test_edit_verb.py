@@ -302,6 +302,21 @@ def test_an_interruption_leaves_what_is_done_with_its_grid_and_manifest(run, her
     assert [one["file"] for one in read_json(out / "manifest.json")["pictures"]] == ["seed-0.png", "seed-1.png"]
 
 
+def test_pictures_of_an_earlier_edit_stay_and_are_told_apart(run, here, capsys):
+    line = ("edit", "interpolate", run, 3, 4, "--out", here / "out")
+    assert cli(*line, "-n", 4) == 0
+    assert "note" not in capsys.readouterr().out
+    assert cli(*line, "-n", 2) == 0
+    said = (
+        f'note: 2 images of earlier calls stay in {here / "out"}: manifest.json lists what is new, and below "earlier"'
+    )
+    assert said in capsys.readouterr().out
+    manifest = read_json(here / "out" / "manifest.json")
+    assert [one["file"] for one in manifest["pictures"]] == ["000.png", "001.png"]
+    assert [[one["file"] for one in call["pictures"]] for call in manifest["earlier"]] == [["002.png", "003.png"]]
+    assert (here / "out" / "003.png").is_file()
+
+
 def test_out_may_name_a_png(run, here, capsys):
     assert cli("edit", "vary", run, here / "one.png", "-n", 1, "--out", here / "new.png") == 0
     assert "new.png: the image; " in capsys.readouterr().out

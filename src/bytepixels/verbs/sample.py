@@ -188,7 +188,8 @@ def _watcher(
 
 
 def write_manifest(out: Path, manifest: dict[str, Any]) -> None:
-    """manifest.json: how each picture was made, and below "earlier" how those were that an earlier call left there."""
+    """manifest.json: how each picture was made, and below "earlier" how those were that an earlier call left there,
+    which is said."""
     made = {one["file"] for one in manifest["pictures"]}
     earlier = []
     try:
@@ -201,6 +202,9 @@ def write_manifest(out: Path, manifest: dict[str, Any]) -> None:
     for call in earlier:
         call.pop("earlier", None)
     write_json(out / "manifest.json", manifest | ({"earlier": earlier} if earlier else {}))
+    if count := sum(len(call["pictures"]) for call in earlier):
+        stay = f"{many(count, 'image')} of earlier calls {'stays' if count == 1 else 'stay'}"
+        print(f'note: {stay} in {out}: manifest.json lists what is new, and below "earlier" what is not')
 
 
 def _manifest(
