@@ -222,7 +222,7 @@ def show(argv: list[str]) -> int:
     from .verbs.show import shown_size
     from .verbs.train import pack_with_progress
 
-    size = request.size or shown_size(request.source)
+    size = request.size or shown_size(request.source, request.n, request.columns)
     packed = pack_with_progress(request.source, DataConfig(size=size, channels=request.channels))
     for path in show_verb(packed, request.out, request.n, request.columns, request.timesteps):
         print(path)
