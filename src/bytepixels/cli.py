@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import fields, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -396,7 +397,7 @@ def only_the_first_speaks() -> Iterator[None]:
 
 def run_verb(arguments: list[str]) -> int:
     """The exit code of a verb and its flags."""
-    if "" in arguments:
+    if any(not word and before != "--prompt" for before, word in pairwise(["", *arguments])):
         raise InputError(f"one of the words after bytepixels {arguments[0]} is empty")
     if (meant := OTHER_VERBS.get(arguments[0])) is not None:
         raise InputError(f"bytepixels has no verb {arguments[0]}; did you mean bytepixels {meant}?")

@@ -126,7 +126,8 @@ class Sample:
     """A class by its name or, where no class is named by a number, by its number from 0.
     Default: the classes in turn."""
     prompt: Words = None
-    """What the pictures show, in words: of a run with --text. Default: captions of its training pictures in turn."""
+    """What the pictures show, in words: of a run with --text; "" is no text at all (unconditional). Default: captions
+    of its training pictures in turn."""
     out: Path | None = None
     """The folder for the images. Default: RUN/samples/SAMPLER-STEPS-seed-SEED."""
     batch: int = 64

@@ -82,6 +82,27 @@ def test_no_words_are_no_text(run, tmp_path):
     assert farthest(empty, red) > 10
 
 
+def test_a_prompt_without_words_may_be_typed_as_a_word_of_its_own(run, source, tmp_path, capsys):
+    one, _ = drawn(run, tmp_path / "a", "-n", 1, "--prompt=")
+    two, _ = drawn(run, tmp_path / "b", "-n", 1, "--prompt", "")
+    assert farthest(one, two) == 0
+    assert cli("sample", run, "--label", "") == 2
+    assert train(tmp_path / "told", *LEARN, "--label-dropout", 0, steps=1, source=source) == 0
+    refused(capsys, f"--prompt '' has no words, and {tmp_path / 'told'} was trained with --label-dropout 0",
+            "sample", tmp_path / "told", "--prompt", "")  # fmt: skip
+
+
+def test_what_is_left_out_of_a_long_prompt_is_said_once(run, source, tmp_path, capsys):
+    prompt = "red " * 60 + "one two three four five six"
+    drawn(run, tmp_path / "a", "-n", 3, "--batch", 1, "--prompt", prompt)
+    said = "note: the text encoder reads 64 tokens, of this prompt the first 64 of 66 words; left out: five six\n"
+    assert capsys.readouterr().out.count(said) == 1
+    assert cli("edit", "vary", run, source / "000.png", "-n", 1, "--prompt", f"{prompt} seven") == 0
+    assert "the first 64 of 67 words; left out: five six seven\n" in capsys.readouterr().out
+    drawn(run, tmp_path / "b", "-n", 1, "--prompt", "red " * 64)
+    assert "note" not in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("flags", [[], ["--guidance", 3]])
 def test_a_picture_does_not_depend_on_the_batch(run, tmp_path, flags):
     flags = ["-n", 5, "--prompt", "a blue picture", *flags]
