@@ -362,6 +362,14 @@ VERBS: dict[str, Callable[[list[str]], int]] = {
     "verify": verify,
 }
 BUDGETS = ("--images", "--epochs", "--budget")
+RESULTS = {
+    "sample",
+    "edit",
+    "data",
+    "evaluate",
+    "compare",
+    "report",
+}  # interrupted, they note what is kept, if anything
 COMPUTING = {"train", "encode", "sample", "edit", "data", "evaluate", "compare", "report"}  # they call networks
 
 
@@ -434,7 +442,9 @@ def _main(arguments: list[str]) -> int:
         interrupted = interruption(error)
         if interrupted is None:
             raise
-        print("\nbytepixels: interrupted", file=sys.stderr)
+        nothing = arguments[0] in RESULTS and os.environ.get("RANK", "0") == "0"
+        kept = getattr(interrupted, "__notes__", ["nothing was kept"] if nothing else [])
+        print("\nbytepixels: interrupted", *kept, sep=": ", file=sys.stderr)
         return 128 + (interrupted.signal if isinstance(interrupted, Terminated) else signal.SIGINT)
     except RuntimeError as error:
         if (cause := foreseen(error)) is None:

@@ -150,21 +150,18 @@ def pack_with_progress(
                 progress.pause()
             within.show(progress, "packing", done, total)
 
-        try:
-            packed = pack(
-                source,
-                size=data.size,
-                channels=data.channels,
-                fit=data.fit,
-                background=data.background,
-                strict=data.strict,
-                split=data.split,
-                captions=captions,
-                progress=show,
-            )
-        except KeyboardInterrupt:
-            progress.say("stopped while packing; the same command goes on from there")
-            raise
+        progress.kept = "stopped while packing; the same command goes on from there"
+        packed = pack(
+            source,
+            size=data.size,
+            channels=data.channels,
+            fit=data.fit,
+            background=data.background,
+            strict=data.strict,
+            split=data.split,
+            captions=captions,
+            progress=show,
+        )
     for note in packed.notes:
         print(note)
     return packed
