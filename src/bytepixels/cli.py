@@ -113,6 +113,8 @@ def _model_default(line: Line, path: Path, fresh: Config | None = None) -> Confi
                 raise InputError(f"{path} was begun with {flag} {own}, got {asked}; choose another --run")
     else:
         default = fresh or preset_with(preset or "small", backbone or "unet")
+        if line.help:  # which size a new run has, its images decide
+            default = replace(default, data=replace(default.data, size=None))
     for name in settings_of_others(default.network.backbone):
         if f"--{name}" in line.given:
             raise InputError(foreign_setting(name, default.network.backbone))
