@@ -16,6 +16,7 @@ from bytepixels.runs.directory import open_run
 from bytepixels.text import TextRows, open_text_encoder, store_captions
 from bytepixels.verbs.sample import find_checkpoint, load_network
 from bytepixels.verbs.texts import text_of
+from tests.data.fixtures import tar_of
 from tests.text.folders import save_encoder
 from tests.train.test_distributed import together
 
@@ -155,6 +156,29 @@ def test_the_source_says_how_many_captions_it_has(source, tmp_path, capsys):
     said = plain(capsys.readouterr().out)
     assert "48 captions from metadata.csv." in said
     assert "horizontal flips off; captions" in said
+
+
+def test_captions_that_are_not_used_are_pointed_out(source, tmp_path, capsys):
+    """Also beside classes, of shards: where a new run would read them with --text."""
+    samples = {}
+    for k in range(6):
+        samples |= {
+            f"{k}.png": (source / f"{k:03}.png").read_bytes(),
+            f"{k}.cls": str(k % 2).encode(),
+            f"{k}.txt": b"red",
+        }
+    shards = tar_of(tmp_path / "shards.tar.gz", samples)
+    note = "note: The captions are not used; --text wordllama trains on them too\n"
+    for each, run in ((source, tmp_path / "one"), (shards, tmp_path / "two")):
+        capsys.readouterr()
+        assert train(run, steps=1, source=each) == 0
+        assert note in capsys.readouterr().out
+        assert train(run, steps=2, source=each) == 0
+        assert note not in capsys.readouterr().out
+    assert train(tmp_path / "three", *LEARN, steps=1, source=shards) == 0
+    bare = colour_pictures(tmp_path / "bare", 6, captions=False)
+    assert train(tmp_path / "four", steps=1, source=bare) == 0
+    assert note not in capsys.readouterr().out
 
 
 def test_a_resumed_run_is_bitwise_the_run_that_never_stopped(source, tmp_path):

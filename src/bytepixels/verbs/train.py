@@ -65,6 +65,8 @@ def train(
         if len(packed) < FEW:
             copied = "will copy it" if len(packed) == 1 else "is likely to copy them"
             print(f"note: Only {many(len(packed), 'image')}: the model {copied}")
+        if packed.captions is not None and not captions and config.autoencoder is None and not is_run(path):
+            print("note: The captions are not used; --text wordllama trains on them too")
         latents = encoded(config, path, packed, flips(config, packed), device, before)
         run = shared_run(world, packed, lambda: prepare_run(packed, source, config, path, device, latents, origin))
         with stop_on_signals() as stop, _full_disk(path):
