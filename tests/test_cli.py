@@ -247,7 +247,7 @@ def test_ctrl_c_in_the_middle_of_an_import(monkeypatch, capsys):
 
     monkeypatch.setitem(VERBS, "sample", verb)
     assert main(["sample"]) == 130
-    assert capsys.readouterr().err == "\nbytepixels: interrupted\n"
+    assert capsys.readouterr().err == "\nbytepixels: interrupted: nothing was kept\n"
     monkeypatch.setitem(VERBS, "sample", lambda argv: __import__("no_such_module"))
     with pytest.raises(ImportError):
         main(["sample"])

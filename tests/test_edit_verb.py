@@ -284,7 +284,7 @@ def test_a_run_that_never_saw_a_picture_without_a_label_needs_one(no_null_label,
     assert edit("vary", no_null_label, here / "one.png", "--label", 3, "-n", 1)[1]["label"] == "3"
 
 
-def test_an_interruption_leaves_what_is_done_with_its_grid_and_manifest(run, here, monkeypatch):
+def test_an_interruption_leaves_what_is_done_with_its_grid_and_manifest(run, here, monkeypatch, capsys):
     """Ctrl-C while the second batch is drawn."""
     drawn = []
     last_picture = editplans.Studio.last_picture
@@ -298,8 +298,24 @@ def test_an_interruption_leaves_what_is_done_with_its_grid_and_manifest(run, her
     monkeypatch.setattr(editplans.Studio, "last_picture", interrupted)
     out = here / "out"
     assert cli("edit", "vary", run, here / "one.png", *words("-n 5 --batch 2"), "--out", out) == 130
+    assert capsys.readouterr().err.endswith(f"bytepixels: interrupted: 2 of 5 images kept in {out}\n")
     assert {path.name for path in out.iterdir()} == {"seed-0.png", "seed-1.png", "grid.png", "manifest.json"}
     assert [one["file"] for one in read_json(out / "manifest.json")["pictures"]] == ["seed-0.png", "seed-1.png"]
+
+
+def test_pictures_of_an_earlier_edit_stay_and_are_told_apart(run, here, capsys):
+    line = ("edit", "interpolate", run, 3, 4, "--out", here / "out")
+    assert cli(*line, "-n", 4) == 0
+    assert "note" not in capsys.readouterr().out
+    assert cli(*line, "-n", 2) == 0
+    said = (
+        f'note: 2 images of earlier calls stay in {here / "out"}: manifest.json lists what is new, and below "earlier"'
+    )
+    assert said in capsys.readouterr().out
+    manifest = read_json(here / "out" / "manifest.json")
+    assert [one["file"] for one in manifest["pictures"]] == ["000.png", "001.png"]
+    assert [[one["file"] for one in call["pictures"]] for call in manifest["earlier"]] == [["002.png", "003.png"]]
+    assert (here / "out" / "003.png").is_file()
 
 
 def test_out_may_name_a_png(run, here, capsys):

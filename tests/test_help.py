@@ -60,6 +60,14 @@ def test_defaults_are_those_of_the_preset(capsys):
         assert f"(default: {PRESETS[preset]().train.lr})" in plain(said)
 
 
+@pytest.mark.parametrize("verb", KINDS)
+def test_no_flag_has_two_defaults(verb, capsys):
+    """What its text says, and another one behind it: the size of a new run is decided by its images."""
+    assert cli(*verb.split(), "--help") == 0
+    for entry in capsys.readouterr().out.split("\n  -"):
+        assert not ("Default:" in entry and "(default:" in entry), entry
+
+
 def test_headings_and_ways_to_write_a_value(capsys):
     assert cli("train", "--help") == 0
     said = capsys.readouterr().out

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import fields, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +113,8 @@ def _model_default(line: Line, path: Path, fresh: Config | None = None) -> Confi
                 raise InputError(f"{path} was begun with {flag} {own}, got {asked}; choose another --run")
     else:
         default = fresh or preset_with(preset or "small", backbone or "unet")
+        if line.help:  # which size a new run has, its images decide
+            default = replace(default, data=replace(default.data, size=None))
     for name in settings_of_others(default.network.backbone):
         if f"--{name}" in line.given:
             raise InputError(foreign_setting(name, default.network.backbone))
@@ -222,7 +225,7 @@ def show(argv: list[str]) -> int:
     from .verbs.show import shown_size
     from .verbs.train import pack_with_progress
 
-    size = request.size or shown_size(request.source)
+    size = request.size or shown_size(request.source, request.n, request.columns)
     packed = pack_with_progress(request.source, DataConfig(size=size, channels=request.channels))
     for path in show_verb(packed, request.out, request.n, request.columns, request.timesteps):
         print(path)
@@ -361,6 +364,14 @@ VERBS: dict[str, Callable[[list[str]], int]] = {
     "verify": verify,
 }
 BUDGETS = ("--images", "--epochs", "--budget")
+RESULTS = {
+    "sample",
+    "edit",
+    "data",
+    "evaluate",
+    "compare",
+    "report",
+}  # interrupted, they note what is kept, if anything
 COMPUTING = {"train", "encode", "sample", "edit", "data", "evaluate", "compare", "report"}  # they call networks
 
 
@@ -396,7 +407,7 @@ def only_the_first_speaks() -> Iterator[None]:
 
 def run_verb(arguments: list[str]) -> int:
     """The exit code of a verb and its flags."""
-    if "" in arguments:
+    if any(not word and before != "--prompt" for before, word in pairwise(["", *arguments])):
         raise InputError(f"one of the words after bytepixels {arguments[0]} is empty")
     if (meant := OTHER_VERBS.get(arguments[0])) is not None:
         raise InputError(f"bytepixels has no verb {arguments[0]}; did you mean bytepixels {meant}?")
@@ -433,7 +444,9 @@ def _main(arguments: list[str]) -> int:
         interrupted = interruption(error)
         if interrupted is None:
             raise
-        print("\nbytepixels: interrupted", file=sys.stderr)
+        nothing = arguments[0] in RESULTS and os.environ.get("RANK", "0") == "0"
+        kept = getattr(interrupted, "__notes__", ["nothing was kept"] if nothing else [])
+        print("\nbytepixels: interrupted", *kept, sep=": ", file=sys.stderr)
         return 128 + (interrupted.signal if isinstance(interrupted, Terminated) else signal.SIGINT)
     except RuntimeError as error:
         if (cause := foreseen(error)) is None:

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
-from .errors import InputError
+from .errors import InputError, check_range
 from .runs.autoencoder import AutoencoderConfig
 from .runs.config import Config, DataConfig, TrainConfig
 from .verbs.labels import Words
@@ -126,7 +126,8 @@ class Sample:
     """A class by its name or, where no class is named by a number, by its number from 0.
     Default: the classes in turn."""
     prompt: Words = None
-    """What the pictures show, in words: of a run with --text. Default: captions of its training pictures in turn."""
+    """What the pictures show, in words: of a run with --text; "" is no text at all (unconditional). Default: captions
+    of its training pictures in turn."""
     out: Path | None = None
     """The folder for the images. Default: RUN/samples/SAMPLER-STEPS-seed-SEED."""
     batch: int = 64
@@ -155,13 +156,18 @@ class Show:
     n: Annotated[int, arg(aliases=["-n"])] = 4
     """How many images."""
     columns: int = 11
-    """Noise levels in a row, the clean image included."""
+    """Noise levels in a row, the clean image included. Many make each image smaller."""
     timesteps: int = 1000
     """Noise levels T of the process."""
     size: tuple[int, int] | None = None
     """Height and width. Default: the data's own, and at most 256 pixels a side."""
     channels: int | None = None
     """1 grey, 3 RGB, 4 RGBA. Default: the data's own."""
+
+    def __post_init__(self) -> None:
+        check_range("-n", self.n, 1)
+        check_range("--timesteps", self.timesteps, 1)
+        check_range("--columns", self.columns, 2, self.timesteps + 1)
 
 
 @dataclass(frozen=True)

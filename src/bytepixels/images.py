@@ -17,10 +17,12 @@ if TYPE_CHECKING:
 
 LONGEST = 512  # pixels of a side, above which a grid enlarges nothing
 MOST_ACROSS = 1 << 14  # of a grid's side: more than viewers, and the GIF format, take
+GAP = 2  # pixels between the images of a grid
+PIXELS = 1 << 26  # of a grid
 MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 
 
-def grid(images: Tensor, columns: int | None = None, gap: int = 2, least: int = 64, pixels: int = 1 << 26) -> Tensor:
+def grid(images: Tensor, columns: int | None = None, gap: int = GAP, least: int = 64, pixels: int = PIXELS) -> Tensor:
     """Lay uint8 [N, C, H, W] out as one image [C, H', W'], row by row, on white, of about `pixels` at most.
 
     columns: unless given, as many as bring the whole nearest to a square. Images with a side below `least` are enlarged
@@ -48,6 +50,11 @@ def grid(images: Tensor, columns: int | None = None, gap: int = 2, least: int = 
         top, left = gap + k // columns * (height + gap), gap + k % columns * (width + gap)
         sheet[:, top : top + height, left : left + width] = image
     return sheet
+
+
+def room_in_grid(rows: int, columns: int) -> int:
+    """Pixels of the longest side up to which `grid` shrinks none of so many images; at least 1."""
+    return max(1, min(MOST_ACROSS // max(rows, columns), math.isqrt(PIXELS // (rows * columns))) - GAP)
 
 
 def _shrunk(images: Tensor, factor: int) -> Tensor:

@@ -35,6 +35,7 @@ class Progress:
         self.stream = stream or sys.stderr
         self.recent = deque([(time.monotonic(), start)])
         self.live: Live | None = None
+        self.kept = ""  # of the work so far, which an interruption takes along to the last line of the command
         self.printed, self.ended = time.monotonic(), False
 
     def __enter__(self) -> "Progress":
@@ -49,6 +50,8 @@ class Progress:
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if self.live is not None:
             self.live.stop()
+        if self.kept and isinstance(error, KeyboardInterrupt):
+            error.add_note(self.kept)
 
     def update(self, done: int, note: str = "") -> None:
         """Count and show that `done` of the total is done."""

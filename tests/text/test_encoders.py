@@ -10,7 +10,7 @@ import torch
 
 from bytepixels.errors import InputError
 from bytepixels.text import open_text_encoder
-from bytepixels.text.encoders import LENGTH
+from bytepixels.text.encoders import LENGTH, words_read
 
 from .folders import WORDS, save_encoder, save_tokenizer
 
@@ -79,6 +79,20 @@ def test_what_is_too_long_is_cut_and_nothing_is_no_token(wordllama):
     vectors, mask = wordllama(["", "   "])
     assert vectors.shape == (2, 1, 256)
     assert not mask.any()
+
+
+def test_how_many_words_of_a_long_text_are_read(wordllama, tmp_path):
+    long = " ".join(f"word{k}" for k in range(100))
+    read = words_read(wordllama, long)
+    first = " ".join(long.split()[:read])
+    assert 0 < read < 100
+    assert torch.equal(wordllama([first])[0][0], wordllama([long])[0][0, : wordllama([first])[1].sum()])
+    assert not wordllama.fits(" ".join(long.split()[: read + 1]))
+    assert words_read(wordllama, "a red\napple ") == 3
+    assert words_read(wordllama, "") == 0
+    folder = open_text_encoder(str(save_encoder(tmp_path)))
+    assert words_read(folder, "red " * 100) == 14  # of 16 tokens, [CLS] and [SEP] are two
+    assert words_read(folder, "red " * 14) == 14
 
 
 @pytest.mark.parametrize("missing", ["wordllama", "tokenizers"])

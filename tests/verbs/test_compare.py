@@ -70,7 +70,7 @@ def test_an_interval_that_there_is_not_is_not_shown():
     assert not any("nan" in line for line in table([one], one, "held out", "FID", 16))
 
 
-def test_what_was_measured_before_an_interruption_is_kept(run, monkeypatch):
+def test_what_was_measured_before_an_interruption_is_kept(run, monkeypatch, capsys):
     from bytepixels.verbs.quality import Painter
 
     draw, calls = Painter.draw, []
@@ -84,6 +84,8 @@ def test_what_was_measured_before_an_interruption_is_kept(run, monkeypatch):
     monkeypatch.setattr(Painter, "draw", interrupted)
     assert cli("compare", run, *words("--samplers ddim --steps 2 3 4 -n 16")) == 130
     assert [one["steps"] for one in lines(run)[-1]["rows"]] == [2]
+    said = f"interrupted: 1 of 3 rows kept, which bytepixels report {run} shows\n"
+    assert capsys.readouterr().err.endswith(said)
 
 
 @pytest.mark.parametrize(

@@ -84,6 +84,18 @@ def test_encoding_ends_with_the_time_and_goes_on_from_there(tmp_path, monkeypatc
     assert np.array_equal(again.moments, whole.moments)
 
 
+def test_ctrl_c_while_encoding_says_that_it_goes_on_from_there(tmp_path, monkeypatch):
+    def interrupted(self, *rest):
+        raise KeyboardInterrupt
+
+    packed = encodable(tmp_path, monkeypatch)
+    monkeypatch.setenv("BYTEPIXELS_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(Preparation, "show", interrupted)
+    with pytest.raises(KeyboardInterrupt) as caught:
+        encode(packed, Autoencoder(1, 8, (1, 2), 1, 3), False, CPU)
+    assert caught.value.__notes__ == ["stopped while encoding; the same command goes on from there"]
+
+
 def encodable(folder, monkeypatch):
     """A pack of 200 images that are encoded 50 at a time."""
     np.savez(folder / "some.npz", images=np.arange(200 * 64).astype(np.uint8).reshape(200, 8, 8))

@@ -27,7 +27,8 @@ def test_ctrl_c_while_packing_and_the_same_command_again(tmp_path, monkeypatch, 
     monkeypatch.setattr(Rows, "write", write_three)
     command = ("show", tmp_path / "in", "--out", tmp_path / "out", "--columns", 2, "--timesteps", 2)
     assert cli(*command) == 130
-    assert "stopped while packing; the same command goes on from there" in capsys.readouterr().err
+    said = "bytepixels: interrupted: stopped while packing; the same command goes on from there\n"
+    assert capsys.readouterr().err.endswith(said)
     monkeypatch.setattr(Rows, "write", write)
     assert cli(*command) == 0
     assert "3 of 5 pictures lay packed already when this command began" in capsys.readouterr().out

@@ -10,7 +10,7 @@ import torch
 from bytepixels.data import pack
 from bytepixels.evaluate.features import RandomFeatures
 from bytepixels.evaluate.moments import Moments, frechet_distance
-from bytepixels.verbs import quality
+from bytepixels.verbs import quality, trainfeatures
 from bytepixels.verbs.qualitycard import drift_sentence
 
 from .tiny import cli, picture, plain, snapshot, train, words
@@ -100,6 +100,21 @@ def test_own_features_are_trained_and_used_and_know_the_classes(run, source, tmp
     first = snapshot(folder)
     assert cli("evaluate", "train-features", source, *flags, "--out", folder) == 0
     assert snapshot(folder)["features.safetensors"] == first["features.safetensors"]
+
+
+def test_own_features_that_are_interrupted_say_which_are_kept(source, tmp_path, monkeypatch, capsys):
+    save = trainfeatures.save_classifier
+
+    def interrupted(*args):
+        if args[3]["epochs"] == 3:
+            raise KeyboardInterrupt
+        save(*args)
+
+    monkeypatch.setattr(trainfeatures, "save_classifier", interrupted)
+    line = ("evaluate", "train-features", source, *words("--epochs 4 --width 8 --batch 50 --device cpu"))
+    assert cli(*line, "--out", tmp_path / "f") == 130
+    said = f"bytepixels: interrupted: what 2 epochs of 4 made is kept in {tmp_path / 'f'}\n"
+    assert capsys.readouterr().err.endswith(said)
 
 
 def test_features_are_trained_by_one_process(tmp_path, monkeypatch, capsys):

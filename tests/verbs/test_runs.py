@@ -98,10 +98,18 @@ def test_a_narrow_terminal_goes_without_some_columns(runs, capsys, monkeypatch):
     assert {line.split()[0] for line in narrow.splitlines()} == {line.split()[0] for line in wide.splitlines()}
 
 
-def test_the_loss_is_the_mean_of_the_last_twenty_lines(runs, capsys):
+def test_the_loss_is_the_mean_of_the_last_twenty_lines_wherever_it_is_said(runs, capsys):
     log = runs / "done" / "log.jsonl"
     log.write_text("".join(json.dumps({"step": k, "images": k, "loss": float(k)}) + "\n" for k in range(5000)))
-    assert rows(capsys, runs)[0]["done"][3] == f"{sum(range(4980, 5000)) / 20:.4f}"
+    loss = f"{sum(range(4980, 5000)) / 20:.4f}"
+    assert rows(capsys, runs)[0]["done"][3] == loss
+    assert (
+        f"log: 5,000 lines; loss {loss} (mean of the last 20), 0.0000 first, "
+        in said(capsys, "show", runs / "done").out
+    )
+    assert cli("report", runs / "done", runs / "half", "--strip", 0, "--out", runs / "both.html") == 0
+    page = (runs / "both.html").read_text()
+    assert f">{loss}<" in page[page.index("mean of the log&#x27;s last 20 lines") :][:200]
 
 
 def test_one_that_is_being_trained(runs, capsys):
@@ -208,7 +216,8 @@ def test_all_there_is_to_know(runs, capsys):
         path = run / "checkpoints" / f"step-{step:08d}"
         assert line == f"  {path.name}  {step * STEP} images, {bytes_of(size(path))}: whole"
     losses = [line["loss"] for line in log_of(run)]
-    at = lines.index(f"log: 6 lines; loss {losses[0]:.4f} first, {min(losses):.4f} least, {losses[-1]:.4f} last")
+    mean = f"{sum(losses) / 6:.4f} (mean of the last 6)"
+    at = lines.index(f"log: 6 lines; loss {mean}, {losses[0]:.4f} first, {min(losses):.4f} least")
     assert lines[at + 1].strip() == curve(losses)
     assert lines[at + 2].startswith("  at last: gradient ")
     assert "samples: 2 grids along the way; ddim-3-seed-0" in lines

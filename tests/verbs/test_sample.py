@@ -436,10 +436,19 @@ def test_an_interruption_leaves_what_is_done(run, tmp_path, monkeypatch, capsys)
 
     monkeypatch.setattr("bytepixels.verbs.sample.draw_pictures", draw_two_batches)
     assert cli("sample", run, "-n", 6, "--batch", 2, "--out", tmp_path) == 130
-    assert "interrupted" in capsys.readouterr().err
+    assert capsys.readouterr().err.endswith(f"\nbytepixels: interrupted: 4 of 6 images kept in {tmp_path}\n")
     names = [f"seed-{seed}.png" for seed in range(4)]
     assert {path.name for path in tmp_path.iterdir()} == {*names, "grid.png", "manifest.json"}
     assert [one["file"] for one in read_json(tmp_path / "manifest.json")["pictures"]] == names
+
+
+def test_an_interruption_before_the_first_image_says_that_nothing_was_kept(run, tmp_path, monkeypatch, capsys):
+    def interrupted(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("bytepixels.verbs.sample.draw_pictures", interrupted)
+    assert cli("sample", run, "-n", 2, "--out", tmp_path) == 130
+    assert capsys.readouterr().err.endswith("\nbytepixels: interrupted: nothing was kept\n")
 
 
 def test_the_last_line_says_that_all_are_done(run, tmp_path, capsys):

@@ -109,6 +109,24 @@ def test_large_images_are_made_small_before_they_are_packed(tmp_path, capsys, mo
     assert picture(tmp_path / "asked" / "forward-linear.png").shape == (HEADER + 2 + 282, 2 + 11 * 282, 3)
 
 
+def test_images_that_have_no_room_are_drawn_smaller_and_it_is_said(tmp_path, capsys, monkeypatch):
+    """At the size that there is room for, not at the half of theirs."""
+    monkeypatch.setenv("BYTEPIXELS_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("bytepixels.images.MOST_ACROSS", 1 << 11)
+    (tmp_path / "in").mkdir()
+    Image.fromarray(np.zeros((400, 300, 3), np.uint8)).save(tmp_path / "in" / "one.png")
+    flags = ("show", tmp_path / "in", "--columns", 21, "--out", tmp_path / "out")
+    assert cli(*flags) == 0
+    said = capsys.readouterr().out  # 2048 / 21 are 97 pixels, with the gap
+    assert "shown at 95 x 71 (height x width); fewer --columns or a smaller -n show them larger" in said
+    assert "note" not in said
+    assert picture(tmp_path / "out" / "forward-linear.png").shape == (HEADER + 2 + 97, 2 + 21 * 73, 3)
+    assert cli(*flags, "--size", 180, 190) == 0
+    said = "note: 1 x 21 images have room for 90 x 95 pixels each (height x width), not for their 180 x 190; fewer"
+    assert said in capsys.readouterr().out
+    assert picture(tmp_path / "out" / "forward-linear.png").shape == (HEADER + 2 + 92, 2 + 21 * 97, 3)
+
+
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
 @pytest.mark.parametrize("width", [12, 66, 300])
 def test_each_column_has_a_label_as_far_as_there_is_room(channels, width):

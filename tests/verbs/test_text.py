@@ -16,6 +16,7 @@ from bytepixels.runs.directory import open_run
 from bytepixels.text import TextRows, open_text_encoder, store_captions
 from bytepixels.verbs.sample import find_checkpoint, load_network
 from bytepixels.verbs.texts import text_of
+from tests.data.fixtures import tar_of
 from tests.text.folders import save_encoder
 from tests.train.test_distributed import together
 
@@ -82,6 +83,27 @@ def test_no_words_are_no_text(run, tmp_path):
     assert farthest(empty, red) > 10
 
 
+def test_a_prompt_without_words_may_be_typed_as_a_word_of_its_own(run, source, tmp_path, capsys):
+    one, _ = drawn(run, tmp_path / "a", "-n", 1, "--prompt=")
+    two, _ = drawn(run, tmp_path / "b", "-n", 1, "--prompt", "")
+    assert farthest(one, two) == 0
+    assert cli("sample", run, "--label", "") == 2
+    assert train(tmp_path / "told", *LEARN, "--label-dropout", 0, steps=1, source=source) == 0
+    refused(capsys, f"--prompt '' has no words, and {tmp_path / 'told'} was trained with --label-dropout 0",
+            "sample", tmp_path / "told", "--prompt", "")  # fmt: skip
+
+
+def test_what_is_left_out_of_a_long_prompt_is_said_once(run, source, tmp_path, capsys):
+    prompt = "red " * 60 + "one two three four five six"
+    drawn(run, tmp_path / "a", "-n", 3, "--batch", 1, "--prompt", prompt)
+    said = "note: the text encoder reads 64 tokens, of this prompt the first 64 of 66 words; left out: five six\n"
+    assert capsys.readouterr().out.count(said) == 1
+    assert cli("edit", "vary", run, source / "000.png", "-n", 1, "--prompt", f"{prompt} seven") == 0
+    assert "the first 64 of 67 words; left out: five six seven\n" in capsys.readouterr().out
+    drawn(run, tmp_path / "b", "-n", 1, "--prompt", "red " * 64)
+    assert "note" not in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("flags", [[], ["--guidance", 3]])
 def test_a_picture_does_not_depend_on_the_batch(run, tmp_path, flags):
     flags = ["-n", 5, "--prompt", "a blue picture", *flags]
@@ -134,6 +156,29 @@ def test_the_source_says_how_many_captions_it_has(source, tmp_path, capsys):
     said = plain(capsys.readouterr().out)
     assert "48 captions from metadata.csv." in said
     assert "horizontal flips off; captions" in said
+
+
+def test_captions_that_are_not_used_are_pointed_out(source, tmp_path, capsys):
+    """Also beside classes, of shards: where a new run would read them with --text."""
+    samples = {}
+    for k in range(6):
+        samples |= {
+            f"{k}.png": (source / f"{k:03}.png").read_bytes(),
+            f"{k}.cls": str(k % 2).encode(),
+            f"{k}.txt": b"red",
+        }
+    shards = tar_of(tmp_path / "shards.tar.gz", samples)
+    note = "note: The captions are not used; --text wordllama trains on them too\n"
+    for each, run in ((source, tmp_path / "one"), (shards, tmp_path / "two")):
+        capsys.readouterr()
+        assert train(run, steps=1, source=each) == 0
+        assert note in capsys.readouterr().out
+        assert train(run, steps=2, source=each) == 0
+        assert note not in capsys.readouterr().out
+    assert train(tmp_path / "three", *LEARN, steps=1, source=shards) == 0
+    bare = colour_pictures(tmp_path / "bare", 6, captions=False)
+    assert train(tmp_path / "four", steps=1, source=bare) == 0
+    assert note not in capsys.readouterr().out
 
 
 def test_a_resumed_run_is_bitwise_the_run_that_never_stopped(source, tmp_path):

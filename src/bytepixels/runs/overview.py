@@ -55,14 +55,13 @@ class Overview:
 
     @property
     def loss(self) -> float | None:
-        """Mean of the log's last lines."""
-        losses = [line["loss"] for line in self.recent]
-        return sum(losses) / len(losses) if losses else None
+        """As recent_loss has it."""
+        return recent_loss(self.path)
 
     @property
     def recent(self) -> list[dict[str, Any]]:
         """The log's last lines."""
-        return list(read_log(self.path, TAIL))[-RECENT:]
+        return recent_lines(self.path)
 
     @property
     def finished(self) -> bool:
@@ -153,6 +152,17 @@ def read_log(run: Path, tail: int | None = None) -> Iterator[dict[str, Any]]:
             loss, images = float(record["loss"]), int(record["images"])
             if math.isfinite(loss):
                 yield record | {"loss": loss, "images": images}
+
+
+def recent_lines(run: Path) -> list[dict[str, Any]]:
+    """The last lines of the log that hold a loss."""
+    return list(read_log(run, TAIL))[-RECENT:]
+
+
+def recent_loss(run: Path) -> float | None:
+    """The loss of a run, wherever one number stands for it: the mean of the last 20 lines of its log that hold one."""
+    losses = [line["loss"] for line in recent_lines(run)]
+    return sum(losses) / len(losses) if losses else None
 
 
 def read_lines(path: Path, tail: int | None = None) -> Iterator[dict[str, Any]]:

@@ -1,6 +1,7 @@
 """Text encoders: strings -> one vector for each token. "wordllama" comes with its package, others lie in a folder."""
 
 import hashlib
+from bisect import bisect_left
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -34,6 +35,16 @@ class TextEncoder(Protocol):
         L is the longest of these texts, at least 1; an empty text has no tokens; what is no token is 0.
         """
         ...
+
+    def fits(self, text: str) -> bool:
+        """Whether all of a text is read, and nothing cut."""
+        ...
+
+
+def words_read(encoder: TextEncoder, text: str) -> int:
+    """How many of a text's words, from the first on, an encoder reads whole."""
+    words = text.split()
+    return bisect_left(range(1, len(words) + 1), True, key=lambda count: not encoder.fits(" ".join(words[:count])))
 
 
 def open_text_encoder(name: str, device: torch.device | str = "cpu") -> TextEncoder:
@@ -86,6 +97,10 @@ class WordLlamaVectors:
         vectors = self._vectors[ids].astype(np.float32) * mask[..., None]
         return torch.from_numpy(vectors.astype(np.float32)), torch.from_numpy(mask.astype(bool))
 
+    def fits(self, text: str) -> bool:
+        """As TextEncoder says."""
+        return not self._tokenizer.encode(text.strip(), add_special_tokens=False).overflowing
+
 
 class TransformerStates:
     """The last hidden states of a text encoder in a local folder: CLIP's, T5's, BERT and its kin.
@@ -124,6 +139,10 @@ class TransformerStates:
         widened = [torch.nn.functional.pad(one, (0, 0, 0, longest - one.shape[1])) for one, _ in parts]
         masks = [torch.nn.functional.pad(mask, (0, longest - mask.shape[1])) for _, mask in parts]
         return torch.cat(widened), torch.cat(masks)
+
+    def fits(self, text: str) -> bool:
+        """As TextEncoder says."""
+        return len(self._tokenizer(text)["input_ids"]) <= self.length
 
     def _states(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
         words = self._tokenizer(

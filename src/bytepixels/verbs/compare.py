@@ -20,6 +20,7 @@ from ..evaluate.reference import features_of
 from ..runs.config import SampleConfig
 from ..runs.directory import make_folder, provenance
 from ..train.distributed import join, own_device
+from ..words import many
 from .comparerows import Row, plot, table
 from .openfeatures import chosen_features
 from .quality import Painter, Yardstick, open_yardstick
@@ -49,6 +50,12 @@ def compare(request: Compare) -> None:
                 seeds = range(request.seed, request.seed + request.n)
                 images, took = painter.draw(settings, seeds, request.batch, math.inf, name)
                 rows.append(measured_row(images, yardstick, settings, took / request.n))
+        except KeyboardInterrupt as error:
+            if rows:
+                error.add_note(
+                    f"{len(rows)} of {many(len(plan), 'row')} kept, which bytepixels report {run.path} shows"
+                )
+            raise
         finally:
             if rows and world.rank == 0:
                 keep(request, painter, yardstick, rows, floor, what)

@@ -40,6 +40,7 @@ def edit(flags: EditFlags) -> tuple[Path, list[str]]:
         with Progress(f"edit {_kind(flags)}", plan.work, "network evaluations") as progress:
             for batch in _carry_out(plan, out, progress):
                 results += batch
+                progress.kept = f"{len(results):,} of {many(len(plan.files), 'image')} kept in {out}"
     finally:  # an interruption leaves those that are done, with their grid and manifest
         if results:
             done = {k: picture for k, picture in plan.compare.items() if k < len(results)}

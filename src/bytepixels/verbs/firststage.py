@@ -156,9 +156,6 @@ def encode(
         raise InputError(f"the autoencoder takes pictures of {autoencoder.channels} channels, these have {channels}")
     autoencoder.check_size(height, width)
     with Progress("encode", 0, "pictures") as progress:
-        try:
-            encoder, show = encoder_of(Tiled(autoencoder), device), partial(within.show, progress, "encoding")
-            return store_latents(packed, encoder, fingerprint(autoencoder), mirrored, progress=show)
-        except KeyboardInterrupt:
-            progress.say("stopped while encoding; the same command goes on from there")
-            raise
+        progress.kept = "stopped while encoding; the same command goes on from there"
+        encoder, show = encoder_of(Tiled(autoencoder), device), partial(within.show, progress, "encoding")
+        return store_latents(packed, encoder, fingerprint(autoencoder), mirrored, progress=show)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ..evaluate.features import title
 from ..evaluate.page import figure, folded, image, table, text
 from ..presets import own_command
+from ..runs.overview import RECENT, recent_loss
 from .qualitycard import NAMES, copies_sentence, drift_sentence, how_far, number
 from .reportcharts import compare_charts, drift_charts, ladder_chart, noise_level_chart, training_charts
 
@@ -224,7 +225,8 @@ def _to_repeat(run: Run, commands: list[str]) -> str:
 def compared(stories: Sequence[Story]) -> str:
     """One column a run."""
     rows: list[list[str]] = [["pictures seen", *(f"{one.images:,}" for one in stories)]]
-    rows.append(["loss, last", *(f"{one.log[-1]['loss']:.4f}" if one.log else "-" for one in stories)])
+    losses = [recent_loss(one.run.path) for one in stories]
+    rows.append([f"loss, mean of the log's last {RECENT} lines", *("-" if x is None else f"{x:.4f}" for x in losses)])
     found = [one.latest("quality") for one in stories]
     for key, words in ({"frechet": "Frechet distance"} | NAMES).items():
         cells = [number(one["measures"][key]) if one and key in one["measures"] else "-" for one in found]

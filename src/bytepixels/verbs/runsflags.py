@@ -34,7 +34,10 @@ class ListRuns:
 
 @dataclass(frozen=True, kw_only=True)
 class ShowRun:
-    """One run: settings that differ from its preset's, data, every checkpoint compared with its checksums, the log."""
+    """One run: settings that differ from its preset's, data, every checkpoint compared with its checksums, the log.
+
+    Its loss is the mean of the log's last 20 lines, as in runs list.
+    """
 
     run: Positional[Annotated[Path, arg(metavar="RUN")]]
     """The folder of a run, or a model that comes along: digits, cifar10, emoji."""

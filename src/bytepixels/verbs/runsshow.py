@@ -11,7 +11,7 @@ from pathlib import Path
 from ..presets import own_command
 from ..runs.directory import Run, open_run
 from ..runs.lock import holder
-from ..runs.overview import Overview, look_at, read_lines, read_log, size_of
+from ..runs.overview import RECENT, Overview, look_at, read_lines, read_log, recent_loss, size_of
 from ..words import many
 
 BARS = "▁▂▃▄▅▆▇█"
@@ -70,12 +70,12 @@ def _data(run: Run) -> Iterator[str]:
 
 def _log(path: Path) -> Iterator[str]:
     """The log in a few lines."""
-    lines = list(read_log(path))
-    if not lines:
+    lines, loss = list(read_log(path)), recent_loss(path)
+    if not lines or loss is None:
         yield "log: empty"
         return
-    losses, last = [line["loss"] for line in lines], lines[-1]
-    yield f"log: {len(lines):,} lines; loss {losses[0]:.4f} first, {min(losses):.4f} least, {losses[-1]:.4f} last"
+    losses, last, mean = [line["loss"] for line in lines], lines[-1], f"mean of the last {min(RECENT, len(lines))}"
+    yield f"log: {many(len(lines), 'line')}; loss {loss:.4f} ({mean}), {losses[0]:.4f} first, {min(losses):.4f} least"
     yield f"  {curve(losses)}"
     names = {"grad_norm": "gradient", "lr": "learning rate", "images_per_second": "images/s"}
     facts = [f"{word} {last[name]:.4g}" for name, word in names.items() if isinstance(last.get(name), int | float)]

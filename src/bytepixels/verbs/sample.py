@@ -89,9 +89,7 @@ def sample_run(path: Path, overrides: Mapping[str, Any], request: SampleRequest)
         with join(device) as world, Progress("sample", request.n * settings.steps, "image steps") as progress:
             for start in range(0, request.n, request.batch * world.size):
                 part = seeds[start : start + request.batch * world.size]
-                watch = _watcher(
-                    progress, start, part, request.n, settings.steps, frames if request.gif else None, codec
-                )
+                watch = _watcher(progress, start, part, request, settings.steps, frames, codec)
 
                 def draw(own: range, watch: Watch = watch) -> Tensor:
                     text = text_of(run, own, request.prompt, device)
@@ -102,6 +100,7 @@ def sample_run(path: Path, overrides: Mapping[str, Any], request: SampleRequest)
                     save_pngs(images, [out / f"seed-{seed}.png" for seed in part])
                     first += images[: max(0, GRID_MOST - done)]
                     done += len(part)
+                    progress.kept = f"{done:,} of {many(request.n, 'image')} kept in {out}"
     finally:
         if done:
             manifest = _manifest(run, checkpoint, settings, request, seeds[:done], label)
@@ -173,22 +172,23 @@ def _folder_name(settings: SampleConfig, request: SampleRequest) -> str:
 
 
 def _watcher(
-    progress: Progress, start: int, part: range, n: int, steps: int, frames: list[Tensor] | None, codec: Codec
+    progress: Progress, start: int, part: range, request: SampleRequest, steps: int, frames: list[Tensor], codec: Codec
 ) -> Watch:
-    """Called with every state of one batch: moves the progress on, and keeps frames of the first batch."""
+    """Called with every state of one batch: moves the progress on, and keeps frames of the first batch for a GIF."""
     every = max(1, steps // GIF_FRAMES)
     which = f"image {start + 1:,}" if len(part) == 1 else f"images {start + 1:,}-{start + len(part):,}"
 
     def watch(step: int, x: Tensor) -> None:
-        if frames is not None and start == 0 and (step % every == 0 or step == steps):
+        if request.gif and start == 0 and (step % every == 0 or step == steps):
             frames.append(grid(codec.to_images(x[:GIF_PICTURES]).cpu(), pixels=GIF_PIXELS))
-        progress.update(start * steps + step * len(part), f"step {step}/{steps}, {which} of {n:,}")
+        progress.update(start * steps + step * len(part), f"step {step}/{steps}, {which} of {request.n:,}")
 
     return watch
 
 
 def write_manifest(out: Path, manifest: dict[str, Any]) -> None:
-    """manifest.json: how each picture was made, and below "earlier" how those were that an earlier call left there."""
+    """manifest.json: how each picture was made, and below "earlier" how those were that an earlier call left there,
+    which is said."""
     made = {one["file"] for one in manifest["pictures"]}
     earlier = []
     try:
@@ -201,6 +201,9 @@ def write_manifest(out: Path, manifest: dict[str, Any]) -> None:
     for call in earlier:
         call.pop("earlier", None)
     write_json(out / "manifest.json", manifest | ({"earlier": earlier} if earlier else {}))
+    if count := sum(len(call["pictures"]) for call in earlier):
+        stay = f"{many(count, 'image')} of earlier calls {'stays' if count == 1 else 'stay'}"
+        print(f'note: {stay} in {out}: manifest.json lists what is new, and below "earlier" what is not')
 
 
 def _manifest(

@@ -15,8 +15,7 @@ from ..data import Packed
 from ..data.decode import read_header
 from ..data.packed import default_cache
 from ..data.sources import open_source
-from ..errors import check_range
-from ..images import grid, save_png
+from ..images import GAP, grid, room_in_grid, save_png
 from ..process import GaussianDiffusion
 from ..randomness import SeededNoise
 from ..runs.directory import make_folder
@@ -24,14 +23,15 @@ from ..schedules import SCHEDULES
 
 SHOWN = 256  # pixels of an image's longest side, unless --size says otherwise
 LOOKED_AT = 16  # images whose size is looked at before they are packed
+FEWER = "fewer --columns or a smaller -n show them larger"
 TEXT, HEADER = 13, 40  # pixels: the height of the letters, and of the lines above a strip
 
 
 def show(packed: Packed, out: Path, n: int = 4, columns: int = 11, timesteps: int = 1000) -> list[Path]:
-    """Write forward-SCHEDULE.png (x_0 .. x_T of the first n pictures, one row each) and schedules.png; their paths."""
-    check_range("-n", n, 1)
-    check_range("--timesteps", timesteps, 1)
-    check_range("--columns", columns, 2, timesteps + 1)
+    """Write forward-SCHEDULE.png (x_0 .. x_T of the first n pictures, one row each) and schedules.png; their paths.
+
+    Where so many have no room at the size that they are packed at, the size that they are drawn at is said.
+    """
     make_folder(out, "--out")
     images = torch.from_numpy(packed.images[:n].copy())
     processes = {name: GaussianDiffusion(timesteps, schedule) for name, schedule in SCHEDULES.items()}
@@ -40,6 +40,10 @@ def show(packed: Packed, out: Path, n: int = 4, columns: int = 11, timesteps: in
         paths.append(out / f"forward-{name}.png")
         strip = grid(forward_strip(images, process, columns), columns)
         save_png(labelled(strip, name, ["image", *(f"t = {t}" for t in times_of(process, columns))]), paths[-1])
+    height, width = (strip.shape[1] - GAP) // len(images) - GAP, (strip.shape[2] - GAP) // columns - GAP
+    if height < images.shape[2] or width < images.shape[3]:
+        what = f"{len(images):,} x {columns:,} images have room for {height} x {width} pixels each (height x width)"
+        print(f"note: {what}, not for their {images.shape[2]} x {images.shape[3]}; {FEWER}")
     paths.append(out / "schedules.png")
     plot_schedules(processes, paths[-1])
     return paths
@@ -78,25 +82,27 @@ def labelled(sheet: Tensor, schedule: str, labels: list[str]) -> Tensor:
     return torch.cat([top, sheet], dim=1)
 
 
-def shown_size(source: str) -> tuple[int, int] | None:
-    """A size of SHOWN pixels at most for images that are larger, by the headers of the first; None where none is.
+def shown_size(source: str, n: int, columns: int) -> tuple[int, int] | None:
+    """A size of SHOWN pixels at most, and no more than n rows of `columns` have room for, for images that are larger,
+    by the headers of the first; None where none is.
 
     Known before the images are decoded: to pack those of a camera at their full size takes minutes.
     """
     sizes = []
-    for item in islice(open_source(source, "train", default_cache()).read().items(), LOOKED_AT):
+    pictures = open_source(source, "train", default_cache()).read()
+    for item in islice(pictures.items(), LOOKED_AT):
         with suppress(Exception), item.open() as image:  # what cannot be read is named when it is packed
             header = read_header(image)
             sizes.append((header.height, header.width))
     largest = max((side for size in sizes for side in size), default=0)
     if largest <= SHOWN:
         return None
-    height, width = (max(1, round(side * SHOWN / largest)) for side in sizes[0])
+    most = min(SHOWN, room_in_grid(min(n, len(pictures.names)), columns))
+    height, width = (max(1, round(side * most / largest)) for side in sizes[0])
     if len(set(sizes)) > 1:
-        height = width = min(SHOWN, round(median(min(size) for size in sizes)))
-    print(
-        f"Images of up to {largest:,} pixels a side are shown at {height} x {width} (height x width); --size changes it"
-    )
+        height = width = min(most, round(median(min(size) for size in sizes)))
+    how = "--size changes it" if most == SHOWN else FEWER
+    print(f"Images of up to {largest:,} pixels a side are shown at {height} x {width} (height x width); {how}")
     return height, width
 
 

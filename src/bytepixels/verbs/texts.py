@@ -18,7 +18,7 @@ from ..progress import Progress
 from ..runs.config import Config
 from ..runs.directory import Run
 from ..text import TextEncoder, TextRows, open_text_encoder, store_captions
-from ..text.encoders import WORDLLAMA
+from ..text.encoders import WORDLLAMA, words_read
 
 KEPT = 64  # captions that a run remembers: its pictures without a prompt have them in turn
 Text = tuple[Tensor, Tensor]  # vectors [B, L, D] and mask [B, L]
@@ -89,17 +89,21 @@ def prompts_of(run: Run, seeds: Sequence[int], prompt: str | None) -> list[str] 
         if prompt is not None:
             raise InputError(f"--prompt {prompt!r}: {run.path} was trained without text (train --text)")
         return None
+    if prompt is not None and not prompt.strip() and run.config.train.label_dropout == 0:
+        raise InputError(f"--prompt {prompt!r} has no words, and {run.path} was trained with --label-dropout 0")
     known = run.text["captions"]
     return [known[seed % len(known)] if prompt is None else prompt for seed in seeds]
 
 
 def text_of(run: Run, seeds: Sequence[int], prompt: str | None, device: torch.device) -> Text | None:
-    """The encoded text of each picture, as prompts_of has it."""
+    """The encoded text of each picture, as prompts_of has it. Of a prompt that is too long it is said what is read."""
     prompts = prompts_of(run, seeds, prompt)
     if prompts is None or run.text is None:
         return None
     known = tuple(run.text["captions"]) if prompt is None else (prompt,)
-    vectors, mask = _encoded(run.path, str(run.config.network.text), run.text["hash"], known, device)
+    vectors, mask = _encoded(
+        run.path, str(run.config.network.text), run.text["hash"], known, prompt is not None, device
+    )
     rows = torch.tensor([known.index(one) for one in prompts], dtype=torch.long, device=device)
     return vectors[rows], mask[rows]
 
@@ -113,7 +117,12 @@ def prompt_name(prompt: str | None) -> str | None:
 
 
 @lru_cache(maxsize=2)
-def _encoded(path: Path, name: str, digest: str, texts: tuple[str, ...], device: torch.device) -> Text:
-    """These texts as the run's encoder has them, once: it does not stay in memory from one preview to the next."""
-    vectors, mask = encoder_of(path, name, digest, device)(texts)
+def _encoded(path: Path, name: str, digest: str, texts: tuple[str, ...], prompt: bool, device: torch.device) -> Text:
+    """These texts, or one prompt, as the run's encoder has them, once: it does not stay in memory from one preview to
+    the next."""
+    encoder = encoder_of(path, name, digest, device)
+    if prompt and (read := words_read(encoder, texts[0])) < len(words := texts[0].split()):
+        which = f"the first {read} of {len(words):,} words; left out: {' '.join(words[read:])}" if read else "a part"
+        print(f"note: the text encoder reads {encoder.length} tokens, of this prompt {which}")
+    vectors, mask = encoder(texts)
     return vectors.to(device), mask.to(device)

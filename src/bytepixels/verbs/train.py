@@ -65,6 +65,8 @@ def train(
         if len(packed) < FEW:
             copied = "will copy it" if len(packed) == 1 else "is likely to copy them"
             print(f"note: Only {many(len(packed), 'image')}: the model {copied}")
+        if packed.captions is not None and not captions and config.autoencoder is None and not is_run(path):
+            print("note: The captions are not used; --text wordllama trains on them too")
         latents = encoded(config, path, packed, flips(config, packed), device, before)
         run = shared_run(world, packed, lambda: prepare_run(packed, source, config, path, device, latents, origin))
         with stop_on_signals() as stop, _full_disk(path):
@@ -150,21 +152,18 @@ def pack_with_progress(
                 progress.pause()
             within.show(progress, "packing", done, total)
 
-        try:
-            packed = pack(
-                source,
-                size=data.size,
-                channels=data.channels,
-                fit=data.fit,
-                background=data.background,
-                strict=data.strict,
-                split=data.split,
-                captions=captions,
-                progress=show,
-            )
-        except KeyboardInterrupt:
-            progress.say("stopped while packing; the same command goes on from there")
-            raise
+        progress.kept = "stopped while packing; the same command goes on from there"
+        packed = pack(
+            source,
+            size=data.size,
+            channels=data.channels,
+            fit=data.fit,
+            background=data.background,
+            strict=data.strict,
+            split=data.split,
+            captions=captions,
+            progress=show,
+        )
     for note in packed.notes:
         print(note)
     return packed

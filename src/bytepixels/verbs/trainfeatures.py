@@ -17,6 +17,7 @@ from ..progress import Progress, duration
 from ..runs.config import DataConfig
 from ..runs.directory import make_folder, provenance
 from ..train.distributed import under_torchrun
+from ..words import many
 from .qualityflags import TrainFeatures
 from .train import DIGITS, pack_with_progress
 
@@ -51,6 +52,7 @@ def train_features(request: TrainFeatures) -> Path:
                 said = {"epochs": epoch, "held_out_accuracy": found, "held_out": name, "n": len(test[0])}
                 save_classifier(out, network, recipe, notes | said | {"cpu_seconds": time.process_time() - began})
                 progress.say(f"epoch {epoch}: {100 * found:.2f}% of held-out pictures named right; kept in {out}")
+                progress.kept = f"what {many(epoch, 'epoch')} of {recipe.epochs:,} made is kept in {out}"
     half = 196 * math.sqrt(found * (1 - found) / len(test[0]))
     print(f"{100 * found:.2f}% ± {half:.2f}% of {len(test[0]):,} held-out pictures ({name}) are named right")
     print(f"{duration(time.process_time() - began)} of CPU time; evaluate RUN --features {out}")
