@@ -94,11 +94,11 @@ def rate(network: str, work: str) -> float:
 
     import torch  # isort: skip
     from bytepixels.build import best_device
+    from bytepixels.config.presets import preset_with
     from bytepixels.data import Packed
     from bytepixels.heap import keep_memory
-    from bytepixels.presets import preset_with
-    from bytepixels.verbs.doctortrial import try_out, with_batch
-    from bytepixels.verbs.precision import choose_precision
+    from bytepixels.training.autotune.precision import choose_precision
+    from bytepixels.training.autotune.trial import try_out, with_batch
 
     keep_memory()
     config = preset_with(network)

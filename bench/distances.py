@@ -19,14 +19,14 @@ import torch
 from torch import Tensor
 
 from bytepixels.build import best_device, build_process, build_sampling
-from bytepixels.levels import SPACINGS, Level
-from bytepixels.progress import Progress
+from bytepixels.cli.console import Progress
+from bytepixels.config.run import SampleConfig
+from bytepixels.core.levels import SPACINGS, Level
+from bytepixels.core.losses import pure_noise
+from bytepixels.core.samplers import SAMPLERS, STOCHASTIC, TWICE, trajectory
 from bytepixels.randomness import SeededNoise
-from bytepixels.runs.config import SampleConfig
-from bytepixels.runs.directory import Run, open_run, provenance
-from bytepixels.samplers import SAMPLERS, STOCHASTIC, TWICE, trajectory
-from bytepixels.training import pure_noise
-from bytepixels.verbs.sample import find_checkpoint, labels_of, load_network
+from bytepixels.runs.run_directory import Run, open_run, provenance
+from bytepixels.sampling.output import find_checkpoint, labels_of, load_network
 
 EVALUATIONS = (5, 6, 8, 10, 15, 20, 50, 100)
 NAMES = [name for name in SAMPLERS if name not in STOCHASTIC and name != "euler"]  # euler is ddim

@@ -17,8 +17,8 @@ import torch
 from sklearn.datasets import load_digits
 from sklearn.svm import SVC
 
-from bytepixels.runs.directory import open_run
-from bytepixels.verbs.sample import chosen_settings, draw_pictures, find_checkpoint, labels_of, load_network
+from bytepixels.runs.run_directory import open_run
+from bytepixels.sampling.output import chosen_settings, draw_pictures, find_checkpoint, labels_of, load_network
 
 WAYS: tuple[Mapping[str, Any], ...] = (
     {"sampler": "ddpm", "steps": 1000},

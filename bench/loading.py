@@ -24,12 +24,12 @@ import numpy as np
 import torch
 
 from bytepixels.build import build_draw, build_loss, build_network, build_process
-from bytepixels.codec import PixelCodec
+from bytepixels.codec.codec import PixelCodec
+from bytepixels.config.presets import PRESETS
+from bytepixels.config.run import Config
 from bytepixels.data import Packed, batches, pack
-from bytepixels.presets import PRESETS
-from bytepixels.runs.config import Config
-from bytepixels.runs.directory import provenance
-from bytepixels.train.loop import TrainState, train_step
+from bytepixels.runs.run_directory import provenance
+from bytepixels.training.loop import TrainState, train_step
 
 from .machine import machine
 from .packing import forget, packing, show_packing, spread

@@ -9,7 +9,7 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from bytepixels.rate import bf16_gain, matmul_rate
+from bytepixels.hardware import bf16_gain, matmul_rate
 
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16}

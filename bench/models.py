@@ -12,13 +12,13 @@ from pathlib import Path
 
 from safetensors.torch import save_file
 
-from bytepixels.runs.checkpoint import PRUNED, read_tensors
-from bytepixels.runs.directory import FIRST_STAGE, Run, open_run
-from bytepixels.runs.files import one_line, read_sealed, sha256, write_sealed
+from bytepixels.files import one_line, read_sealed, sha256, write_sealed
+from bytepixels.runs.checkpoints import PRUNED, read_tensors
 from bytepixels.runs.models import MODELS
 from bytepixels.runs.origin import BESIDE
 from bytepixels.runs.overview import read_log
-from bytepixels.verbs.weights import find_checkpoint
+from bytepixels.runs.run_directory import FIRST_STAGE, Run, open_run
+from bytepixels.sampling.trained_model import find_checkpoint
 
 LINES = 200
 

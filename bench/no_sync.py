@@ -17,13 +17,13 @@ import numpy as np
 import torch
 
 from bytepixels.build import build_denoiser, build_draw, build_loss, build_network, build_process, build_times
-from bytepixels.codec import PixelCodec
+from bytepixels.codec.codec import PixelCodec
+from bytepixels.config.presets import PRESETS
+from bytepixels.config.run import Config, ProcessConfig
+from bytepixels.core.denoiser import clipped
+from bytepixels.core.samplers import SAMPLERS, STOCHASTIC, trajectory
 from bytepixels.data.batches import Batches
-from bytepixels.denoise import clipped
-from bytepixels.presets import PRESETS
-from bytepixels.runs.config import Config, ProcessConfig
-from bytepixels.samplers import SAMPLERS, STOCHASTIC, trajectory
-from bytepixels.train.loop import TrainState, train_step
+from bytepixels.training.loop import TrainState, train_step
 
 CLASSES, BATCH, STEPS = 10, 32, 5
 PROCESSES = {

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from bytepixels import SAMPLERS, Denoiser, GaussianDiffusion, clipped, trajectory
-from bytepixels.runs.directory import provenance
+from bytepixels.runs.run_directory import provenance
 
 from .machine import machine, seconds
 from .steps import spread

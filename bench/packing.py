@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from bytepixels.config.run import Config
 from bytepixels.data import pack
-from bytepixels.data.sources import open_source
-from bytepixels.runs.config import Config
+from bytepixels.data.sources.open_source import open_source
 
 from .machine import seconds
 

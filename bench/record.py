@@ -32,17 +32,17 @@ from torch import Tensor, nn
 from bench.machine import machine
 from bench.peers import Setting, _diffusers_network, _import_lucidrains, config_of
 from bench.speedrun import spread
+from bytepixels.config.units import seconds_of
 from bytepixels.data import pack
 from bytepixels.data.batches import Batches
-from bytepixels.evaluate.distances import kernel_distance
-from bytepixels.evaluate.imagenet import ImageNetFeatures
-from bytepixels.evaluate.quality import PAIRS, frechet
-from bytepixels.evaluate.reference import MOST, features_of, reference_of
 from bytepixels.images import grid, save_png
-from bytepixels.runs.directory import open_run, provenance
+from bytepixels.metrics.distances import kernel_distance
+from bytepixels.metrics.feature_cache import MOST, features_of, reference_of
+from bytepixels.metrics.imagenet import ImageNetFeatures
+from bytepixels.metrics.sample_metrics import PAIRS, frechet
 from bytepixels.runs.overview import read_log
-from bytepixels.runs.quantities import seconds_of
-from bytepixels.train.ema import update_ema
+from bytepixels.runs.run_directory import open_run, provenance
+from bytepixels.training.ema import update_ema
 
 CPU = torch.device("cpu")
 WARMUP = 500  # steps, of diffusers' example
@@ -179,7 +179,7 @@ def train_peer(name: str, same: bool, options: argparse.Namespace) -> Trained:
 def train_ours(options: argparse.Namespace) -> Trained:
     """`bytepixels train`, by the processor's clock."""
     time.monotonic = time.process_time
-    from bytepixels.cli import main
+    from bytepixels.cli.main import main
 
     path = options.runs / f"{Path(options.source).stem}-{options.arm}-{options.budget}-{options.seed}".replace(" ", "-")
     line = ["train", options.source, "--budget", options.budget, "--seed", str(options.seed), "--previews", "0"]
@@ -187,7 +187,7 @@ def train_ours(options: argparse.Namespace) -> Trained:
     if code := main([*line, "--size", *size, "--no-labels", "--run", str(path), *options.flags.split()]):
         raise SystemExit(code)
     seconds = time.process_time()
-    from bytepixels.verbs.sample import chosen_settings, draw_pictures, find_checkpoint, load_network
+    from bytepixels.sampling.output import chosen_settings, draw_pictures, find_checkpoint, load_network
 
     run = open_run(path)
     network = load_network(run, find_checkpoint(run, None), "ema", CPU)
@@ -202,7 +202,7 @@ def train_ours(options: argparse.Namespace) -> Trained:
 
 
 def faster_in_bf16() -> bool:
-    from bytepixels.verbs.precision import choose_precision
+    from bytepixels.training.autotune.precision import choose_precision
 
     return choose_precision("auto", CPU)[0] == "bf16"
 

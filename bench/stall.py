@@ -19,11 +19,11 @@ from typing import Any
 import torch
 
 from bytepixels.build import build_draw, build_loss, build_network, build_process
-from bytepixels.codec import PixelCodec
+from bytepixels.codec.codec import PixelCodec
 from bytepixels.data.batches import Batches
-from bytepixels.runs.directory import provenance
-from bytepixels.runs.writer import Writer
-from bytepixels.train.loop import TrainState, train_step
+from bytepixels.runs.checkpoint_writer import Writer
+from bytepixels.runs.run_directory import provenance
+from bytepixels.training.loop import TrainState, train_step
 
 from .machine import machine, seconds
 from .peers import Setting, config_of

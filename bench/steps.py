@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-from bytepixels.runs.directory import provenance
+from bytepixels.runs.run_directory import provenance
 
 from .machine import limits, machine
 from .peers import SHAPES, Setting

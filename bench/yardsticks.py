@@ -24,14 +24,14 @@ from torch import Tensor
 from bench.machine import machine
 from bytepixels.build import best_device
 from bytepixels.data import Packed, pack
-from bytepixels.evaluate.features import Features
-from bytepixels.evaluate.imagenet import ImageNetFeatures
-from bytepixels.evaluate.moments import Moments, frechet_distance
-from bytepixels.evaluate.quality import blurred
-from bytepixels.evaluate.reference import chosen_rows, features_of
+from bytepixels.metrics.feature_cache import chosen_rows, features_of
+from bytepixels.metrics.features import Features
+from bytepixels.metrics.frechet import Moments, frechet_distance
+from bytepixels.metrics.imagenet import ImageNetFeatures
+from bytepixels.metrics.open_features import open_features
+from bytepixels.metrics.sample_metrics import blurred
 from bytepixels.randomness import NOISE, seeded
-from bytepixels.runs.directory import provenance
-from bytepixels.verbs.openfeatures import open_features
+from bytepixels.runs.run_directory import provenance
 
 GROUP, GROUPS = 100, 5  # images in a group, groups of each class
 COST = "processor time per image, ms"

@@ -9,7 +9,7 @@ import hypothesis
 import pytest
 import torch
 
-from bytepixels.evaluate import imagenet
+from bytepixels.metrics import imagenet
 from bytepixels.threads import usable_cpus
 
 # The networks are tiny: threads that wait for one another on a busy machine take a hundred times as long.

@@ -17,7 +17,7 @@ from .verbs.tiny import cli
 
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(
-    ["bytepixels.verbs.trainer", "bytepixels.verbs.train", "torch._dynamo", "tyro", "PIL.Image"]
+    ["bytepixels.training.trainer", "bytepixels.training.session", "torch._dynamo", "tyro", "PIL.Image"]
 )
 PATIENCE = 600  # seconds
 REMOVALS = {"os.remove", "os.rmdir"}

@@ -5,7 +5,7 @@ import json
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from bytepixels.runs.files import read_sealed, sha256, write_sealed
+from bytepixels.files import read_sealed, sha256, write_sealed
 
 
 def rows(count, parts):

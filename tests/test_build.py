@@ -18,16 +18,16 @@ from bytepixels.build import (
     build_times,
     resolved_sampling,
 )
-from bytepixels.codec import PixelCodec
+from bytepixels.codec.codec import PixelCodec
+from bytepixels.config.run import Config, NetworkConfig, ProcessConfig, SampleConfig, TrainConfig
+from bytepixels.core.gaussian_diffusion import EDMProcess, Level, RectifiedFlow
+from bytepixels.core.losses import diffusion_loss
+from bytepixels.core.samplers import MAX_CHURN, SAMPLERS, best_sampler
+from bytepixels.core.schedules import SCHEDULES, zero_terminal_snr
 from bytepixels.data.batches import Batches
+from bytepixels.distributed.process_group import World
 from bytepixels.errors import InputError
 from bytepixels.networks import DiT
-from bytepixels.process import EDMProcess, Level, RectifiedFlow
-from bytepixels.runs.config import Config, NetworkConfig, ProcessConfig, SampleConfig, TrainConfig
-from bytepixels.samplers import MAX_CHURN, SAMPLERS, best_sampler
-from bytepixels.schedules import SCHEDULES, zero_terminal_snr
-from bytepixels.train.distributed import World
-from bytepixels.training import diffusion_loss
 
 CPU = torch.device("cpu")
 TINY = NetworkConfig(width=8, multipliers=(1,), blocks=1, attention=(), dropout=0.0)

@@ -10,10 +10,10 @@ import pytest
 from PIL import Image
 
 import bytepixels
-from bytepixels.cli import VERBS, main
+from bytepixels.cli.main import VERBS, main
+from bytepixels.config.presets import PRESETS
+from bytepixels.config.run import ProcessConfig, SampleConfig, check_steps
 from bytepixels.errors import InputError
-from bytepixels.presets import PRESETS
-from bytepixels.runs.config import ProcessConfig, SampleConfig, check_steps
 
 from .verbs.tiny import STEP, TINY, cli, plain, train
 

@@ -17,7 +17,7 @@ from bytepixels import (
     clipped,
     cosine_schedule,
 )
-from bytepixels.codec import encoder_of
+from bytepixels.codec.codec import encoder_of
 from bytepixels.errors import InputError
 
 from .latents import Shuffled, Uneven

@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import nn
 
-from bytepixels.codes import DEAD, DECAY, CodeMemory
+from bytepixels.codec.codebook import DEAD, DECAY, CodeMemory
 from bytepixels.networks.quantizer import Quantizer
-from bytepixels.train.ema import update_ema
+from bytepixels.training.ema import update_ema
 
 
 def memory_of(counts, seed=0):

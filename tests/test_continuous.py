@@ -25,7 +25,7 @@ from bytepixels import (
     sample,
     zero_terminal_snr,
 )
-from bytepixels.prediction import coefficients, target
+from bytepixels.core.prediction import coefficients, target
 
 from .laws import GAUSSIAN, TWO_MODES
 from .test_samplers import X, run

@@ -17,11 +17,11 @@ from hypothesis import strategies as st
 
 from bytepixels.build import build_network
 from bytepixels.errors import InputError
-from bytepixels.runs.checkpoint import is_foreign
-from bytepixels.runs.directory import open_run
-from bytepixels.train.loop import TrainState
-from bytepixels.verbs.resume import load_latest
-from bytepixels.verbs.sample import find_checkpoint, load_network
+from bytepixels.runs.checkpoints import is_foreign
+from bytepixels.runs.run_directory import open_run
+from bytepixels.sampling.output import find_checkpoint, load_network
+from bytepixels.training.loop import TrainState
+from bytepixels.training.resume import load_latest
 
 from .verbs.tiny import FILES, cli, same_bits, snapshot, tensors, train
 

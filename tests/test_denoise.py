@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from bytepixels import Denoiser, GaussianDiffusion, InputError, Level, clipped
-from bytepixels.denoise import learned_variance
-from bytepixels.prediction import PREDICTIONS
+from bytepixels.core.denoiser import learned_variance
+from bytepixels.core.prediction import PREDICTIONS
 
 from .laws import TWO_MODES, linear_alpha_bar
 

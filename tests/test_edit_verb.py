@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bytepixels.runs.directory import open_run
-from bytepixels.verbs import editplans
-from bytepixels.verbs.editflags import KINDS
-from bytepixels.verbs.editpictures import load_picture
+from bytepixels.requests.edit import KINDS
+from bytepixels.runs.run_directory import open_run
+from bytepixels.sampling import edit_plans as editplans
+from bytepixels.sampling.edit_images import load_picture
 
 from .verbs.tiny import cli, picture, plain, read_json, snapshot, train, words
 

@@ -21,8 +21,8 @@ from bytepixels import (
     trajectory,
     zero_terminal_snr,
 )
-from bytepixels.editing import inpainted, invert, resampling_path, slerp, start_from, wander
-from bytepixels.schedules import cosine_schedule, linear_schedule
+from bytepixels.core.editing import inpainted, invert, resampling_path, slerp, start_from, wander
+from bytepixels.core.schedules import cosine_schedule, linear_schedule
 
 from .laws import GAUSSIAN, PATHS, TWO_MODES, log_snr_grid, zero_snr_alpha_bar
 

@@ -9,16 +9,16 @@ import pytest
 import torch
 
 from bytepixels import Denoiser, EDMProcess, GaussianDiffusion, Level, PixelCodec, RectifiedFlow, SeededNoise
-from bytepixels.codec import LatentCodec
+from bytepixels.codec.codec import LatentCodec
+from bytepixels.core.exact_denoisers import Empirical
+from bytepixels.core.likelihood import Measured, ode_bits, variational_bound
+from bytepixels.core.schedules import cosine_schedule, linear_schedule, zero_terminal_snr
 from bytepixels.data import pack
-from bytepixels.evaluate import bits as bits_of
-from bytepixels.evaluate import ideal as ideal_of
-from bytepixels.evaluate.ideal import IdealDenoiser, Latents, LinearGuess, Pictures
-from bytepixels.evaluate.loss import Errors, judge, levels_of, measure_errors
-from bytepixels.evaluate.loss_report import sentences
-from bytepixels.laws import Empirical
-from bytepixels.likelihood import Measured, ode_bits, variational_bound
-from bytepixels.schedules import cosine_schedule, linear_schedule, zero_terminal_snr
+from bytepixels.metrics import bits_per_dim as bits_of
+from bytepixels.metrics import ideal_denoiser as ideal_of
+from bytepixels.metrics.ideal_denoiser import IdealDenoiser, Latents, LinearGuess, Pictures
+from bytepixels.metrics.loss_analysis import Errors, judge, levels_of, measure_errors
+from bytepixels.metrics.loss_report import sentences
 
 from .latents import Shuffled
 from .verbs.tiny import cli, picture, plain, train, words
@@ -500,8 +500,8 @@ def test_one_probe_has_no_error_and_one_picture_is_too_few(run, digits, tmp_path
 
 def test_classes_are_matched_by_name(run, digits, tmp_path, capsys):
     """A file whose only classes are 7 and 8 numbers them 0 and 1; the run calls them 7 and 8."""
-    from bytepixels.runs.directory import open_run
-    from bytepixels.verbs.heldout import other_set
+    from bytepixels.runs.image_sets import other_set
+    from bytepixels.runs.run_directory import open_run
 
     chosen = (digits[1] == 7) | (digits[1] == 8)
     two, labels = tmp_path / "two", digits[1][chosen].numpy()

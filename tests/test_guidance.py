@@ -19,7 +19,7 @@ from bytepixels import (
     sample,
     trajectory,
 )
-from bytepixels.training import ancestral
+from bytepixels.core.losses import ancestral
 
 from .laws import GAUSSIAN, PATHS, Mixture, linear_alpha_bar, log_snr_grid
 

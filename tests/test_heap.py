@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 
 from bytepixels import heap
-from bytepixels.cli import COMPUTING, VERBS, main
+from bytepixels.cli.main import COMPUTING, VERBS, main
 
 CODE = """
 import resource, sys

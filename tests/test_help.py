@@ -4,11 +4,15 @@ import re
 
 import pytest
 
-from bytepixels import flags
-from bytepixels.helptext import _texts, help_of
-from bytepixels.parsing import flags_of
-from bytepixels.presets import PRESETS
-from bytepixels.verbs import cacheflags, doctorflags, editflags, qualityflags, runsflags
+from bytepixels.cli.help_text import _texts, help_of
+from bytepixels.cli.parsing import flags_of
+from bytepixels.config.presets import PRESETS
+from bytepixels.requests import cache as cacheflags
+from bytepixels.requests import check_data as doctorflags
+from bytepixels.requests import edit as editflags
+from bytepixels.requests import evaluate as qualityflags
+from bytepixels.requests import runs as runsflags
+from bytepixels.requests import train as flags
 
 from .verbs.tiny import cli, plain
 

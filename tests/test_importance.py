@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import nn
 
+from bytepixels.config.run import TrainConfig
+from bytepixels.core.timestep_sampling import HISTORY, UNIFORM, ImportanceTimes
 from bytepixels.data.batches import Batches
-from bytepixels.importance import HISTORY, UNIFORM, ImportanceTimes
 from bytepixels.randomness import TIMES, seeded
-from bytepixels.runs.config import TrainConfig
-from bytepixels.train.loop import TrainState, train_step
+from bytepixels.training.loop import TrainState, train_step
 
 from .verbs.tiny import checkpoints, read_json, same_bits, tensors, train, words
 

@@ -11,7 +11,7 @@ from torch import nn
 
 from bytepixels.build import build_network
 from bytepixels.errors import InputError
-from bytepixels.runs.directory import open_run
+from bytepixels.runs.run_directory import open_run
 
 from .verbs.tiny import read_json, words
 

@@ -9,7 +9,7 @@ from scipy.integrate import quad
 from scipy.stats import norm
 
 from bytepixels import CLEAN, Level
-from bytepixels.laws import GAUSSIAN, TWO_MODES, Empirical
+from bytepixels.core.exact_denoisers import GAUSSIAN, TWO_MODES, Empirical
 
 from . import laws
 
@@ -102,7 +102,7 @@ def test_blocks_change_nothing(monkeypatch):
     pictures = torch.randn(6, 1, 2, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     x, level = pictures[:5] / 2, Level(0.0, 0.6, 0.8)
     whole = Empirical(pictures)(x, level)
-    monkeypatch.setattr("bytepixels.laws.MOST_SHARES", 12)  # two rows at a time
+    monkeypatch.setattr("bytepixels.core.exact_denoisers.MOST_SHARES", 12)  # two rows at a time
     torch.testing.assert_close(Empirical(pictures)(x, level), whole, rtol=1e-12, atol=1e-12)
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from bytepixels import CLEAN, Denoiser, EDMProcess, GaussianDiffusion, InputError, RectifiedFlow, SeededNoise
-from bytepixels.likelihood import (
+from bytepixels.core.likelihood import (
     bound_terms,
     noise_range,
     ode_bits,
@@ -17,8 +17,8 @@ from bytepixels.likelihood import (
     prior_term,
     variational_bound,
 )
-from bytepixels.posterior import posteriors
-from bytepixels.schedules import cosine_schedule, linear_schedule, zero_terminal_snr
+from bytepixels.core.posterior import posteriors
+from bytepixels.core.schedules import cosine_schedule, linear_schedule, zero_terminal_snr
 
 from .laws import GAUSSIAN, TWO_MODES, Mixture
 

@@ -32,8 +32,8 @@ from bytepixels import (
     trajectory,
     zero_terminal_snr,
 )
-from bytepixels.multistep import exponential_weights, unipc_step
-from bytepixels.samplers import MAX_CHURN, STOCHASTIC, best_sampler, renoised
+from bytepixels.core.multistep import exponential_weights, unipc_step
+from bytepixels.core.samplers import MAX_CHURN, STOCHASTIC, best_sampler, renoised
 
 from .laws import GAUSSIAN, PATHS, TWO_MODES, linear_alpha_bar, log_snr_grid
 from .test_samplers import X, affine, fixed_noise, refuse, run

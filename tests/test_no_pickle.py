@@ -10,11 +10,11 @@ import bytepixels
 PACKAGE = Path(bytepixels.__file__).parent
 SOURCES = {path.relative_to(PACKAGE).as_posix(): path.read_text() for path in sorted(PACKAGE.rglob("*.py"))}
 # CIFAR-10 is published as pickles; tests/data/test_untrusted_pickles.py holds what this reader lets through.
-RESTRICTED = "data/official.py"
+RESTRICTED = "data/sources/official_files.py"
 # TorchScript is read by torch's C++, which makes no Python objects and runs no Python; which file, the user says.
-SCRIPTS = {"evaluate/features.py": "torch.jit.load", "perceptual.py": "torch.jit.load"}
+SCRIPTS = {"metrics/features.py": "torch.jit.load", "training/perceptual.py": "torch.jit.load"}
 # One file of one package, whose sha256 is compared first, with weights_only.
-SCRIPTS |= {"evaluate/imagenet.py": "torch.load"}
+SCRIPTS |= {"metrics/imagenet.py": "torch.load"}
 UNPICKLERS = {"pickle", "_pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal", "jsonpickle"}
 LOADERS = {("torch", "load"), ("torch", "jit"), ("numpy", "load"), ("pandas", "read_pickle"), ("torch", "package")}
 

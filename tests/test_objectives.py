@@ -19,14 +19,14 @@ from bytepixels import (
     zero_terminal_snr,
 )
 from bytepixels.build import build_loss, build_network, build_process, build_times
-from bytepixels.codec import PixelCodec
-from bytepixels.prediction import PREDICTIONS
-from bytepixels.process import EDMProcess, RectifiedFlow
+from bytepixels.codec.codec import PixelCodec
+from bytepixels.config.run import Config, NetworkConfig, ProcessConfig, SampleConfig, TrainConfig
+from bytepixels.core.gaussian_diffusion import EDMProcess, RectifiedFlow
+from bytepixels.core.losses import HYBRID_WEIGHT, OBJECTIVES
+from bytepixels.core.prediction import PREDICTIONS
+from bytepixels.core.weighting import WEIGHTINGS
 from bytepixels.randomness import TIMES, seeded
-from bytepixels.runs.config import Config, NetworkConfig, ProcessConfig, SampleConfig, TrainConfig
-from bytepixels.train.loop import TrainState, train_step
-from bytepixels.training import HYBRID_WEIGHT, OBJECTIVES
-from bytepixels.weighting import WEIGHTINGS
+from bytepixels.training.loop import TrainState, train_step
 
 from .laws import GAUSSIAN, linear_alpha_bar
 

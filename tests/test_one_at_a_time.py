@@ -5,7 +5,7 @@ import socket
 
 import pytest
 
-from bytepixels.verbs import train as train_verb
+from bytepixels.training import session as train_verb
 
 from .processes import Training, run_in_process
 from .test_kills import assert_the_same, command, pictures  # noqa: F401 (a fixture)

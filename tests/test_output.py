@@ -8,8 +8,8 @@ import sys
 
 import pytest
 
-from bytepixels import cli as module
-from bytepixels.progress import Progress
+from bytepixels.cli import main as module
+from bytepixels.cli.console import Progress
 
 from .verbs.tiny import checkpoints, cli, train
 

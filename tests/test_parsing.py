@@ -5,14 +5,14 @@ from pathlib import Path
 import pytest
 
 from bytepixels.choices import SAMPLERS
-from bytepixels.cli import main
+from bytepixels.cli.main import main
+from bytepixels.cli.parsing import Line
+from bytepixels.config.autoencoder import AutoencoderConfig
+from bytepixels.config.presets import preset_with
 from bytepixels.errors import InputError, check_choice
-from bytepixels.flags import Sample, Show, Train, TrainAutoencoder, TrainLatent
-from bytepixels.parsing import Line
-from bytepixels.presets import preset_with
-from bytepixels.runs.autoencoder import AutoencoderConfig
-from bytepixels.verbs.qualityflags import Compare, Evaluate, Quality
-from bytepixels.verbs.runsflags import PruneRuns
+from bytepixels.requests.evaluate import Compare, Evaluate, Quality
+from bytepixels.requests.runs import PruneRuns
+from bytepixels.requests.train import Sample, Show, Train, TrainAutoencoder, TrainLatent
 
 from .verbs.tiny import cli
 

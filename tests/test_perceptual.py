@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from bytepixels.errors import InputError
-from bytepixels.perceptual import LAYERS, open_perceptual
+from bytepixels.training.perceptual import LAYERS, open_perceptual
 
 from .test_reconstruction import CPU, pictures
 

@@ -9,7 +9,7 @@ from scipy.stats import norm
 from torch.distributions import Normal, kl_divergence
 
 from bytepixels import CLEAN, GaussianDiffusion, cosine_schedule, linear_schedule
-from bytepixels.posterior import (
+from bytepixels.core.posterior import (
     Posterior,
     bound_term,
     interpolated_log_variance,

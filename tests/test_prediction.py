@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from bytepixels import InputError
-from bytepixels.prediction import PREDICTIONS, coefficients, target
+from bytepixels.core.prediction import PREDICTIONS, coefficients, target
 
 ANGLES = [0.01, 0.4, 0.8, 1.2, 1.55]
 PLACES = [(math.cos(a), math.sin(a), 1.0) for a in ANGLES]  # variance-preserving

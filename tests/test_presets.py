@@ -9,12 +9,8 @@ import pytest
 import torch
 
 from bytepixels.build import build_network, build_process, build_sampling, resolved_sampling
-from bytepixels.errors import InputError
-from bytepixels.flags import Sample
-from bytepixels.prediction import PREDICTIONS
-from bytepixels.presets import DITS, PRESETS, autoencoder_config, own_command, own_flags, preset_with
-from bytepixels.process import SPACINGS
-from bytepixels.runs.config import (
+from bytepixels.config.presets import DITS, PRESETS, autoencoder_config, own_command, own_flags, preset_with
+from bytepixels.config.run import (
     BACKBONES,
     MUTABLE,
     Config,
@@ -25,10 +21,14 @@ from bytepixels.runs.config import (
     TrainConfig,
     changed_settings,
 )
-from bytepixels.samplers import SAMPLERS
-from bytepixels.schedules import SCHEDULES
-from bytepixels.training import OBJECTIVES
-from bytepixels.weighting import WEIGHTINGS
+from bytepixels.core.gaussian_diffusion import SPACINGS
+from bytepixels.core.losses import OBJECTIVES
+from bytepixels.core.prediction import PREDICTIONS
+from bytepixels.core.samplers import SAMPLERS
+from bytepixels.core.schedules import SCHEDULES
+from bytepixels.core.weighting import WEIGHTINGS
+from bytepixels.errors import InputError
+from bytepixels.requests.train import Sample
 
 CPU = torch.device("cpu")
 

@@ -2,8 +2,8 @@
 
 import io
 
-from bytepixels import progress as module
-from bytepixels.progress import Progress, duration
+from bytepixels.cli import console as module
+from bytepixels.cli.console import Progress, duration
 
 
 def test_durations_read_as_clocks():

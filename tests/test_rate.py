@@ -5,8 +5,8 @@ from itertools import cycle
 import pytest
 import torch
 
-from bytepixels import rate
-from bytepixels.rate import LEAST_PAIRS, PAIRS, bf16_gain
+from bytepixels import hardware as rate
+from bytepixels.hardware import LEAST_PAIRS, PAIRS, bf16_gain
 
 CPU = torch.device("cpu")
 

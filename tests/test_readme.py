@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from bytepixels.parsing import Line
+from bytepixels.cli.parsing import Line
 
 from .test_help import KINDS
 

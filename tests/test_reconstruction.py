@@ -18,7 +18,7 @@ from torchmetrics.functional.image import (
     structural_similarity_index_measure as reference_ssim,
 )
 
-from bytepixels.reconstruction import (
+from bytepixels.codec.reconstruction_losses import (
     SCALES,
     adaptive_weight,
     gradient_error,

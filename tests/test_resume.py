@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 
+from bytepixels.cli.signals import Stop
 from bytepixels.data.batches import Batches
-from bytepixels.signals import Stop
 
 from .verbs.tiny import (
     STEP,

@@ -13,9 +13,9 @@ import torch
 from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
 
 from bytepixels import CLEAN, SAMPLERS, Denoiser, GaussianDiffusion, InputError, Level, trajectory, zero_terminal_snr
-from bytepixels.prediction import PREDICTIONS
-from bytepixels.samplers import STOCHASTIC, TWICE
-from bytepixels.schedules import linear_schedule
+from bytepixels.core.prediction import PREDICTIONS
+from bytepixels.core.samplers import STOCHASTIC, TWICE
+from bytepixels.core.schedules import linear_schedule
 
 from .laws import (
     GAUSSIAN,

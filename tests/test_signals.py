@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bytepixels.verbs import tasks
+from bytepixels.training import diffusion_task as tasks
 
 from .processes import empty_cache, run_in_process, touches
 from .test_kills import FLAGS, assert_the_same, command

@@ -6,7 +6,7 @@ import pytest
 from bench import speedrun
 
 from bytepixels.errors import InputError
-from bytepixels.runs.directory import open_run
+from bytepixels.runs.run_directory import open_run
 
 from .verbs.tiny import log_of, read_json, words
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from bytepixels import threads
-from bytepixels.progress import Progress
+from bytepixels.cli.console import Progress
 from bytepixels.threads import Load, set_up_threads, usable_cpus
 
 

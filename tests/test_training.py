@@ -20,8 +20,8 @@ from bytepixels import (
     training_step,
     zero_terminal_snr,
 )
-from bytepixels.prediction import PREDICTIONS
-from bytepixels.samplers import STOCHASTIC
+from bytepixels.core.prediction import PREDICTIONS
+from bytepixels.core.samplers import STOCHASTIC
 
 from .laws import GAUSSIAN, Mixture, linear_alpha_bar, zero_snr_alpha_bar
 

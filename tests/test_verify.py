@@ -6,11 +6,12 @@ from itertools import pairwise
 import pytest
 import torch
 
-from bytepixels import SAMPLERS, EDMProcess, GaussianDiffusion, RectifiedFlow, samplers
-from bytepixels.checks import bound, common, moments, orders, pictures, processes, seeds
-from bytepixels.checks.common import Check, log_snr_grid
-from bytepixels.laws import GAUSSIAN
-from bytepixels.verbs import verify
+from bytepixels import SAMPLERS, EDMProcess, GaussianDiffusion, RectifiedFlow
+from bytepixels.core import samplers
+from bytepixels.core.exact_denoisers import GAUSSIAN
+from bytepixels.verification import bound, common, moments, orders, pictures, processes, seeds
+from bytepixels.verification import table as verify
+from bytepixels.verification.common import Check, log_snr_grid
 
 from .test_samplers import affine
 from .verbs.tiny import cli, picture

@@ -19,8 +19,8 @@ from bytepixels import (
     diffusion_loss,
     zero_terminal_snr,
 )
-from bytepixels.prediction import PREDICTIONS
-from bytepixels.schedules import linear_schedule
+from bytepixels.core.prediction import PREDICTIONS
+from bytepixels.core.schedules import linear_schedule
 
 PROCESSES = {
     **{name: GaussianDiffusion(1000, schedule) for name, schedule in SCHEDULES.items()},

@@ -18,7 +18,7 @@ def __getattr__(name: str) -> Any:
     if name == "__all__" or not name.startswith("__"):
         public = import_module(".public", __name__)
         globals().update({"__all__": public.__all__} | {each: getattr(public, each) for each in public.__all__})
-        if name in globals():  # also a module of the package, such as bytepixels.samplers
+        if name in globals():  # also a module of the package, such as bytepixels.core.samplers
             return globals()[name]
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 

@@ -1,7 +1,7 @@
 import sys
 
-from .firstpage import first_page
-from .output import unread_output_is_dropped
+from .cli.first_page import first_page
+from .cli.output import unread_output_is_dropped
 
 
 def main() -> int:
@@ -10,7 +10,7 @@ def main() -> int:
         with unread_output_is_dropped():
             print(page)
         return 0
-    from .cli import main as run
+    from .cli.main import main as run
 
     return run()
 

@@ -8,34 +8,26 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from .codec import PIXELS, Bounds, Codec, PixelCodec
-from .codes import CodeMemory
+from .codec.codebook import CodeMemory
+from .codec.codec import PIXELS, Bounds, Codec, PixelCodec
+from .codec.reconstruction_losses import adaptive_weight, gradient_error, hinge, kl_divergence, l1, l2, ms_ssim
+from .config.run import Config, SampleConfig
+from .core.denoiser import Denoise, Denoiser, clipped, guided
+from .core.gaussian_diffusion import EDMProcess, GaussianDiffusion, Process, RectifiedFlow
+from .core.losses import ancestral, default_variance, diffusion_loss
+from .core.samplers import MAX_CHURN, SAMPLERS, Step, best_sampler, churned
+from .core.schedules import SCHEDULES, zero_terminal_snr
+from .core.timestep_sampling import ImportanceTimes
 from .data.batches import Batches
-from .denoise import Denoise, Denoiser, clipped, guided
 from .errors import InputError
-from .importance import ImportanceTimes
 from .networks import Autoencoder, DiT, Network, UNet
 from .networks.discriminator import FirstStage, PatchDiscriminator, Reconstruction, patch_layers
 from .networks.haar import chosen_stem
-from .networks.text import Text
-from .perceptual import NONE, chosen_perceptual, open_perceptual
-from .process import EDMProcess, GaussianDiffusion, Process, RectifiedFlow
+from .networks.text_conditioning import Text
 from .randomness import DROPOUT, INIT, LABELS, NOISE, TEXT, TIMES, derived_seed, seeded
-from .reconstruction import (
-    adaptive_weight,
-    gradient_error,
-    hinge,
-    kl_divergence,
-    l1,
-    l2,
-    ms_ssim,
-)
-from .runs.config import Config, SampleConfig
-from .samplers import MAX_CHURN, SAMPLERS, Step, best_sampler, churned
-from .schedules import SCHEDULES, zero_terminal_snr
 from .text import TextRows
-from .train.loop import Batch, DrawBatch, Loss
-from .training import ancestral, default_variance, diffusion_loss
+from .training.loop import Batch, DrawBatch, Loss
+from .training.perceptual import NONE, chosen_perceptual, open_perceptual
 
 
 def build_process(config: Config) -> Process:

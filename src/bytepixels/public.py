@@ -1,15 +1,13 @@
 """The public names. The package takes them from here when the first of them is asked for."""
 
-from .codec import LatentCodec, PixelCodec
-from .denoise import Denoiser, classifier_guided, clipped, guided
-from .editing import inpainted, invert, resampling_path, slerp, start_from, wander
-from .errors import InputError
-from .likelihood import ode_bits, ode_log_likelihood, variational_bound
-from .networks import DiT, UNet, timestep_embedding
-from .process import CLEAN, SPACINGS, EDMProcess, GaussianDiffusion, Level, RectifiedFlow
-from .randomness import SeededNoise
-from .samplers import SAMPLERS, churned, trajectory
-from .schedules import (
+from .codec.codec import LatentCodec, PixelCodec
+from .core.denoiser import Denoiser, classifier_guided, clipped, guided
+from .core.editing import inpainted, invert, resampling_path, slerp, start_from, wander
+from .core.gaussian_diffusion import CLEAN, SPACINGS, EDMProcess, GaussianDiffusion, Level, RectifiedFlow
+from .core.likelihood import ode_bits, ode_log_likelihood, variational_bound
+from .core.losses import diffusion_loss, sample, training_step
+from .core.samplers import SAMPLERS, churned, trajectory
+from .core.schedules import (
     SCHEDULES,
     cosine_schedule,
     linear_schedule,
@@ -17,9 +15,11 @@ from .schedules import (
     sigmoid_schedule,
     zero_terminal_snr,
 )
-from .training import diffusion_loss, sample, training_step
+from .core.weighting import WEIGHTINGS
+from .errors import InputError
+from .networks import DiT, UNet, timestep_embedding
+from .randomness import SeededNoise
 from .version import __version__
-from .weighting import WEIGHTINGS
 
 __all__ = [
     "CLEAN",

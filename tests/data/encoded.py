@@ -1,8 +1,9 @@
 """Pictures to be encoded, and what becomes of them, for the tests of latents."""
 
-from bytepixels.codec import encoder_of
-from bytepixels.data import encoding, pack
-from bytepixels.data.latents import store_latents
+from bytepixels.codec import latent_writer as encoding
+from bytepixels.codec.codec import encoder_of
+from bytepixels.codec.latent_cache import store_latents
+from bytepixels.data import pack
 
 from ..latents import Uneven
 from .fixtures import write_all

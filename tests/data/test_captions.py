@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from bytepixels.data import pack
-from bytepixels.data.captions import MAX_CAPTION
+from bytepixels.data.sources.captions import MAX_CAPTION
 
 from .fixtures import TAR_MODES, as_tar, as_zip, write_all
 from .test_shards import PIXELS, shard

@@ -16,7 +16,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bytepixels.data import pack, pictures, tars
+from bytepixels.data import pack
+from bytepixels.data.sources import source as pictures
+from bytepixels.data.sources import tar as tars
 from bytepixels.errors import InputError
 
 from . import corpus
@@ -269,7 +271,7 @@ def array_header(*shape):
 def test_bombs_in_arrays(tmp_path, refused, monkeypatch):
     with zipfile.ZipFile(tmp_path / "a.npz", "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
         archive.writestr("images.npy", array_header(128, 1024, 1024) + bytes(128 << 20))
-    monkeypatch.setattr("bytepixels.data.arrays.free_memory", lambda: 2e8)
+    monkeypatch.setattr("bytepixels.data.sources.arrays.free_memory", lambda: 2e8)
     match = "a.npz needs 0.1 GB of memory when unpacked, of 0.2 GB that are free; save its pictures as .npy"
     assert peak(lambda: refused(match, tmp_path / "a.npz")) < 60
     with zipfile.ZipFile(tmp_path / "b.npz", "w") as archive:

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bytepixels.data import pack
-from bytepixels.data.decode import open_picture, read_header, to_pixels
-from bytepixels.data.fit import Layout
+from bytepixels.data.sources.decode import open_picture, read_header, to_pixels
+from bytepixels.data.sources.fit import Layout
 from bytepixels.errors import InputError
 
 from . import corpus

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bytepixels.data.decode import open_picture, read_header, to_pixels
-from bytepixels.data.fit import Layout
+from bytepixels.data.sources.decode import open_picture, read_header, to_pixels
+from bytepixels.data.sources.fit import Layout
 
 WHITE = (255, 255, 255)
 

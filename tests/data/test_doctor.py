@@ -6,13 +6,19 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from bytepixels.cli.doctor_lines import class_lines, copy_lines, file_lines, picture_lines, pixel_lines
 from bytepixels.data import pack
-from bytepixels.data.arrange import printable
-from bytepixels.data.decode import Layout
-from bytepixels.data.doctor import Glance, glances, look, survey
-from bytepixels.data.doctor_lines import class_lines, copy_lines, file_lines, picture_lines, pixel_lines
-from bytepixels.data.doctor_numbers import class_numbers, copy_numbers, file_numbers, picture_numbers, pixel_numbers
-from bytepixels.data.sources import open_source
+from bytepixels.data.inspection.statistics import (
+    class_numbers,
+    copy_numbers,
+    file_numbers,
+    picture_numbers,
+    pixel_numbers,
+)
+from bytepixels.data.inspection.survey import Glance, glances, look, survey
+from bytepixels.data.sources.decode import Layout
+from bytepixels.data.sources.folder_labels import printable
+from bytepixels.data.sources.open_source import open_source
 
 from .fixtures import as_tar, as_zip, colours, write, write_all
 
@@ -232,7 +238,7 @@ def test_one_picture_and_many_chunks_are_counted_alike(tmp_path, monkeypatch):
     root = tmp_path / "set"
     write_all(root, [f"{k}.png" for k in range(40)], height=8, width=8)
     once = seen(root, size=(8, 8))[1]
-    monkeypatch.setattr("bytepixels.data.doctor.CHUNK_BYTES", 400)  # two pictures
+    monkeypatch.setattr("bytepixels.data.inspection.survey.CHUNK_BYTES", 400)  # two pictures
     again = seen(root, size=(8, 8))[1]
     assert np.array_equal(once.histogram, again.histogram)
     assert once.histogram.sum() == 40 * 8 * 8 * 3
@@ -243,9 +249,9 @@ def test_one_picture_and_many_chunks_are_counted_alike(tmp_path, monkeypatch):
 def test_the_sample_is_spread_over_the_source_and_bounded(tmp_path, monkeypatch):
     np.save(tmp_path / "set.npy", colours(100, 8, 8))
     assert sorted(seen(tmp_path / "set.npy", size=(8, 8))[1].sample) == list(range(100))
-    monkeypatch.setattr("bytepixels.data.doctor.SAMPLE", 8)
+    monkeypatch.setattr("bytepixels.data.inspection.survey.SAMPLE", 8)
     assert sorted(seen(tmp_path / "set.npy", size=(8, 8))[1].sample) == list(range(0, 100, 13))
-    monkeypatch.setattr("bytepixels.data.doctor.SAMPLE_BYTES", 8 * 8 * 3 * 2)
+    monkeypatch.setattr("bytepixels.data.inspection.survey.SAMPLE_BYTES", 8 * 8 * 3 * 2)
     assert sorted(seen(tmp_path / "set.npy", size=(8, 8))[1].sample) == [0, 50]
 
 
@@ -254,7 +260,7 @@ def test_a_sample_is_found_where_the_chosen_ones_cannot_be_read(tmp_path, monkey
     for k in range(6):
         cut(root / f"{k}.png", colours(1, 30, 30)[0], "PNG")
     write(root / "3.png", colours(1)[0])
-    monkeypatch.setattr("bytepixels.data.doctor.SAMPLE", 1)
+    monkeypatch.setattr("bytepixels.data.inspection.survey.SAMPLE", 1)
     assert list(seen(root)[1].sample) == [3]
 
 

@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 from scipy.fft import dctn
 
-from bytepixels.data import doctor_copies
-from bytepixels.data.doctor_copies import Groups, fingerprints, nearly_same, same
+from bytepixels.data.inspection import duplicates as doctor_copies
+from bytepixels.data.inspection.duplicates import Groups, fingerprints, nearly_same, same
 
 
 def smooth(seed, side=64):

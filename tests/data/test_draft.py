@@ -10,10 +10,13 @@ from errno import ENOSPC
 import pytest
 from filelock import FileLock
 
-from bytepixels.data import archives, making, pack, parallel, pictures, tars
-from bytepixels.data import draft as module
+from bytepixels.data import making, pack, parallel
+from bytepixels.data import pack_writer as module
 from bytepixels.data.locks import claim
 from bytepixels.data.rows import Rows
+from bytepixels.data.sources import archives
+from bytepixels.data.sources import source as pictures
+from bytepixels.data.sources import tar as tars
 from bytepixels.errors import InputError
 
 from .fixtures import FORK, as_tar, as_zip, tar_of, write_all

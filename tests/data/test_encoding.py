@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from bytepixels.codec import encoder_of
-from bytepixels.data.latents import open_latents, store_latents
+from bytepixels.codec.codec import encoder_of
+from bytepixels.codec.latent_cache import open_latents, store_latents
 from bytepixels.data.locks import claim
 from bytepixels.data.rows import Rows
 from bytepixels.errors import InputError

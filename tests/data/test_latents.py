@@ -9,10 +9,10 @@ import torch
 from scipy.stats import kstest
 
 from bytepixels import LatentCodec
-from bytepixels.codec import encoder_of
+from bytepixels.codec.codec import encoder_of
+from bytepixels.codec.latent_cache import LatentBatches, store_latents
 from bytepixels.data import batches as module
 from bytepixels.data.batches import Batches
-from bytepixels.data.latents import LatentBatches, store_latents
 from bytepixels.errors import InputError
 from bytepixels.randomness import NOISE, seeded
 

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bytepixels.data import Packed, decode, making, open_packed, pack, parallel
+from bytepixels.data import Packed, making, open_packed, pack, parallel
 from bytepixels.data import packed as module
 from bytepixels.data.packed import default_cache
+from bytepixels.data.sources import decode
 from bytepixels.errors import InputError
 
 from .fixtures import as_tar, as_zip, colours, peak, stacked, write, write_all
@@ -285,7 +286,7 @@ def test_order_and_memory_with_many_pictures(tmp_path, packed):
 
 def test_only_a_few_pictures_are_under_way(monkeypatch):
     from bytepixels.data.parallel import CHUNK, in_parallel
-    from bytepixels.data.pictures import Item
+    from bytepixels.data.sources.source import Item
 
     def held(size, result=0):
         begun, most, seen = 0, 0, 0

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bytepixels.data import decode, pack
+from bytepixels.data import pack
+from bytepixels.data.sources import decode
 from bytepixels.errors import InputError
-from bytepixels.verbs.doctoradvice import advice
+from bytepixels.training.autotune.preflight_advice import advice
 
 from .fixtures import write, write_all
 
@@ -61,7 +62,7 @@ def test_without_packages_each_is_named_with_what_to_install(photographs, tmp_pa
 def test_a_pack_made_without_the_package_is_not_taken_with_it(photographs, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(sys.modules["bytepixels.data.pack"], "picture_formats", lambda: ("PNG",))
-        patch.setattr(sys.modules["bytepixels.data.arrange"], "picture_suffixes", lambda: {".png"})
+        patch.setattr(sys.modules["bytepixels.data.sources.folder_labels"], "picture_suffixes", lambda: {".png"})
         assert len(pack(photographs, cache=tmp_path / "cache")) == 1
     assert len(pack(photographs, cache=tmp_path / "cache")) == 3
 

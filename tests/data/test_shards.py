@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bytepixels.data import pack, parallel, shards
-from bytepixels.data.samples import read_shard
+from bytepixels.data import pack, parallel
+from bytepixels.data.sources import webdataset as shards
+from bytepixels.data.sources.webdataset_samples import read_shard
 from bytepixels.errors import InputError
 
 from .fixtures import FORK, TAR_MODES, colours

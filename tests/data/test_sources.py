@@ -15,7 +15,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bytepixels.data import SOURCES, archives, pack, tars
+from bytepixels.data import SOURCES, pack
+from bytepixels.data.sources import archives
+from bytepixels.data.sources import tar as tars
 from bytepixels.errors import InputError
 
 from .fixtures import (
@@ -627,7 +629,7 @@ def test_a_failed_download_says_where_to_put_the_file(tmp_path, refused, monkeyp
 
 @pytest.mark.parametrize("name", [name for name in SOURCES if name != "digits"])
 def test_a_file_put_there_by_hand_is_used(tmp_path, packed, monkeypatch, name):
-    from bytepixels.data import named
+    from bytepixels.data.sources import known_datasets as named
 
     folder = tmp_path / "cache" / "downloads" / name
     folder.mkdir(parents=True)

@@ -6,7 +6,7 @@ import pickle
 import numpy as np
 import pytest
 
-from bytepixels.data.official import _ArrayUnpickler, _numbers
+from bytepixels.data.sources.official_files import _ArrayUnpickler, _numbers
 
 KINDS = ("u1", "i1", "<i2", "<i4", "<i8", ">i2", ">i4", ">i8")
 

@@ -6,7 +6,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from bytepixels.evaluate.chart import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Axis, Series, line_chart
+from bytepixels.report.svg import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Axis, Series, line_chart
 
 
 def svg(text):

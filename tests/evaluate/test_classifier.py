@@ -8,7 +8,7 @@ import torch
 
 from bytepixels.data import pack
 from bytepixels.errors import InputError
-from bytepixels.evaluate.classifier import (
+from bytepixels.metrics.classifier import (
     ClassifierFeatures,
     Recipe,
     accuracy,

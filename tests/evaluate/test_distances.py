@@ -10,13 +10,8 @@ from torchmetrics.image.fid import FrechetInceptionDistance
 from torchmetrics.image.kid import KernelInceptionDistance
 
 from bytepixels.errors import InputError
-from bytepixels.evaluate.distances import (
-    inception_score,
-    kernel_distance,
-    sliced_wasserstein,
-    two_sample_test,
-)
-from bytepixels.evaluate.moments import Moments, frechet_distance, frechet_interval, merged, split_rows, too_few
+from bytepixels.metrics.distances import inception_score, kernel_distance, sliced_wasserstein, two_sample_test
+from bytepixels.metrics.frechet import Moments, frechet_distance, frechet_interval, merged, split_rows, too_few
 
 
 class Itself(torch.nn.Module):

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from bytepixels.errors import InputError
-from bytepixels.evaluate.drift import drift, looks_of
+from bytepixels.metrics.drift import drift, looks_of
 
 
 def pictures(n, seed, shift=0.0, contrast=1.0, smooth=0):

@@ -6,10 +6,10 @@ import torch
 from torch import nn
 
 from bytepixels.errors import InputError
-from bytepixels.evaluate import imagenet
-from bytepixels.evaluate.features import PixelFeatures, RandomFeatures, ScriptFeatures, rgb, title
-from bytepixels.evaluate.reference import features_of, reference_of
-from bytepixels.verbs.openfeatures import chosen_features
+from bytepixels.metrics import imagenet
+from bytepixels.metrics.feature_cache import features_of, reference_of
+from bytepixels.metrics.features import PixelFeatures, RandomFeatures, ScriptFeatures, rgb, title
+from bytepixels.metrics.open_features import chosen_features
 
 
 @pytest.fixture(scope="module")
@@ -169,7 +169,7 @@ def test_features_of_a_set_are_kept_by_the_hash_of_data_features_and_resize(pict
 
 
 def test_moments_of_kept_features_are_those_of_all_at_once(pictures, monkeypatch):
-    monkeypatch.setattr("bytepixels.evaluate.reference.CHUNK", 7)
+    monkeypatch.setattr("bytepixels.metrics.feature_cache.CHUNK", 7)
     found = features_of(RandomFeatures(3), pictures, batch=9)
     assert torch.allclose(found.moments.covariance, torch.cov(found.features.double().T), atol=1e-12)
     assert found.moments.n == 40

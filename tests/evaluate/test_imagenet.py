@@ -7,8 +7,8 @@ import torch
 from efficientnet_lite_pytorch import EfficientNet
 
 from bytepixels.errors import InputError
-from bytepixels.evaluate import imagenet
-from bytepixels.evaluate.imagenet import ImageNetFeatures, weights_file
+from bytepixels.metrics import imagenet
+from bytepixels.metrics.imagenet import ImageNetFeatures, weights_file
 
 
 @pytest.fixture(scope="module")

@@ -5,11 +5,11 @@ import pytest
 import torch
 
 from bytepixels import EDMProcess, GaussianDiffusion, RectifiedFlow
-from bytepixels.codec import PixelCodec
+from bytepixels.codec.codec import PixelCodec
 from bytepixels.data import pack
-from bytepixels.evaluate.ideal import Pictures
-from bytepixels.evaluate.memorisation import copies, copies_more, copyist, nearest_pictures
-from bytepixels.evaluate.neighbours import Nearest
+from bytepixels.metrics.ideal_denoiser import Pictures
+from bytepixels.metrics.memorization import copies, copies_more, copyist, nearest_pictures
+from bytepixels.metrics.precision_recall import Nearest
 
 CPU = torch.device("cpu")
 
@@ -35,7 +35,7 @@ def test_nearest_are_those_of_brute_force_in_grey_levels(digits):
 
 
 def test_a_picture_and_its_mirror_image_are_one_neighbour(digits, monkeypatch):
-    monkeypatch.setattr("bytepixels.evaluate.ideal.BLOCK_NUMBERS", 64 * 2 * 7)  # blocks of 7
+    monkeypatch.setattr("bytepixels.metrics.ideal_denoiser.BLOCK_NUMBERS", 64 * 2 * 7)  # blocks of 7
     known = digits[:30]
     mirrored = x0_of(known[11:12]).flip(-1)
     with_mirrors = nearest_pictures(mirrored, Pictures(known, None, True))

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from bytepixels.errors import InputError
-from bytepixels.evaluate import neighbours
-from bytepixels.evaluate.neighbours import density_coverage, nearest, precision_recall
+from bytepixels.metrics import precision_recall as neighbours
+from bytepixels.metrics.precision_recall import density_coverage, nearest, precision_recall
 
 
 @pytest.fixture(params=[2**24, 100], ids=["one block", "blocks"])

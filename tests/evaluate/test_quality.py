@@ -6,9 +6,9 @@ import torch
 
 from bytepixels.data import pack
 from bytepixels.errors import InputError
-from bytepixels.evaluate.features import RandomFeatures
-from bytepixels.evaluate.quality import LADDER, NOISES, as_noise, blurred, frechet, ladder, measure
-from bytepixels.evaluate.reference import FeatureSet, features_of
+from bytepixels.metrics.feature_cache import FeatureSet, features_of
+from bytepixels.metrics.features import RandomFeatures
+from bytepixels.metrics.sample_metrics import LADDER, NOISES, as_noise, blurred, frechet, ladder, measure
 
 
 @pytest.fixture(scope="module")

@@ -7,14 +7,14 @@ import torch
 from torch.nn import functional as F
 
 from bytepixels.build import build_codes, build_first_stage, build_reconstruction_loss
-from bytepixels.codec import PixelCodec
+from bytepixels.codec.codec import PixelCodec
+from bytepixels.codec.reconstruction_losses import gradient_error, hinge, kl_divergence, ms_ssim
+from bytepixels.config.presets import autoencoder_config
 from bytepixels.errors import InputError
 from bytepixels.networks import Autoencoder, quantizer
 from bytepixels.networks.autoencoder import LOG_VARIANCE
 from bytepixels.networks.discriminator import PatchDiscriminator, patch_layers
 from bytepixels.networks.quantizer import Quantizer
-from bytepixels.presets import autoencoder_config
-from bytepixels.reconstruction import gradient_error, hinge, kl_divergence, ms_ssim
 
 CPU = torch.device("cpu")
 

@@ -7,7 +7,7 @@ from torch.nn import functional as F
 from bytepixels import DiT, UNet
 from bytepixels.errors import InputError
 from bytepixels.networks.blocks import CrossAttention
-from bytepixels.networks.text import TextReader
+from bytepixels.networks.text_conditioning import TextReader
 
 SMALL = {"channels": 1, "width": 8, "multipliers": (1, 2), "blocks": 1, "attention": (1,), "dropout": 0.0}
 PATCHES = {"channels": 1, "width": 8, "patch": 2, "depth": 2, "heads": 1, "positions": "sincos", "registers": 1}

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from bytepixels.errors import InputError
-from bytepixels.runs import checkpoint as module
-from bytepixels.runs.checkpoint import check_files, list_checkpoints, read_state, read_tensors, save_checkpoint
-from bytepixels.runs.files import DamagedError
+from bytepixels.files import DamagedError
+from bytepixels.runs import checkpoints as module
+from bytepixels.runs.checkpoints import check_files, list_checkpoints, read_state, read_tensors, save_checkpoint
 
 TENSORS = {
     "model": {"a.weight": torch.randn(3, 4), "b": torch.randn(2, 5, 3, 3).to(memory_format=torch.channels_last)},

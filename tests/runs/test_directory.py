@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 
+from bytepixels.config.presets import digits
 from bytepixels.errors import InputError
-from bytepixels.presets import digits
-from bytepixels.runs.directory import Run, is_run, new_id, open_run
-from bytepixels.runs.files import one_line, write_json
+from bytepixels.files import one_line, write_json
+from bytepixels.runs.run_directory import Run, is_run, new_id, open_run
 
 DATA = {"source": "digits", "count": 3, "classes": ["a", "b"], "sha256": {"images": "x"}}
 

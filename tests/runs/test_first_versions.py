@@ -12,9 +12,9 @@ import torch
 from safetensors.torch import save_file
 
 from bytepixels.build import build_network
-from bytepixels.runs.directory import open_run
-from bytepixels.train.loop import TrainState
-from bytepixels.verbs.resume import load_latest
+from bytepixels.runs.run_directory import open_run
+from bytepixels.training.loop import TrainState
+from bytepixels.training.resume import load_latest
 from tests.verbs import tiny
 from tests.verbs.tiny import checkpoints, cli, log_of, read_json, snapshot, tensors
 
@@ -33,7 +33,7 @@ def values(step, width=8):
 
 
 def network_shapes(width):
-    from bytepixels.runs.config import Config
+    from bytepixels.config.run import Config
 
     config = Config.from_dict(CONFIG["config"] | {"network": CONFIG["config"]["network"] | {"width": width}})
     network = build_network(config, (1, 8, 8), 10, torch.device("cpu"))

@@ -47,10 +47,10 @@ def test_an_earlier_run_kept_its_source_as_it_was_typed(project):
 
 
 def test_images_that_are_gone_are_asked_for_with_the_places_looked_at(tmp_path):
+    from bytepixels.config.run import Config
     from bytepixels.errors import InputError
-    from bytepixels.runs.config import Config
-    from bytepixels.runs.directory import Run
-    from bytepixels.verbs.heldout import source_of
+    from bytepixels.runs.image_sets import source_of
+    from bytepixels.runs.run_directory import Run
 
     run = Run(tmp_path / "runs/first", Config(), {"source": str(tmp_path / "gone"), "source_beside": "../images"})
     with pytest.raises(InputError, match=r"not at .*/gone nor at .*/runs/images; give them with --source PATH"):

@@ -12,15 +12,15 @@ from safetensors.torch import load_file
 from torch import distributed, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from bytepixels.config.run import TrainConfig
+from bytepixels.distributed.process_group import World
 from bytepixels.errors import InputError
-from bytepixels.runs import shards
-from bytepixels.runs.checkpoint import STEMS, check_files, drop_optimizer, read_state, read_tensors, save_checkpoint
-from bytepixels.runs.config import TrainConfig
-from bytepixels.runs.files import DamagedError
+from bytepixels.files import DamagedError
+from bytepixels.runs import sharded_tensors as shards
+from bytepixels.runs.checkpoints import STEMS, check_files, drop_optimizer, read_state, read_tensors, save_checkpoint
 from bytepixels.runs.overview import look_at_checkpoint
-from bytepixels.train.distributed import World
-from bytepixels.train.loop import TrainState, train_step
-from bytepixels.train.saving import ShardWriter
+from bytepixels.training.loop import TrainState, train_step
+from bytepixels.training.sharded_checkpoints import ShardWriter
 
 from ..processes import FORKS
 from ..sharded import split

@@ -8,9 +8,9 @@ import time
 import pytest
 import torch
 
-from bytepixels.runs import writer as module
-from bytepixels.runs.checkpoint import check_files, list_checkpoints, read_state, read_tensors, save_checkpoint
-from bytepixels.runs.writer import Writer
+from bytepixels.runs import checkpoint_writer as module
+from bytepixels.runs.checkpoint_writer import Writer
+from bytepixels.runs.checkpoints import check_files, list_checkpoints, read_state, read_tensors, save_checkpoint
 
 ID = "0123456789abcdef0123456789abcdef"
 PATIENCE = 600  # seconds, for what happens at once

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from bytepixels.text import TextRows, captions, store_captions
+from bytepixels.text import TextRows, store_captions
+from bytepixels.text import caption_cache as captions
 
 CAPTIONS = ["ab", "", "c", "ab", "defgh"]
 

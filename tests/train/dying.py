@@ -5,7 +5,7 @@ import signal
 import sys
 
 import bytepixels.build
-from bytepixels.cli import main
+from bytepixels.cli.main import main
 
 
 def die_at_loss(number):

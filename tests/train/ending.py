@@ -8,7 +8,7 @@ import os
 import sys
 from pathlib import Path
 
-from bytepixels.cli import main
+from bytepixels.cli.main import main
 
 from .tampered import tamper
 

@@ -10,7 +10,8 @@ import os
 import torch
 
 import bytepixels.build
-from bytepixels.verbs import memory, precision
+from bytepixels.training import micro_batch as memory
+from bytepixels.training.autotune import precision
 
 
 def tamper(how):

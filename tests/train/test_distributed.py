@@ -16,8 +16,8 @@ from functools import partial
 import pytest
 import torch
 
+from bytepixels.distributed.process_group import ALONE, World, join, own_device
 from bytepixels.errors import InputError
-from bytepixels.train.distributed import ALONE, World, join, own_device
 
 from ..processes import PATIENCE, as_torchrun, open_store, run_together
 from ..verbs.tiny import checkpoints, cli, log_of, picture, read_json, tensors, words

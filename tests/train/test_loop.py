@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
+from bytepixels.config.run import TrainConfig
 from bytepixels.randomness import NOISE, seeded
-from bytepixels.runs.config import TrainConfig
-from bytepixels.train.loop import TrainState, total_steps, train_step, train_steps
+from bytepixels.training.loop import TrainState, total_steps, train_step, train_steps
 
 CONFIG = TrainConfig(images=64, batch=8, lr=0.01, warmup=0, clip_norm=0, ema_half_life=16)
 

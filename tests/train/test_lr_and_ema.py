@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from bytepixels.train.ema import ema_decay, update_ema
-from bytepixels.train.lr import learning_rate
+from bytepixels.training.ema import ema_decay, update_ema
+from bytepixels.training.learning_rate import learning_rate
 
 
 def test_the_rate_rises_over_the_warm_up_and_stays():

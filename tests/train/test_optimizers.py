@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import nn
 
+from bytepixels.config.run import TrainConfig
 from bytepixels.errors import InputError
 from bytepixels.randomness import NOISE, seeded
-from bytepixels.runs.config import TrainConfig
-from bytepixels.train.loop import TrainState, train_step
-from bytepixels.train.optimizers import Muon, orthogonal
+from bytepixels.training.loop import TrainState, train_step
+from bytepixels.training.optimizers import Muon, orthogonal
 
 from ..verbs.tiny import checkpoints, cli, plain, same_bits, tensors, train
 

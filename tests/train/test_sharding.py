@@ -5,9 +5,9 @@ import shutil
 import pytest
 import torch
 
-from bytepixels.runs.checkpoint import read_state, read_tensors
-from bytepixels.runs.directory import open_run
-from bytepixels.verbs.sample import find_checkpoint
+from bytepixels.runs.checkpoints import read_state, read_tensors
+from bytepixels.runs.run_directory import open_run
+from bytepixels.sampling.output import find_checkpoint
 
 from ..processes import run_together
 from ..verbs.tiny import checkpoints, cli, picture, words

@@ -5,11 +5,12 @@ import time
 
 import pytest
 
+from bytepixels.config.presets import PRESETS, autoencoder_config
+from bytepixels.config.units import images_in, images_of, length_of, seconds_of
 from bytepixels.errors import InputError
-from bytepixels.presets import PRESETS, autoencoder_config
-from bytepixels.runs.quantities import images_in, images_of, length_of, seconds_of
-from bytepixels.verbs import budget, trainer
-from bytepixels.verbs.budget import TimeBudget, extended
+from bytepixels.training import time_budget as budget
+from bytepixels.training import trainer
+from bytepixels.training.time_budget import TimeBudget, extended
 
 from .tiny import TINY, cli, log_of, plain, read_json, train
 

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from bytepixels.runs.config import SampleConfig
-from bytepixels.verbs.comparerows import Row, as_good, table, verdict
+from bytepixels.config.run import SampleConfig
+from bytepixels.evaluation.compare_rows import Row, as_good, table, verdict
 
 from .test_quality import lines
 from .tiny import cli, picture, plain, words
@@ -71,7 +71,7 @@ def test_an_interval_that_there_is_not_is_not_shown():
 
 
 def test_what_was_measured_before_an_interruption_is_kept(run, monkeypatch, capsys):
-    from bytepixels.verbs.quality import Painter
+    from bytepixels.evaluation.sample_quality import Painter
 
     draw, calls = Painter.draw, []
 

@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch._inductor.exc import InvalidCxxCompiler
 
+from bytepixels.config.presets import PRESETS
 from bytepixels.data import pack
-from bytepixels.presets import PRESETS
-from bytepixels.verbs import compiling
-from bytepixels.verbs.compiling import Times, choose_compile
+from bytepixels.training.autotune import compilation as compiling
+from bytepixels.training.autotune.compilation import Times, choose_compile
 
 from .tiny import checkpoints, log_of, read_json, same_bits, train
 

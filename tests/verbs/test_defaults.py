@@ -7,12 +7,12 @@ import pytest
 import torch
 from PIL import Image
 
-from bytepixels import cli as command_line
-from bytepixels.data.doctor import Glance
-from bytepixels.presets import PRESETS, autoencoder_config
-from bytepixels.runs.config import DataConfig
-from bytepixels.runs.directory import Run, open_run
-from bytepixels.verbs.defaults import choice_sentence, choose, sized
+from bytepixels.cli import main as command_line
+from bytepixels.config.presets import PRESETS, autoencoder_config
+from bytepixels.config.run import DataConfig
+from bytepixels.data.inspection.survey import Glance
+from bytepixels.runs.run_directory import Run, open_run
+from bytepixels.training.defaults import choice_sentence, choose, sized
 
 from .tiny import cli, words
 

@@ -12,18 +12,18 @@ import torch
 from PIL import Image
 from torch import nn
 
+from bytepixels.config.presets import PRESETS, digits
+from bytepixels.config.run import DataConfig
 from bytepixels.data import Packed, pack
-from bytepixels.data.doctor import Glance
-from bytepixels.presets import PRESETS, digits
-from bytepixels.runs.config import DataConfig
-from bytepixels.train.loop import total_steps
-from bytepixels.verbs import doctor as verb
-from bytepixels.verbs import doctortrial
-from bytepixels.verbs.defaults import choose, own_size
-from bytepixels.verbs.doctoradvice import advice
-from bytepixels.verbs.doctorplan import budget_numbers, budget_sentence, command, on_a_gpu, with_budget
-from bytepixels.verbs.doctortrial import measure, overfit, reckon
-from bytepixels.verbs.memory import kept_bytes
+from bytepixels.data.inspection.survey import Glance
+from bytepixels.training.autotune import preflight as verb
+from bytepixels.training.autotune import trial as doctortrial
+from bytepixels.training.autotune.preflight_advice import advice
+from bytepixels.training.autotune.preflight_plan import budget_numbers, budget_sentence, command, on_a_gpu, with_budget
+from bytepixels.training.autotune.trial import measure, overfit, reckon
+from bytepixels.training.defaults import choose, own_size
+from bytepixels.training.loop import total_steps
+from bytepixels.training.micro_batch import kept_bytes
 
 from ..data.fixtures import colours, write, write_all
 from .tiny import cli, plain, read_json, snapshot

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from bytepixels.data import pack
-from bytepixels.runs.files import read_sealed, write_sealed
+from bytepixels.files import read_sealed, write_sealed
 
 from .tiny import cli, plain, train, words
 

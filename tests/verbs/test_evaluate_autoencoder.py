@@ -4,11 +4,11 @@ import json
 
 import pytest
 
-from bytepixels.evaluate.quality import frechet
-from bytepixels.evaluate.reference import features_of
-from bytepixels.runs.directory import open_run
-from bytepixels.train.distributed import ALONE
-from bytepixels.verbs.quality import open_yardstick
+from bytepixels.distributed.process_group import ALONE
+from bytepixels.evaluation.sample_quality import open_yardstick
+from bytepixels.metrics.feature_cache import features_of
+from bytepixels.metrics.sample_metrics import frechet
+from bytepixels.runs.run_directory import open_run
 
 from .tiny import cli, picture, plain, read_json, train, words
 

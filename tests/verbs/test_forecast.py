@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from bytepixels.verbs.forecast import forecast, in_words
-from bytepixels.verbs.precision import _compared
+from bytepixels.training.autotune.precision import _compared
+from bytepixels.training.forecast import forecast, in_words
 
 CPU = torch.device("cpu")
 

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from bytepixels.verbs.pretrained import matched_labels
+from bytepixels.training.pretrained import matched_labels
 
 from .tiny import cli, log_of, plain, read_json, snapshot, words
 

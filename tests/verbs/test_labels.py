@@ -4,11 +4,11 @@ from unicodedata import normalize
 
 import pytest
 
+from bytepixels.cli.parsing import Line
 from bytepixels.errors import InputError
-from bytepixels.flags import Sample
-from bytepixels.parsing import Line
-from bytepixels.verbs.editflags import Vary
-from bytepixels.verbs.labels import find_class, find_label
+from bytepixels.requests.edit import Vary
+from bytepixels.requests.train import Sample
+from bytepixels.sampling.labels import find_class, find_label
 
 ODD = ["None", "-1", "+1", "True", "a=b", "{x}", "null", "--gif", "", " ", "caf\u00e9", "\U0001f600", "1.5"]
 

@@ -9,17 +9,18 @@ import pytest
 import torch
 from PIL import Image
 
-from bytepixels.codec import LatentCodec, PixelCodec
-from bytepixels.data import encoding, pack
+from bytepixels.cli.console import Progress
+from bytepixels.codec import latent_writer as encoding
+from bytepixels.codec.codec import LatentCodec, PixelCodec
+from bytepixels.data import pack
+from bytepixels.distributed.process_group import ALONE
 from bytepixels.errors import InputError
+from bytepixels.evaluation.loss_data import drawn_x0, known_of
 from bytepixels.networks import Autoencoder
-from bytepixels.progress import Progress
-from bytepixels.runs.directory import FIRST_STAGE, open_run
-from bytepixels.train.distributed import ALONE
-from bytepixels.verbs.budget import Preparation
-from bytepixels.verbs.firststage import codec_of, encode, keep_first_stage, kept, read_first_stage
-from bytepixels.verbs.heldout import training_set
-from bytepixels.verbs.lossdata import drawn_x0, known_of
+from bytepixels.runs.image_sets import training_set
+from bytepixels.runs.run_directory import FIRST_STAGE, open_run
+from bytepixels.sampling.first_stage import codec_of, encode, keep_first_stage, kept, read_first_stage
+from bytepixels.training.time_budget import Preparation
 
 from .tiny import checkpoints, cli, log_of, picture, plain, read_json, same_bits, tensors, train, words
 

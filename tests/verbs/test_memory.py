@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from bytepixels.networks import DiT
-from bytepixels.verbs import memory
-from bytepixels.verbs.memory import StepMemory, corners, fitting, is_out_of_memory, kept_bytes, step_memory
-from bytepixels.verbs.nonfinite import TrainingError
+from bytepixels.training import micro_batch as memory
+from bytepixels.training.micro_batch import StepMemory, corners, fitting, is_out_of_memory, kept_bytes, step_memory
+from bytepixels.training.nonfinite import TrainingError
 
 from ..processes import run_in_process
 from .tiny import STEP, cli, log_of, read_json, train, words
@@ -31,7 +31,7 @@ def little_memory():
 
 def little_memory_and_no_probe():
     little_memory()
-    from bytepixels.verbs import trainer
+    from bytepixels.training import trainer
 
     trainer.fitting = lambda state, loss, batch, micro: micro
 

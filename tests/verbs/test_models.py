@@ -8,9 +8,9 @@ from bench.models import export
 from PIL import Image
 
 from bytepixels.runs import models
-from bytepixels.runs.directory import open_run
 from bytepixels.runs.models import MODELS, model_names
 from bytepixels.runs.overview import look_at
+from bytepixels.runs.run_directory import open_run
 
 from .tiny import cli, picture, plain, snapshot, train
 

@@ -6,9 +6,9 @@ import time
 import numpy as np
 from PIL import Image
 
+from bytepixels.config.run import DataConfig
 from bytepixels.data.rows import Rows
-from bytepixels.runs.config import DataConfig
-from bytepixels.verbs import train
+from bytepixels.training import session as train
 
 from .tiny import TINY, cli, plain
 

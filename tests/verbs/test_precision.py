@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from bytepixels.verbs import precision
-from bytepixels.verbs.precision import choose_precision, decided
+from bytepixels.training.autotune import precision
+from bytepixels.training.autotune.precision import choose_precision, decided
 
 from .tiny import checkpoints, cli, plain, read_json, same_bits, train
 

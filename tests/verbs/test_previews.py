@@ -2,7 +2,7 @@
 
 import pytest
 
-from bytepixels.verbs.previews import MOST, SHARE, Preview, Previews
+from bytepixels.training.previews import MOST, SHARE, Preview, Previews
 
 
 def drawn(previews, seconds, rate, per_pass, steps=1000):

@@ -8,10 +8,10 @@ import pytest
 import torch
 from PIL import Image
 
-from bytepixels.process import SPACINGS
-from bytepixels.runs.directory import open_run
-from bytepixels.samplers import SAMPLERS
-from bytepixels.verbs.sample import chosen_settings, draw_pictures, find_checkpoint, load_network
+from bytepixels.core.gaussian_diffusion import SPACINGS
+from bytepixels.core.samplers import SAMPLERS
+from bytepixels.runs.run_directory import open_run
+from bytepixels.sampling.output import chosen_settings, draw_pictures, find_checkpoint, load_network
 
 from .test_sample import CPU, draw, farthest, train_once
 from .tiny import checkpoints, cli, log_of, plain, read_json, same_bits, train, words

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from bytepixels.train.loop import PHASES
+from bytepixels.training.loop import PHASES
 
 from .tiny import checkpoints, log_of, same_bits, train
 

@@ -8,10 +8,11 @@ import pytest
 import torch
 
 from bytepixels.data import pack
-from bytepixels.evaluate.features import RandomFeatures
-from bytepixels.evaluate.moments import Moments, frechet_distance
-from bytepixels.verbs import quality, trainfeatures
-from bytepixels.verbs.qualitycard import drift_sentence
+from bytepixels.evaluation import sample_quality as quality
+from bytepixels.evaluation import train_classifier as trainfeatures
+from bytepixels.evaluation.summary import drift_sentence
+from bytepixels.metrics.features import RandomFeatures
+from bytepixels.metrics.frechet import Moments, frechet_distance
 
 from .tiny import cli, picture, plain, snapshot, train, words
 
@@ -46,7 +47,9 @@ def test_the_record_says_all_that_a_number_needs(run, source, capsys):
 
 def test_the_numbers_are_those_of_the_pictures_that_sample_draws(run, source, tmp_path, monkeypatch):
     """Drawn again by `sample`, one label at a time, and measured by hand."""
-    monkeypatch.setattr("bytepixels.verbs.quality.Painter._rows", lambda self, count, seed: self_rows(self, 7, count))
+    monkeypatch.setattr(
+        "bytepixels.evaluation.sample_quality.Painter._rows", lambda self, count, seed: self_rows(self, 7, count)
+    )
     line = measured(run, "-n", 20, "--batch", 8)
     assert cli("sample", run, "-n", 20, "--label", 7, "--out", tmp_path / "drawn") == 0
     images = torch.stack(
@@ -132,7 +135,7 @@ def test_the_budget_ends_the_drawing_not_the_measuring(run, monkeypatch, capsys)
 
 def test_the_reference_is_kept_and_another_sampler_is_said(run, monkeypatch):
     first = measured(run, "-n", 20)
-    monkeypatch.setattr("bytepixels.evaluate.reference.features_of", None)  # the reference is not made anew
+    monkeypatch.setattr("bytepixels.metrics.feature_cache.features_of", None)  # the reference is not made anew
     again = measured(run, "-n", 20, "--sampler", "heun", "--steps", 4, "--guidance", 2)
     assert (again["sampler"], again["steps"], again["evaluations"], again["guidance"]) == ("heun", 4, 14, 2)
     assert again["reference"]["sha256"] == first["reference"]["sha256"]

@@ -4,10 +4,10 @@ import shutil
 
 import pytest
 
-from bytepixels.runs import checkpoint as module
-from bytepixels.runs.directory import open_run
+from bytepixels.runs import checkpoints as module
 from bytepixels.runs.overview import look_at
-from bytepixels.verbs import weights
+from bytepixels.runs.run_directory import open_run
+from bytepixels.sampling import trained_model as weights
 
 from .tiny import checkpoints, cli, read_json, train
 

@@ -6,8 +6,8 @@ from html.parser import HTMLParser
 
 import pytest
 
-from bytepixels.runs.files import read_sealed, write_sealed
-from bytepixels.verbs.reportcharts import noise_level_chart
+from bytepixels.files import read_sealed, write_sealed
+from bytepixels.report.charts import noise_level_chart
 
 from .tiny import cli, plain, snapshot, train, words
 

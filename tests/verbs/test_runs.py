@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from bytepixels.cli.runs_show import bytes_of, curve
 from bytepixels.runs import overview
-from bytepixels.runs.checkpoint import drop_optimizer, read_state
+from bytepixels.runs.checkpoints import drop_optimizer, read_state
 from bytepixels.runs.lock import RunLock
-from bytepixels.verbs.runsshow import bytes_of, curve
 
 from .tiny import STEP, checkpoints, cli, log_of, picture, read_json, same_bits, snapshot, train
 

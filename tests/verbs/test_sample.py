@@ -7,12 +7,12 @@ import pytest
 import torch
 from PIL import Image
 
+from bytepixels.config.run import SampleConfig
+from bytepixels.core.gaussian_diffusion import SPACINGS
+from bytepixels.core.samplers import SAMPLERS, best_sampler
 from bytepixels.errors import InputError
-from bytepixels.process import SPACINGS
-from bytepixels.runs.config import SampleConfig
-from bytepixels.runs.directory import open_run
-from bytepixels.samplers import SAMPLERS, best_sampler
-from bytepixels.verbs.sample import SampleRequest, chosen_settings, draw_pictures, find_checkpoint, load_network
+from bytepixels.runs.run_directory import open_run
+from bytepixels.sampling.output import SampleRequest, chosen_settings, draw_pictures, find_checkpoint, load_network
 
 from .tiny import checkpoints, cli, picture, plain, read_json, snapshot, train, words
 
@@ -434,7 +434,7 @@ def test_an_interruption_leaves_what_is_done(run, tmp_path, monkeypatch, capsys)
             raise KeyboardInterrupt
         return draw_pictures(*args)
 
-    monkeypatch.setattr("bytepixels.verbs.sample.draw_pictures", draw_two_batches)
+    monkeypatch.setattr("bytepixels.sampling.output.draw_pictures", draw_two_batches)
     assert cli("sample", run, "-n", 6, "--batch", 2, "--out", tmp_path) == 130
     assert capsys.readouterr().err.endswith(f"\nbytepixels: interrupted: 4 of 6 images kept in {tmp_path}\n")
     names = [f"seed-{seed}.png" for seed in range(4)]
@@ -446,7 +446,7 @@ def test_an_interruption_before_the_first_image_says_that_nothing_was_kept(run, 
     def interrupted(*args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("bytepixels.verbs.sample.draw_pictures", interrupted)
+    monkeypatch.setattr("bytepixels.sampling.output.draw_pictures", interrupted)
     assert cli("sample", run, "-n", 2, "--out", tmp_path) == 130
     assert capsys.readouterr().err.endswith("\nbytepixels: interrupted: nothing was kept\n")
 
@@ -490,13 +490,13 @@ def test_pictures_of_an_earlier_call_stay_in_the_manifest(run, tmp_path):
 
 
 def test_a_folder_that_cannot_be_written_is_refused_before_the_work(run, capsys, monkeypatch):
-    monkeypatch.setattr("bytepixels.verbs.sample.draw_pictures", None)
+    monkeypatch.setattr("bytepixels.sampling.output.draw_pictures", None)
     assert cli("sample", run, "--out", "/proc", "-n", 1) == 2
     assert "--out: the folder /proc cannot be written" in capsys.readouterr().err
 
 
 def test_weights_that_are_not_finite_are_refused(run, tmp_path, capsys, monkeypatch):
-    from bytepixels.verbs import weights as module
+    from bytepixels.sampling import trained_model as module
 
     def broken(checkpoint, weights, state):
         tensors = read_tensors(checkpoint, weights, state)
@@ -514,7 +514,7 @@ def test_a_failing_extra_never_costs_the_manifest(run, tmp_path, capsys, monkeyp
     def fail(*arguments):
         raise OverflowError("unsigned short is greater than maximum")
 
-    monkeypatch.setattr(f"bytepixels.verbs.sample.{broken}", fail)
+    monkeypatch.setattr(f"bytepixels.sampling.output.{broken}", fail)
     assert cli("sample", run, "-n", 2, "--gif", "--out", tmp_path) == 1
     said = capsys.readouterr().err
     assert "could not be written (unsigned short is greater than maximum)" in said

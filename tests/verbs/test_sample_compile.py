@@ -11,11 +11,11 @@ import torch
 from torch import nn
 from torch._inductor.exc import InvalidCxxCompiler
 
-from bytepixels.runs.directory import open_run
-from bytepixels.verbs import compiledsampling
-from bytepixels.verbs.compiledsampling import Compiled, choose_network, job, kept_at
-from bytepixels.verbs.compiling import what_lacks
-from bytepixels.verbs.sample import SampleRequest, chosen_settings, find_checkpoint, load_network
+from bytepixels.runs.run_directory import open_run
+from bytepixels.sampling import compiled as compiledsampling
+from bytepixels.sampling.compiled import Compiled, choose_network, job, kept_at
+from bytepixels.sampling.output import SampleRequest, chosen_settings, find_checkpoint, load_network
+from bytepixels.training.autotune.compilation import what_lacks
 
 from .tiny import checkpoints, cli, picture, read_json, train, words
 

@@ -5,9 +5,9 @@ import pytest
 import torch
 from PIL import Image
 
+from bytepixels.core.schedules import SCHEDULES
 from bytepixels.data import pack
-from bytepixels.schedules import SCHEDULES
-from bytepixels.verbs.show import HEADER, labelled
+from bytepixels.report.forward_process import HEADER, labelled
 
 from .tiny import cli, picture, plain, read_json
 

@@ -9,13 +9,13 @@ import pytest
 import torch
 
 from bytepixels.build import build_draw, build_process, build_sampling
+from bytepixels.core.denoiser import Denoiser
 from bytepixels.data import pack
 from bytepixels.data.batches import Batches
-from bytepixels.denoise import Denoiser
-from bytepixels.runs.directory import open_run
+from bytepixels.runs.run_directory import open_run
+from bytepixels.sampling.conditioning import text_of
+from bytepixels.sampling.output import find_checkpoint, load_network
 from bytepixels.text import TextRows, open_text_encoder, store_captions
-from bytepixels.verbs.sample import find_checkpoint, load_network
-from bytepixels.verbs.texts import text_of
 from tests.data.fixtures import tar_of
 from tests.text.folders import save_encoder
 from tests.train.test_distributed import together
@@ -310,7 +310,7 @@ def test_without_the_extra(run, source, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(encoders, "find_spec", lambda name: None if name == "wordllama" else find(name))
     wanted = "needs packages that are not installed: pip install 'bytepixels[text]'"
     refused(capsys, wanted, "train", source, *LEARN, "--images", 32, "--run", tmp_path / "x")
-    from bytepixels.verbs import texts
+    from bytepixels.sampling import conditioning as texts
 
     texts._encoded.cache_clear()
     refused(capsys, wanted, "sample", run, "--prompt", "red")
@@ -327,7 +327,7 @@ def test_a_pack_that_knew_no_captions_yet(source, tmp_path):
 
 def test_samples_are_measured_with_captions_of_the_training_set(run, source, tmp_path, monkeypatch):
     """Of pictures drawn at random, whatever the batch."""
-    from bytepixels.verbs import quality
+    from bytepixels.evaluation import sample_quality as quality
 
     told, draw = [], quality.draw_pictures
     monkeypatch.setattr(quality, "draw_pictures", lambda *a, text: told.append(text) or draw(*a, text=text))

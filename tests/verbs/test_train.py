@@ -12,11 +12,11 @@ import torch
 from PIL import Image
 
 import bytepixels.build
+from bytepixels.config.run import Config
 from bytepixels.data import pack
 from bytepixels.data.batches import Batches
 from bytepixels.images import beside
-from bytepixels.runs.config import Config
-from bytepixels.verbs.watching import kernel_record
+from bytepixels.training.preview_metric import kernel_record
 
 from .tiny import (
     FILES,
@@ -324,7 +324,7 @@ def test_skipping_changes_nothing_where_all_is_finite(tmp_path):
 
 
 def test_when_every_step_is_not_finite_the_weights_are_to_blame(tmp_path, capsys, monkeypatch):
-    from bytepixels.verbs import trainer
+    from bytepixels.training import trainer
 
     honest = bytepixels.build.diffusion_loss
     monkeypatch.setattr(bytepixels.build, "diffusion_loss", lambda *a: (honest(*a)[0] * math.nan, honest(*a)[1]))
@@ -336,7 +336,7 @@ def test_when_every_step_is_not_finite_the_weights_are_to_blame(tmp_path, capsys
 
 @pytest.mark.parametrize("bad", ["loss", "gradient"])
 def test_no_checkpoint_holds_what_is_not_finite(tmp_path, capsys, monkeypatch, bad):
-    from bytepixels.verbs import trainer
+    from bytepixels.training import trainer
 
     def steps(state, *others):
         for result in honest(state, *others):

@@ -7,20 +7,20 @@ import numpy as np
 import pytest
 import torch
 
-from bytepixels.codec import PixelCodec
+from bytepixels.codec.codec import PixelCodec
+from bytepixels.codec.reconstruction_losses import kl_divergence, ssim
 from bytepixels.data import pack
-from bytepixels.evaluate import imagenet
-from bytepixels.evaluate.reference import chosen_rows
+from bytepixels.distributed.process_group import ALONE
 from bytepixels.images import beside, grid
+from bytepixels.metrics import imagenet
+from bytepixels.metrics.feature_cache import chosen_rows
 from bytepixels.networks import Autoencoder
-from bytepixels.perceptual import chosen_perceptual
-from bytepixels.reconstruction import kl_divergence, ssim
-from bytepixels.runs.directory import open_run
-from bytepixels.train.distributed import ALONE
-from bytepixels.train.loop import StepResult
-from bytepixels.verbs import autoencoding
-from bytepixels.verbs.firststage import find_first_stage
-from bytepixels.verbs.nonfinite import Culprits, stopped
+from bytepixels.runs.run_directory import open_run
+from bytepixels.sampling.first_stage import find_first_stage
+from bytepixels.training import autoencoder_task as autoencoding
+from bytepixels.training.loop import StepResult
+from bytepixels.training.nonfinite import Culprits, stopped
+from bytepixels.training.perceptual import chosen_perceptual
 
 from ..processes import run_together
 from ..test_perceptual import AtLeast, Features, Halvings, One, scripted

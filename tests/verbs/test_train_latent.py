@@ -5,9 +5,9 @@ import signal
 
 import pytest
 
-from bytepixels.runs.directory import FIRST_STAGE, open_run
-from bytepixels.verbs import train as train_verb
-from bytepixels.verbs.latent import split
+from bytepixels.runs.run_directory import FIRST_STAGE, open_run
+from bytepixels.training import session as train_verb
+from bytepixels.training.two_stages import split
 
 from .tiny import TINY, checkpoints, cli, log_of, plain, same_bits, words
 
@@ -50,7 +50,7 @@ def test_it_goes_on_without_a_budget_given_with_those_it_has(run):
         return []
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("bytepixels.verbs.latent.split", note)
+        patch.setattr("bytepixels.training.two_stages.split", note)
         assert cli("train", "latent", *argv) == cli("train", "latent", *argv, "--images", 320) == 0
     assert seen == [[32, 128], [128, 192]]
 

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 from safetensors.torch import load_file
 
-from bytepixels.cli import main
+from bytepixels.cli.main import main
 
 STEP = 32  # images
 FILES = ("ema", "model", "optimizer")

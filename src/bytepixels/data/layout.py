@@ -4,12 +4,12 @@ from contextlib import closing
 
 import numpy as np
 
-from .decode import Header, read_header
-from .draft import DONE, Draft
-from .fit import Layout
+from .pack_writer import DONE, Draft
 from .parallel import together
-from .pictures import Pictures
 from .settings import Settings
+from .sources.decode import Header, read_header
+from .sources.fit import Layout
+from .sources.source import Pictures
 
 GREY, SIDE = 2, (1 << 30) - 1  # the word of a header: height << 34 | width << 4 | GREY | DONE
 

@@ -10,18 +10,18 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ..words import many
-from .arrange import printable
-from .decode import is_dark, quiet_pillow, to_pixels
-from .draft import DONE, Draft, Progress, word
-from .fit import Layout
+from ..wording import many
 from .layout import find_layout
 from .notes import COMPOSED, DARK, ENLARGED, RESHAPED, HopelessError, named, notes_of, refusal
+from .pack_writer import DONE, Draft, Progress, word
 from .packed import FORMAT, Packed, captions_file, open_packed
 from .parallel import Unreadable, together
-from .pictures import Pictures, Source
 from .rows import Rows
 from .settings import Settings
+from .sources.decode import is_dark, quiet_pillow, to_pixels
+from .sources.fit import Layout
+from .sources.folder_labels import printable
+from .sources.source import Pictures, Source
 
 
 @dataclass(frozen=True)

@@ -3,9 +3,9 @@
 import numpy as np
 
 from ..errors import InputError
-from .arrange import printable
-from .fit import Layout
-from .pictures import Source
+from .sources.fit import Layout
+from .sources.folder_labels import printable
+from .sources.source import Source
 
 COMPOSED, RESHAPED, ENLARGED, DARK = 4, 8, 16, 32  # bits of a picture's word, beside those of the draft
 

@@ -7,15 +7,15 @@ from dataclasses import asdict
 from pathlib import Path
 
 from .cache import keep_within_limit, mark_used
-from .decode import picture_formats
-from .draft import Progress
 from .locks import write_whole
 from .making import make
 from .notes import refusal
+from .pack_writer import Progress
 from .packed import FORMAT, Packed, captions_file, default_cache, open_packed
-from .pictures import Source
 from .settings import Settings, checked_settings
-from .sources import open_source
+from .sources.decode import picture_formats
+from .sources.open_source import open_source
+from .sources.source import Source
 
 READING = 4  # how a source's names and labels are understood; another number makes new packs
 

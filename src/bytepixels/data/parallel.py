@@ -14,7 +14,7 @@ from PIL import Image, UnidentifiedImageError
 
 from ..threads import usable_cpus
 from .locks import PAUSE, claim
-from .pictures import Item, Part
+from .sources.source import Item, Part
 
 Result = TypeVar("Result")
 CHUNK = 16  # pictures per task: handing over single thumbnails costs as much as decoding them

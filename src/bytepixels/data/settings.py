@@ -6,8 +6,8 @@ from typing import Any
 from PIL import ImageColor
 
 from ..errors import InputError, check_choice, check_range
-from .arrange import SPLITS
-from .decode import MODES
+from .sources.decode import MODES
+from .sources.folder_labels import SPLITS
 
 FITS = ("crop", "pad", "squash")
 MAX_SIDE = 8192

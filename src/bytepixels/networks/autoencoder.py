@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bytepixels.errors import InputError, check_choice, check_count
-from bytepixels.networks.blocks import Downsample, ResidualBlock, Upsample, group_count, group_norm, zero_
-from bytepixels.networks.haar import coarse_first, from_coarse
-from bytepixels.networks.quantizer import Quantizer
+from ..errors import InputError, check_choice, check_count
+from .blocks import Downsample, ResidualBlock, Upsample, group_count, group_norm, zero_
+from .haar import coarse_first, from_coarse
+from .quantizer import Quantizer
 
 KINDS = ("kl", "vq")
 FRESH_STD = 0.01  # of the latents of a residual autoencoder that has learnt nothing yet

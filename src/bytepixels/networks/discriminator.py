@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from bytepixels.errors import check_range
-from bytepixels.networks.autoencoder import Autoencoder
-from bytepixels.networks.blocks import group_count, group_norm
+from ..errors import check_range
+from .autoencoder import Autoencoder
+from .blocks import group_count, group_norm
 
 
 class PatchDiscriminator(nn.Module):

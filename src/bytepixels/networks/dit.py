@@ -4,19 +4,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bytepixels.errors import InputError, check_choice, check_range
-from bytepixels.networks.blocks import NORM_EPS, CrossAttention, Tokens, attended
-from bytepixels.networks.contract import Network, check_dropout, check_sizes
-from bytepixels.networks.dropout import Dropout, number_dropouts
-from bytepixels.networks.patches import (
-    patchified,
-    position_waves,
-    rope_turns,
-    turned,
-    unpatchified,
-    unturned,
-)
-from bytepixels.networks.text import Text
+from ..errors import InputError, check_choice, check_range
+from .base import Network, check_dropout, check_sizes
+from .blocks import NORM_EPS, CrossAttention, Tokens, attended
+from .dropout import Dropout, number_dropouts
+from .patches import patchified, position_waves, rope_turns, turned, unpatchified, unturned
+from .text_conditioning import Text
 
 POSITIONS = ("rope", "sincos")
 WAVES = 256  # columns of the time's embedding, as in Peebles & Xie's code

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from bytepixels.errors import check_range
+from ..errors import check_range
 
 MAX_PERIOD = 10000  # the slowest wave's period is about this many timesteps (times 2 pi)
 

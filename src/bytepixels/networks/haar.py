@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from bytepixels.errors import check_choice
+from ..errors import check_choice
 
 STEMS = {"conv": 1, "haar": 2}  # what lies between the pixels and the first level, and by what it divides their sides
 LEAST_SIDE = 24  # pixels, from which "auto" is "haar": of smaller images every pixel counts

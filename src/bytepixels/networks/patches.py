@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from bytepixels.networks.embedding import timestep_embedding
+from .embedding import timestep_embedding
 
 ROPE_PERIOD = 100  # of the slowest turn, in patches (times 2 pi): grids are shorter than texts (Heo et al. 2024)
 

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from bytepixels.errors import check_count
+from ..errors import check_count
 
 BLOCK = 2**24  # numbers in a block of distances: 64 MiB
 

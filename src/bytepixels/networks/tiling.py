@@ -5,8 +5,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from bytepixels.errors import InputError, check_count
-from bytepixels.networks.autoencoder import Autoencoder
+from ..errors import InputError, check_count
+from .autoencoder import Autoencoder
 
 TILE, OVERLAP = 512, 128  # pixels
 

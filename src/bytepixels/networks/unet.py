@@ -6,12 +6,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bytepixels.errors import InputError, check_range
-from bytepixels.networks.blocks import Downsample, ResidualBlock, Upsample, group_count, group_norm, zero_
-from bytepixels.networks.contract import Network, check_dropout, check_sizes
-from bytepixels.networks.dropout import number_dropouts
-from bytepixels.networks.haar import check_stem, even, haar, unhaar
-from bytepixels.networks.text import Text
+from ..errors import InputError, check_range
+from .base import Network, check_dropout, check_sizes
+from .blocks import Downsample, ResidualBlock, Upsample, group_count, group_norm, zero_
+from .dropout import number_dropouts
+from .haar import check_stem, even, haar, unhaar
+from .text_conditioning import Text
 
 
 class UNet(Network):

@@ -7,7 +7,7 @@ from pathlib import Path
 from uuid import uuid4
 
 from ..errors import InputError
-from .files import TEMPORARY
+from ..files import TEMPORARY
 
 MODELS = Path(__file__).parent.parent / "models"  # NAME/config.json, log.jsonl, checkpoints/step-...
 RUNS = Path("runs")  # where a copy of one is put

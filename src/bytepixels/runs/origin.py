@@ -10,7 +10,7 @@ BESIDE = "source_beside"  # of a run's data: the source as seen from the run's f
 
 def absolute(source: str) -> str:
     """A source as any folder may name it: a path made absolute, or the name of a known set as it is."""
-    from ..data.named import NAMED  # here, so that a list of runs does not wait for it
+    from ..data.sources.known_datasets import NAMED  # here, so that a list of runs does not wait for it
 
     return source if source in NAMED else os.path.abspath(os.path.expanduser(source))
 
@@ -45,7 +45,7 @@ def located(data: Mapping[str, Any], run: Path) -> str | None:
 
 
 def _exists(place: str) -> bool:
-    from ..data.shards import named_by_braces
+    from ..data.sources.webdataset import named_by_braces
     from ..errors import InputError
 
     try:

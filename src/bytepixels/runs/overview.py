@@ -12,10 +12,10 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from ..errors import InputError
-from .checkpoint import PRUNED, STEMS, check_files, files_of, identity, list_checkpoints, read_state
-from .directory import CHECKPOINTS, CONFIG, SPARE, Run, open_run
-from .files import DamagedError
+from ..files import DamagedError
+from .checkpoints import PRUNED, STEMS, check_files, files_of, identity, list_checkpoints, read_state
 from .lock import in_use
+from .run_directory import CHECKPOINTS, CONFIG, SPARE, Run, open_run
 
 TAIL = 1 << 14  # bytes of log.jsonl that hold its last lines
 RECENT = 20  # lines that the loss is averaged over: one batch says little

@@ -3,10 +3,10 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .checkpoint import drop_optimizer, is_foreign, list_checkpoints, optimizer_of, read_state
-from .directory import Run, run_leftovers
-from .files import remove, remove_folder
+from ..files import remove, remove_folder
+from .checkpoints import drop_optimizer, is_foreign, list_checkpoints, optimizer_of, read_state
 from .overview import Saved, look_at_checkpoint, size_of
+from .run_directory import Run, run_leftovers
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,90 @@
+"""runs list | show | prune: what was trained, how far it is, whether it is whole, and what may go."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from shutil import get_terminal_size
+
+from ..errors import InputError
+from ..requests.runs import ListRuns, PruneRuns, RunsFlags, ShowRun
+from ..runs.lock import RunLock
+from ..runs.overview import Overview, find_runs, look_at, size_of
+from ..runs.prune import Plan, carry_out, plan_prune
+from ..runs.run_directory import is_run, open_run
+from .runs_show import bytes_of, show_run, time_of
+
+COLUMNS = ("run", "preset", "pictures", "images seen", "loss", "last change", "size", "state")
+LEAST = ("last change", "pictures", "size", "loss")  # which a narrow terminal goes without, in this order
+
+
+def list_runs(request: ListRuns) -> Iterator[str]:
+    """A line for each run, and one for each thing that is wrong with them."""
+    found: list[Overview] = []
+    for path in find_runs(request.folder):
+        try:
+            found.append(look_at(path, thorough=False))
+        except InputError as error:  # of a later version
+            found.append(Overview(path, None, [str(error)], [], False))
+    if not found:
+        yield f"no runs in {request.folder}"
+        return
+    yield from _table([COLUMNS, *map(_row, found)], get_terminal_size((10**6, 24)).columns)
+    for one in found:
+        yield from () if one.in_use else one.damage
+
+
+def _table(rows: list[tuple[str, ...]], width: int) -> Iterator[str]:
+    """Lines of so many characters at most: the LEAST of the columns go where they do not fit."""
+    columns = dict(zip(COLUMNS, zip(*rows, strict=True), strict=True))
+    widths = {name: max(map(len, cells)) for name, cells in columns.items()}
+    for name in LEAST:
+        if sum(widths.values()) + 2 * (len(widths) - 1) > width:
+            del widths[name]
+    for k in range(len(rows)):
+        yield "  ".join(columns[name][k].ljust(widths[name]) for name in widths).rstrip()
+
+
+def _row(one: Overview) -> tuple[str, ...]:
+    name, size, changed = one.path.name, bytes_of(size_of(one.path)), time_of(one.changed)
+    if one.run is None:
+        return name, "-", "-", "-", "-", changed, size, one.state
+    budget = one.run.config.train.images
+    seen = f"{one.images:,} / {budget:,} ({min(100, 100 * one.images // budget)}%)"
+    loss = "-" if one.loss is None else f"{one.loss:.4f}"
+    return name, one.run.config.preset, f"{one.run.data['count']:,}", seen, loss, changed, size, one.state
+
+
+def prune_runs(request: PruneRuns) -> Iterator[str]:
+    """Remove what may go, and say what it was. InputError, before anything goes, when a run is in use or is none."""
+    paths = list({path.resolve(): path for path in request.run}.values())
+    with ExitStack() as stack:
+        for path in paths:
+            if is_run(path):
+                stack.enter_context(RunLock(path)).take()
+        plans = [plan_prune(open_run(path), request.keep, request.optimizer) for path in paths]
+        freed = 0
+        for plan in plans:
+            freed += plan.freed
+            said = list(_pruned(plan, request.dry_run))
+            if not request.dry_run:
+                carry_out(plan)
+            yield from said
+    yield f"{'would free' if request.dry_run else 'freed'} {bytes_of(freed)}"
+
+
+def _pruned(plan: Plan, dry: bool) -> Iterator[str]:
+    """What is done to one run, in sentences."""
+    what, count = [path.name for path in plan.removed], len(plan.leftovers)
+    what += [f"{count} leftover{'s' if count > 1 else ''} of killed processes"] if count else []
+    what += [f"the optimizer of {', '.join(path.name for path in plan.stripped)}"] if plan.stripped else []
+    done = f"{'would remove' if dry else 'removed'} {', '.join(what) or 'nothing'} ({bytes_of(plan.freed)})"
+    kept = ", ".join(one.path.name for one in plan.kept) or "no checkpoint is whole, so all are"
+    yield f"{plan.run.path}: {done}; {kept} kept"
+    for one in plan.damaged:
+        yield f"note: {one.damage}; it was left where it is"
+
+
+def run_runs(request: RunsFlags) -> Iterator[str]:
+    """What one word after runs prints."""
+    if isinstance(request, ListRuns):
+        return list_runs(request)
+    return show_run(request.run) if isinstance(request, ShowRun) else prune_runs(request)

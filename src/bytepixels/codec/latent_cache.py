@@ -1,0 +1,167 @@
+"""A packed data set seen through an autoencoder, encoded once and kept: what a training on latents reads."""
+
+import hashlib
+import io
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..data.batches import Batches
+from ..data.cache import keep_within_limit, mark_used
+from ..data.pack_writer import Draft, Progress
+from ..data.packed import Packed, default_cache, load_array
+from ..errors import InputError
+from ..randomness import LATENT, seeded
+from .latent_statistics import statistics_of
+from .latent_writer import Encode, Encoding
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Latents:
+    """The moments of N pictures' latents, Gaussians without correlation; `len()` is N."""
+
+    moments: np.ndarray  # float32 [N, F, 2z, h, w], a read-only memory map: means, then deviations; F: as is, mirrored
+    labels: np.ndarray | None  # int64 [N], positions in `classes`
+    classes: tuple[str, ...]
+    meta: dict[str, Any]  # what made them, count, shape, sha256 of the arrays, statistics
+    path: Path
+
+    def __len__(self) -> int:
+        return len(self.moments)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(z, h, w) of a latent."""
+        z, h, w = self.meta["shape"]
+        return z, h, w
+
+    @property
+    def statistics(self) -> dict[str, list[float]]:
+        """Per channel [z], of the latents as they are drawn over the whole set, mirrored ones included: "mean" and
+        "deviation", exact; "low" and "high", four deviations beyond the outermost means."""
+        return self.meta["statistics"]
+
+
+def store_latents(
+    packed: Packed,
+    encode: Encode,
+    key: str,
+    flips: bool = False,
+    cache: str | Path | None = None,
+    progress: Progress | None = None,
+) -> Latents:
+    """Encode every picture of a pack, once: the next call with the same opens what the first one wrote, or goes on
+    where it was interrupted. Processes that do the same at once each encode parts of it, and all return the whole.
+
+    encode: uint8 [B, C, H, W] on the host -> mean and standard deviation of the latents, each float [B, z, h, w].
+    key: whatever decides what `encode` returns, such as the sha256 of the autoencoder's weights and the precision. With
+        the pack's sha256 and `flips` it names the folder.
+    flips: encode the mirrored pictures too: an encoder is not exactly symmetric, so mirrored latents are no substitute.
+    cache: a folder; None is $BYTEPIXELS_CACHE or the platform's cache folder.
+    progress: called with (pictures done, pictures in all).
+
+    Moments are float32: float16 rounds a mean near 1 by up to 0.0005, which a weak KL weight lets the deviation fall
+    below, and the noise of the posterior would then be that of the rounding. Raises InputError where the encoder's
+    result is not finite or not of one shape, and where the disk is too small.
+    """
+    root = default_cache() if cache is None else Path(cache).expanduser()
+    made_of = {"format": FORMAT, "encoder": key, "pictures": packed.meta["sha256"], "mirrored": flips}
+    name = hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()[:16]
+    path = root / "latents" / f"{packed.path.name.rpartition('-')[0] or 'pictures'}-{name}"
+    latents = open_latents(path)
+    if latents is None:
+        draft = Draft(path, "moments.npy", open_latents)
+        latents = draft.completed(lambda: _fill(draft, packed, encode, made_of, progress))
+        keep_within_limit(root, path)
+    mark_used(path)
+    return latents
+
+
+def open_latents(path: Path) -> Latents | None:
+    """The latents at `path` when they are there, of this format and undamaged as far as sizes and types tell."""
+    try:
+        meta = json.loads((path / "meta.json").read_text())
+        z, h, w = meta["shape"]
+        shape = (meta["count"], 2 if meta["mirrored"] else 1, 2 * z, h, w)
+        moments = load_array(path / "moments.npy", np.float32, shape)
+        labels = load_array(path / "labels.npy", np.int64, shape[:1]) if meta["classes"] else None
+        if meta["format"] != FORMAT or any(len(values) != z for values in meta["statistics"].values()):
+            return None
+        return Latents(moments, labels, tuple(meta["classes"]), meta, path)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError):
+        return None
+
+
+def _fill(
+    draft: Draft[Latents], packed: Packed, encode: Encode, made_of: dict[str, Any], progress: Progress | None
+) -> None:
+    """Fill draft.whole."""
+    encoding = Encoding.begun(draft, packed.images, encode, made_of["mirrored"])
+    while encoding is not None:  # more than once only where rows were damaged
+        encoding.run(progress or (lambda done, total: None))
+        with draft.lock("seal"):
+            if draft.made() or _seal(encoding, packed, made_of):
+                return
+
+
+def _seal(encoding: Encoding, packed: Packed, made_of: dict[str, Any]) -> bool:
+    """Make draft.whole whole; False where rows turn out to be damaged, which then count as not done."""
+    moments = encoding.draft.seal(encoding.words, encoding.rows, {}) if encoding.words.all() else None
+    if moments is None:
+        return False
+    sums, beside = {"moments": moments}, dict[str, bytes]()
+    if packed.labels is not None:
+        np.save(file := io.BytesIO(), packed.labels)
+        beside["labels.npy"] = file.getvalue()
+        sums["labels"] = hashlib.sha256(file.getvalue()).hexdigest()
+    _, _, channels, h, w = encoding.rows.shape
+    meta = made_of | {
+        "count": len(packed),
+        "shape": [channels // 2, h, w],
+        "classes": packed.classes,
+        "sha256": sums,
+        "statistics": statistics_of(encoding.rows),
+    }
+    encoding.draft.finish(meta, beside)
+    return True
+
+
+class LatentBatches(Batches):
+    """Latents [R, z, h, w] float32, not whitened, and labels of any step, in the order that Batches has.
+
+    A latent is mean + deviation * noise, with noise that is a function of (seed, step) and of the place in the whole
+    batch. flip: half of them are those of the mirrored pictures; InputError where these were not encoded.
+    """
+
+    def __init__(
+        self,
+        latents: Latents,
+        batch: int,
+        seed: int = 0,
+        flip: bool = False,
+        device: torch.device | str = "cpu",
+        rows: slice | None = None,
+    ):
+        if flip and latents.moments.shape[1] == 1:
+            raise InputError("flip needs the latents of the mirrored pictures, and these were stored without flips")
+        super().__init__(latents.moments, latents.labels, batch, seed, flip, device, rows)
+
+    def _given(self, images: Tensor, step: int) -> Tensor:
+        """Moments [R, F, 2z, h, w] -> latents [R, z, h, w]."""
+        mean, deviation = self._chosen(images, step).chunk(2, dim=1)
+        noise = torch.empty((self.batch, *mean.shape[1:]), device=self.device)
+        noise.normal_(generator=seeded(self.seed, LATENT, step, device=self.device))
+        return mean + deviation * noise[self.rows]
+
+    def _chosen(self, moments: Tensor, step: int) -> Tensor:
+        """[R, F, 2z, h, w] -> [R, 2z, h, w]."""
+        if not self.flip:
+            return moments[:, 0]
+        return torch.where(self._coin(step)[:, None, None, None], moments[:, 1], moments[:, 0])

@@ -1,0 +1,1 @@
+"""The settings of a run, frozen dataclasses, and the presets."""

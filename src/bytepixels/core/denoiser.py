@@ -1,0 +1,163 @@
+"""Denoisers: callables (x [B, C, H, W], level) -> estimate of x0, like x. They are all that a sampler ever sees.
+
+Guidance is a wrapper round one. Everywhere here, scale 1 is no guidance.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import InputError
+from .levels import Level
+from .prediction import coefficients
+
+Denoise = Callable[[Tensor, Level], Tensor]
+
+
+@dataclass(frozen=True)
+class Denoiser:
+    """Reads x0 out of a network(x, t, label=None, text=None) trained to predict `prediction` ("eps", "x0" or "v").
+
+    A network with a learned variance returns twice the channels: the prediction, then the variance's fraction.
+    """
+
+    network: Callable[..., Tensor]
+    prediction: str = "eps"
+    sigma_data: float = 1.0
+    label: Tensor | None = None  # [B] int64
+    text: tuple[Tensor, Tensor] | None = None  # vectors [B, L, D], and bool [B, L]: which of them there are
+
+    def __call__(self, x: Tensor, level: Level) -> Tensor:
+        return self.estimate(x, level)[0]
+
+    def estimate(self, x: Tensor, level: Level) -> tuple[Tensor, Tensor | None]:
+        """x0, and the learned variance's fraction in -1..1 (None where none was learned), each like x."""
+        c_in, c_skip, c_out = coefficients(self.prediction, level.alpha, level.sigma, self.sigma_data)
+        t = torch.full((len(x),), level.t, device=x.device, dtype=torch.float32)  # [B]
+        given = () if self.label is None else (self.label,)
+        network = self.network if self.text is None else partial(self.network, text=self.text)
+        scaled = x if c_in == 1 else c_in * x
+        output = network(scaled.to(weights_like(self.network, x).dtype), t, *given).to(x.dtype)
+        output, fraction = split_variance(output, x.shape[1])
+        if output.shape != x.shape:
+            raise InputError(f"the network must return {list(x.shape)} or twice the channels, got {list(output.shape)}")
+        return combination((c_skip, x), (c_out, output)), fraction
+
+
+def combination(*terms: tuple[float, Tensor]) -> Tensor:
+    """The sum of factor * tensor over the terms: the memory is gone through once for each."""
+    (factor, x), *others = terms
+    total = factor * x
+    for factor, x in others:
+        total.add_(x, alpha=factor)
+    return total
+
+
+def split_variance(output: Tensor, channels: int) -> tuple[Tensor, Tensor | None]:
+    """[B, 2C, H, W] -> prediction [B, C, H, W] and fraction in -1..1, like it; [B, C, H, W] -> itself and None."""
+    if output.shape[1] != 2 * channels:
+        return output, None
+    return output[:, :channels], output[:, channels:].clamp(-1, 1)
+
+
+def weights_like(network: Callable[..., Tensor], default: Tensor) -> Tensor:
+    """A weight of the network, to read its type and device from; `default` where it has none."""
+    return next(network.parameters(), default) if isinstance(network, nn.Module) else default
+
+
+def eps_of(x: Tensor, x0: Tensor, level: Level) -> Tensor:
+    """The noise in x, given the estimate of x0."""
+    return (x - level.alpha * x0) / level.sigma
+
+
+def clipped(denoise: Denoise, low: float | Tensor = -1.0, high: float | Tensor = 1.0) -> Denoise:
+    """x0 is known to lie in [low, high]: pixels do; of latents, [C, 1, 1] for each channel."""
+    return lambda x, level: denoise(x, level).clamp(low, high)  # type: ignore[arg-type]
+
+
+def guided(
+    denoise: Denoise,
+    unconditional: Denoise,
+    scale: float,
+    interval: tuple[float, float] = (0.0, math.inf),
+    rescale: float = 0.0,
+) -> Denoise:
+    """Away from `unconditional`, towards `denoise`: unconditional + scale * (denoise - unconditional), in x0.
+
+    scale: 1 is no guidance, 0 is `unconditional`. With a model that does not know the label it is classifier-free
+    guidance (Ho & Salimans 2022, eq. 6, as a scale 1 + w); with a weaker model, autoguidance (Karras et al. 2024).
+    interval: of sigma / alpha where it acts (Kynkäänniemi et al. 2024). rescale: 0..1, how much of the conditional
+    estimate's standard deviation is given back (Lin et al. 2024, eq. 15 and 16). Two Denoisers of one network that
+    both have labels, or texts, are evaluated as one batch.
+    """
+    if scale == 1:
+        return denoise
+    low, high = interval
+    both = _together(denoise, unconditional)
+
+    def guide(x: Tensor, level: Level) -> Tensor:
+        if not low <= math.exp(-level.half_log_snr) <= high:  # sigma / alpha
+            return denoise(x, level)
+        towards, away = both(x, level)
+        x0 = torch.lerp(away, towards, scale)
+        if rescale > 0:
+            ratio = towards.std((1, 2, 3), keepdim=True) / x0.std((1, 2, 3), keepdim=True).clamp(min=1e-8)
+            x0 = torch.lerp(x0, x0 * ratio, rescale)
+        return x0
+
+    return guide
+
+
+def _together(one: Denoise, other: Denoise) -> Callable[[Tensor, Level], tuple[Tensor, ...]]:
+    """Both estimates, from one evaluation of twice the batch where they differ in their labels and texts alone."""
+    if isinstance(one, Denoiser) and isinstance(other, Denoiser):
+        told: dict[str, Any] = {}
+        if one.label is not None and other.label is not None:
+            told["label"] = torch.cat([one.label, other.label])
+        if one.text is not None and other.text is not None:
+            told["text"] = tuple(torch.cat(both) for both in zip(one.text, other.text, strict=True))
+        pair = replace(one, **told)
+        if told and replace(other, **told) == pair:
+            return lambda x, level: tuple(pair(torch.cat([x, x]), level).chunk(2))
+    return lambda x, level: (one(x, level), other(x, level))
+
+
+def classifier_guided(denoise: Denoise, log_prob: Callable[[Tensor, Level], Tensor], scale: float) -> Denoise:
+    """Dhariwal & Nichol 2021, section 4: towards larger `log_prob`(x_t, level) -> [B], any differentiable function.
+
+    x0 + (scale - 1) * sigma^2 / alpha * gradient (from eps - sigma * gradient, their Algorithm 2): scale 1 is no
+    guidance, scale 2 is Bayes' rule for a `denoise` that knows nothing of the label. Nothing is added at pure noise.
+    """
+    if scale == 1:
+        return denoise
+
+    def guide(x: Tensor, level: Level) -> Tensor:
+        x0 = denoise(x, level)
+        if level.alpha == 0:
+            return x0
+        with torch.enable_grad():
+            leaf = x.detach().requires_grad_()
+            (gradient,) = torch.autograd.grad(log_prob(leaf, level).sum(), leaf)
+        return x0 + (scale - 1) * level.sigma**2 / level.alpha * gradient
+
+    return guide
+
+
+def learned_variance(denoiser: Denoiser) -> tuple[Denoise, Denoise]:
+    """The denoiser, and the fraction of the variance that its network learned, from one evaluation of x and level."""
+    last: list[Any] = [None, None, None]  # x, level, estimate
+
+    def estimate(x: Tensor, level: Level) -> tuple[Tensor, Tensor]:
+        if last[0] is not x or last[1] != level:
+            x0, fraction = denoiser.estimate(x, level)
+            if fraction is None:
+                raise InputError("variance learned needs a network that returns twice the channels")
+            last[:] = x, level, (x0, fraction)
+        return last[2]
+
+    return lambda x, level: estimate(x, level)[0], lambda x, level: estimate(x, level)[1]

@@ -1,0 +1,179 @@
+"""The loss and the sampling loop: the functions that the article is made of."""
+
+import math
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from ..choices import OBJECTIVES
+from ..errors import InputError, check_choice
+from .denoiser import Denoise, Denoiser, clipped, learned_variance, split_variance, weights_like
+from .gaussian_diffusion import GaussianDiffusion
+from .levels import Level, Process
+from .posterior import bound_term, interpolated_log_variance
+from .prediction import coefficients, target
+from .samplers import SAMPLERS, Noise, Step, trajectory
+from .weighting import WEIGHTINGS
+
+HYBRID_WEIGHT = 0.001  # Nichol & Dhariwal 2021, eq. 16: lambda
+
+
+def diffusion_loss(
+    model: Callable[..., Tensor],
+    process: Process,
+    x0: Tensor,
+    prediction: str = "eps",
+    label: Tensor | None = None,
+    t: Tensor | None = None,
+    noise: Tensor | None = None,
+    weighting: str | None = None,
+    objective: str = "simple",
+) -> tuple[Tensor, Tensor]:
+    """The loss of each picture [B], and the times [B] it was measured at.
+
+    x0: [B, C, H, W], pixels in [-1, 1]; label: [B] or None. Times and noise are drawn unless given.
+    objective: "simple" is the squared error of the prediction (Ho et al. 2020, eq. 14, before the mean), times a
+    `weighting` of WEIGHTINGS when one is named. "vlb" is T times one term of the variational bound, in bits per
+    dimension: its mean over t is L_0 + .. + L_(T-1). "hybrid" is simple + 0.001 vlb, the bound training the variance
+    alone (Nichol & Dhariwal 2021, eq. 16). With twice the channels the model learns the variance too.
+    """
+    check_choice("objective", objective, OBJECTIVES)
+    t = (process.draw_times(len(x0)) if t is None else t).to(x0.device)
+    x_t, noise = process.add_noise(x0, t, noise)
+    compute = torch.promote_types(x0.dtype, torch.float32)
+    alpha, sigma = process.alpha_sigma(t, compute)
+    c_in, c_skip, c_out = coefficients(prediction, alpha, sigma, process.sigma_data)
+    given = () if label is None else (label,)
+    output, fraction = split_variance(model((c_in * x_t).to(x0.dtype), t.float(), *given).to(compute), x0.shape[1])
+    _check_output(x0, output)
+    _check_objective(process, prediction, objective, weighting, fraction is not None)
+    if objective == "vlb":
+        return bound_loss(process, x0, c_skip * x_t + c_out * output, fraction, t), t
+    error = output - target(prediction, x0, noise, alpha, sigma, process.sigma_data)
+    loss = error.square().mean(dim=(1, 2, 3))
+    if weighting is not None:  # of the error of x0, which is c_out times that of the output
+        weigh = WEIGHTINGS[check_choice("weighting", weighting, WEIGHTINGS)]
+        loss = loss * (weigh(alpha, sigma, lambda: process.log_snr_density(t), process.sigma_data) * c_out**2).flatten()
+    if objective == "hybrid":
+        loss = loss + HYBRID_WEIGHT * bound_loss(process, x0, (c_skip * x_t + c_out * output).detach(), fraction, t)
+    return loss, t
+
+
+def bound_loss(process: Process, x0: Tensor, estimate: Tensor, fraction: Tensor | None, t: Tensor) -> Tensor:
+    """T times the bound's term at timesteps t [B], in bits per dimension [B]; the variance is beta unless learned."""
+    assert isinstance(process, GaussianDiffusion)  # _check_objective saw to it
+    q = process.posterior(t, estimate.dtype)
+    if fraction is None:
+        log_variance = q.large.log().expand_as(x0)
+    else:
+        log_variance = interpolated_log_variance(fraction, q.small.log(), q.large.log())
+    return process.T * bound_term(x0, estimate, q, log_variance, (t == 0)[:, None, None, None])
+
+
+def _check_output(x0: Tensor, output: Tensor) -> None:
+    if output.shape != x0.shape:
+        raise InputError(f"the network must return {list(x0.shape)}, as it was given, got {list(output.shape)}")
+
+
+def _check_objective(process: Process, prediction: str, objective: str, weighting: str | None, learned: bool) -> None:
+    """Refuse what does not go together, and say why."""
+    if prediction == "eps" and process.pure_noise and (objective != "simple" or weighting is not None):
+        raise InputError("eps says nothing about x0 at pure noise, which this process reaches: predict v or x0")
+    if objective != "simple" and not isinstance(process, GaussianDiffusion):
+        raise InputError(f"objective {objective} bounds a chain of T steps, which {type(process).__name__} is not")
+    if objective == "hybrid" and not learned:
+        raise InputError("objective hybrid trains a learned variance: the network must return twice the channels")
+    if objective == "simple" and learned:
+        raise InputError("objective simple never trains the variance that the network learns: take hybrid or vlb")
+    if objective == "vlb" and weighting is not None:
+        raise InputError(f"objective vlb has the bound's own weights, got weighting {weighting}")
+
+
+def training_step(
+    model: Callable[..., Tensor],
+    diffusion: Process,
+    x0: Tensor,
+    prediction: str = "eps",
+    label: Tensor | None = None,
+    weighting: str | None = None,
+    objective: str = "simple",
+) -> Tensor:
+    """The mean loss of one batch x0 [B, C, H, W] in [-1, 1], ready for backward(): Ho et al. 2020, Algorithm 1."""
+    return diffusion_loss(model, diffusion, x0, prediction, label, weighting=weighting, objective=objective)[0].mean()
+
+
+def sample(
+    model: Callable[..., Tensor],
+    diffusion: Process,
+    shape: Sequence[int],
+    sampler: str | Step = "ddpm",
+    steps: int | None = None,
+    noise: Noise = torch.randn_like,
+    prediction: str = "eps",
+    spacing: str | None = None,
+    times: Sequence[float] | None = None,
+    clip: bool = False,
+    label: Tensor | None = None,
+    levels: Sequence[Level] | None = None,
+    variance: str | None = None,
+) -> Tensor:
+    """Pictures `shape` = [B, C, H, W] in [-1, 1], from noise: Ho et al. 2020, Algorithm 2, clamped at the end.
+
+    By default the article's sampler: all T steps, the large variance, nothing clipped on the way. On fewer steps "ddpm"
+    takes the small variance, because the large one spoils them (CIFAR-10 FID in 50 steps 32.7 against 8.0; Song et al.
+    2021, table 1), unless `variance` says "small", "large" or "learned". `sampler`: a name in SAMPLERS, or a step
+    function, taken as it is. `levels`: another process' grid, instead of steps, spacing and times. The first call of
+    `noise` draws x_T, every stochastic step draws once more. The model is in eval mode meanwhile.
+    """
+    grid = diffusion.levels(steps, spacing, times) if levels is None else diffusion.retime(levels)
+    step = SAMPLERS[check_choice("sampler", sampler, SAMPLERS)] if isinstance(sampler, str) else sampler
+    denoiser = Denoiser(model, prediction, diffusion.sigma_data, label)
+    denoise: Denoise = denoiser
+    if sampler == "ddpm":
+        denoise, step = ancestral(denoiser, variance or default_variance(len(grid) - 1, diffusion))
+    elif variance is not None:
+        raise InputError(f"variance {variance} belongs to sampler ddpm, got sampler {sampler}")
+    weight = weights_like(model, torch.empty(0))
+    like = torch.empty(tuple(shape), device=weight.device, dtype=torch.promote_types(weight.dtype, torch.float32))
+    x = pure_noise(like, grid[0], noise, diffusion.sigma_data)
+    with evaluating(model):
+        (x,) = deque(trajectory(x, grid, clipped(denoise) if clip else denoise, step, noise), maxlen=1)
+    return x.clamp(-1, 1)
+
+
+def ancestral(denoiser: Denoiser, variance: str) -> tuple[Denoise, Step]:
+    """The denoiser, and ddpm's step with variance "small", "large" or "learned" (read from the same evaluation)."""
+    check_choice("variance", variance, ("small", "large", "learned"))
+    if variance != "learned":
+        return denoiser, partial(SAMPLERS["ddpm"], variance=variance)
+    denoise, fraction = learned_variance(denoiser)
+    return denoise, partial(SAMPLERS["ddpm"], variance=fraction)
+
+
+def default_variance(steps: int, process: Process) -> Literal["small", "large"]:
+    """ "large" on the full chain, "small" on any shorter one."""
+    return "large" if steps == getattr(process, "T", None) else "small"
+
+
+def pure_noise(like: Tensor, level: Level, noise: Noise, sigma_data: float = 1.0) -> Tensor:
+    """x_T: noise with the variance that pictures have at the first level, alpha^2 sigma_data^2 + sigma^2."""
+    return math.hypot(level.alpha * sigma_data, level.sigma) * noise(like)
+
+
+@contextmanager
+def evaluating(model: Callable[..., Tensor]) -> Iterator[None]:
+    """The model in eval mode (no dropout), and every part of it back as it was after."""
+    parts = list(model.modules()) if isinstance(model, nn.Module) else []
+    were_training = [part for part in parts if part.training]
+    for part in were_training:
+        part.training = False
+    try:
+        yield
+    finally:
+        for part in were_training:
+            part.training = True

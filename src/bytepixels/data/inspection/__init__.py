@@ -1,0 +1,1 @@
+"""What a data set looks like before training: damaged files, copies, statistics of its images."""

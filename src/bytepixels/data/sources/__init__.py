@@ -1,0 +1,1 @@
+"""Sources of images: folders, archives, shards, arrays and known data sets, one file a kind."""

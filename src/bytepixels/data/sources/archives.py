@@ -1,0 +1,139 @@
+"""Pictures inside a .zip or a .tar (plain, .gz, .xz, .bz2), read where they lie: nothing is extracted to disk."""
+
+import io
+import zipfile
+from collections import Counter
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from tarfile import TarInfo
+
+from PIL import Image
+
+from ...errors import InputError, check_choice
+from .captions import METADATA, captions_of, is_metadata
+from .dataset_json import DATASET, is_dataset, with_labels_of
+from .decode import open_picture
+from .folder_labels import Arrangement, arrange, clean_name, counted, is_hidden, is_picture
+from .official_files import CIFAR_BATCHES, TWO_SPLITS, read_cifar
+from .own import may_mark, without_own
+from .source import Item, Pictures, Source, check_file_size, file_key, parts_of
+from .tar import is_compressed, is_tar, open_content, read_tar, readable, tar_part
+from .zip_names import member_names
+
+_METHODS = {
+    *(zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA),
+    getattr(zipfile, "ZIP_ZSTANDARD", zipfile.ZIP_STORED),  # Python 3.14
+}
+KEPT_BYTES = 1 << 26  # pictures of a compressed tar that are kept in memory, for it is slow to read a second time
+
+
+def open_archive(path: Path, split: str) -> Source:
+    """A zip or tar archive, told by its content; InputError when it is neither or is damaged."""
+    read = _read_zip if zipfile.is_zipfile(path) else _read_tar if is_tar(path) else None
+    if read is None:
+        raise InputError(f"{path} is no picture, .npz, .npy, .zip or .tar archive, or it is damaged")
+    slow = read is _read_tar and is_compressed(path)
+    return Source(str(path), file_key(path), lambda: read(path, split), alone=slow)
+
+
+def _read_zip(path: Path, split: str) -> Pictures:
+    with readable(path):
+        archive = zipfile.ZipFile(path)  # stays open: threads read their own members of it; closed with its last reader
+    members = [member for member in archive.infolist() if not member.is_dir()]
+    names, name_notes = member_names(members, str(path))
+    _check_readable(path, [member for member, name in zip(members, names, strict=True) if _needed(name)])
+
+    def read(index: int) -> bytes:
+        with readable(path):
+            return archive.read(members[index])
+
+    found, captions, notes = _arranged(names, split, path, read)
+    kept = [members[index] for index in found.order]
+    files = [names[index] for index in found.order]
+
+    def item(index: int) -> Item:
+        return Item(index, partial(_open_member, archive, kept[index]), kept[index].file_size)
+
+    return Pictures(files, parts_of(len(kept), item), found.labels, found.classes, (*name_notes, *notes), captions)
+
+
+def _arranged(
+    names: list[str], split: str, path: Path, read: Callable[[int], bytes], more: Sequence[str] = ()
+) -> tuple[Arrangement, list[str] | None, list[str]]:
+    """The arrangement and captions of an archive's files, and all notes on them. read: position -> content."""
+    outside, own_notes = without_own(names, read, str(path))
+    names = [name if kept else "" for name, kept in zip(names, outside, strict=True)]
+    found = with_labels_of(arrange(names, split, str(path), (*METADATA, DATASET)), names, read, str(path))
+    captions, caption_notes = captions_of(names, found.order, read)
+    return found, captions, [*own_notes, *found.notes, *more, *found.class_notes, *caption_notes]
+
+
+def _needed(name: str) -> bool:
+    return not is_hidden(name) and (is_picture(name) or _is_text(name))
+
+
+def _is_text(name: str) -> bool:
+    """Whether a file says something of the pictures beside it, by its name."""
+    return is_metadata(name) or is_dataset(name)
+
+
+def _check_readable(path: Path, members: list[zipfile.ZipInfo]) -> None:
+    """Refuse a zip that is encrypted, or packed in a way that Python cannot unpack."""
+    locked = sum(member.flag_bits & 1 for member in members)
+    if locked:
+        raise InputError(
+            f"{path} is encrypted ({locked:,} of {len(members):,} files): unpack it with its password, "
+            f"and give the folder"
+        )
+    strange = Counter(member.compress_type for member in members if member.compress_type not in _METHODS)
+    if strange:
+        method, count = strange.most_common(1)[0]
+        name = zipfile.compressor_names.get(method, f"number {method}")  # type: ignore[attr-defined]
+        raise InputError(
+            f"{path} is compressed in a way that Python cannot unpack ({name}, {count:,} of {len(members):,} files): "
+            f"unpack it with another program, and give the folder"
+        )
+
+
+def _open_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Image.Image:
+    check_file_size(member.file_size)
+    return open_picture(io.BytesIO(archive.read(member)))
+
+
+def _read_tar(path: Path, split: str) -> Pictures:
+    """A tar has no index, and a compressed one cannot seek: it is read from front to back, once for the names and once
+    more for the pictures, which come in its order and know their own position. KEPT_BYTES need no second time.
+    """
+    names, links, held, held_bytes, metadata = list[str](), 0, dict[int, bytes](), 0, dict[int, bytes]()
+    most = KEPT_BYTES if is_compressed(path) else 0
+
+    def wanted(number: int, member: TarInfo) -> bool:
+        name = _file_name(member)
+        return (held_bytes + member.size <= most and is_picture(name)) or _is_text(name) or may_mark(name)
+
+    for number, member, content in read_tar(path, wanted):
+        names.append(name := _file_name(member))
+        if is_picture(name):
+            held[number] = content
+            held_bytes += member.size
+        elif _is_text(name) or may_mark(name):
+            metadata[number] = content
+        links += member.issym() or member.islnk()
+        if held_bytes > most:
+            held.clear()
+    if any(name.rsplit("/", 1)[-1] == CIFAR_BATCHES["test"][0] for name in names):
+        return read_cifar(path, check_choice("split", split, TWO_SPLITS))
+    ignored = [f"Ignored {counted(links, 'link')} in the archive."] if links else []
+    found, captions, notes = _arranged(names, split, path, lambda index: metadata.get(index, b""), ignored)
+    if held:
+        kept = [held[number] for number in found.order]
+        parts = parts_of(len(kept), lambda index: Item(index, partial(open_content, kept[index])))
+    else:
+        parts = [tar_part(path, {member: index for index, member in enumerate(found.order)})]
+    return Pictures([names[i] for i in found.order], parts, found.labels, found.classes, tuple(notes), captions)
+
+
+def _file_name(member: TarInfo) -> str:
+    """Of what is no file: none."""
+    return clean_name(member.name) if member.isfile() else ""

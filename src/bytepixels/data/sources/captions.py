@@ -1,0 +1,173 @@
+"""Captions beside pictures: metadata.csv with the columns file_name and text, or metadata.jsonl with these fields.
+
+It is the convention of image folders: file names are relative to the folder that the metadata lies in.
+"""
+
+import csv
+import io
+import json
+import posixpath
+import unicodedata
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from .folder_labels import clean_name, counted, is_hidden, printable
+
+METADATA = ("metadata.csv", "metadata.jsonl")
+MAX_CAPTION = 10_000  # characters
+_NAME, _TEXT = "file_name", "text"
+_UTF16 = (b"\xff\xfe", b"\xfe\xff")  # how a table saved as "Unicode text" begins
+
+Row = tuple[int, Any, Any]  # its line, file_name and text; text None where there is none
+
+
+def is_metadata(name: str) -> bool:
+    """Whether a file may hold captions, by its name."""
+    return posixpath.basename(name) in METADATA and not is_hidden(name)
+
+
+@dataclass
+class _Found:
+    """What the metadata of a source say, and what is wrong with them."""
+
+    captions: dict[str, str] = field(default_factory=dict)  # of a picture's whole name
+    broken: list[str] = field(default_factory=list)  # one sentence each
+    strangers: list[str] = field(default_factory=list)  # names of no picture
+    twice: list[str] = field(default_factory=list)
+    refused: list[str] = field(default_factory=list)  # files without the columns
+
+
+def captions_of(
+    names: Sequence[str], kept: Sequence[int], read: Callable[[int], bytes]
+) -> tuple[list[str] | None, list[str]]:
+    """(caption of every kept picture, "" for none, or None where no picture has one; notes).
+
+    names: of all files of a source, relative, with /. kept: positions of the pictures that are packed.
+    read: position -> content, called for metadata alone.
+    """
+    files = [index for index, name in enumerate(names) if name and is_metadata(name)]
+    if not files:
+        return None, []
+    found, known = _Found(), {_folded(name): name for name in names if not is_metadata(name)}
+    for index in files:
+        _read_one(names[index], read(index), known, found)
+    captions = [found.captions.get(names[index], "") for index in kept]
+    where = " and ".join(printable(names[index]) for index in files[:3]) + (", ..." if len(files) > 3 else "")
+    return captions if any(captions) else None, _notes(captions, where, found)
+
+
+def described(captions: Sequence[str], where: str) -> str:
+    """ "3,583 captions from metadata.csv; 12 pictures have none."."""
+    none = captions.count("")
+    said = f"{counted(len(captions) - none, 'caption')} from {where}"
+    return said + (f"; {counted(none, 'picture')} {'has' if none == 1 else 'have'} none." if none else ".")
+
+
+def tidy(text: str) -> str:
+    """A caption on one line, without spaces round it, in NFC."""
+    return _folded(" ".join(text.split()))
+
+
+def _read_one(name: str, content: bytes, known: dict[str, str], found: _Found) -> None:
+    """Take in one file. The first of several captions for a picture counts."""
+    folder, shown = posixpath.dirname(name), printable(name)
+    if content.startswith(_UTF16):
+        text = content.decode("utf-16", errors="replace")
+    else:
+        text = content.decode("utf-8-sig", errors="surrogateescape")
+    if (rows := _csv_rows(text, shown, found) if name.endswith(".csv") else _json_rows(text, shown, found)) is None:
+        found.refused.append(f"{shown} has no columns {_NAME} and {_TEXT}: no captions are read from it.")
+        return
+    for line, file_name, caption in rows:
+        if (wrong := _fault(file_name, caption)) is not None:
+            found.broken.append(f"line {line:,} of {shown} {wrong}")
+            continue
+        path = clean_name(f"{folder}/{file_name}".replace("\\", "/"))
+        picture = known.get(_folded(path))
+        if picture is None:
+            found.strangers.append(path)
+        elif picture in found.captions:
+            found.twice.append(picture)
+        elif caption:
+            found.captions[picture] = tidy(caption)
+
+
+def _csv_rows(text: str, shown: str, found: _Found) -> Iterator[Row] | None:
+    """The rows of a table; None where it lacks a column."""
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    try:
+        columns = [column.strip() for column in next(reader, [])]
+    except csv.Error:
+        return None
+    if _NAME not in columns or _TEXT not in columns:
+        return None
+    return _table(reader, columns.index(_NAME), columns.index(_TEXT), shown, found)
+
+
+def _table(reader: Any, name: int, text: int, shown: str, found: _Found) -> Iterator[Row]:
+    while True:
+        try:
+            row = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            found.broken.append(f"line {reader.line_num:,} of {shown} is no row of a table ({error})")
+            continue
+        if row:
+            cells = dict(enumerate(row))
+            yield reader.line_num, cells.get(name), cells.get(text)
+
+
+def _json_rows(text: str, shown: str, found: _Found) -> Iterator[Row] | None:
+    """The rows of JSON lines; None where no line has the fields."""
+    rows = []
+    for number, line in enumerate(text.split("\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            facts = json.loads(line)
+        except (ValueError, RecursionError):
+            facts = None
+        if isinstance(facts, dict):
+            rows.append((number, facts.get(_NAME), facts.get(_TEXT, "")))
+        else:
+            found.broken.append(f"line {number:,} of {shown} is no JSON object")
+    return iter(rows) if any(name is not None and text != "" for _, name, text in rows) else None
+
+
+def _fault(file_name: Any, caption: Any) -> str | None:
+    """What is wrong with a row; None where nothing is."""
+    if not isinstance(file_name, str) or not file_name.strip():
+        return f"has no {_NAME}"
+    if not isinstance(caption, str):
+        return f"has no {_TEXT}" if caption is None else f"has a {_TEXT} that is no string"
+    if any("\ud800" <= letter <= "\udfff" for letter in file_name + caption):
+        return "is not UTF-8"
+    if len(caption) > MAX_CAPTION:
+        return f"has a {_TEXT} of {len(caption):,} characters, the limit is {MAX_CAPTION:,}"
+    return None
+
+
+def _folded(name: str) -> str:
+    """A file name however its accents are written: macOS takes them apart."""
+    return unicodedata.normalize("NFC", name)
+
+
+def _notes(captions: list[str], where: str, found: _Found) -> list[str]:
+    notes = [*found.refused]
+    if found.captions or not found.refused:
+        notes.append(described(captions, where))
+    if found.broken:
+        notes.append(f"Left out {counted(len(found.broken), 'broken row')}: {found.broken[0]}{_more(found.broken)}.")
+    if found.strangers:
+        first = printable(found.strangers[0])
+        notes.append(f"{counted(len(found.strangers), 'caption')} of no picture (the first is for {first}).")
+    if found.twice:
+        first = printable(found.twice[0])
+        notes.append(f"{counted(len(found.twice), 'second caption')} left out (the first is for {first}).")
+    return notes
+
+
+def _more(sentences: list[str]) -> str:
+    return f", and {len(sentences) - 1:,} more" if len(sentences) > 1 else ""

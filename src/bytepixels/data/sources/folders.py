@@ -1,0 +1,104 @@
+"""Pictures in a folder on disk."""
+
+import errno
+import hashlib
+import os
+import stat
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+from PIL import Image
+
+from ...errors import InputError
+from .captions import METADATA, captions_of
+from .dataset_json import DATASET, with_labels_of
+from .decode import open_picture
+from .folder_labels import arrange, printable
+from .source import Item, Pictures, Source, check_file_size, parts_of
+
+
+class File(NamedTuple):
+    """A file below a folder."""
+
+    name: str  # relative, with /
+    size: int
+    changed: int  # ns
+
+
+def open_folder(root: Path, files: list[File], split: str, notes: Sequence[str] = ()) -> Source:
+    """The pictures among the files below root. notes: what there is to say of them before."""
+    names = [file.name for file in files]
+    return Source(str(root), files_key(root, files), lambda: read_files(root, names, split, str(root), notes))
+
+
+def files_key(root: Path, files: list[File]) -> str:
+    """A hash of names, sizes and times of change: reading every file would take longer."""
+    content = "\n".join([str(root.resolve()), *(f"{name}\0{size}\0{changed}" for name, size, changed in files)])
+    return hashlib.sha256(content.encode(errors="surrogateescape")).hexdigest()
+
+
+def read_files(root: Path, names: list[str], split: str, source: str, before: Sequence[str] = ()) -> Pictures:
+    """The pictures among the files root / name, arranged by their folders."""
+
+    def read(index: int) -> bytes:
+        return content_of(os.path.join(root, names[index]))
+
+    found = with_labels_of(arrange(names, split, source, (*METADATA, DATASET)), names, read, source)
+    captions, notes = captions_of(names, found.order, read)
+    kept = [names[index] for index in found.order]
+    parts = parts_of(len(kept), lambda index: Item(index, partial(_open, os.path.join(root, kept[index]))))
+    notes = [*before, *found.notes, *found.class_notes, *notes]
+    return Pictures(kept, parts, found.labels, found.classes, tuple(notes), captions)
+
+
+def content_of(path: str | Path) -> bytes:
+    """All bytes of a file; InputError where it cannot be read."""
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except OSError as error:
+        raise InputError(f"{printable(str(path))} cannot be read: {error.strerror or error}") from error
+
+
+def _open(path: str) -> Image.Image:
+    check_file_size(os.stat(path).st_size)
+    return open_picture(path)
+
+
+def _refuse(error: OSError) -> None:
+    raise error  # a folder that may not be entered is missing data, not an empty folder
+
+
+def file_at(root: Path, path: Path) -> File:
+    """A file below root, given by its path."""
+    found = path.stat()
+    return File(path.relative_to(root).as_posix(), found.st_size, found.st_mtime_ns)
+
+
+def files_below(root: Path) -> list[File]:
+    """All files below root, by name; links are followed, but never round in a circle."""
+    return sorted(_walk(root))
+
+
+def _walk(root: Path) -> Iterator[File]:
+    seen = set()
+    for folder, subfolders, files in os.walk(root, onerror=_refuse, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in seen:
+            subfolders.clear()
+            continue
+        seen.add(real)
+        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
+        inside = os.path.relpath(folder, root)
+        prefix = "" if inside == "." else Path(inside).as_posix() + "/"
+        for name in files:
+            try:
+                found = os.stat(os.path.join(folder, name))
+            except OSError as error:
+                if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):  # a link that leads nowhere
+                    continue
+                raise
+            if stat.S_ISREG(found.st_mode):  # not a socket, a pipe or a device
+                yield File(prefix + name, found.st_size, found.st_mtime_ns)

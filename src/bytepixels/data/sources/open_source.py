@@ -1,0 +1,73 @@
+"""What a user may name as SOURCE: a data set known by name, a folder, an archive, an array file, a picture."""
+
+import os
+from difflib import get_close_matches
+from pathlib import Path
+
+from ...errors import InputError
+from .archives import open_archive
+from .arrays import open_arrays
+from .decode import lacking_suffixes
+from .folder_labels import is_hidden, is_picture
+from .folders import content_of, file_at, files_below, open_folder, read_files
+from .known_datasets import NAMED, open_named, open_official
+from .own import without_own
+from .source import Source, file_key, only_split
+from .webdataset import named_by_braces, open_shards, shards_among
+from .webdataset_samples import looks_like_shard
+
+
+def open_source(source: str | Path, split: str, cache: Path) -> Source:
+    """Find out what `source` is and that it exists; its pictures are listed only when `read()` is called.
+
+    Downloads of named sets go below `cache`. Raises InputError in one sentence where there is no such thing.
+    """
+    if isinstance(source, str) and source in NAMED:  # a folder of that name is meant by ./digits
+        return open_named(source, split, cache)
+    path = Path(source).expanduser()
+    try:
+        if os.fspath(source) and path.exists():
+            return open_official(path, split) or (_open_folder if path.is_dir() else _open_file)(path, split, cache)
+        shards = named_by_braces(str(path))
+        if not shards:
+            raise InputError(f"{os.fspath(source)!r} is no file, no folder and no known data set{_nearest(path)}")
+        root = Path(os.path.commonpath([shard.parent for shard in shards]))
+        return open_shards(str(path), root, [file_at(root, shard) for shard in shards], split, cache)
+    except OSError as error:
+        raise InputError(f"{error.filename or path} cannot be read: {error.strerror or error}") from error
+
+
+def _open_folder(path: Path, split: str, cache: Path) -> Source:
+    files = files_below(path)
+    kept, notes = without_own(
+        [file.name for file in files], lambda index: content_of(path / files[index].name), str(path)
+    )
+    files = [file for file, is_kept in zip(files, kept, strict=True) if is_kept]
+    shards = shards_among(files)
+    if shards and not any(is_picture(file.name) and not is_hidden(file.name) for file in files):
+        return open_shards(str(path), path, shards, split, cache)
+    return open_folder(path, files, split, notes)
+
+
+def _open_file(path: Path, split: str, cache: Path) -> Source:
+    if not path.is_file():
+        raise InputError(f"{path} is neither a file nor a folder")
+    if path.suffix.lower() in (".npy", ".npz"):
+        return open_arrays(path, split)
+    if is_picture(path.name):
+        only_split(str(path), split)
+        return Source(str(path), file_key(path), lambda: read_files(path.parent, [path.name], "all", str(path)))
+    if remedy := lacking_suffixes().get(path.suffix.lower()):
+        raise InputError(f"{path} cannot be read without a package: {remedy}")
+    if looks_like_shard(path):
+        return open_shards(str(path), path.parent, [file_at(path.parent, path)], split, cache)
+    return open_archive(path, split)
+
+
+def _nearest(path: Path) -> str:
+    """The known name, or the neighbour in the same folder, that may have been meant."""
+    known = {name: name for name in NAMED} if len(path.parts) == 1 else {}
+    if path.parent.is_dir():
+        known |= {entry.name.lower(): str(entry) for entry in path.parent.iterdir()}
+    near = get_close_matches(path.name.lower(), known, n=1)
+    return f"; did you mean {known[near[0]]!r}?" if near else f" (known: {', '.join(NAMED)})"

@@ -1,0 +1,115 @@
+"""The two shapes that every source takes: a `Source` that exists, and the `Pictures` it turns out to hold."""
+
+import hashlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from ...errors import InputError
+
+MAX_FILE_BYTES = 1 << 30
+PART = 512  # pictures that one process reads at a time
+
+
+class Item(NamedTuple):
+    """One picture on its way: `open` may be called in any thread, returns it undecoded, or raises."""
+
+    position: int
+    open: Callable[[], Image.Image]
+    held_bytes: int = 0  # memory that is taken until then
+
+
+class Part(NamedTuple):
+    """The pictures that one process reads at a time: `stream(wanted)` yields those whose position is wanted, in
+    whatever order they are read fastest, the same every time."""
+
+    positions: slice
+    stream: Callable[[Callable[[int], bool]], Iterator[Item]]
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """N pictures in their final order, and the parts in which they are read."""
+
+    names: list[str]
+    parts: list[Part]
+    labels: np.ndarray | None = None  # int64 [N], positions in `classes`
+    classes: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    captions: list[str] | None = None  # of each, "" for none; None where no picture has one
+
+    def items(self) -> Iterator[Item]:
+        """Every picture once, in the order in which the source is read fastest."""
+        for part in self.parts:
+            yield from part.stream(lambda position: True)
+
+
+@dataclass(frozen=True)
+class Source:
+    """A source that exists: `key` changes whenever its content may have, and `read` lists its pictures.
+
+    alone: listing takes as long as decoding, so one process does both while others wait.
+    """
+
+    name: str
+    key: str
+    read: Callable[[], Pictures]
+    alone: bool = False
+
+
+def parts_of(count: int, item: Callable[[int], Item]) -> list[Part]:
+    """The parts of a source whose pictures can be opened in any order: `item(position)` for 0..count - 1."""
+
+    def stream(positions: range, wanted: Callable[[int], bool]) -> Iterator[Item]:
+        return (item(position) for position in positions if wanted(position))
+
+    parts = (range(start, min(start + PART, count)) for start in range(0, count, PART))
+    return [Part(slice(positions.start, positions.stop), partial(stream, positions)) for positions in parts]
+
+
+def file_key(*paths: Path) -> str:
+    """sha256 of the contents of the files, in hexadecimal."""
+    digests = []
+    for path in paths:
+        with path.open("rb") as file:
+            digests.append(hashlib.file_digest(file, "sha256").hexdigest())
+    return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
+
+
+def check_file_size(size: int) -> None:
+    """Refuse a file too large to be a picture before it is read into memory."""
+    if size > MAX_FILE_BYTES:
+        raise ValueError(f"{size >> 20:,} MiB is too large for a picture file")
+
+
+def only_split(name: str, split: str) -> None:
+    """Refuse a split that a source without splits does not have."""
+    if split not in ("train", "all"):
+        raise InputError(f"{name} has no {split} split: it is not divided into splits")
+
+
+def array_pictures(
+    images: np.ndarray,
+    labels: np.ndarray | None = None,
+    classes: tuple[str, ...] = (),
+    notes: tuple[str, ...] = (),
+    value_range: tuple[float, float] | None = None,
+) -> Pictures:
+    """Pictures of an array: [N, H, W] or [N, H, W, C], uint8 (or uint16 [N, H, W]); of any type with a value range,
+    which are the values of black and white."""
+    names = [f"picture {index}" for index in range(len(images))]
+    parts = parts_of(len(images), lambda index: Item(index, partial(_from_array, images, index, value_range)))
+    return Pictures(names, parts, labels, classes, notes)
+
+
+def _from_array(images: np.ndarray, index: int, value_range: tuple[float, float] | None) -> Image.Image:
+    image = images[index]
+    if value_range is not None:  # here, one at a time: the floats of the whole set may not fit in memory
+        black, white = value_range
+        image = np.round((np.clip(image.astype(np.float64), black, white) - black) * (255 / (white - black)))
+    return Image.fromarray(np.ascontiguousarray(image.astype(np.uint8) if value_range else image))

@@ -1,0 +1,159 @@
+"""WebDataset: samples in .tar shards, told apart by key: 0001.jpg belongs with 0001.cls, 0001.json and 0001.txt.
+
+A key is all of a name up to the first dot behind the last slash. Pictures are told by their suffix, classes by .cls or
+by a field of .json, and where there is neither by the folders in the keys.
+"""
+
+import hashlib
+import json
+import re
+import time
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+
+from ...errors import InputError, check_choice
+from ..locks import PAUSE, claim, make_folder, write_whole
+from .captions import described
+from .decode import lacking_suffixes
+from .folder_labels import (
+    FOLDER_SPLITS,
+    SPLITS,
+    class_labels,
+    counted,
+    folder_labels,
+    found_instead,
+    ignored,
+    is_hidden,
+    natural_key,
+    printable,
+    unwrapped,
+)
+from .folders import File, files_key
+from .source import Pictures, Source
+from .tar import tar_part
+from .webdataset_samples import Shard, read_shard
+
+SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".tar.bz2")
+MAX_SHARDS = 1_000_000
+_RANGE = re.compile(r"\{(\d{1,9})\.\.(\d{1,9})\}")
+
+
+def shards_among(files: list[File]) -> list[File]:
+    """The shards of a folder that holds no pictures beside them, in natural order."""
+    shards = [file for file in files if file.name.lower().endswith(SUFFIXES) and not is_hidden(file.name)]
+    return sorted(shards, key=lambda file: [natural_key(part) for part in file.name.split("/")])
+
+
+def named_by_braces(pattern: str) -> list[Path]:
+    """Every file that a pattern such as train-{000000..000127}.tar stands for; [] where it has no such range."""
+    names, rest = [""], pattern
+    while found := _RANGE.search(rest):
+        first, last = found.groups()
+        numbers = range(int(first), int(last) + 1)
+        if not 0 < len(names) * len(numbers) <= MAX_SHARDS:
+            raise InputError(f"{pattern} must count up, over at most {MAX_SHARDS:,} shards; got {first}..{last}")
+        start = rest[: found.start()]
+        names = [f"{name}{start}{str(number).zfill(len(first))}" for name in names for number in numbers]
+        rest = rest[found.end() :]
+    return [Path(name + rest) for name in names] if rest != pattern else []
+
+
+def open_shards(name: str, root: Path, files: list[File], split: str, cache: Path) -> Source:
+    """The shards root / file, each with its samples in order. What they hold is listed once and kept in the cache."""
+    kept, notes = _of_split(files, split, name)
+    key = f"webdataset {files_key(root, kept)}"
+    return Source(name, key, lambda: _read(name, root, kept, notes, cache / "indexes"))
+
+
+def _of_split(files: list[File], split: str, source: str) -> tuple[list[File], list[str]]:
+    """The shards of a split, where their names hold train, val or test, and not all the same."""
+    found = [
+        next((FOLDER_SPLITS[word] for word in re.findall("[a-z]+", file.name.lower()) if word in FOLDER_SPLITS), "")
+        for file in files
+    ]
+    present = [name for name in SPLITS if name in found]
+    if len(present) < 2:
+        if split in ("val", "test") and present != [split]:
+            raise InputError(f"{source} has no {split} split: its shards are not named train, val or test")
+        return files, []
+    check_choice("split", split, [*present, "all"])
+    kept = [file for file, its_split in zip(files, found, strict=True) if split in ("all", its_split)]
+    listed = ", ".join(f"{name} ({found.count(name):,})" for name in present)
+    notes = [f"Splits found: {listed}; packed {split}, {counted(len(kept), 'shard')}."]
+    if beside := [printable(file.name) for file, its_split in zip(files, found, strict=True) if not its_split]:
+        shown = ", ".join(beside[:5]) + (f" and {len(beside) - 5:,} more" if len(beside) > 5 else "")
+        notes.append(f"warning: left out {counted(len(beside), 'shard')} of no split: {shown}.")
+    return kept, notes
+
+
+def _read(source: str, root: Path, files: list[File], notes: list[str], indexes: Path) -> Pictures:
+    shards = _indexed(root, files, indexes)
+    others = Counter[str]()
+    names: list[str] = []
+    classes: list[str | None] = []
+    captions: list[str] = []
+    parts = []
+    for file, shard in zip(files, shards, strict=True):
+        others.update(shard.others)
+        if shard.names:
+            position = {member: len(names) + index for index, member in enumerate(shard.members)}
+            parts.append(tar_part(root / file.name, position))
+            names += [f"{file.name}/{name}" for name in shard.names]
+            classes += shard.classes
+            captions += shard.captions
+    if not names:
+        raise InputError(f"{source} holds no picture{found_instead(others)}")
+    inside = [name for shard in shards for name in shard.names]
+    labels, known, class_notes = _labels(classes, inside)
+    notes = [f"{counted(len(names), 'sample')} in {counted(len(files), 'shard')}.", *notes, *ignored(others)]
+    if not any(captions):
+        return Pictures(names, parts, labels, known, (*notes, *class_notes))
+    notes = [*notes, *class_notes, described(captions, "the .txt of the samples")]
+    return Pictures(names, parts, labels, known, tuple(notes), captions)
+
+
+def _labels(classes: list[str | None], names: list[str]) -> tuple[np.ndarray | None, tuple[str, ...], list[str]]:
+    """(labels int64 [N], classes, notes) of samples, from their own classes or else from the folders in their keys."""
+    known = [name for name in classes if name is not None]
+    if len(known) == len(names):
+        return class_labels(known, "the samples")
+    if known:
+        first = printable(names[classes.index(None)])
+        missing = counted(len(names) - len(known), "sample")
+        return None, (), [f"No class beside {missing} (the first is {first}): packed without class labels."]
+    paths = unwrapped({index: tuple(name.split("/")) for index, name in enumerate(names)})
+    return folder_labels(list(paths.values()))
+
+
+def _indexed(root: Path, files: list[File], indexes: Path) -> list[Shard]:
+    """What each shard holds. Processes that ask for it at once share the reading."""
+    make_folder(indexes)
+    found: dict[File, Shard] = {}
+    while left := [file for file in files if file not in found]:
+        read = {file: shard for file in left if (shard := _index(root, file, indexes)) is not None}
+        found |= read
+        if not read:
+            time.sleep(PAUSE)
+    return [found[file] for file in files]
+
+
+def _index(root: Path, file: File, indexes: Path) -> Shard | None:
+    """What a shard holds, read now or before; None while another process is reading it."""
+    key = f"2 {files_key(root, [file])} {sorted(lacking_suffixes())}"
+    kept = indexes / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
+    if (shard := _load(kept)) is None and (lock := claim(kept.with_suffix(".lock"))) is not None:
+        try:
+            shard = _load(kept) or read_shard(root / file.name)
+            write_whole(kept, json.dumps(shard).encode(), indexes)
+        finally:
+            lock.release()
+    return shard
+
+
+def _load(path: Path) -> Shard | None:
+    try:
+        return Shard(*json.loads(path.read_text()))
+    except (OSError, ValueError, TypeError):
+        return None

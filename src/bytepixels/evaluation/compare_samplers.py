@@ -1,0 +1,90 @@
+"""compare RUN: samplers x step counts on one checkpoint. Quality, evaluations and seconds, as a table and a plot."""
+
+import math
+
+from torch import Tensor
+
+from ..build import best_device
+from ..config.run import SampleConfig
+from ..distributed.process_group import join, own_device
+from ..metrics.distances import kernel_distance
+from ..metrics.feature_cache import features_of
+from ..metrics.features import title
+from ..metrics.frechet import Moments, frechet_distance, frechet_without, merged, split_rows, too_few
+from ..metrics.open_features import chosen_features
+from ..metrics.sample_metrics import PAIRS, PARTS
+from ..requests.evaluate import STEPS, Compare
+from ..runs.run_directory import make_folder, provenance
+from ..sampling.conditioning import text_rows
+from ..sampling.output import chosen_settings, open_network
+from ..sampling.trained_model import open_model
+from ..wording import many
+from .compare_rows import Row, plot, table
+from .sample_quality import Painter, Yardstick, open_yardstick
+
+
+def compare(request: Compare) -> None:
+    """Draw with every pair, measure, print the table and keep what was found, also of a call that is interrupted."""
+    run, device = open_model(request.run), best_device(own_device(request.device))
+    most = run.config.process.timesteps if run.config.process.diffusion == "ddpm" else max(STEPS)
+    steps = sorted(request.steps or [n for n in STEPS if n <= most] or [most])
+    plan = [chosen_settings(run, {"sampler": s, "steps": n}) for s in request.samplers for n in steps]
+    network, checkpoint = open_network(run, request.checkpoint, request.weights, device)
+    rows: list[Row] = []
+    with join(device) as world:
+        yardstick = open_yardstick(run, chosen_features(request.features), request.source, request.reference, world)
+        told = yardstick.own.labels, text_rows(run, yardstick.own.packed, device)
+        painter = Painter(run, checkpoint.name, network, device, world, *told)
+        others, what = yardstick.others(request.n, request.seed)
+        floor = measured_row(others, yardstick, SampleConfig(), 0.0)
+        try:
+            for k, settings in enumerate(plan):
+                name = f"{k + 1} of {len(plan)}: {settings.sampler} {settings.steps}"
+                seeds = range(request.seed, request.seed + request.n)
+                images, took = painter.draw(settings, seeds, request.batch, math.inf, name)
+                rows.append(measured_row(images, yardstick, settings, took / request.n))
+        except KeyboardInterrupt as error:
+            if rows:
+                error.add_note(
+                    f"{len(rows)} of {many(len(plan), 'row')} kept, which bytepixels report {run.path} shows"
+                )
+            raise
+        finally:
+            if rows and world.rank == 0:
+                keep(request, painter, yardstick, rows, floor, what)
+    print(*table(rows, floor, what, title(yardstick.features.name), request.n), sep="\n")
+    if warning := too_few(request.n, len(yardstick.moments.mean)):
+        print(f"warning: {warning}")
+    if world.rank == 0:
+        make_folder(run.path / "evaluate", "RUN")
+        path = run.path / "evaluate" / "compare.png"
+        plot(rows, floor, what, title(yardstick.features.name), f"{run.path.name}, n = {request.n}", path)
+        print(path)
+
+
+def measured_row(images: Tensor, yardstick: Yardstick, settings: SampleConfig, seconds: float) -> Row:
+    """Both distances of uint8 [n, C, H, W]."""
+    vectors = features_of(yardstick.features, images).features
+    parts = [Moments.of(vectors[rows]) for rows in split_rows(len(vectors), PARTS)]
+    kernel = kernel_distance(vectors, yardstick.reference.features[:PAIRS])
+    value = frechet_distance(merged(parts), yardstick.moments)
+    return Row(settings, value, frechet_without(parts, yardstick.moments), kernel, seconds)
+
+
+def keep(request: Compare, painter: Painter, yardstick: Yardstick, rows: list[Row], floor: Row, what: str) -> None:
+    """One line of eval.jsonl."""
+    features, reference = yardstick.features, yardstick.reference
+    values = floor.record()
+    record = {
+        "kind": "compare",
+        "rows": [row.record() for row in rows],
+        "floor": {"of": what, "frechet": values["frechet"], "kernel": values["kernel"]},
+        "n": request.n,
+        "features": {"name": features.name, "sha256": features.hash, "resize": features.resize},
+        "reference": {"n": len(reference), "sha256": reference.hash, **yardstick.own.record()},
+        "seed": request.seed,
+        "checkpoint": painter.checkpoint,
+        "weights": request.weights,
+        "made_by": provenance(),
+    }
+    painter.run.note_evaluation(record)

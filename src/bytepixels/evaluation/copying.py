@@ -1,0 +1,92 @@
+"""Which samples are copies: nearest training pictures by pixels and by features, the null and the control."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..codec.codec import PixelCodec
+from ..core.levels import Process
+from ..images import grid, save_png
+from ..metrics.feature_cache import chosen_rows, features_of
+from ..metrics.ideal_denoiser import Pictures
+from ..metrics.memorization import Copies, copies, copies_more, copyist, nearest_pictures
+from ..metrics.precision_recall import Nearest, nearest
+from ..runs.run_directory import Run, make_folder
+
+if TYPE_CHECKING:
+    from .sample_quality import Yardstick
+
+MOST = 1000  # samples whose neighbours are looked for
+CONTROLS, KNOWN = 32, 2000  # copies that the copyist makes, and training pictures that it knows
+SHOWN = 12  # samples in neighbours.png
+
+
+@dataclass(frozen=True)
+class Copying:
+    """Copies among the samples, among pictures nobody trained on, and among a copyist's; by pixels and by features."""
+
+    found: dict[str, dict[str, Copies]]  # "pixels" and "features" -> "samples", "held_out" and "copyist"
+    pixels: Nearest  # of the samples
+    features: Nearest  # of the samples, rows of the reference
+
+    def record(self) -> dict[str, Any]:
+        """As eval.jsonl holds it."""
+        return {
+            by: {who: one.record() for who, one in sets.items()}
+            | {"more_than_held_out": copies_more(sets["samples"], sets["held_out"]) if "held_out" in sets else None}
+            for by, sets in self.found.items()
+        }
+
+
+def look_for_copies(
+    images: Tensor,
+    yardstick: Yardstick,
+    process: Process,
+    flip: bool,
+    device: torch.device,
+    seed: int,
+) -> Copying:
+    """Compare samples uint8 [n, C, H, W], at most 1,000 of them, with all training pictures."""
+    known, codec = Pictures(yardstick.own.packed.images, None, flip), PixelCodec()
+    rows = chosen_rows(len(known.images), min(KNOWN, len(yardstick.reference))).numpy()  # all in the reference
+    forged = copyist(Pictures(np.array(known.images[rows]), None, flip), process, range(CONTROLS), device)
+    sets = {"samples": images[:MOST], "copyist": codec.to_images(forged).cpu()}
+    if yardstick.held_out is not None:
+        sets["held_out"], _ = yardstick.others(len(sets["samples"]), seed)
+    pixels = {who: nearest_pictures(codec.to_model(x.to(device)), known) for who, x in sets.items()}
+    by_features = {who: nearest_by_features(x, yardstick, flip) for who, x in sets.items()}
+    found = {
+        by: {who: copies(one, near.get("held_out")) for who, one in near.items()}
+        for by, near in (("pixels", pixels), ("features", by_features))
+    }
+    return Copying(found, pixels["samples"], by_features["samples"])
+
+
+def nearest_by_features(images: Tensor, yardstick: Yardstick, flip: bool) -> Nearest:
+    """The two nearest vectors of the reference; where the run mirrors, of the picture or its mirror image, whichever is
+    nearer."""
+    ways = [images, images.flip(-1)] if flip else [images]
+    found = [nearest(features_of(yardstick.features, x).features, yardstick.reference.features, 2) for x in ways]
+    best = torch.stack([one.distance[:, 0] for one in found]).argmin(0)  # [n]
+    rows = torch.arange(len(images))
+    return Nearest(*(torch.stack(part)[best, rows] for part in zip(*found, strict=True)))
+
+
+def picture_neighbours(images: Tensor, copying: Copying, yardstick: Yardstick, run: Run) -> None:
+    """RUN/evaluate/samples.png, and neighbours.png: the samples nearest to the training set, and below each its nearest
+    training picture by pixels and by features."""
+    known = yardstick.own.packed.images
+    shown = copying.pixels.distance[:, 0].argsort()[:SHOWN]
+    by_pixels = copying.pixels.position[shown, 0].numpy()
+    rows = chosen_rows(len(known), len(yardstick.reference))
+    by_features = rows[copying.features.position[shown, 0]].numpy()
+    strips = [images[shown], *(torch.from_numpy(np.array(known[chosen])) for chosen in (by_pixels, by_features))]
+    folder = run.path / "evaluate"
+    make_folder(folder, "RUN")
+    save_png(grid(torch.cat(strips), len(shown)), folder / "neighbours.png")
+    save_png(grid(images[:64]), folder / "samples.png")

@@ -1,0 +1,207 @@
+"""evaluate RUN: bits per dimension (--bits), and whether its loss is a good one (--loss). Appends to RUN/eval.jsonl."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..build import best_device, build_denoiser, build_process
+from ..cli.console import Progress
+from ..codec.codec import Codec
+from ..core.denoiser import Denoiser, clipped
+from ..core.gaussian_diffusion import GaussianDiffusion, Process
+from ..core.levels import Level
+from ..core.losses import evaluating
+from ..distributed.process_group import World, join, own_device
+from ..errors import InputError, check_range
+from ..metrics import bits_per_dim as bits_of
+from ..metrics import loss_analysis as loss_of
+from ..metrics import loss_report
+from ..metrics.averages import rows_of
+from ..metrics.ideal_denoiser import IdealDenoiser, LinearGuess
+from ..requests.evaluate import Evaluate
+from ..runs.image_sets import PictureSet, held_out_set, other_set, source_of, training_set
+from ..runs.origin import absolute
+from ..runs.run_directory import Run, make_folder, provenance
+from ..sampling.first_stage import codec_of
+from ..sampling.output import open_network
+from ..sampling.trained_model import open_model
+from .loss_data import drawn_x0, known_of
+
+LEVELS = 24  # noise levels of --loss
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One checkpoint of a run, ready to be measured in float32, whatever it was trained in."""
+
+    run: Run
+    checkpoint: Path
+    request: Evaluate
+    device: torch.device
+    process: Process
+    denoiser: Denoiser  # without labels
+    world: World  # its processes measure their shares of the pictures
+    codec: Codec
+
+    def share(self, n: int) -> tuple[slice, Callable[[Tensor], Tensor]]:
+        """The pictures among n that this process measures, and what puts everybody's [..., share] to [..., n]."""
+        check_range("-n on that many processes", n, self.world.size)
+        return self.world.rows(n), lambda part: self.world.gather(part.movedim(-1, 0), n).movedim(0, -1)
+
+    def record(self, kind: str, values: dict[str, Any]) -> None:
+        """Append one line to RUN/eval.jsonl."""
+        if self.world.rank > 0:
+            return
+        made = {"checkpoint": self.checkpoint.name, "weights": self.request.weights, "seed": self.request.seed}
+        self.run.note_evaluation({"kind": kind, **values, **made, "precision": "float32", "made_by": provenance()})
+
+    def file(self, name: str) -> Path:
+        """A path in RUN/evaluate."""
+        make_folder(self.run.path / "evaluate", "RUN")
+        return self.run.path / "evaluate" / name
+
+    @property
+    def title(self) -> str:
+        return f"{self.run.path.name}, {self.checkpoint.name}, {self.request.weights} weights"
+
+
+def evaluate(request: Evaluate) -> None:
+    """Measure a run and print what was found. InputError where it cannot be."""
+    run, device = open_model(request.run), best_device(own_device(request.device))
+    if request.bits and "first_stage" in run.data:
+        raise InputError(f"--bits are of pixels, and {run.path} models latents; --loss is of both")
+    process = build_process(run.config)
+    network, checkpoint = open_network(run, request.checkpoint, request.weights, device)
+    exact = replace(run.config, train=replace(run.config.train, precision="float32"))
+    denoiser = build_denoiser(network, exact, process, None)
+    with join(device) as world, evaluating(network):
+        subject = Subject(run, checkpoint, request, device, process, denoiser, world, codec_of(run, device))
+        if request.bits:
+            evaluate_bits(subject, run_set(run, request))
+        if request.loss:
+            evaluate_loss(subject)
+
+
+def run_set(run: Run, request: Evaluate) -> PictureSet:
+    """What was asked for; unless told, the test split of the run's own source, else what it was trained on."""
+    source = request.source or source_of(run)
+    if request.split is not None:
+        return other_set(run, source, request.split)
+    if request.source is not None and absolute(request.source) != run.data["source"]:
+        return held_out_set(run, source) or other_set(run, source, run.config.data.split)
+    return held_out_set(run) or training_set(run)
+
+
+def evaluate_bits(subject: Subject, pictures: PictureSet) -> None:
+    """Print and keep the bits per dimension of `pictures`."""
+    request, plan = subject.request, bits_plan(subject)
+    x0, label = pictures.choose(request.n or 64, request.seed, subject.device)
+    seeds = range(request.seed, request.seed + len(x0))
+    print(f"{len(x0)} pictures of {pictures.name}{'' if label is None else ', each with its label'}")
+    with Progress("bits", len(x0) * plan.evaluations, "evaluations") as progress:
+        own, gather = subject.share(len(x0))
+        count = counter(progress, subject.world.size)
+        part = bits_of.measure_bits(subject.denoiser, plan, x0[own], rows_of(label, own), seeds[own], count)
+    bits = bits_of.gathered(part, gather)
+    found = bits_of.numbers(bits)
+    print(*bits_of.table(found), sep="\n")
+    chain = f"chain of {len(plan.levels) - 1} steps{', x0 clipped' if plan.clip else ''}" if plan.levels else ""
+    ode = f"ODE of {plan.ode_steps} RK4 steps, {plan.probes} probes, dequantised by {plan.dequantisation}"
+    how = "; ".join(part for part in (chain, ode if plan.ode_steps else "") if part)
+    print(f"{subject.title}; {how}; {plan.evaluations:,} evaluations a picture")
+    settings: dict[str, Any] = {
+        "steps": len(plan.levels) - 1 if plan.levels else None,
+        "clip": plan.clip,
+        "ode_steps": plan.ode_steps,
+    }
+    settings |= {"probes": plan.probes, "dequantisation": plan.dequantisation, "evaluations": plan.evaluations}
+    subject.record("bits", {"bits_per_dimension": found, "n": len(x0), "data": pictures.record(), **settings})
+    if bits.bounds and subject.world.rank == 0:
+        bits_of.plot_terms(bits, plan.levels, subject.title, subject.file("bits.png"))
+        print(subject.file("bits.png"))
+
+
+def bits_plan(subject: Subject) -> bits_of.BitsPlan:
+    """The chain and the ODE that a request asks for. Only DDPM has a chain; InputError where nothing is left."""
+    request, process, config = subject.request, subject.process, subject.run.config
+    learned = config.process.variance == "learned"
+    if isinstance(process, GaussianDiffusion) and request.steps is not None:
+        check_range("--steps", request.steps, 1, process.T)
+    levels = process.levels(request.steps) if isinstance(process, GaussianDiffusion) else []
+    if not levels:
+        if request.steps is not None or request.ode_steps == 0:
+            raise InputError(
+                f"{config.process.diffusion} has no chain to bound: leave --steps out, --ode-steps above 0"
+            )
+        print(f"{config.process.diffusion} has no chain of steps to bound: by the ODE alone")
+    return bits_of.BitsPlan(
+        process,
+        levels,
+        ("learned",) if learned else ("small", "large"),
+        request.ode_steps,
+        request.probes,
+        request.dequantisation,
+        request.batch,
+        config.sample.clip,
+    )
+
+
+def evaluate_loss(subject: Subject) -> None:
+    """Print and keep how far the run is from the trivial guess to the ideal of its training set."""
+    request, run = subject.request, subject.run
+    own = training_set(run, request.source)
+    other = held_out_set(run, request.source) if request.split is None else other_set(run, own.source, request.split)
+    if other is not None and other.trained_on:
+        raise InputError(f"--loss compares with held-out pictures, but the run was trained on split {request.split}")
+    sets = [one for one in (own, other) if one is not None]
+    to_model = partial(drawn_x0, codec=subject.codec, seed=request.seed)
+    chosen = [one.choose(request.n or 256, request.seed, subject.device, to_model) for one in sets]
+    known = known_of(run, own, subject.codec, subject.world, subject.device)
+    trivial, levels = LinearGuess(known, subject.device), loss_of.levels_of(subject.process, LEVELS)
+    ideals = [IdealDenoiser(known, trivial.mean), None]  # only for the pictures that it is the ideal of
+    measured: list[loss_of.Errors] = []
+    with Progress("loss", sum(len(x0) for x0, _ in chosen) * len(levels), "evaluations") as progress:
+        count, predict = counter(progress, subject.world.size), predictor(subject)
+        for (x0, label), ideal in zip(chosen, ideals, strict=False):
+            rows, gather = subject.share(len(x0))
+            seeds, mine = range(request.seed, request.seed + len(x0))[rows], rows_of(label, rows)
+            part = loss_of.measure_errors(predict, trivial, ideal, levels, x0[rows], mine, seeds, request.batch, count)
+            measured.append(loss_of.gathered(part, gather))
+    for one, (x0, _) in zip(sets, chosen, strict=True):
+        print(f"{len(x0)} pictures of {one.name}")
+    training, held_out = measured[0], measured[1] if other is not None else None
+    verdict = loss_of.judge(training, held_out)
+    print(*loss_report.sentences(levels, verdict, held_out is not None), sep="\n")
+    found = loss_report.numbers(levels, training, held_out, verdict)
+    data = [one.record() | {"n": len(x0)} for one, (x0, _) in zip(sets, chosen, strict=True)]
+    subject.record("loss", {**found, "data": data, "clip": run.config.sample.clip})
+    if subject.world.rank == 0:
+        loss_report.plot_errors(levels, training, held_out, verdict, subject.title, subject.file("loss.png"))
+        print(subject.file("loss.png"))
+
+
+def predictor(subject: Subject) -> loss_of.Predict:
+    """The run's estimate of x0, clipped where its sampler clips."""
+
+    def predict(x: Tensor, level: Level, label: Tensor | None) -> Tensor:
+        denoise = replace(subject.denoiser, label=label)
+        return (clipped(denoise, *subject.codec.bounds) if subject.run.config.sample.clip else denoise)(x, level)
+
+    return predict
+
+
+def counter(progress: Progress, processes: int) -> Callable[[int], None]:
+    """Adds to a progress and shows it; the other processes are taken to be as far as this one."""
+    done = 0
+
+    def count(pictures: int) -> None:
+        nonlocal done
+        done += pictures * processes
+        progress.update(done)
+
+    return count

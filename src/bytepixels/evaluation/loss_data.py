@@ -1,0 +1,36 @@
+"""What evaluate --loss measures a run on: x0 as its training draws them, none mirrored, and all that its training
+draws from."""
+
+import torch
+from torch import Tensor
+
+from ..codec.codec import Codec, LatentCodec, PixelCodec, encoder_of
+from ..distributed.process_group import World
+from ..metrics.ideal_denoiser import Known, Latents, Pictures
+from ..randomness import LATENT, seeded
+from ..runs.image_sets import PictureSet
+from ..runs.run_directory import Run
+from ..sampling.first_stage import encode, kept
+
+
+def drawn_x0(images: Tensor, codec: Codec, seed: int) -> Tensor:
+    """x0 [n, c, h, w] of pictures uint8 [n, C, H, W], on their device: latents are drawn, as in training, with noise
+    that is a function of the seed."""
+    if not isinstance(codec, LatentCodec):
+        return codec.to_model(images)
+    encoder = encoder_of(codec.autoencoder, images.device)
+    means, deviations = zip(*map(encoder, images.split(codec.at_a_time)), strict=True)
+    mean, deviation = torch.cat(means), torch.cat(deviations)
+    noise = torch.empty_like(mean).normal_(generator=seeded(seed, LATENT, device=mean.device))
+    return codec.to_model(mean + deviation * noise)
+
+
+def known_of(run: Run, own: PictureSet, codec: Codec, world: World, device: torch.device) -> Known:
+    """The pictures that a run was trained on, or their latents, which are in the cache or encoded once more."""
+    mirrored = run.config.data.flip == "yes"
+    if not isinstance(codec, LatentCodec):
+        assert isinstance(codec, PixelCodec)
+        return Pictures(own.packed.images, own.labels, mirrored)
+    autoencoder = kept(run.path, run.data["first_stage"]["sha256"], device)
+    latents = world.together(lambda: encode(own.packed, autoencoder, mirrored, device))
+    return Latents(latents.moments, own.labels, codec)

@@ -1,0 +1,92 @@
+"""evaluate RUN of an autoencoder: what its latents keep of pictures, and how far off that is."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..build import best_device, build_first_stage
+from ..cli.console import Progress
+from ..distributed.process_group import join, own_device
+from ..errors import InputError
+from ..images import grid, save_png
+from ..metrics.feature_cache import features_of
+from ..metrics.features import title
+from ..metrics.frechet import frechet_distance
+from ..metrics.open_features import chosen_features
+from ..metrics.sample_metrics import LADDER, frechet, ladder
+from ..requests.evaluate import Quality
+from ..runs.run_directory import Run, make_folder, provenance
+from ..sampling.trained_model import load_checkpoint
+from ..training.autoencoder_task import fidelity, in_words, reconstructed
+from .sample_quality import Yardstick, open_yardstick
+from .summary import how_far, number
+
+SHOWN = 16  # pictures in reconstructions.png
+
+
+def evaluate_reconstruction(run: Run, request: Quality) -> None:
+    """Reconstruct, measure, print the card and keep its numbers. InputError where it cannot be."""
+    if request.sampling:
+        flags = " and ".join(f"--{name}" for name in request.sampling)
+        raise InputError(f"{run.path} is an autoencoder, which draws nothing: it has no use for {flags}")
+    device = best_device(own_device(request.device))
+    model = build_first_stage(run.config, run.shape, device)
+    checkpoint = load_checkpoint(model, run, request.checkpoint, request.weights)
+    with join(device) as world:
+        yardstick = open_yardstick(run, chosen_features(request.features), request.source, request.reference, world)
+        if world.rank > 0:
+            return
+        images, what = yardstick.others(request.n, request.seed)
+        autoencoder = model.autoencoder.eval()
+        with Progress("reconstruct", len(images), "images") as progress:
+            again = reconstructed(autoencoder, images, device, progress.update)
+        found = fidelity(autoencoder, images, again, device)
+        record = described(images, again, what, yardstick) | found
+        record |= {"checkpoint": checkpoint.name, "weights": request.weights, "seed": request.seed}
+        run.note_evaluation(record | {"asked_features": chosen_features(request.features), "made_by": provenance()})
+    make_folder(run.path / "evaluate", "RUN")
+    shown = torch.cat([images[:SHOWN], again[:SHOWN]])
+    save_png(grid(shown, len(shown) // 2), run.path / "evaluate" / "reconstructions.png")
+    print(*card(record, found), sep="\n")
+
+
+def described(images: Tensor, again: Tensor, what: str, yardstick: Yardstick) -> dict[str, Any]:
+    """The distances of reconstructions uint8 [n, C, H, W] and, as their floor, of the pictures themselves."""
+    features = yardstick.features
+
+    def distance(pictures: Tensor) -> dict[str, float]:
+        value, interval = frechet(features_of(features, pictures).features, yardstick.moments)
+        return {"value": value, "interval": interval}
+
+    rungs = dict[str, float]()
+    with Progress("measure", 2 + LADDER, "distances") as progress:
+        own = distance(again)
+        progress.update(1)
+        floor = distance(images)
+        for name, worse in ladder(images):
+            progress.update(2 + len(rungs), name)
+            rungs[name] = frechet_distance(features_of(features, worse).moments, yardstick.moments)
+        progress.update(progress.total)
+    return {
+        "kind": "reconstruction",
+        "frechet_distance": own["value"],
+        "measures": {"frechet": own},
+        "n": len(images),
+        "of": what,
+        "floor": {"of": what, "measures": {"frechet": floor}},
+        "ladder": rungs,
+        "features": {"name": features.name, "sha256": features.hash, "resize": features.resize},
+        "reference": {"n": len(yardstick.reference), "sha256": yardstick.reference.hash, **yardstick.own.record()},
+    }
+
+
+def card(record: dict[str, Any], found: dict[str, float]) -> Iterator[str]:
+    """What was found, in lines."""
+    name, floor = title(record["features"]["name"]), record["floor"]["measures"]["frechet"]
+    yield f"{in_words(found, record['of'])}."
+    yield f"{name}: reconstructions {number(record['measures']['frechet'])}, the pictures themselves {number(floor)}"
+    yield how_far(record)
+    yield "The scale: " + ", ".join(f"{name} {value:.3g}" for name, value in record["ladder"].items())
+    yield f"{record['checkpoint']} ({record['weights']}); no model on its latents comes nearer than they do."

@@ -1,0 +1,238 @@
+"""evaluate RUN: samples of a run beside its training and held-out pictures; a card, and a line of RUN/eval.jsonl."""
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..build import best_device, build_process
+from ..cli.console import Progress
+from ..config.run import SampleConfig
+from ..config.units import seconds_of
+from ..core.samplers import TWICE
+from ..data import default_cache
+from ..distributed.process_group import World, join, own_device
+from ..errors import InputError
+from ..metrics.drift import Drift, drift, looks_of
+from ..metrics.feature_cache import MOST, FeatureSet, chosen_rows, features_of, reference_of
+from ..metrics.features import Features
+from ..metrics.frechet import Moments, frechet_distance, too_few
+from ..metrics.open_features import chosen_features, open_features
+from ..metrics.sample_metrics import LEAST, PAIRS, Measures, frechet, ladder, measure, scored
+from ..randomness import LABELS, seeded
+from ..requests.evaluate import Quality
+from ..runs.image_sets import PictureSet, held_out_set, training_set
+from ..runs.run_directory import Run, provenance
+from ..sampling.conditioning import text_rows
+from ..sampling.first_stage import codec_of
+from ..sampling.output import chosen_settings, draw_pictures, draw_together, open_network
+from ..sampling.trained_model import open_model
+from ..text import TextRows
+from .copying import Copying, look_for_copies, picture_neighbours
+from .summary import card
+
+LEAST_KNOWN = 6  # training images: some measures look at the five nearest of each
+
+
+@dataclass(frozen=True)
+class Painter:
+    """One checkpoint of a run, ready to draw."""
+
+    run: Run
+    checkpoint: str
+    network: nn.Module
+    device: torch.device
+    world: World
+    labels: Tensor | None  # of the training pictures: samples have classes as often as those
+    texts: TextRows | None = None  # of the training pictures: samples have captions like theirs
+
+    def draw(
+        self, settings: SampleConfig, seeds: range, batch: int, budget: float, what: str = "sample"
+    ) -> tuple[Tensor, float]:
+        """uint8 [n, C, H, W] and the seconds it took: all seeds, or as many as the budget of seconds allows."""
+        began, drawn, steps = time.monotonic(), [], settings.steps
+        rows = self._rows(len(seeds), seeds.start)
+        labels = None if self.labels is None else self.labels[rows].tolist()
+        with Progress(what, len(seeds) * steps, "steps") as progress:
+            for start in range(0, len(seeds), batch * self.world.size):
+                part = seeds[start : start + batch * self.world.size]
+
+                def draw(own: range, first: int = seeds.start) -> Tensor:
+                    which = slice(own.start - first, own.stop - first)
+                    label = None if labels is None else labels[which]
+                    text = None if self.texts is None else self.texts(rows[which].numpy())
+                    return draw_pictures(self.network, self.run, settings, own, self.device, label, text=text)
+
+                drawn.append(draw_together(self.world, part, self.run.shape, draw))
+                done = start + len(part)
+                progress.update(done * steps, f"{done:,} pictures")
+                if self.world.agree(int(done >= LEAST and time.monotonic() - began > budget))[0]:
+                    break
+        return torch.cat(drawn), time.monotonic() - began
+
+    def _rows(self, count: int, seed: int) -> Tensor:
+        """Which training pictures the samples have their labels and captions from."""
+        return torch.randint(self.run.data["count"], (count,), generator=seeded(seed, LABELS))
+
+
+@dataclass(frozen=True)
+class Yardstick:
+    """What samples are measured against."""
+
+    own: PictureSet
+    held_out: PictureSet | None
+    features: Features
+    reference: FeatureSet
+    moments: Moments
+
+    def others(self, n: int, seed: int) -> tuple[Tensor, str]:
+        """uint8 pictures that are as good as can be, and what they are: held-out ones where there are any."""
+        chosen = self.held_out or self.own
+        rows = chosen_rows(len(chosen.packed), n, seed).numpy()
+        what = f"{len(rows):,} held-out pictures" if self.held_out else f"{len(rows):,} training pictures themselves"
+        return torch.from_numpy(np.array(chosen.packed.images[rows])), what
+
+
+def evaluate_quality(request: Quality) -> None:
+    """Draw, measure, print the card and keep its numbers. InputError where it cannot be."""
+    run, device = open_model(request.run), best_device(own_device(request.device))
+    settings = chosen_settings(run, request.sampling)
+    network, checkpoint = open_network(run, request.checkpoint, request.weights, device)
+    with join(device) as world:
+        yardstick = open_yardstick(run, chosen_features(request.features), request.source, request.reference, world)
+        told = yardstick.own.labels, text_rows(run, yardstick.own.packed, device)
+        painter = Painter(run, checkpoint.name, network, device, world, *told)
+        seeds = range(request.seed, request.seed + request.n)
+        images, took = painter.draw(settings, seeds, request.batch, seconds_of(request.budget))
+        if world.rank > 0:
+            return
+        if len(images) < request.n:
+            print(f"note: the budget of {request.budget} was over after {len(images):,} of {request.n:,} samples")
+        found = judge(images, yardstick, run, request, device)
+        if "first_stage" in run.data:
+            found["first_stage"] = through_first_stage(yardstick, run, len(images), request.seed, device)
+        record = {**found, **made_with(settings, painter, request), "seconds": round(took, 2)}
+        run.note_evaluation(record)
+    print(*card(record), sep="\n")
+
+
+def open_yardstick(run: Run, name: str, source: str | None, most: int | None, world: World) -> Yardstick:
+    """The run's pictures and their features: made by the first process, read by the others."""
+    own, held_out = training_set(run, source), held_out_set(run, source)
+    if len(own.packed) < LEAST_KNOWN:
+        why = f"distances need {LEAST_KNOWN} training images or more, and {own.source} holds {len(own.packed)}"
+        look = f"the images in {run.samples}" if run.config.autoencoder else f"samples: bytepixels sample {run.path}"
+        raise InputError(f"{why}; look instead at {look}")
+    features = open_features(name, own.packed.images, world.device)
+    most = most or (PAIRS if name == "imagenet" else MOST)
+    folder, images = default_cache() / "features", own.packed.images
+    with Progress("reference", min(most, len(images)), "pictures") as progress:
+        done = 0
+
+        def count(pictures: int) -> None:
+            nonlocal done
+            done += pictures
+            progress.update(done)
+
+        data = own.packed.meta["sha256"]["images"]
+        if world.rank == 0:
+            reference = reference_of(features, images, data, folder, most, count)
+        world.agree(0)
+        if world.rank > 0:
+            reference = reference_of(features, images, data, folder, most)
+    return Yardstick(own, held_out, features, reference, reference.moments)
+
+
+def judge(images: Tensor, yardstick: Yardstick, run: Run, request: Quality, device: torch.device) -> dict[str, Any]:
+    """Everything there is to say of samples uint8 [n, C, H, W], as eval.jsonl holds it."""
+    features, others = yardstick.features, yardstick.others(len(images), request.seed)
+    with Progress("measure", 4, "parts") as progress:
+        progress.update(0, "distances")
+        samples, floor = features_of(features, images), features_of(features, others[0])
+        measures = measured(samples, yardstick, request.seed)
+        best = measured(floor, yardstick, request.seed)
+        progress.update(1, "the ladder")
+        rungs = {
+            name: frechet_distance(features_of(features, worse).moments, yardstick.moments)
+            for name, worse in ladder(others[0])
+        }
+        progress.update(2, "copies")
+        process, flip = build_process(run.config), run.config.data.flip == "yes"
+        copying = look_for_copies(images, yardstick, process, flip, device, request.seed)
+        progress.update(3, "drift")
+        known = samples.probabilities is not None and features.name != "inception"
+        data = (samples.probabilities, floor.probabilities) if known else (None, None)
+        drifts = drift(looks_of(images, data[0]), looks_of(others[0], data[1]), request.seed)
+        progress.update(4)
+    picture_neighbours(images, copying, yardstick, run)
+    return described(measures, best, others[1], rungs, copying, drifts, yardstick, len(images), samples)
+
+
+def through_first_stage(yardstick: Yardstick, run: Run, n: int, seed: int, device: torch.device) -> dict[str, float]:
+    """The Frechet distance of the floor's pictures once they have been through the run's autoencoder, and half its 95%
+    interval: what its samples could be at best."""
+    codec, (images, _) = codec_of(run, device), yardstick.others(n, seed)
+    again = codec.to_images(codec.to_model(images.to(device))).cpu()
+    value, interval = frechet(features_of(yardstick.features, again).features, yardstick.moments)
+    return {"value": value, "interval": interval}
+
+
+def measured(samples: FeatureSet, yardstick: Yardstick, seed: int) -> Measures:
+    """Every distance of a set from the reference, and its Inception score where there is one."""
+    found = measure(samples, yardstick.reference, yardstick.moments, seed)
+    return found | scored(samples) if yardstick.features.name == "inception" else found
+
+
+def described(
+    measures: Measures,
+    floor: Measures,
+    what: str,
+    rungs: dict[str, float],
+    copying: Copying,
+    drifts: list[Drift],
+    yardstick: Yardstick,
+    n: int,
+    samples: FeatureSet,
+) -> dict[str, Any]:
+    """The findings as one record."""
+    features = yardstick.features
+    return {
+        "kind": "quality",
+        "frechet_distance": measures["frechet"]["value"],
+        "measures": measures,
+        "n": n,
+        "floor": {"of": what, "measures": floor},
+        "ladder": rungs,
+        "warning": too_few(*samples.features.shape),
+        "features": {"name": features.name, "sha256": features.hash, "resize": features.resize},
+        "reference": {"n": len(yardstick.reference), "sha256": yardstick.reference.hash, **yardstick.own.record()},
+        "copies": copying.record(),
+        "drift": [
+            {"name": d.name, "samples": d.samples, "data": d.data, "half": d.half, "outside": d.outside} for d in drifts
+        ],
+    }
+
+
+def made_with(settings: SampleConfig, painter: Painter, request: Quality) -> dict[str, Any]:
+    """How the samples came to be."""
+    return {
+        "sampler": settings.sampler,
+        "spacing": settings.spacing,
+        "steps": settings.steps,
+        "guidance": settings.guidance,
+        "evaluations": evaluations(settings),
+        "seed": request.seed,
+        "asked_features": chosen_features(request.features),
+        "checkpoint": painter.checkpoint,
+        "weights": request.weights,
+        "made_by": provenance(),
+    }
+
+
+def evaluations(settings: SampleConfig) -> int:
+    """Of the network, for one picture."""
+    once = 2 * settings.steps - 1 if settings.sampler in TWICE else settings.steps
+    return once * (2 if settings.guidance != 1 else 1)

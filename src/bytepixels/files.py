@@ -1,0 +1,124 @@
+"""Files that are whole or as they were, whatever ends the process, and that say when a byte of them has changed."""
+
+import hashlib
+import json
+import math
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from .errors import InputError
+
+TEMPORARY = ".tmp-"  # in front of what is being written or removed; the rest of a process that was killed
+SEAL = "seal"
+
+
+class DamagedError(InputError):
+    """A run or a checkpoint that is not what was written. (One of a later version is whole: another InputError.)"""
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` as JSON; the file is whole or as it was."""
+    write_whole(path, json.dumps(finite(value), indent=2, allow_nan=False) + "\n")
+
+
+def one_line(value: Any) -> str:
+    """`value` as a line of a .jsonl file."""
+    return json.dumps(finite(value), allow_nan=False) + "\n"
+
+
+def finite(value: Any) -> Any:
+    """`value` with null for every number that JSON cannot say: NaN and the infinities."""
+    if isinstance(value, Mapping):
+        return {key: finite(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def write_sealed(path: Path, values: dict[str, Any]) -> None:
+    """write_json with one more key, the seal: the sha256 of all others."""
+    values = finite(values)
+    write_json(path, values | {SEAL: _digest(values)})
+
+
+def read_sealed(path: Path, sealed_if: str) -> dict[str, Any]:
+    """The values of a JSON file. OSError or ValueError when they are not those that were written.
+
+    Earlier versions wrote no seal: it may be missing where the key `sealed_if`, which came with it, is missing too.
+    """
+    values = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(values, dict):
+        raise ValueError("it is no JSON object")
+    seal = values.pop(SEAL, None)
+    if seal != (None if seal is None and sealed_if not in values else _digest(values)):
+        raise ValueError("its content differs from what was written")
+    return values
+
+
+def _digest(values: dict[str, Any]) -> str:
+    """sha256 of the values, whatever the order of their keys and the spaces between them."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write to a temporary name, flush it to the disk, then rename it."""
+    temporary = path.with_name(f"{TEMPORARY}{path.name}-{os.getpid()}")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        flush(temporary)
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    flush(path.parent)
+
+
+def remove_folder(path: Path) -> None:
+    """Remove a folder under another name: at no instant does a part of it bear its own."""
+    aside = path.with_name(f"{TEMPORARY}removed-{path.name}")
+    if aside.exists():  # of a process that was killed here
+        shutil.rmtree(aside)
+    os.replace(path, aside)
+    shutil.rmtree(aside)
+
+
+def leftovers(folder: Path) -> list[Path]:
+    """What a process that was killed did not finish writing or removing."""
+    return sorted(folder.glob(f"{TEMPORARY}*"))
+
+
+def remove(path: Path) -> None:
+    """Remove a file or a folder."""
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
+
+
+def reason(error: Exception) -> str:
+    """What was wrong with a file, in few words."""
+    if isinstance(error, FileNotFoundError):
+        return "it is missing"
+    if isinstance(error, KeyError):
+        return f"it has no {error}"
+    return getattr(error, "strerror", None) or str(error) or repr(error)
+
+
+def sha256(path: Path) -> str:
+    """The checksum of a file."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def flush(path: Path) -> None:
+    """Make sure that a file, or the list of a folder's files, is on the disk."""
+    if os.name == "nt":  # where a folder cannot be opened, and the system flushes in its own time
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,1 @@
+"""Arrays in, numbers out: features, distances, precision and recall, memorisation. It knows no run and no config."""

@@ -1,0 +1,101 @@
+"""Feature vectors of a set of pictures, kept on the disk by the hash of the pictures, the features and the resize."""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+from ..randomness import ORDER, seeded
+from .averages import parts
+from .features import Features
+from .frechet import Moments, merged
+
+FORMAT = 3
+MOST = 50_000  # pictures of a set that are looked at
+CHUNK = 4096  # vectors at a time in float64
+
+
+@dataclass(frozen=True)
+class FeatureSet:
+    """The features of some pictures."""
+
+    features: Tensor  # [n, D] float32
+    probabilities: Tensor | None  # [n, K] of the network's classes
+    hash: str = ""  # of what they are of; "" where they are of no set that is kept
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+    @property
+    def moments(self) -> Moments:
+        """Their mean and covariance, in float64."""
+        return merged(Moments.of(chunk) for chunk in self.features.split(CHUNK))
+
+
+def features_of(
+    features: Features,
+    images: np.ndarray | Tensor,
+    rows: Tensor | None = None,
+    batch: int = 128,
+    count: Callable[[int], None] = lambda pictures: None,
+) -> FeatureSet:
+    """Of uint8 [N, C, H, W], or of its `rows`, on the host. count: called with the number of pictures of each batch."""
+    rows = torch.arange(len(images)) if rows is None else rows
+    found, known = [], []
+    for part in parts(len(rows), batch):
+        chosen = torch.as_tensor(np.asarray(images)[rows[part].numpy()])
+        vectors = features(chosen).float().cpu()
+        probabilities = features.probabilities(chosen, vectors)
+        found.append(vectors)
+        known += [] if probabilities is None else [probabilities.float().cpu()]
+        count(len(vectors))
+    return FeatureSet(torch.cat(found), torch.cat(known) if known else None)
+
+
+def chosen_rows(count: int, most: int = MOST, seed: int = 0) -> Tensor:
+    """`most` of `count` rows, or all of them, in order of a draw that is a function of the seed."""
+    return torch.randperm(count, generator=seeded(seed, ORDER))[:most]
+
+
+def reference_of(
+    features: Features,
+    images: np.ndarray,
+    data_hash: str,
+    folder: Path,
+    most: int = MOST,
+    count: Callable[[int], None] = lambda pictures: None,
+) -> FeatureSet:
+    """The features of a data set, of at most `most` of its pictures: read from `folder`, or made and left there.
+
+    data_hash: the sha256 of the pictures. A file that is damaged or of something else is not taken.
+    """
+    key = [FORMAT, data_hash, features.name, features.hash, features.resize, len(images), most]
+    digest = hashlib.sha256(json.dumps(key).encode()).hexdigest()
+    path = folder / f"{features.name}-{digest[:24]}.safetensors"
+    rows = chosen_rows(len(images), most)
+    try:
+        kept = load(path.read_bytes())
+        if len(kept["features"]) == len(rows):
+            return FeatureSet(kept["features"], kept.get("probabilities"), digest)
+    except (OSError, SafetensorError, KeyError):
+        pass  # none yet, or no longer whole
+    made = features_of(features, images, rows, count=count)
+    tensors = {"features": made.features} | (
+        {} if made.probabilities is None else {"probabilities": made.probabilities}
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".tmp-{path.name}-{os.getpid()}")
+    try:
+        temporary.write_bytes(save(tensors))
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return FeatureSet(made.features, made.probabilities, digest)

@@ -1,0 +1,148 @@
+"""What a denoiser can be compared with: the best linear guess, and the ideal denoiser of a finite set of pictures, or
+of the Gaussians that an autoencoder makes of them."""
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..codec.codec import LatentCodec, PixelCodec
+from ..core.levels import Level
+
+BLOCK_NUMBERS = 2**21  # of float32 in a block of pictures: 8 MiB, which the allocator keeps for the next one
+
+Gaussian = tuple[Tensor, Tensor | None]  # means [K, C, H, W], and variances like them; None where these are 0
+
+
+class Known(Protocol):
+    """What a run was trained on, as it saw it."""
+
+    @property
+    def labels(self) -> Tensor | None:
+        """[N] int64 on the host; None where the run knows no classes."""
+
+    def gaussians(self, device: torch.device, members: np.ndarray | None = None) -> Iterator[Gaussian]:
+        """x0 of all N, or of those at positions `members`, mirror images included, in blocks."""
+
+
+class Pictures(NamedTuple):
+    """The pictures that a run was trained on, as it saw them."""
+
+    images: np.ndarray  # uint8 [N, C, H, W], possibly memory-mapped
+    labels: Tensor | None  # [N] int64 on the host; None where the run knows no classes
+    mirrored: bool  # whether each stands for its mirror image as well
+
+    def blocks(self, device: torch.device, members: np.ndarray | None = None) -> Iterator[Tensor]:
+        """x0 of all of them, or of those at positions `members`, mirror images included: [at most K, C, H, W] each."""
+        rows = max(1, BLOCK_NUMBERS // (self.images[0].size * (1 + self.mirrored)))
+        count = len(self.images) if members is None else len(members)
+        for start in range(0, count, rows):
+            chosen = slice(start, start + rows) if members is None else members[start : start + rows]
+            x0 = PixelCodec().to_model(torch.from_numpy(np.array(self.images[chosen])).to(device))
+            yield torch.cat([x0, x0.flip(-1)]) if self.mirrored else x0
+
+    def gaussians(self, device: torch.device, members: np.ndarray | None = None) -> Iterator[Gaussian]:
+        """The pictures themselves."""
+        return ((block, None) for block in self.blocks(device, members))
+
+
+class Latents(NamedTuple):
+    """The latents that a run was trained on: of every picture a Gaussian, from which training draws x0."""
+
+    moments: np.ndarray  # float32 [N, F, 2z, h, w]: means, then deviations; F: as is, mirrored; memory-mapped
+    labels: Tensor | None  # as of Pictures
+    codec: LatentCodec
+
+    def gaussians(self, device: torch.device, members: np.ndarray | None = None) -> Iterator[Gaussian]:
+        """Whitened."""
+        rows = max(1, BLOCK_NUMBERS // self.moments[0].size)
+        count = len(self.moments) if members is None else len(members)
+        for start in range(0, count, rows):
+            chosen = slice(start, start + rows) if members is None else members[start : start + rows]
+            block = torch.from_numpy(np.array(self.moments[chosen])).to(device).flatten(0, 1)
+            mean, deviation = block.chunk(2, dim=1)
+            middle = self.codec.to_model(mean)
+            yield middle, (self.codec.to_model(mean + deviation) - middle).square()
+
+
+class LinearGuess:
+    """The best guess of x0 that is linear in each number alone (the Wiener filter): it knows means and variances.
+
+    mu + alpha S / (alpha^2 S + sigma^2) (x - alpha mu), with mu and S [1, C, H, W] over all x0, of all classes.
+    """
+
+    def __init__(self, known: Known, device: torch.device):
+        count, sums = 0, []
+        for mean, variance in known.gaussians(device):
+            squares = mean.square() if variance is None else mean.square() + variance
+            sums.append(torch.stack([mean.sum(0), squares.sum(0)]))
+            count += len(mean)
+        self.mean, square = (torch.stack(sums).sum(0) / count).unsqueeze(1)  # [1, C, H, W] each
+        self.variance = (square - self.mean**2).clamp(min=0)
+
+    def __call__(self, x: Tensor, level: Level, label: Tensor | None = None) -> Tensor:
+        """x0, like x [B, C, H, W]."""
+        gain = level.alpha * self.variance / (level.alpha**2 * self.variance + level.sigma**2)
+        return self.mean + gain * (x - level.alpha * self.mean)
+
+
+class IdealDenoiser:
+    """E[x0 | x_t] where x0 is of one of `known`, each as likely: of pictures the softmax of
+    -|x_t - alpha x_i|^2 / (2 sigma^2); of Gaussians each one's own estimate, weighted by how likely it makes x_t.
+
+    No denoiser has a lower error on those; of pictures, at little noise it knows which one it was, and copies it. With
+    labels, over those of the same class. `centre` [1, C, H, W] is taken off all of them, for float32's sake.
+    """
+
+    def __init__(self, known: Known, centre: Tensor):
+        self.known, self.centre = known, centre
+        labels = known.labels
+        classes = () if labels is None else labels.unique().tolist()
+        self.members = {c: (labels == c).nonzero().flatten().numpy() for c in classes}
+
+    def __call__(self, x: Tensor, level: Level, label: Tensor | None = None) -> Tensor:
+        """x0, like x [B, C, H, W]."""
+        return self.posterior(x, level, label)[0]
+
+    def posterior(self, x: Tensor, level: Level, label: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """x0 [B, C, H, W], and the entropy in nats [B] of which picture it was. label [B]: a class with pictures."""
+        if label is None:
+            return self._over(x, level, None)
+        x0, entropy = torch.empty_like(x), x.new_empty(len(x))
+        for c in label.unique().tolist():
+            rows = label == c
+            x0[rows], entropy[rows] = self._over(x[rows], level, self.members[c])
+        return x0, entropy
+
+    def _over(self, x: Tensor, level: Level, members: np.ndarray | None) -> tuple[Tensor, Tensor]:
+        """One pass over the blocks, with a running maximum of the logits as in any streaming softmax."""
+        flat = (x - level.alpha * self.centre).flatten(1)  # [B, D]
+        top = torch.full_like(flat[:, 0], torch.finfo(flat.dtype).min)
+        total, moment, weighted = torch.zeros_like(top), torch.zeros_like(top), torch.zeros_like(flat)
+        for mean, variance in self.known.gaussians(x.device, members):
+            middle = (mean - self.centre).flatten(1)  # [K, D]
+            logit, estimate = _among(flat, level, middle, None if variance is None else variance.flatten(1))
+            raised = torch.maximum(top, logit.amax(1))
+            kept, share = torch.exp(top - raised), torch.exp(logit - raised[:, None])
+            moment = kept * (moment + total * (top - raised)) + torch.special.xlogy(share, share).sum(1)
+            total = kept * total + share.sum(1)
+            weighted = kept[:, None] * weighted + estimate(share)
+            top = raised
+        x0 = self.centre + (weighted / total[:, None]).view_as(x)
+        return x0, total.log() - moment / total
+
+
+def _among(x: Tensor, level: Level, mean: Tensor, variance: Tensor | None) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+    """For x [B, D] and Gaussians [K, D]: the logits [B, K] of which one it was, up to what x alone decides, and what
+    makes of weights [B, K] the sum of their weighted estimates of x0 [B, D]."""
+    alpha, noise = level.alpha, level.sigma**2
+    if variance is None:
+        logit = alpha / noise * (x @ mean.T - alpha / 2 * mean.square().sum(1))
+        return logit, lambda share: share @ mean
+    spread = alpha**2 * variance + noise  # of x_t about alpha * mean
+    pull, gain = mean / spread, alpha * variance / spread
+    own = alpha**2 * mean * pull + torch.log1p(alpha**2 / noise * variance)
+    logit = alpha * (x @ pull.T) - (x.square() @ spread.reciprocal().T + own.sum(1)) / 2
+    return logit, lambda share: noise * (share @ pull) + x * (share @ gain)

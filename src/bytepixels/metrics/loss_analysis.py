@@ -1,0 +1,143 @@
+"""Is my loss good? The run's error at every noise level between two that are exact: the trivial guess and the ideal."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..core.levels import Level, Process
+from ..core.likelihood import noise_range
+from ..randomness import SeededNoise
+from .averages import mean_and_error, parts, rows_of
+from .ideal_denoiser import IdealDenoiser, LinearGuess
+
+Predict = Callable[[Tensor, Level, Tensor | None], Tensor]  # x_t [B, C, H, W], level, label [B] or None -> x0
+ALIKE = 1e-6  # squared error, of -1..1: if the ideal gains less on the trivial guess, there is nothing to learn
+COPY = 2.0  # below this perplexity the ideal knows which picture it was: its error is a copyist's
+
+
+def levels_of(process: Process, count: int) -> list[Level]:
+    """Levels even in log SNR, noisiest first; where times are whole, the nearest ones, each once: at most `count`."""
+    nodes = torch.linspace(*noise_range(process), count, dtype=torch.float64).tolist()
+    if not process.whole_times:
+        return [process.level(node) for node in nodes]
+    known = process.levels()[:-1]
+    return list(dict.fromkeys(min(known, key=lambda level: abs(level.half_log_snr - node)) for node in nodes))
+
+
+@dataclass(frozen=True)
+class Errors:
+    """Squared errors of x0 per number of a picture, [levels, n] each, of the same noisy pictures."""
+
+    run: Tensor
+    trivial: Tensor
+    ideal: Tensor | None  # None for held-out pictures: an ideal that does not know them is none
+    entropy: Tensor | None  # [levels, n] nats, of which training picture it was
+
+
+def measure_errors(
+    run: Predict,
+    trivial: LinearGuess,
+    ideal: IdealDenoiser | None,
+    levels: Sequence[Level],
+    x0: Tensor,
+    label: Tensor | None,
+    seeds: Sequence[int],
+    batch: int,
+    count: Callable[[int], None] = lambda pictures: None,
+) -> Errors:
+    """Errors on x0 [n, C, H, W]; picture k's noise, other at every level, depends on seeds[k].
+
+    count: called with the number of pictures at every evaluation of the run.
+    """
+    noise, rows = SeededNoise(seeds), []
+    for level in levels:
+        x, guesses = level.alpha * x0 + level.sigma * noise(x0), []
+        for part in parts(len(x0), batch):
+            guesses.append(run(x[part], level, rows_of(label, part)))
+            count(len(guesses[-1]))
+        compared, entropy = [torch.cat(guesses), trivial(x, level)], []
+        if ideal is not None:  # of all pictures at once: it goes through its whole set each time
+            copy, nats = ideal.posterior(x, level, label)
+            compared, entropy = [*compared, copy], [nats]
+        errors = [(guess - x0).square().mean(dim=(1, 2, 3)) for guess in compared]
+        rows.append(torch.stack([*errors, *entropy]).cpu().double())  # [2 or 4, n]
+    every = list(torch.stack(rows, dim=1))  # [2 or 4, levels, n]
+    return Errors(every[0], every[1], *(every[2:] or (None, None)))
+
+
+def gathered(errors: Errors, gather: Callable[[Tensor], Tensor]) -> Errors:
+    """The errors of all pictures, from every process' share of them: `gather` puts [..., share] together."""
+    parts = (errors.run, errors.trivial, errors.ideal, errors.entropy)
+    return Errors(*(None if part is None else gather(part) for part in parts))  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the errors say, as shares of the way from the trivial guess (0) to the ideal (1), with standard errors.
+
+    sum(trivial - run) / sum(trivial - ideal), summed over levels and pictures. The ideal of a finite set is better than
+    anything that does not know the set: with few pictures, 1 is out of reach without memorising, already where it is no
+    plain copy. On held-out pictures it has no error; the share of the trivial one's that it has on training pictures
+    stands for it.
+    """
+
+    perplexity: list[float]  # exp(mean entropy) at every level: how many training pictures it may have been
+    learnt: tuple[float, float] | None  # on training pictures, over the levels where the perplexity is 2 or more
+    learnt_held_out: tuple[float, float] | None
+    copied: tuple[float, float] | None  # on training pictures, over the other levels
+    memorised: tuple[float, float] | None  # `copied`, less the same on held-out pictures
+    lower_on_training: list[int]  # levels whose training error is below the held-out by over 2 standard errors
+    worse_than_trivial: list[int]  # levels whose training error is above the trivial one by over 2 standard errors
+
+    @property
+    def memorises(self) -> bool:
+        """Whether it goes further towards the copies on training pictures, by over 2 standard errors."""
+        return self.memorised is not None and self.memorised[0] > 2 * self.memorised[1]
+
+
+def judge(training: Errors, held_out: Errors | None) -> Verdict:
+    """Compare the errors on training pictures with those on held-out ones, where there are any."""
+    assert training.ideal is not None
+    assert training.entropy is not None
+    perplexity = training.entropy.mean(1).exp()
+    free, copy = perplexity >= COPY, perplexity < COPY
+    gain = 1 - training.ideal.mean(1, keepdim=True) / training.trivial.mean(1, keepdim=True)  # [levels, 1]
+    copied = _share(training, training.trivial - training.ideal, copy)
+    learnt_held_out = memorised = None
+    if held_out is not None:
+        learnt_held_out = _share(held_out, gain * held_out.trivial, free)
+        copied_held_out = _share(held_out, gain * held_out.trivial, copy)
+        if copied is not None and copied_held_out is not None:
+            memorised = copied[0] - copied_held_out[0], math.hypot(copied[1], copied_held_out[1])
+    return Verdict(
+        perplexity.tolist(),
+        _share(training, training.trivial - training.ideal, free),
+        learnt_held_out,
+        copied,
+        memorised,
+        [] if held_out is None else _above(held_out.run, training.run),
+        _beyond(training.run - training.trivial),
+    )
+
+
+def _share(errors: Errors, gap: Tensor, chosen: Tensor) -> tuple[float, float] | None:
+    """sum(trivial - run) / sum(gap) over the chosen levels, gap [levels, n]; None where there is nothing to gain."""
+    ahead, between = (errors.trivial - errors.run)[chosen].sum(0), gap[chosen].sum(0)  # [n] each
+    if not between.mean() > ALIKE:
+        return None
+    share = (ahead.mean() / between.mean()).item()
+    return share, mean_and_error(ahead - share * between)[1] / between.mean().item()  # the error of a ratio
+
+
+def _above(errors: Tensor, others: Tensor) -> list[int]:
+    """Levels at which the mean over one set of pictures is above that over another by over 2 standard errors."""
+    pairs = zip(map(mean_and_error, errors), map(mean_and_error, others), strict=True)
+    return [k for k, ((a, da), (b, db)) in enumerate(pairs) if a - b > 2 * math.hypot(da, db)]
+
+
+def _beyond(differences: Tensor) -> list[int]:
+    """Levels at which the mean difference is above 0 by over 2 standard errors."""
+    return [k for k, (mean, error) in enumerate(map(mean_and_error, differences)) if mean > 2 * error]

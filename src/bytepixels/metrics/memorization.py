@@ -1,0 +1,91 @@
+"""Are samples copies of training pictures? Their nearest ones, and how near beside pictures that cannot be copies."""
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import sqrt
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..core.levels import Process
+from ..core.losses import pure_noise
+from ..core.samplers import SAMPLERS, trajectory
+from ..randomness import SeededNoise
+from .ideal_denoiser import IdealDenoiser, LinearGuess, Pictures
+from .precision_recall import Nearest
+
+COPY_RATIO = 1 / 3  # Yoon et al. 2023: a copy is three times as near to its picture as to the next one
+NEAR = 0.05  # the share of held-out pictures that count as near, by definition
+COPYIST_STEPS = 20
+
+
+def nearest_pictures(x0: Tensor, pictures: Pictures, k: int = 2) -> Nearest:
+    """The k training pictures nearest to each of x0 [n, C, H, W], root mean square over pixels, in grey levels of 255.
+
+    Where the run mirrors, a picture is as near as the nearer of itself and its mirror image. k below their number.
+    """
+    flat, start = x0.flatten(1), 0
+    distance = torch.full((len(x0), k), torch.inf, device=x0.device)
+    row = torch.zeros(len(x0), k, dtype=torch.int64, device=x0.device)
+    for block in pictures.blocks(x0.device):
+        squared = torch.cdist(flat, block.flatten(1), compute_mode="use_mm_for_euclid_dist").square()
+        if pictures.mirrored:
+            squared = squared.unflatten(1, (2, -1)).amin(1)  # [n, K]
+        rows = torch.arange(start, start + squared.shape[1], device=x0.device).expand_as(squared)
+        start += squared.shape[1]
+        kept = torch.cat([distance, squared], 1).topk(k, largest=False)
+        distance, row = kept.values, torch.cat([row, rows], 1).gather(1, kept.indices)
+    return Nearest(127.5 * (distance.double() / flat.shape[1]).sqrt().cpu(), row.cpu())
+
+
+def copyist(pictures: Pictures, process: Process, seeds: Sequence[int], device: torch.device) -> Tensor:
+    """What a model draws that knows its training set by heart: x0 [n, C, H, W], by DDIM with the ideal denoiser."""
+    centre = LinearGuess(pictures, device).mean
+    ideal = IdealDenoiser(Pictures(pictures.images, None, pictures.mirrored), centre)
+    levels, noise = process.levels(COPYIST_STEPS), SeededNoise(seeds)
+    like = torch.empty(len(seeds), *pictures.images.shape[1:], device=device)
+    x = pure_noise(like, levels[0], noise, process.sigma_data)
+    (copy,) = deque(trajectory(x, levels, ideal, SAMPLERS["ddim"], noise), maxlen=1)
+    return copy.clamp(-1, 1)
+
+
+@dataclass(frozen=True)
+class Copies:
+    """How many of a set are copies, and how many are merely near."""
+
+    ratio: list[float]  # first to second distance, for each picture
+    distance: list[float]  # to the first
+    rate: float  # share with a ratio below a third
+    near: float | None  # share nearer than 95% of the held-out pictures are; None without such
+    n: int
+
+    @property
+    def interval(self) -> float:
+        """Half the 95% interval of the rate (Wilson's, so that 0 of n has one too)."""
+        z2 = 1.96**2
+        return 1.96 * sqrt(self.rate * (1 - self.rate) / self.n + z2 / (4 * self.n**2)) / (1 + z2 / self.n)
+
+    def record(self) -> dict[str, Any]:
+        """As eval.jsonl holds it."""
+        return {"rate": self.rate, "interval": self.interval, "near": self.near, "n": self.n}
+
+
+def copies(found: Nearest, held_out: Nearest | None) -> Copies:
+    """Judge the two nearest of each picture; held_out: those of pictures that nobody trained on."""
+    first, second = found.distance[:, 0], found.distance[:, 1]
+    ratio = torch.where(second > 0, first / second, torch.zeros_like(first))  # on top of two pictures at once: a copy
+    near = None
+    if held_out is not None:
+        near = (first < held_out.distance[:, 0].quantile(NEAR)).double().mean().item()
+    return Copies(ratio.tolist(), first.tolist(), (ratio < COPY_RATIO).double().mean().item(), near, len(ratio))
+
+
+def copies_more(samples: Copies, held_out: Copies) -> bool:
+    """Whether samples are copies more often than held-out pictures are, by over 2 standard errors; or near them so."""
+    spread = sqrt(sum((one.interval / 1.96) ** 2 for one in (samples, held_out)))
+    if samples.rate - held_out.rate > 2 * spread:
+        return True
+    chance = sqrt(NEAR * (1 - NEAR) * (1 / samples.n + 1 / held_out.n))
+    return samples.near is not None and samples.near - NEAR > 3 * chance

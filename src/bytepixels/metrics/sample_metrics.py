@@ -1,0 +1,103 @@
+"""How good a set of samples is, in numbers: distances from the reference, and a ladder of corruptions as a scale."""
+
+import math
+from collections.abc import Iterator
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..choices import LEAST_SAMPLES as LEAST
+from ..errors import InputError
+from ..randomness import NOISE, seeded
+from .distances import inception_score, kernel_distance, sliced_wasserstein, two_sample_test
+from .feature_cache import FeatureSet
+from .frechet import Moments, frechet_interval, split_rows
+from .precision_recall import density_coverage, precision_recall
+
+PAIRS = 10_000  # vectors of the reference that are compared one by one
+PARTS = 10
+Measures = dict[str, dict[str, float | None]]  # name -> value, and half its 95% interval where it has one
+
+
+def measure(samples: FeatureSet, reference: FeatureSet, moments: Moments, seed: int = 0) -> Measures:
+    """Every distance of the samples from the reference, whose `moments` are of all of its vectors.
+
+    Precision, recall, density and coverage compare as many vectors of the reference as there are samples: they depend
+    on both numbers, and are published for equal ones.
+    InputError for fewer than 16 samples.
+    """
+    if len(samples) < LEAST:
+        raise InputError(f"a set of {len(samples)} pictures says nothing: {LEAST} or more are needed")
+    own, known = samples.features, reference.features[:PAIRS]
+    found: Measures = {"frechet": _pair(*frechet(own, moments)), "kernel": _pair(*kernel_distance(own, known))}
+    own, some = own[:PAIRS], known[: len(own)]
+    density, coverage = density_coverage(some, own)
+    shares = dict(zip(("precision", "recall"), precision_recall(some, own), strict=True)) | {"coverage": coverage}
+    for name, share in shares.items():
+        found[name] = _pair(share, 1.96 * math.sqrt(share * (1 - share) / min(len(some), len(own))))
+    found["density"] = _pair(density)
+    found["sliced_wasserstein"] = _pair(sliced_wasserstein(own, known, seed=seed))
+    test = two_sample_test(own, known, seed)
+    found["two_sample_accuracy"] = _pair(test.accuracy, test.interval)
+    return found
+
+
+def frechet(features: Tensor, moments: Moments) -> tuple[float, float]:
+    """The Frechet distance of features [n, D] from the reference's moments, and half its 95% interval."""
+    return frechet_interval([Moments.of(features[rows]) for rows in split_rows(len(features), PARTS)], moments)
+
+
+def scored(samples: FeatureSet) -> Measures:
+    """The Inception score, where the probabilities are Inception's."""
+    assert samples.probabilities is not None
+    return {"inception_score": _pair(*inception_score(samples.probabilities))}
+
+
+def _pair(value: float, interval: float | None = None) -> dict[str, float | None]:
+    return {"value": value, "interval": interval}
+
+
+# ---- the ladder
+
+NOISES = (2, 4, 8, 16, 32, 64, 128)  # grey levels
+BLURS = (0.5, 1.0, 2.0)  # pixels
+LADDER = len(NOISES) + len(BLURS) + 2  # rungs
+
+
+def ladder(images: Tensor) -> Iterator[tuple[str, Tensor]]:
+    """(name, pictures) for uint8 [n, C, H, W] made worse in known ways: noise, blur, light, and half of them twice."""
+    for noise in NOISES:
+        drawn = torch.randn(images.shape, generator=seeded(noise, NOISE))
+        yield f"noise {noise}", _levels(images.float() + noise * drawn)
+    for sigma in BLURS:
+        yield f"blur {sigma:g}", _levels(blurred(images.float(), sigma))
+    yield "brighter by 16", _levels(images.float() + 16)
+    yield "half of them twice", images[torch.arange(len(images)) // 2]
+
+
+def as_noise(value: float, rungs: dict[str, float]) -> str:
+    """Where a distance lies among those of the noisy pictures, in words."""
+    steps = sorted((rungs[f"noise {noise}"], noise) for noise in NOISES)
+    if value <= steps[0][0]:
+        return f"noise of std {steps[0][1]}/255 or less"
+    for (low, below), (high, above) in pairwise(steps):
+        if value <= high:
+            share = (value - low) / (high - low) if high > low else 0.0
+            return f"noise of std {below * (above / below) ** share:.0f}/255"
+    return f"noise of more than std {steps[-1][1]}/255"
+
+
+def blurred(x: Tensor, sigma: float) -> Tensor:
+    """Each channel of [n, C, H, W] under a Gaussian of that many pixels, edges continued."""
+    reach = math.ceil(3 * sigma)
+    weight = torch.exp(-0.5 * (torch.arange(-reach, reach + 1) / sigma) ** 2)
+    weight, channels = weight / weight.sum(), x.shape[1]
+    x = F.pad(x, (reach, reach, reach, reach), mode="replicate")
+    x = F.conv2d(x, weight.view(1, 1, 1, -1).repeat(channels, 1, 1, 1), groups=channels)
+    return F.conv2d(x, weight.view(1, 1, -1, 1).repeat(channels, 1, 1, 1), groups=channels)
+
+
+def _levels(x: Tensor) -> Tensor:
+    return x.round().clamp(0, 255).to(torch.uint8)

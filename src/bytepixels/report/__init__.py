@@ -1,0 +1,1 @@
+"""The HTML report of a run, and the images and curves of the forward process."""

@@ -1,0 +1,1 @@
+"""What is asked for, frozen dataclasses that the flags of the command line come from."""

@@ -1,0 +1,63 @@
+"""The flags of data doctor, and the help of data."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from tyro.conf import Positional, arg
+
+from ..choices import SPLITS
+from ..config.presets import PRESETS
+from ..config.run import DataConfig
+from ..errors import check_choice
+
+HELP = """\
+usage: bytepixels data doctor SOURCE [OPTIONS]
+
+  bytepixels data doctor SOURCE     what is in it, what is wrong with it, what train would do with it and how long
+                                    that takes on this machine; trains for half a minute, changes nothing
+
+It explains itself: bytepixels data doctor --help
+"""
+
+
+@dataclass(frozen=True)
+class Doctor:
+    """Look at every picture of SOURCE before training on it: one page. Nothing of it is changed or packed.
+
+    Says what there is (sizes, kinds, damaged files, copies, classes, colours), what train would do with it, which
+    preset, size and budget suit it, and, by training on a few of its pictures, how long that takes here, how much
+    memory it needs, and whether it learns at all. The exit code is 0 whatever it finds.
+    """
+
+    source: Positional[Annotated[str, arg(metavar="SOURCE")]]
+    """The images, as for train."""
+    size: tuple[int, int] | None = None
+    """Height and width to train at. Default: what is suggested."""
+    channels: int | None = None
+    """1 grey, 2 grey + alpha, 3 RGB, 4 RGBA. Default: 1 when every picture is grey, else 3."""
+    fit: Literal["crop", "pad", "squash"] = "crop"
+    """How a picture of another shape is made to fit: cut its sides, add margins, or distort it."""
+    background: str = "white"
+    """The colour under transparent pictures and around padded ones."""
+    split: str = "train"
+    """Which split to look at where the source has several; the others are only searched for copies of its pictures."""
+    preset: str | None = None
+    """small, digits or cifar10. Default: what is suggested."""
+    device: str = "auto"
+    """Where to compute: cpu, cuda, mps; auto takes the fastest there is."""
+    quick: bool = False
+    """Measure neither time nor memory, and spend less time on the check that it learns."""
+    json: Path | None = None
+    """A file for all numbers and names."""
+
+    def __post_init__(self) -> None:
+        check_choice("--split", self.split, SPLITS)
+        if self.preset is not None:
+            check_choice("--preset", self.preset, PRESETS)
+        self.data  # noqa: B018  (its own checks)
+
+    @property
+    def data(self) -> DataConfig:
+        """What is asked of the pictures."""
+        return DataConfig(self.size, self.channels, self.fit, self.background, split=self.split)

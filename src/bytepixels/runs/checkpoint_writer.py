@@ -1,0 +1,78 @@
+"""Checkpoints in the background: training waits for the copy to the host's memory, not for the disk."""
+
+import sys
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+
+import torch
+from torch import Tensor
+
+from .checkpoints import Tensors, save_checkpoint
+
+
+class Writer:
+    """with Writer(folder, run, keep) as writer: writer.submit(step, images, tensors)
+
+    One checkpoint at a time is under way. Leaving the block waits for it, whatever ends the training, except a second
+    Ctrl-C: that one is given up (the one before it is whole). The thread draws nothing and computes nothing that
+    training reads, and it is a daemon: it keeps no process alive.
+    """
+
+    def __init__(self, folder: Path, run: str | None, keep: int):
+        self.folder, self.run, self.keep = folder, run, keep
+        self._thread: threading.Thread | None = None
+        self._error: BaseException | None = None
+        self._host: dict[str, dict[str, Tensor]] = {}  # written to again and again: fresh memory is slow to come by
+
+    def __enter__(self) -> "Writer":
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if isinstance(error, KeyboardInterrupt):
+            return
+        try:
+            self.finish()
+        except OSError as later:
+            if error is None:
+                raise
+            print(f"warning: {later}", file=sys.stderr)  # beside what ends the training anyway
+
+    def submit(self, step: int, images: int, tensors: Tensors) -> None:
+        """Copy the tensors and return; they are written meanwhile. Waits for the checkpoint before, and raises its
+        error."""
+        self.finish()
+        self._host = {stem: _copied(named, self._host.get(stem, {})) for stem, named in tensors.items()}
+        self._thread = threading.Thread(target=self._write, args=(step, images), name="checkpoint", daemon=True)
+        self._thread.start()
+
+    def finish(self) -> None:
+        """Wait until nothing is under way. Raises the error of what was."""
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+        self.check()
+
+    def check(self) -> None:
+        """Raise the error of a checkpoint that could not be written, once; never waits."""
+        error, self._error = self._error, None
+        if error is not None:
+            raise error
+
+    def _write(self, step: int, images: int) -> None:
+        try:
+            save_checkpoint(self.folder, self.run, step, images, self._host, self.keep)
+        except BaseException as error:
+            self._error = error
+
+
+def _copied(named: Mapping[str, Tensor], host: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors in the host's memory, laid out as they are, so that a copy is one pass; `host` is used again."""
+    copies = {}
+    for name, tensor in named.items():
+        copy = host.get(name)
+        if copy is None or (copy.shape, copy.dtype) != (tensor.shape, tensor.dtype):
+            copy = torch.empty_like(tensor, device="cpu", pin_memory=tensor.is_cuda, requires_grad=False)
+        copies[name] = copy.copy_(tensor.detach())
+    return copies

@@ -1,0 +1,223 @@
+"""Checkpoints: a directory of safetensors files and state.json, complete or absent, with a checksum for every file.
+
+checkpoints/step-00001200/{model,ema,optimizer}.safetensors, state.json; with --shard folders of shards (`shards.py`).
+"""
+
+import hashlib
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from safetensors import SafetensorError
+from safetensors.torch import load, save_file
+from torch import Tensor
+
+from ..errors import InputError
+from ..files import (
+    TEMPORARY,
+    DamagedError,
+    flush,
+    leftovers,
+    read_sealed,
+    reason,
+    remove,
+    remove_folder,
+    sha256,
+    write_sealed,
+)
+from . import sharded_tensors as shards
+
+FORMAT, SHARDED = 1, 2  # one file for each stem, or a folder of shards
+STEMS = ("model", "ema", "optimizer")
+PRUNED = "without"  # in state.json: the stems that were removed on purpose
+Tensors = Mapping[str, Mapping[str, Tensor]]  # file stem -> name -> tensor
+
+
+def save_checkpoint(folder: Path, run: str | None, step: int, images: int, tensors: Tensors, keep: int) -> Path:
+    """Write checkpoint `step` of the run with id `run` under a temporary name, rename it, and remove all but the last
+    `keep`. Raises OSError, in one sentence, when the disk is full or cannot be written: nothing else has changed then.
+    """
+    final = folder / f"step-{step:08d}"
+    with complete_or_absent(final) as temporary:
+        clear(temporary)
+        for stem, named in tensors.items():
+            dense = {name: t.detach().cpu().contiguous() for name, t in named.items()}
+            save_file(dense, temporary / f"{stem}.safetensors")
+        files = sorted(temporary.iterdir())
+        for path in files:
+            flush(path)
+        sums = {path.name: sha256(path) for path in files}
+        state = {"format": FORMAT, "run": run, "step": step, "images": images, "sha256": sums}
+        publish(temporary, final, state)
+    keep_last(final, run, keep)
+    return final
+
+
+@contextmanager
+def complete_or_absent(final: Path) -> Iterator[Path]:
+    """The temporary folder of a checkpoint. It is removed by an error, of which an OSError is made in one sentence."""
+    temporary = final.with_name(f"{TEMPORARY}{final.name}")
+    try:
+        yield temporary
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise OSError(f"{final} could not be written ({getattr(error, 'strerror', None) or error})") from error
+
+
+def clear(temporary: Path) -> None:
+    """An empty temporary folder, and none of a process that was killed in the middle of a save."""
+    for stale in leftovers(temporary.parent):
+        remove(stale)
+    temporary.mkdir(parents=True)
+
+
+def publish(temporary: Path, final: Path, state: dict[str, Any]) -> None:
+    """Write state.json, the last file of a checkpoint, and give its folder its name."""
+    write_sealed(temporary / "state.json", state)
+    if final.exists():  # a damaged one of the same step, or the same one again
+        discard(final, state["run"])
+    os.replace(temporary, final)
+    flush(final.parent)
+
+
+def keep_last(final: Path, run: str | None, keep: int) -> None:
+    """Remove all checkpoints but the last `keep` up to the one just written."""
+    known = list_checkpoints(final.parent)
+    kept = [path for path in known if path.name <= final.name][-keep:]  # a later one was damaged, or we were there
+    for path in known:
+        if path not in kept:
+            discard(path, run)
+
+
+def discard(checkpoint: Path, run: str | None) -> None:
+    """Remove a checkpoint of the run with id `run`. One of another run is not ours to remove: it gets another name."""
+    if is_foreign(checkpoint, run):
+        os.replace(checkpoint, checkpoint.with_name(f"other-run-{checkpoint.name}-{uuid4().hex[:8]}"))
+    else:
+        remove_folder(checkpoint)
+
+
+def is_foreign(checkpoint: Path, run: str | None) -> bool:
+    """Whether another run than the one with id `run` wrote it."""
+    try:
+        return read_sealed(checkpoint / "state.json", sealed_if="run").get("run") != run
+    except (OSError, ValueError):
+        return False
+
+
+def list_checkpoints(folder: Path) -> list[Path]:
+    """Checkpoints in a run's folder, oldest first."""
+    return sorted(p for p in folder.glob("step-*") if p.is_dir())
+
+
+def identity(checkpoint: Path) -> tuple[int, ...] | None:
+    """What changes when a checkpoint is removed, pruned or replaced, as its training may do at any time; None where
+    there is none."""
+    found = []
+    for name in (".", "state.json"):
+        with suppress(FileNotFoundError, NotADirectoryError):
+            one = (checkpoint / name).stat()
+            found += [one.st_ino, one.st_mtime_ns]
+    return tuple(found) or None
+
+
+def read_state(checkpoint: Path, run: str | None) -> dict[str, Any]:
+    """state.json of one checkpoint of the run with id `run`; the other files are not looked at.
+
+    Raises DamagedError when it is missing, changed, of another run or of another step than its folder's name says,
+    InputError for a format that this version does not read.
+    """
+    try:
+        state = read_sealed(checkpoint / "state.json", sealed_if="run")
+        if state["format"] not in (FORMAT, SHARDED):
+            reads = f"{FORMAT} and {SHARDED}"
+            raise InputError(f"{checkpoint} has checkpoint format {state['format']}, this version reads {reads}")
+        own, name = state.get("run"), f"step-{state['step']:08d}"
+        f"{state['images']:d}", {**state["sha256"]}
+    except InputError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DamagedError(f"{checkpoint} is incomplete or damaged: state.json: {reason(error)}") from error
+    if own != run:
+        raise DamagedError(f"{checkpoint} is of another run (its id is {own or 'missing'}, this run's {run})")
+    if name != checkpoint.name:
+        raise DamagedError(f"{checkpoint} is {name} under another name")
+    return state
+
+
+def check_files(checkpoint: Path, state: Mapping[str, Any]) -> None:
+    """Raise DamagedError unless all files are what state.json says."""
+    for stem in STEMS:
+        if stem not in state.get(PRUNED, ()):
+            check_stem(checkpoint, stem, state)
+
+
+def check_stem(checkpoint: Path, stem: str, state: Mapping[str, Any]) -> None:
+    """Raise DamagedError unless the files of one stem are what state.json says."""
+    for name in files_of(checkpoint, stem, state):
+        try:
+            _compare(checkpoint, name, sha256(checkpoint / name), state)
+        except OSError as error:
+            raise DamagedError(f"{checkpoint} is incomplete or damaged: {name}: {reason(error)}") from error
+
+
+def files_of(checkpoint: Path, stem: str, state: Mapping[str, Any]) -> list[str]:
+    """The files of one stem, below the checkpoint's folder.
+
+    Of shards those that state.json holds the sums of; DamagedError when there are none, or others beside them.
+    """
+    if state["format"] == FORMAT:
+        return [f"{stem}.safetensors"]
+    names = sorted(name for name in state["sha256"] if name.startswith(f"{stem}/"))
+    if not names:
+        raise DamagedError(f"{checkpoint} is damaged: state.json has no {stem}")
+    if more := sorted({f"{stem}/{path.name}" for path in (checkpoint / stem).glob("*")} - set(names)):
+        raise DamagedError(f"{checkpoint} is damaged: {more[0]} is not one of its files")
+    return names
+
+
+def read_tensors(checkpoint: Path, stem: str, state: Mapping[str, Any]) -> dict[str, Tensor]:
+    """One stem of a checkpoint, "model", "ema" or "optimizer": the very bytes whose sum state.json holds.
+
+    Shards are put together. Raises DamagedError when they are not there, InputError when they were pruned.
+    """
+    name = f"{stem}.safetensors"
+    if stem in state.get(PRUNED, ()):
+        raise InputError(f"{checkpoint} has no {stem} since it was pruned: draw from it, but it cannot be trained on")
+    try:
+        if state["format"] == SHARDED:
+            check_stem(checkpoint, stem, state)
+            return shards.read_whole(checkpoint / stem)
+        content = (checkpoint / name).read_bytes()
+        _compare(checkpoint, name, hashlib.sha256(content).hexdigest(), state)
+        return load(content)
+    except (OSError, SafetensorError) as error:
+        raise DamagedError(f"{checkpoint} is incomplete or damaged: {name}: {reason(error)}") from error
+
+
+def check_fit(checkpoint: Path, found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> None:
+    """Raise DamagedError unless a file of a checkpoint holds tensors of the wanted names and shapes."""
+    if {name: t.shape for name, t in found.items()} != {name: t.shape for name, t in wanted.items()}:
+        raise DamagedError(f"{checkpoint} is of another network than the run's config.json")
+
+
+def drop_optimizer(checkpoint: Path, state: Mapping[str, Any]) -> None:
+    """Remove what only further training needs; state.json says first that it was meant."""
+    sums = {file: found for file, found in state["sha256"].items() if not file.startswith("optimizer")}
+    write_sealed(checkpoint / "state.json", {**state, "sha256": sums, PRUNED: ["optimizer"]})
+    remove(optimizer_of(checkpoint))
+
+
+def optimizer_of(checkpoint: Path) -> Path:
+    """The file, or the folder of shards, that only further training needs."""
+    folder = checkpoint / "optimizer"
+    return folder if folder.is_dir() else checkpoint / "optimizer.safetensors"
+
+
+def _compare(checkpoint: Path, name: str, found: str, state: Mapping[str, Any]) -> None:
+    if state["sha256"].get(name) != found:
+        raise DamagedError(f"{checkpoint / name} is damaged: its checksum differs from the one in state.json")

@@ -1,0 +1,104 @@
+"""The pictures a run is measured on: those it was trained on, those held out from it, and a fair choice among them."""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..codec.codec import PixelCodec
+from ..config.run import DataConfig, read_config
+from ..data import Packed
+from ..errors import InputError
+from ..randomness import ORDER, seeded
+from ..sampling.labels import find_class
+from ..training.session import pack_with_progress
+from .origin import located, places
+from .run_directory import Run
+
+PIXELS = PixelCodec()
+
+
+@dataclass(frozen=True)
+class PictureSet:
+    """Pictures of one size with a name, a hash, and labels as the run numbers its classes."""
+
+    source: str
+    split: str
+    packed: Packed
+    labels: Tensor | None  # [N] int64 on the host; None where the run or the pictures have none
+    trained_on: bool
+
+    @property
+    def name(self) -> str:
+        """What a person is told."""
+        kind = "the pictures it was trained on" if self.trained_on else "not trained on"
+        return f"{self.source}, split {self.split} ({kind}), sha256 {self.packed.meta['sha256']['images'][:12]}"
+
+    def record(self) -> dict[str, Any]:
+        """What eval.jsonl says of it."""
+        own = {"source": self.source, "split": self.split, "trained_on": self.trained_on}
+        return own | {"sha256": self.packed.meta["sha256"]["images"]}
+
+    def choose(
+        self, n: int, seed: int, device: torch.device, to_model: Callable[[Tensor], Tensor] = PIXELS.to_model
+    ) -> tuple[Tensor, Tensor | None]:
+        """x0 [n or fewer, C, H, W] and labels of n pictures, drawn without repeats: a function of the seed."""
+        if len(self.packed) < 2:
+            raise InputError(f"{self.source} holds one image: its loss has no standard error; give more with --source")
+        rows = torch.randperm(len(self.packed), generator=seeded(seed, ORDER))[:n]
+        images = torch.from_numpy(self.packed.images[rows.numpy()])
+        label = None if self.labels is None else self.labels[rows].to(device)
+        return to_model(images.to(device)), label
+
+
+def source_of(run: Run) -> str:
+    """Where the images lie that the run was trained on; InputError, saying where it looked, where they are not."""
+    found = located(run.data, run.path)
+    if found is None:
+        looked = " nor at ".join(places(run.data, run.path)[:3])
+        raise InputError(f"the images that {run.path} was trained on are not at {looked}; give them with --source PATH")
+    return found
+
+
+def training_set(run: Run, source: str | None = None) -> PictureSet:
+    """What the run was trained on, from `source` where it has moved; InputError when those are other pictures."""
+    source = source or source_of(run)
+    asked = read_config(DataConfig, run.data.get("asked", asdict(run.config.data)), "data")
+    packed = pack_with_progress(source, asked, captions=run.text is not None)
+    if packed.meta["sha256"] != run.data["sha256"]:
+        raise InputError(f"{source} does not hold the {run.data['count']:,} pictures that {run.path} was trained on")
+    return PictureSet(source, run.config.data.split, packed, _labels(run, packed), trained_on=True)
+
+
+def other_set(run: Run, source: str, split: str) -> PictureSet:
+    """Any split of any source, made to the size and channels of the run's pictures."""
+    packed = pack_with_progress(source, replace(run.config.data, split=split))
+    same = packed.meta["sha256"]["images"] == run.data["sha256"]["images"]
+    return PictureSet(source, split, packed, _labels(run, packed), trained_on=same)
+
+
+def held_out_set(run: Run, source: str | None = None) -> PictureSet | None:
+    """The test split of the run's source; None where there is none, or the run was trained on it."""
+    if run.config.data.split not in ("train", "val"):
+        return None
+    try:
+        found = other_set(run, source or source_of(run), "test")
+    except InputError as error:
+        print(f"note: no held-out pictures: {error}")
+        return None
+    return None if found.trained_on else found
+
+
+def _labels(run: Run, packed: Packed) -> Tensor | None:
+    """Labels of `packed` as positions in the run's classes; InputError for a class that the run does not know, and
+    where it needs labels and there are none."""
+    if packed.labels is None and run.classes and run.config.train.label_dropout == 0:
+        raise InputError(
+            f"{run.path} was trained with --label-dropout 0: it needs pictures with labels, these have none"
+        )
+    if packed.labels is None or not run.classes:
+        return None
+    numbers = [find_class("a class of the images", name, run.classes) for name in packed.classes]
+    return torch.tensor(numbers)[torch.from_numpy(packed.labels.copy())]

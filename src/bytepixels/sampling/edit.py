@@ -1,0 +1,187 @@
+"""edit RUN: pictures of one's own, changed by a trained run and written beside what they were made from."""
+
+import hashlib
+import math
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from ..build import best_device, build_process
+from ..cli.console import Progress
+from ..config.run import SampleConfig
+from ..core.denoiser import Denoise
+from ..core.levels import Level
+from ..errors import InputError
+from ..images import beside, grid, save_extra, save_png, save_pngs
+from ..requests.edit import EditFlags, Inpaint, Interpolate, Invert, Vary
+from ..runs.run_directory import Run, make_folder, provenance
+from ..wording import many
+from .conditioning import prompt_name, text_of
+from .edit_plans import Plan, Studio, plan_inpaint, plan_interpolate, plan_invert, plan_vary
+from .first_stage import codec_of
+from .output import chosen_settings, find_label, open_network, write_manifest
+from .trained_model import open_model
+
+
+def edit(flags: EditFlags) -> tuple[Path, list[str]]:
+    """Do one edit. Its folder (the pictures, grid.png with the inputs at the left, manifest.json), and what to say."""
+    studio = open_studio(flags)
+    plan = make_plan(studio, flags)
+    out = flags.out or studio.run.samples / _folder_name(flags, studio, plan)
+    make_folder(out, "--out")
+    results: list[Tensor] = []  # uint8 [C, H, W] each
+    fidelity: dict[str, dict[str, float | None]] = {}
+    try:
+        with Progress(f"edit {_kind(flags)}", plan.work, "network evaluations") as progress:
+            for batch in _carry_out(plan, out, progress):
+                results += batch
+                progress.kept = f"{len(results):,} of {many(len(plan.files), 'image')} kept in {out}"
+    finally:  # an interruption leaves those that are done, with their grid and manifest
+        if results:
+            done = {k: picture for k, picture in plan.compare.items() if k < len(results)}
+            fidelity = {plan.files[k]: fidelity_of(results[k], picture) for k, picture in done.items()}
+            write_manifest(out, _manifest(flags, studio, plan, len(results), fidelity))
+            whole = torch.stack(results)
+            save_extra(out / "grid.png", lambda path: save_png(sheet(list(plan.shown), whole, plan.columns), path))
+    invert = plan.facts.get("evaluations_to_invert")
+    more = f", {invert} to invert each end" if invert else ""
+    said = [f"{many(plan.facts['evaluations'], 'evaluation')} of the network for each image{more}"]
+    return out, [*said, *(_sentence(file, facts) for file, facts in fidelity.items())]
+
+
+def open_studio(flags: EditFlags) -> Studio:
+    """The run's network and its settings with what was asked for instead; InputError for what does not go together."""
+    run = open_model(flags.run)
+    label = find_label(run, flags.label)
+    if label is None and flags.prompt is None and flags.guidance not in (None, 1):
+        told = "--label or --prompt" if run.text else "--label"
+        raise InputError(f"--guidance {flags.guidance:g} needs a {told} to guide towards")
+    if label is None and run.classes and run.config.train.label_dropout == 0:
+        raise InputError(
+            f"{run.path} was trained with --label-dropout 0, so every edit needs a --label: none is unknown"
+        )
+    if flags.prompt is None and run.text and run.config.train.label_dropout == 0:
+        raise InputError(f"{run.path} was trained with --label-dropout 0, so every edit needs a --prompt")
+    settings = settings_for(run, flags)
+    process, device = build_process(run.config), best_device(flags.device)
+    text = None if flags.prompt is None else text_of(run, [0], flags.prompt, device)
+    network, checkpoint = open_network(run, flags.checkpoint, flags.weights, device)
+    levels = process.levels(settings.steps, settings.spacing)
+    return Studio(run, checkpoint, network, settings, process, levels, codec_of(run, device), label, device, text)
+
+
+def settings_for(run: Run, flags: EditFlags) -> SampleConfig:
+    """The run's own sampler settings with what was asked for, and what the kind of edit needs, instead."""
+    names = ("steps", "spacing", "guidance", "clip", "sampler", "eta")
+    asked = {name: getattr(flags, name, None) for name in names}
+    asked = {name: value for name, value in asked.items() if value is not None}
+    if flags.label is None and flags.prompt is None:
+        asked["guidance"] = 1.0
+    if isinstance(flags, Inpaint):
+        asked = {"sampler": "ddim" if asked.get("eta") else "ddpm"} | asked
+        if asked["sampler"] == "ddpm":  # the variance of the forward chain, given the picture
+            asked["reverse_variance"] = "small"
+    elif not isinstance(flags, Vary):  # the step that inversion undoes, and no noise
+        asked |= {"sampler": "ddim", "eta": 0.0, "churn": 0.0}
+    return chosen_settings(run, asked)
+
+
+def make_plan(studio: Studio, flags: EditFlags) -> Plan:
+    match flags:
+        case Inpaint():
+            return plan_inpaint(studio, flags)
+        case Vary():
+            return plan_vary(studio, flags)
+        case Interpolate():
+            return plan_interpolate(studio, flags)
+        case Invert():
+            return plan_invert(studio, flags)
+    raise AssertionError(flags)
+
+
+def _carry_out(plan: Plan, out: Path, progress: Progress) -> Iterator[Tensor]:
+    """The results, batch by batch, uint8 [B, C, H, W], each written when it is done."""
+    done = 0
+
+    def counted(denoise: Denoise) -> Denoise:
+        def count(x: Tensor, level: Level) -> Tensor:
+            nonlocal done
+            x0 = denoise(x, level)
+            done += len(x)
+            progress.update(done)
+            return x0
+
+        return count
+
+    n = len(plan.files)
+    for start in range(0, n, plan.batch or n):
+        part = range(n)[start : start + (plan.batch or n)]
+        pictures = plan.draw(part, counted)
+        save_pngs(pictures, [out / plan.files[k] for k in part])
+        yield pictures
+
+
+def sheet(inputs: list[Tensor], results: Tensor, columns: int | None) -> Tensor:
+    """The inputs, one below the other, and the results at their right: one picture [C, H, W]."""
+    right = grid(results, columns)
+    if not inputs:
+        return right
+    left = grid(torch.stack(inputs), 1)
+    height = max(left.shape[1], right.shape[1])
+    left, right = (pad(part, (0, 0, 0, height - part.shape[1]), value=255) for part in (left, right))
+    return beside(left, right)
+
+
+def fidelity_of(result: Tensor, picture: Tensor) -> dict[str, float | None]:
+    """How near a result comes to a picture, both uint8: "rmse" in grey levels of 255, "psnr" in dB (None: the same)."""
+    rmse = (result.double() - picture.double()).square().mean().sqrt().item()
+    return {"rmse": rmse, "psnr": 20 * math.log10(255 / rmse) if rmse > 0 else None}
+
+
+def _sentence(file: str, fidelity: dict[str, float | None]) -> str:
+    rmse, psnr = fidelity["rmse"], fidelity["psnr"]
+    near = "equal, pixel for pixel" if psnr is None else f"RMSE {rmse:.3g} grey levels of 255, PSNR {psnr:.1f} dB"
+    return f"{file} against the input: {near}"
+
+
+def _kind(flags: EditFlags) -> str:
+    return type(flags).__name__.lower()
+
+
+def _folder_name(flags: EditFlags, studio: Studio, plan: Plan) -> str:
+    """Says all that makes these pictures others than their neighbours, their inputs by a digest."""
+    settings = studio.settings
+    parts = [_kind(flags), *plan.subject, settings.sampler, str(settings.steps), settings.spacing]
+    parts += [f"{name}-{value:g}" for name, value in {"eta": settings.eta, "churn": settings.churn}.items() if value]
+    parts += [f"{name}-{plan.facts[name]}" for name in ("jump", "repeats", "refine") if name in plan.facts]
+    parts += [] if settings.clip else ["unclipped"]
+    parts += [f"guidance-{settings.guidance:g}"] if settings.guidance != 1 else []
+    parts += [part for part in (flags.label, prompt_name(flags.prompt), flags.checkpoint) if part]
+    parts += [flags.weights] if flags.weights != "ema" else []
+    inputs = b"".join(picture.numpy().tobytes() for picture in plan.shown[:2])
+    parts += [hashlib.sha256(inputs).hexdigest()[:6]] if inputs else []
+    return "-".join(parts).replace("/", "-")
+
+
+def _manifest(flags: EditFlags, studio: Studio, plan: Plan, count: int, fidelity: dict[str, Any]) -> dict[str, Any]:
+    """How each of the first `count` pictures was made."""
+    pictures: list[dict[str, Any]] = [{"file": file} for file in plan.files[:count]]
+    for k, seed in enumerate((plan.seeds or [])[:count]):
+        pictures[k]["seed"] = seed
+    return {
+        "run": str(studio.run.path),
+        "checkpoint": studio.checkpoint.name,
+        "weights": flags.weights,
+        "edit": _kind(flags),
+        **plan.facts,
+        "label": None if studio.label is None else studio.run.classes[studio.label],
+        **({"prompt": flags.prompt} if studio.run.text else {}),
+        "settings": asdict(studio.settings),
+        "pictures": [one | fidelity.get(one["file"], {}) for one in pictures],
+        "made_by": provenance(),
+    }

@@ -1,0 +1,80 @@
+"""The pictures and masks that edit takes, and how holes and noise are shown."""
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+from torch import Tensor
+
+from ..codec.codec import Codec
+from ..data import pack
+from ..data.sources.decode import read_header
+from ..data.sources.open_source import open_source
+from ..errors import InputError
+from ..runs.run_directory import Run
+
+WHITE = 128  # and more, of a mask, is painted anew
+SHOWN_NOISE = 3.0  # standard deviations from mid-grey to white, where noise is shown
+
+
+def load_picture(run: Run, path: Path, channels: int | None = None, background: str | None = None) -> Tensor:
+    """One picture file as the run sees pictures: uint8 [C, H, W], made to fit as its training pictures were."""
+    if not path.is_file():
+        raise InputError(f"{path} is a folder, not a picture file" if path.is_dir() else f"there is no file {path}")
+    data = run.config.data
+    with TemporaryDirectory(ignore_cleanup_errors=True) as cache:
+        packed = pack(
+            path,
+            size=run.shape[1:],
+            channels=channels or run.shape[0],
+            fit=data.fit,
+            background=background or data.background,
+            cache=cache,
+        )
+        if len(packed) != 1:
+            raise InputError(f"{path} holds {len(packed):,} pictures, not one")
+        return torch.from_numpy(packed.images[0].copy())
+
+
+def load_mask(run: Run, path: Path, picture: Path) -> Tensor:
+    """A mask file, made to fit as the picture is: bool [1, H, W], True is white.
+
+    Padding and transparent parts are black. InputError where it is white nowhere or everywhere, or where its shape is
+    another than the picture's: they would be cropped differently.
+    """
+    mask = load_picture(run, path, channels=1, background="black")
+    (height, width), (mask_height, mask_width) = _size(picture), _size(path)
+    if abs(height * mask_width - width * mask_height) > max(height, width, mask_height, mask_width):  # a pixel's worth
+        shapes = f"{mask_height} x {mask_width} for a picture of {height} x {width}"
+        raise InputError(f"{path} must have the shape of {picture}: it is {shapes} (height x width)")
+    anew = mask >= WHITE
+    if not bool(anew.any()):
+        lightest = f"{WHITE} of 255 and more counts as white, its lightest pixel at that size is {int(mask.max())}"
+        raise InputError(f"{path} is white nowhere ({lightest}): nothing would be painted anew")
+    if bool(anew.all()):
+        raise InputError(f"{path} is white everywhere: nothing would be kept; bytepixels sample draws whole pictures")
+    return anew
+
+
+def _size(path: Path) -> tuple[int, int]:
+    """Height and width of a picture file, upright."""
+    (item,) = open_source(path, "all", Path()).read().items()
+    with item.open() as image:
+        header = read_header(image)
+    return header.height, header.width
+
+
+def without(picture: Tensor, anew: Tensor) -> Tensor:
+    """uint8 [C, H, W] with opaque mid-grey where bool [1, H, W] says that it is painted anew."""
+    return torch.where(anew, _opaque(torch.full_like(picture, 128)), picture)
+
+
+def noise_picture(codec: Codec, x: Tensor) -> Tensor:
+    """Noise of standard deviation 1, like x0 [c, h, w], so that most of it is seen: mid-grey to white is 3."""
+    return _opaque(codec.to_images(x[None] / SHOWN_NOISE)[0].cpu())
+
+
+def _opaque(picture: Tensor) -> Tensor:
+    if len(picture) in (2, 4):
+        picture[-1] = 255
+    return picture

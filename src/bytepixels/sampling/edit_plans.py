@@ -1,0 +1,212 @@
+"""What each kind of edit does with a trained run. The mathematics is in editing.py."""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..build import build_sampling
+from ..codec.codec import Codec
+from ..config.run import SampleConfig
+from ..core.denoiser import Denoise
+from ..core.editing import inpainted, invert, resampling_path, slerp, start_from, wander
+from ..core.levels import Level, Process
+from ..core.losses import pure_noise
+from ..core.samplers import STOCHASTIC, TWICE, Step, trajectory
+from ..errors import InputError, check_range
+from ..networks.text_conditioning import Text
+from ..randomness import MAX_SEED, SeededNoise
+from ..requests.edit import Drawing, Inpaint, Interpolate, Invert, Vary
+from ..runs.run_directory import Run
+from .edit_images import load_mask, load_picture, noise_picture, without
+
+Counted = Callable[[Denoise], Denoise]
+
+
+@dataclass(frozen=True)
+class Studio:
+    """A trained network, and the levels to edit along."""
+
+    run: Run
+    checkpoint: Path
+    network: nn.Module
+    settings: SampleConfig
+    process: Process
+    levels: list[Level]
+    codec: Codec
+    label: int | None
+    device: torch.device
+    text: Text | None = None  # of one picture
+
+    def sampling(self, batch: int, counted: Counted) -> tuple[Denoise, Step]:
+        """The denoiser and the sampler's step, for `batch` pictures."""
+        label = None if self.label is None else torch.full((batch,), self.label, device=self.device)
+        text = None
+        if self.text is not None:
+            vectors, mask = self.text
+            text = vectors.expand(batch, -1, -1), mask.expand(batch, -1)
+        given = self.network, self.run.config, self.settings, self.process
+        denoise, step = build_sampling(*given, label, bounds=self.codec.bounds, text=text)
+        return counted(denoise), step
+
+    def pure_noise(self, noise: SeededNoise) -> Tensor:
+        """What sampling starts from, one [C, H, W] for each of the seeds."""
+        like = torch.empty(len(noise.generators), *self.run.x0_shape, device=self.device)
+        return pure_noise(like, self.levels[0], noise, self.process.sigma_data)
+
+    def to_model(self, *pictures: Tensor) -> Tensor:
+        """uint8 [C, H, W] each -> x0 [B, C, H, W]."""
+        return self.codec.to_model(torch.stack(pictures).to(self.device))
+
+    def last_picture(self, states: Iterable[Tensor]) -> Tensor:
+        """uint8 [B, C, H, W] at the end of a way."""
+        (x,) = deque(states, maxlen=1)
+        return self.codec.to_images(x).cpu()
+
+    def evaluations(self, path: Sequence[Level]) -> int:
+        """Of the network, on the way along a path."""
+        down = [(now, nxt) for now, nxt in pairwise(path) if nxt.half_log_snr > now.half_log_snr]
+        twice = [1 for now, nxt in down if now.alpha > 0 and nxt.sigma > 0 and self.settings.sampler in TWICE]
+        return len(down) + len(twice)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One edit, checked and ready; nothing is computed yet."""
+
+    subject: Sequence[str]  # what the folder is named for
+    files: Sequence[str]  # what the results are called
+    shown: Sequence[Tensor]  # uint8 [C, H, W] each: what went in
+    work: int  # evaluations of the network, times pictures
+    draw: Callable[[Sequence[int], Counted], Tensor]  # positions in `files` -> uint8 [B, C, H, W]
+    facts: dict[str, Any]  # for the manifest, and to be said
+    seeds: Sequence[int] | None = None  # of the results
+    compare: dict[int, Tensor] = field(default_factory=dict)  # a result's position -> the picture that it should be
+    batch: int | None = None  # pictures at a time; None is all at once
+    columns: int | None = None  # of the results in grid.png
+
+
+def plan_inpaint(studio: Studio, flags: Inpaint) -> Plan:
+    """Mask 1 is kept: its estimate is the known picture itself, at every level."""
+    settings, steps = studio.settings, studio.settings.steps
+    if not (settings.sampler in STOCHASTIC or settings.eta > 0 or settings.churn > 0):
+        known = " or ".join(STOCHASTIC)
+        raise InputError(
+            f"inpaint takes a sampler that draws noise, {known}, or ddim with --eta; got {settings.sampler}"
+        )
+    jump = max(1, round(steps / 10)) if flags.jump is None else flags.jump
+    repeats = flags.repeats if steps > 1 else 1  # one step leaves no room to go back
+    check_range("--jump", jump, 1, max(1, steps - 1))
+    path = resampling_path(studio.levels, jump, repeats)
+    picture, anew = load_picture(studio.run, flags.picture), load_mask(studio.run, flags.mask, flags.picture)
+    x0 = studio.to_model(picture)[0]
+    # of latents, those are kept that cover nothing that is painted anew
+    keep = 1 - F.adaptive_max_pool2d(anew.float(), studio.run.x0_shape[1:]).to(studio.device)
+
+    def draw(part: Sequence[int], counted: Counted) -> Tensor:
+        denoise, step = studio.sampling(len(part), counted)
+        noise = SeededNoise([flags.seed + k for k in part])
+        states = wander(studio.pure_noise(noise), path, inpainted(denoise, x0, keep), step, noise)
+        return torch.where(anew, studio.last_picture(states), picture)  # to the last bit, through any codec
+
+    facts = {"picture": str(flags.picture), "mask": str(flags.mask), "jump": jump, "repeats": repeats}
+    shown = [picture, without(picture, anew)]
+    return _drawing(studio, flags, [flags.picture.stem, flags.mask.stem], shown, path, draw, facts)
+
+
+def plan_vary(studio: Studio, flags: Vary) -> Plan:
+    """The picture, noised to a level of the grid, and denoised from that level."""
+    picture = load_picture(studio.run, flags.picture)
+
+    def start(seeds: Sequence[int]) -> tuple[Tensor, list[Level], SeededNoise]:
+        noise = SeededNoise(seeds)
+        x0 = studio.to_model(*[picture] * len(seeds))
+        return *start_from(x0, studio.levels, flags.strength, noise), noise
+
+    def draw(part: Sequence[int], counted: Counted) -> Tensor:
+        denoise, step = studio.sampling(len(part), counted)
+        x, levels, noise = start([flags.seed + k for k in part])
+        return studio.last_picture(trajectory(x, levels, denoise, step, noise))
+
+    x, levels, _ = start([flags.seed])
+    shown = [picture, noise_picture(studio.codec, x[0] / max(1.0, levels[0].sigma))]
+    facts = {"picture": str(flags.picture), "strength": flags.strength, "steps_taken": len(levels) - 1}
+    return _drawing(studio, flags, [flags.picture.stem, f"{flags.strength:g}"], shown, levels, draw, facts)
+
+
+def _drawing(
+    studio: Studio,
+    flags: Drawing,
+    subject: list[str],
+    shown: list[Tensor],
+    path: Sequence[Level],
+    draw: Callable[[Sequence[int], Counted], Tensor],
+    facts: dict[str, Any],
+) -> Plan:
+    """What inpaint and vary have in common: n results, named by seed."""
+    seeds = range(flags.seed, flags.seed + flags.n)
+    each = studio.evaluations(path)
+    files = [f"seed-{seed}.png" for seed in seeds]
+    facts = facts | {"evaluations": each}
+    return Plan(
+        [*subject, "seed", str(flags.seed)], files, shown, each * flags.n, draw, facts, seeds, batch=flags.batch
+    )
+
+
+def plan_interpolate(studio: Studio, flags: Interpolate) -> Plan:
+    """Between the noises of two pictures, or of two seeds, along the sphere; denoised with ddim."""
+    ends, seeds = [flags.a, flags.b], [_seed(flags.a), _seed(flags.b)]
+    if (seeds[0] is None) != (seeds[1] is None):
+        raise InputError(f"A and B are two pictures or two seeds (whole numbers from 0), got {flags.a} and {flags.b}")
+    pictures = [load_picture(studio.run, Path(end)) for end in ends] if seeds[0] is None else []
+    steps = studio.evaluations(studio.levels)
+    inversion = steps * (1 + flags.refine) if pictures else 0
+
+    def draw(part: Sequence[int], counted: Counted) -> Tensor:
+        if pictures:
+            denoise, _ = studio.sampling(2, counted)
+            a, b = invert(studio.to_model(*pictures), studio.levels, denoise, flags.refine).split(1)
+        else:
+            a, b = studio.pure_noise(SeededNoise([seed for seed in seeds if seed is not None])).split(1)
+        x = torch.cat([slerp(a, b, k / (flags.n - 1)) for k in part])
+        denoise, step = studio.sampling(len(part), counted)
+        return studio.last_picture(trajectory(x, studio.levels, denoise, step))
+
+    shares = [k / (flags.n - 1) for k in range(flags.n)]
+    facts = {"ends": ends, "shares": shares, "evaluations": steps}
+    facts |= {"refine": flags.refine, "evaluations_to_invert": inversion} if pictures else {}
+    files = [f"{k:03}.png" for k in range(flags.n)]
+    compare = {0: pictures[0], flags.n - 1: pictures[1]} if pictures else {}
+    work = 2 * inversion + flags.n * steps
+    return Plan([Path(end).stem for end in ends], files, pictures, work, draw, facts, None, compare, columns=flags.n)
+
+
+def plan_invert(studio: Studio, flags: Invert) -> Plan:
+    """Back to the noise with ddim's steps undone, and from there to the picture again."""
+    picture = load_picture(studio.run, flags.picture)
+    steps = studio.evaluations(studio.levels)
+    each = steps * (1 + flags.refine) + steps
+
+    def draw(part: Sequence[int], counted: Counted) -> Tensor:
+        denoise, step = studio.sampling(1, counted)
+        noise = invert(studio.to_model(picture), studio.levels, denoise, flags.refine)
+        again = studio.last_picture(trajectory(noise, studio.levels, denoise, step))
+        return torch.stack([noise_picture(studio.codec, noise[0] / studio.levels[0].sigma), again[0]])
+
+    facts = {"picture": str(flags.picture), "refine": flags.refine, "evaluations": each}
+    files = ["noise.png", "reconstruction.png"]
+    return Plan([flags.picture.stem], files, [picture], each, draw, facts, compare={1: picture}, columns=2)
+
+
+def _seed(text: str) -> int | None:
+    """A whole number, unless a file is called so."""
+    if not text.isdecimal() or Path(text).exists():
+        return None
+    check_range("a seed", int(text), 0, MAX_SEED)
+    return int(text)

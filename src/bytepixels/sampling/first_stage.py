@@ -1,0 +1,161 @@
+"""The first stage of a latent run: found where the user says, and kept in the run from then on."""
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from ..build import build_first_stage, build_process
+from ..cli.console import Progress
+from ..codec.codec import Codec, LatentCodec, PixelCodec, encoder_of
+from ..codec.latent_cache import Latents, store_latents
+from ..config.run import Config
+from ..data import Packed
+from ..errors import InputError
+from ..files import TEMPORARY, DamagedError, flush, reason
+from ..interop.diffusers_autoencoder import is_autoencoder_kl, read_autoencoder_kl
+from ..networks import Autoencoder
+from ..networks.tiling import Tiled
+from ..runs.run_directory import FIRST_STAGE, Run, is_run, open_run
+from ..training.time_budget import UNLIMITED, Preparation
+from .trained_model import load_checkpoint
+
+SETTINGS = "autoencoder"  # of the metadata
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A run's pictures through its first stage."""
+
+    source: str  # where that was found
+    autoencoder: Autoencoder
+    latents: Latents
+
+    def codec(self, config: Config, device: torch.device) -> LatentCodec:
+        """Of a run with these settings."""
+        return latent_codec(self.autoencoder, self.latents.statistics, config, device)
+
+    def means(self, some: slice) -> np.ndarray:
+        """Latents float32 [n, z, h, w] of some pictures."""
+        return np.array(self.latents.moments[some, 0, : self.latents.shape[0]])
+
+    def record(self) -> dict[str, Any]:
+        """As a run's data has it."""
+        made = {"source": self.source, "sha256": fingerprint(self.autoencoder)}
+        return made | {"shape": list(self.latents.shape), "statistics": self.latents.statistics}
+
+
+def codec_of(run: Run, device: torch.device) -> Codec:
+    """What turns a run's pictures into x0 and back."""
+    first = run.data.get("first_stage")
+    if first is None:
+        return PixelCodec()
+    return latent_codec(kept(run.path, first["sha256"], device), first["statistics"], run.config, device)
+
+
+def latent_codec(
+    autoencoder: Autoencoder, statistics: dict[str, list[float]], config: Config, device: torch.device
+) -> LatentCodec:
+    """The codec of a run on the latents of `autoencoder`."""
+    mean, deviation, low, high = (statistics[name] for name in ("mean", "deviation", "low", "high"))
+    return LatentCodec(Tiled(autoencoder), mean, deviation, low, high, build_process(config).sigma_data, device)
+
+
+def find_first_stage(path: Path, device: torch.device) -> Autoencoder:
+    """The autoencoder that --autoencoder names: a run of train autoencoder (its newest average), a run on its latents,
+    or a diffusers folder. InputError where there is none."""
+    if (path / FIRST_STAGE).is_file():
+        return read_first_stage(path / FIRST_STAGE, device)
+    if folder := next((one for one in (path, path / "vae") if is_autoencoder_kl(one)), None):
+        return read_autoencoder_kl(folder).to(device).eval().requires_grad_(False)
+    if not is_run(path):
+        kinds = "a run of bytepixels train autoencoder, or a diffusers folder of an AutoencoderKL"
+        raise InputError(f"--autoencoder takes {kinds}; {path} is neither")
+    run = open_run(path)
+    if run.config.autoencoder is None:
+        raise InputError(f"--autoencoder {path} is a run that draws pictures, not an autoencoder")
+    model = build_first_stage(run.config, run.shape, device)
+    load_checkpoint(model, run, None, "ema")
+    return model.autoencoder.eval().requires_grad_(False)
+
+
+def keep_first_stage(autoencoder: Autoencoder, folder: Path) -> None:
+    """Write an autoencoder into the folder of a run; whole or not at all."""
+    temporary = folder / f"{TEMPORARY}{FIRST_STAGE}"
+    tensors = {name: tensor.cpu().contiguous() for name, tensor in autoencoder.state_dict().items()}
+    save_file(tensors, temporary, {SETTINGS: json.dumps(autoencoder.settings)})
+    flush(temporary)
+    os.replace(temporary, folder / FIRST_STAGE)
+
+
+def read_first_stage(path: Path, device: torch.device) -> Autoencoder:
+    """What keep_first_stage wrote. DamagedError when it is not that."""
+    try:
+        with safe_open(path, "pt") as file:
+            autoencoder = Autoencoder(**json.loads(file.metadata()[SETTINGS]))
+            autoencoder.load_state_dict({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
+    except (OSError, SafetensorError, RuntimeError, ValueError, KeyError, TypeError) as error:
+        raise DamagedError(f"{path} is damaged: {reason(error)}") from error
+    return autoencoder.to(device).eval().requires_grad_(False)
+
+
+@lru_cache(maxsize=2)
+def kept(run: Path, sha256: str, device: torch.device) -> Autoencoder:
+    """The first stage in a run's folder; DamagedError where it is another than the run was trained with."""
+    autoencoder = read_first_stage(run / FIRST_STAGE, device)
+    if fingerprint(autoencoder) != sha256:
+        raise DamagedError(f"{run / FIRST_STAGE} is not the autoencoder that this run was trained with")
+    return autoencoder
+
+
+def fingerprint(autoencoder: Autoencoder) -> str:
+    """sha256 of its settings and weights."""
+    found = hashlib.sha256(json.dumps(autoencoder.settings, sort_keys=True).encode())
+    for name, tensor in sorted(autoencoder.state_dict().items()):
+        found.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
+    return found.hexdigest()
+
+
+def encoded(
+    config: Config, path: Path, packed: Packed, mirrored: bool, device: torch.device, within: Preparation = UNLIMITED
+) -> Encoded | None:
+    """The pictures through the first stage of the run at `path`, or of the one that begins there; None where it has
+    none. Encoded once: the next training on the same latents finds them in the cache."""
+    old = open_run(path).data.get("first_stage") if is_run(path) else None
+    if old is None and config.first_stage is None:
+        return None
+    if old is None:
+        source = str(config.first_stage)
+        autoencoder = find_first_stage(Path(source), device)
+    else:
+        source, autoencoder = old["source"], kept(path, old["sha256"], device)
+        if config.first_stage not in (None, source):
+            _check_same(autoencoder, Path(str(config.first_stage)), path)
+    return Encoded(source, autoencoder, encode(packed, autoencoder, mirrored, device, within))
+
+
+def _check_same(autoencoder: Autoencoder, other: Path, run: Path) -> None:
+    if fingerprint(find_first_stage(other, torch.device("cpu"))) != fingerprint(autoencoder):
+        raise InputError(f"{run} was begun with another autoencoder than {other}; choose another --run")
+
+
+def encode(
+    packed: Packed, autoencoder: Autoencoder, mirrored: bool, device: torch.device, within: Preparation = UNLIMITED
+) -> Latents:
+    """The moments of all pictures, with a live line while they are encoded; `within` is the time there is."""
+    channels, height, width = packed.images.shape[1:]
+    if channels != autoencoder.channels:
+        raise InputError(f"the autoencoder takes pictures of {autoencoder.channels} channels, these have {channels}")
+    autoencoder.check_size(height, width)
+    with Progress("encode", 0, "pictures") as progress:
+        progress.kept = "stopped while encoding; the same command goes on from there"
+        encoder, show = encoder_of(Tiled(autoencoder), device), partial(within.show, progress, "encoding")
+        return store_latents(packed, encoder, fingerprint(autoencoder), mirrored, progress=show)

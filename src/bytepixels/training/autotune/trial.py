@@ -1,0 +1,193 @@
+"""Trying it out on a few of the pictures, with the real training step: how fast, how much memory, does it learn."""
+
+import math
+import os
+import sys
+import time
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import median
+
+import torch
+from torch import Tensor
+
+from ...build import build_draw, build_loss, build_network, build_process, build_times
+from ...codec.codec import Codec, PixelCodec
+from ...config.run import MOST_IMAGES, Config
+from ...data import Packed
+from ...data.batches import Batches, free_memory
+from ...data.inspection.statistics import Numbers
+from ..forecast import forecast
+from ..loop import Batch, DrawBatch, Loss, TrainState, total_steps, train_step
+from ..micro_batch import CROP, MEMORY_SHARE, step_memory
+
+MEASURE_SECONDS, MEASURE_STEPS = 20.0, 10  # of measuring: about so long, or so many steps
+OVERFIT_PICTURES, OVERFIT_BYTES = 4, 40e6  # in the batch: so many, or as many as keep so much for the backward pass
+OVERFIT_STEPS = 200  # at most
+OVERFIT_DONE = 0.1  # of the loss of predicting nothing: as good as learnt
+OVERFIT_GOOD = 0.5  # the most that is as it should be
+OVERFIT_TELLING = 30  # steps, below which nothing is concluded
+
+
+@dataclass
+class Trial:
+    """A training run that is never written down: `step` is the real one."""
+
+    config: Config  # resolved
+    state: TrainState
+    draw: DrawBatch
+    loss: Loss
+    device: torch.device
+
+    def step(self, batch: Batch) -> Tensor:
+        """One optimiser step: losses [B]."""
+        return train_step(self.state, batch, self.loss, self.config.train).losses
+
+
+def try_out(config: Config, sample: Packed, device: torch.device, codec: Codec | None = None) -> Trial:
+    """A run at its beginning, on the pictures of `sample` only, or on latents that stand in their place for `codec`."""
+    process, times = build_process(config), build_times(config, device)
+    classes = len(sample.classes) if config.network.labels else 0
+    flip, train = config.data.flip == "yes", config.train
+    batches = Batches(sample.images, sample.labels, train.batch, train.seed, flip, device)
+    _, *shape = sample.images.shape
+    network = build_network(config, (shape[0], shape[1], shape[2]), classes, device)
+    draw = build_draw(config, process, batches, classes, times)
+    loss = build_loss(config, process, codec or PixelCodec(), device, times)
+    return Trial(config, TrainState.fresh(network, train, times), draw, loss, device)
+
+
+def with_batch(config: Config, batch: int) -> Config:
+    """The same run with another batch."""
+    micro = min(config.train.micro_batch, batch)
+    return replace(config, train=replace(config.train, batch=batch, micro_batch=micro))
+
+
+def reckon(config: Config, sample: Packed, device: torch.device) -> Numbers:
+    """What a step will take, from steps on small corners of the pictures; "fits" and "in_time" say what can be tried.
+
+    "at_a_time" is the largest part of the batch (its half, a quarter, ...) whose step fits in memory.
+    """
+    corner = replace(sample, images=sample.images[..., :CROP, :CROP])
+    ratio = sample.images[0].size / corner.images[0].size
+    seconds = ratio * timed_steps(with_batch(config, 1), corner, device, 2)[-1]
+    trial = try_out(with_batch(config, 2), sample, device)
+    memory = step_memory(trial.state.model, trial.loss, trial.draw(0))
+    free = free_memory(device)
+    at_a_time = memory.at_a_time(config.train.batch, free)
+    return {
+        "at_a_time": at_a_time,
+        "bytes_per_picture": int(memory.each),
+        "bytes": int(memory.of(at_a_time)),
+        "free_bytes": int(free),
+        "fits": memory.of(at_a_time) <= MEMORY_SHARE * free,
+        "seconds_per_picture": seconds,
+        "in_time": seconds <= MEASURE_SECONDS,
+    }
+
+
+def measure(config: Config, sample: Packed, device: torch.device, seconds_per_picture: float) -> Numbers:
+    """Seconds, images/s and memory of the real step at the config's batch.
+
+    Where a step would take too long to be repeated, a smaller batch is measured and scaled. (A part of a step takes the
+    same time for any batch, Muon's above all: so a batch that was faster than reckoned is followed by a larger one.)
+    """
+    _reset_peak(device)
+    batch, train = config.train.batch, config.train
+    each = MEASURE_SECONDS / 3
+    measured = min(batch, max(1, int(each / seconds_per_picture)))
+    while measured < batch:
+        took = timed_steps(with_batch(config, measured), sample, device, 2)[-1]
+        larger = min(batch, int(measured * each / took))
+        if larger < min(batch, 2 * measured):
+            break
+        measured = larger
+    seconds = timed_steps(with_batch(config, measured), sample, device, MEASURE_STEPS)
+    scaled = [one * batch / measured for one in seconds[1:]]  # the first one warms up
+    return {
+        "batch": batch,
+        "measured_batch": measured,
+        "micro_batch": min(train.micro_batch or batch, measured),
+        "steps": len(scaled),
+        "seconds_per_step": median(scaled),
+        "seconds_per_step_least": min(scaled),
+        "seconds_per_step_greatest": max(scaled),
+        "images_per_second": batch / median(scaled),
+        "forecast": forecast(total_steps(train) * batch, batch / median(scaled), device),
+        "seconds_for_budget": median(scaled) * total_steps(train),
+        "peak_memory_bytes": peak_bytes(device),
+        "threads": torch.get_num_threads(),
+        "cores": os.cpu_count(),
+        "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
+        "precision": train.precision,
+    }
+
+
+def timed_steps(config: Config, sample: Packed, device: torch.device, most: int) -> list[float]:
+    """Seconds of each of up to `most` steps, two at least."""
+    trial, seconds = try_out(config, sample, device), list[float]()
+    while len(seconds) < 2 or (len(seconds) < most and sum(seconds) < MEASURE_SECONDS):
+        start = time.perf_counter()
+        trial.step(trial.draw(len(seconds))).sum().item()  # which waits for the device
+        seconds.append(time.perf_counter() - start)
+    return seconds
+
+
+def size_numbers(config: Config, sample: Packed, device: torch.device) -> Numbers:
+    """Weights of the network, and bytes of a checkpoint: the weights, their average and two moments."""
+    weights = try_out(config, sample, device).state.model.state_dict().values()
+    return {"weights": sum(w.numel() for w in weights), "checkpoint_bytes": 4 * sum(w.nbytes for w in weights)}
+
+
+def overfit(config: Config, sample: Packed, device: torch.device, limit: float, bytes_per_picture: int) -> Numbers:
+    """Train on one batch, with one draw of its noise, and say how far the loss falls. `limit` in seconds."""
+    train = replace(config.train, images=MOST_IMAGES, warmup=0, lr_decay="none")
+    pictures = max(1, min(OVERFIT_PICTURES, int(OVERFIT_BYTES / bytes_per_picture), len(sample)))
+    trial = try_out(with_batch(replace(config, train=train), pictures), sample, device)
+    batch, share = trial.draw(0), 1.0
+    nothing = trial.loss(predict_nothing, *batch).mean().item()
+    began = time.perf_counter()
+    for _ in range(OVERFIT_STEPS):
+        share = trial.step(batch).mean().item() / nothing
+        if not math.isfinite(share) or share <= OVERFIT_DONE or time.perf_counter() - began > limit:
+            break
+    steps, finite = trial.state.step, math.isfinite(share)
+    good = finite and share <= OVERFIT_GOOD
+    return {
+        "pictures": pictures,
+        "steps": steps,
+        "most_steps": OVERFIT_STEPS,
+        "seconds": time.perf_counter() - began,
+        "limit_seconds": limit,
+        "loss_of_predicting_nothing": nothing,
+        "loss_share": share if finite else None,
+        "good_share": OVERFIT_GOOD,
+        "learns": good if good or steps >= OVERFIT_TELLING or not finite else None,
+    }
+
+
+def predict_nothing(x: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
+    """A network that always returns 0."""
+    return torch.zeros_like(x)
+
+
+def _reset_peak(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    else:
+        with suppress(OSError):  # Linux: forget the peak of looking at the pictures
+            Path("/proc/self/clear_refs").write_text("5")
+
+
+def peak_bytes(device: torch.device) -> int | None:
+    """The most memory taken so far: on a GPU by tensors, else by this process. None where the system does not say."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    with suppress(OSError, StopIteration), open("/proc/self/status", encoding="ascii") as file:
+        return 1024 * next(int(line.split()[1]) for line in file if line.startswith("VmHWM"))
+    try:
+        import resource
+    except ImportError:
+        return None
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

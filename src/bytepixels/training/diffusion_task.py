@@ -1,0 +1,143 @@
+"""What a run trains, as the trainer sees it: a network, its batches and loss, and pictures that show how far it is."""
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..build import build_draw, build_loss, build_network, build_process, build_times
+from ..cli.signals import Stop
+from ..codec.codec import Codec, PixelCodec
+from ..codec.latent_cache import LatentBatches
+from ..data import Packed
+from ..data.batches import Batches
+from ..distributed.process_group import World
+from ..images import beside, grid
+from ..runs.run_directory import Run
+from ..sampling.conditioning import text_rows
+from ..sampling.first_stage import Encoded
+from ..sampling.output import chosen_settings, draw_pictures, draw_together
+from ..wording import many
+from .autoencoder_task import Autoencoding
+from .loop import Batch, DrawBatch, Loss, TrainState
+from .preview_metric import kernel_record
+
+AT_A_TIME = 64  # pictures that one process draws
+
+
+class Task(Protocol):
+    """One kind of training."""
+
+    loss: Loss
+    trial: Loss  # the same, taking note of nothing
+    memory: Any  # see TrainState
+    budget: int  # images to see in all, as far as is known
+    steps: int  # from noise to an image of a preview; 1 where there is no noise
+    passes: int  # of the network for each image and step of a preview
+    what: str  # its pictures show
+    which: str  # is where in them
+    then: str  # what can be done with it
+
+    def draw(self, step: int) -> Batch:
+        """This process' rows of a step's batch."""
+        ...
+
+    def times(self, batch: Batch) -> Tensor | None:
+        """The times of a batch, for the report of a loss that is not finite; None where there is no such thing."""
+        ...
+
+    def network(self, device: torch.device) -> nn.Module:
+        """As it is before the first step."""
+        ...
+
+    def example(self) -> tuple[Tensor, ...]:
+        """What the network is called with for one picture."""
+        ...
+
+    def indices(self, step: int) -> np.ndarray:
+        """Which pictures the whole batch of a step is made of, [B]."""
+        ...
+
+    def preview(self, state: TrainState, stop: Stop, count: int, steps: int) -> Tensor:
+        """Of `count` pictures drawn in `steps` steps, uint8 [C, H, W]; everywhere."""
+        ...
+
+    def measure(self, state: TrainState, stop: Stop, count: int) -> tuple[dict[str, Any], str]:
+        """The average, measured on `count` pictures: a line of eval.jsonl, and a few words; on process 0."""
+        ...
+
+
+class Diffusion:
+    """A denoiser of pictures."""
+
+    what = "samples"
+    which = "raw weights left, their average right"
+
+    def __init__(self, run: Run, packed: Packed, world: World, latents: Encoded | None = None):
+        self.run, self.packed, self.world = run, packed, world
+        self.then = f"draw pictures with: bytepixels sample {run.path}"
+        config, device = run.config, world.device
+        train, flip = config.train, config.data.flip == "yes"
+        self.budget, self.steps = train.images, config.sample.steps
+        self.passes = 2 if config.sample.guidance == 1 else 4  # raw weights and average, with a label and without
+        order = train.batch, train.seed, flip, device, world.rows(train.batch)
+        if latents is None:
+            codec: Codec = PixelCodec()
+            batches = Batches(packed.images, packed.labels, *order)
+        else:
+            codec = latents.codec(config, device)
+            batches = LatentBatches(latents.latents, *order)
+        process, self.memory = build_process(config), build_times(config, device)
+        self.indices: Callable[[int], np.ndarray] = batches.indices
+        texts = text_rows(run, packed, device)
+        self.draw: DrawBatch = build_draw(config, process, batches, len(run.classes), self.memory, texts)
+        self.loss = build_loss(config, process, codec, device, self.memory)
+        self.trial = build_loss(config, process, codec, device)
+
+    def times(self, batch: Batch) -> Tensor | None:
+        return batch[2]
+
+    def network(self, device: torch.device) -> nn.Module:
+        return build_network(self.run.config, self.run.x0_shape, len(self.run.classes), device)
+
+    def example(self) -> tuple[Tensor, ...]:
+        device = self.world.device
+        return torch.zeros(1, *self.run.x0_shape, device=device), torch.zeros(1, device=device)
+
+    def preview(self, state: TrainState, stop: Stop, count: int, steps: int) -> Tensor:
+        raw, average = (grid(self._drawn(network, stop, count, steps)) for network in (state.model, state.ema))
+        return beside(raw, average)
+
+    def measure(self, state: TrainState, stop: Stop, count: int) -> tuple[dict[str, Any], str]:
+        images = self._drawn(state.ema, stop, count, self.steps)
+        if self.world.rank > 0:
+            return {}, ""
+        found = kernel_record(images, self.packed)
+        distance = f"{found['kernel_distance']:.4g} ± {found['interval']:.2g}"
+        return found, f"kernel distance {distance} ({many(count, 'sample')}; training pictures: {found['floor']:.2g})"
+
+    def _drawn(self, network: nn.Module, stop: Stop, count: int, steps: int) -> Tensor:
+        """Pictures of `count` seeds, uint8 [count, C, H, W], everywhere. One process alone stops when asked to.
+
+        In fewer steps than the run's own, by the sampler that is best for so few.
+        """
+        watch = stop.watch if self.world.size == 1 else lambda step, x: None
+        run, device, settings = self.run, self.world.device, self.run.config.sample
+        if steps != settings.steps:
+            settings = chosen_settings(run, {"sampler": "auto", "spacing": "auto", "steps": steps})
+
+        def draw(seeds: range) -> Tensor:
+            return draw_pictures(network, run, settings, seeds, device, watch=watch)
+
+        each = AT_A_TIME * self.world.size
+        parts = [range(start, min(start + each, count)) for start in range(0, count, each)]
+        return torch.cat([draw_together(self.world, part, run.shape, draw) for part in parts])
+
+
+def task_of(run: Run, packed: Packed, world: World, latents: Encoded | None = None) -> Task:
+    """What the run's settings say."""
+    if run.config.autoencoder is not None:
+        return Autoencoding(run, packed, world)
+    return Diffusion(run, packed, world, latents)

@@ -1,0 +1,119 @@
+"""How much memory a training step takes, and how many pictures of a batch fit at a time."""
+
+import gc
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
+
+from ..data.batches import free_memory
+from ..distributed.sharding import local
+from .loop import Batch, Loss, TrainState
+from .nonfinite import TrainingError
+
+MEMORY_SHARE = 0.7  # of what is free, that a step may take
+TRANSIENT = 1.5  # memory of a step over what is kept for its backward pass: gradients on their way, and scratch
+CROP = 64  # pixels: what a step takes is reckoned from a corner of this size, and grows with the area
+
+
+class StepMemory(NamedTuple):
+    """Bytes."""
+
+    weights: int
+    fixed: float  # kept for the backward pass whatever the batch, such as copies of the weights in another type
+    each: float  # kept for each picture
+
+    def of(self, pictures: int, copies: int = 5) -> float:
+        """What a step needs; `copies` of the weights: themselves, gradient, two moments, average."""
+        return copies * self.weights + TRANSIENT * (self.fixed + pictures * self.each)
+
+    def at_a_time(self, most: int, free: float, copies: int = 5) -> int:
+        """`most`, its half, a quarter, ...: the first that fits in a step's share of `free` bytes, else 1."""
+        while most > 1 and self.of(most, copies) > MEMORY_SHARE * free:
+            most = -(-most // 2)
+        return most
+
+
+def step_memory(model: nn.Module, loss: Loss, batch: Batch) -> StepMemory:
+    """From forward passes over one and two pictures of the batch, or corners of them."""
+    images = batch[0]
+    assert images is not None
+    multiple = getattr(model, "multiple", 1)  # a corner must divide into patches, as the pictures do
+    side = max(CROP // multiple, 1) * multiple
+    ratio = images[0].numel() / images[0, :, :side, :side].numel()
+    once, twice = (kept_bytes(model, loss, corners(batch, pictures, side)) for pictures in (1, 2))
+    each = twice - once
+    return StepMemory(sum(local(p).nbytes for p in model.parameters()), once - each, ratio * each)
+
+
+def corners(batch: Batch, pictures: int, side: int = CROP) -> Batch:
+    """The first rows of a batch, and of its pictures and their noise, at whatever resolution, a corner."""
+    assert batch[0] is not None
+    sides = batch[0].shape[2:]
+
+    def corner(value: Tensor) -> Tensor:
+        if value.dim() != 4:
+            return value[:pictures]
+        height, width = (own * min(side, whole) // whole for own, whole in zip(value.shape[2:], sides, strict=True))
+        return value[:pictures, :, :height, :width]
+
+    return tuple(None if value is None else corner(value) for value in batch)
+
+
+def kept_bytes(model: nn.Module, loss: Loss, batch: Batch) -> int:
+    """Bytes that one batch leaves in memory between its forward and its backward pass, beside the weights."""
+    own = {local(p).untyped_storage().data_ptr() for p in model.parameters()}
+    kept: dict[int, int] = {}
+
+    def note(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor.detach()  # itself it would hold on to what it is part of
+
+    with saved_tensors_hooks(note, lambda tensor: tensor):
+        losses = loss(model, *batch)
+    total = sum(kept.values())
+    del losses  # not before: while all of it is alive, no address comes twice
+    return total
+
+
+def fitting(state: TrainState, loss: Loss, batch: Batch, micro: int) -> int:
+    """`micro` pictures at a time, or its half, a quarter, ...: so many that a step fits in memory.
+
+    On a GPU a pass of that size is tried. The CPU's memory is promised before it is there, and who takes too much is
+    killed; and of a sharded network no process calls its part alone: so there it is reckoned. TrainingError when not
+    even one picture fits on a GPU.
+    """
+    if state.world.device.type == "cpu" or state.world.sharded:
+        return step_memory(state.model, loss, batch).at_a_time(micro, free_memory(state.world.device), copies=3)
+    while not _goes_through(state, loss, tuple(None if value is None else value[:micro] for value in batch)):
+        if micro == 1:
+            raise TrainingError(f"one picture at a time is too much for the memory of {state.world.device}")
+        micro = -(-micro // 2)
+    return micro
+
+
+def _goes_through(state: TrainState, loss: Loss, batch: Batch) -> bool:
+    """Whether there is memory for one pass forward and back, beside what Adam will want."""
+    try:
+        moments = [] if state.optimizer.state else [torch.zeros_like(p) for p in state.model.parameters() for _ in "mv"]
+        with state.world.synchronising(state.network, now=False):
+            loss(state.network, *batch).sum().backward()
+        del moments
+        return True
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        return False
+    finally:
+        state.optimizer.zero_grad(set_to_none=True)
+        gc.collect()
+        torch.cuda.empty_cache()
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether that is what torch means: its own error, or the words of its other allocators and of oneDNN."""
+    words = "out of memory", "can't allocate memory", "could not create a primitive"
+    return isinstance(error, torch.OutOfMemoryError) or any(said in str(error) for said in words)

@@ -1,0 +1,47 @@
+"""A loss or gradient that is not finite: what is kept of it, and what is said."""
+
+import math
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from ..distributed.process_group import World
+from ..files import write_json
+from .loop import StepResult
+
+MOST_SKIPPED = 100  # steps in a row: by then it is the weights, not the pictures
+
+
+class TrainingError(RuntimeError):
+    """Training cannot go on; the run is intact up to its last checkpoint."""
+
+
+class Culprits(NamedTuple):
+    """The batch of the step that went wrong."""
+
+    pictures: list[int]  # positions in the set, [B]
+    t: Tensor | None  # of this process' rows; None where there are no times
+    seed: int
+
+
+def stopped(run: Path, world: World, result: StepResult, culprits: Culprits) -> TrainingError:
+    """The error that ends the training. Process 0 writes nonfinite.json, which has what it takes to repeat the step."""
+    step, batch = result.step - 1, len(culprits.pictures)
+    losses = world.gather(result.losses, batch).tolist()
+    times = [{}] * batch if culprits.t is None else [{"t": t} for t in world.gather(culprits.t, batch).tolist()]
+    grad_norm = str(result.grad_norm.item())
+    each: list[dict[str, Any]] = [
+        {"picture": picture, **t, "loss": str(loss)}
+        for picture, t, loss in zip(culprits.pictures, times, losses, strict=True)
+    ]
+    path = run / "nonfinite.json"
+    if world.rank == 0:
+        write_json(path, {"step": step, "seed": culprits.seed, "grad_norm": grad_norm, "batch": each})
+    bad = [one for one in each if not math.isfinite(float(one["loss"]))]
+    what = ", ".join(f"{name} {value}" for name, value in bad[0].items()) if bad else "losses finite"
+    return TrainingError(
+        f"the loss or its gradient is not finite at step {step} with seed {culprits.seed} ({what}, gradient "
+        f"{grad_norm}); the batch and its times are in {path}, the last checkpoint is whole. "
+        f"Begin another --run with a smaller --lr, or go on with --on-nonfinite skip"
+    )

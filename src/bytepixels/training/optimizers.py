@@ -1,0 +1,117 @@
+"""What turns gradients into steps: Adam, or Muon for the matrices and Adam for the rest."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..config.run import TrainConfig
+
+SMALLEST = 5  # rows or columns of a hidden layer's weight; a picture has at most four channels
+MATRIX_STATE = "momentum_buffer"  # torch.optim.Muon's name
+MOMENTUM = 0.95  # Nesterov's
+QUINTIC = 3.4445, -4.7750, 2.0315  # of the Newton-Schulz step, steepest at zero (Jordan et al. 2024)
+
+
+def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
+    """The optimiser of a fresh run, by its name in the config."""
+    if config.optimizer == "muon":
+        return Muon(model, config.lr, config.weight_decay, bf16=config.precision == "bf16")
+    return adam(model.parameters(), config.lr, config.weight_decay)
+
+
+def adam(parameters: Iterable[nn.Parameter], lr: float, weight_decay: float) -> torch.optim.Optimizer:
+    """Adam, decoupled from its weight decay where there is one."""
+    kind = torch.optim.AdamW if weight_decay else torch.optim.Adam
+    return kind(parameters, lr=lr, weight_decay=weight_decay, fused=True)
+
+
+class Muon(torch.optim.Optimizer):
+    """Jordan et al. 2024: a hidden layer's step is its momentum made orthogonal; equal to torch.optim.Muon in bf16.
+
+    A convolution's weight [out, in, h, w] is a matrix of `out` rows. Steps are scaled to Adam's typical size (Liu et
+    al. 2025, eq. 4), so that one learning rate serves both. Embeddings, biases, norms and what touches the picture's
+    own channels are Adam's. `state` is that of both, by parameter; a tensor in it has its parameter's shape, or none.
+
+    bf16: make steps orthogonal in bf16 on a CPU too, as on cards always; else in float32, which most CPUs multiply far
+        faster.
+    """
+
+    def __init__(self, model: nn.Module, lr: float, weight_decay: float, bf16: bool = False):
+        super().__init__(model.parameters(), {"lr": lr})
+        self.weight_decay, self.bf16, self.matrices = weight_decay, bf16, hidden_weights(model)
+        chosen = {id(weight) for weight in self.matrices}
+        others = [parameter for parameter in model.parameters() if id(parameter) not in chosen]
+        self.adam = adam(others, lr, weight_decay)
+        self.state = self.adam.state
+        for weight in self.matrices:
+            self.state[weight] = {MATRIX_STATE: torch.zeros_like(weight.detach())}
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        """Nothing changes where `found_inf`, if it is there, is above 0: as in Adam's fused kernels."""
+        lr = self.param_groups[0]["lr"]
+        for group in self.adam.param_groups:
+            group["lr"] = lr
+        kept = self._kept()
+        for weight in self.matrices:
+            if weight.grad is not None:
+                self._turn(weight, weight.grad, lr)
+        for now, before in kept:
+            torch.where(self.adam.found_inf > 0, before, now, out=now)  # type: ignore[attr-defined]
+        self.adam.step()
+
+    def _turn(self, weight: Tensor, gradient: Tensor, lr: float) -> None:
+        """One step of a matrix."""
+        momentum = self.state[weight][MATRIX_STATE]
+        momentum.lerp_(gradient, 1 - MOMENTUM)
+        ahead = as_matrix(gradient.lerp(momentum, MOMENTUM), weight)
+        step = orthogonal(ahead.bfloat16() if self.bf16 or weight.is_cuda else ahead)
+        matrix = as_matrix(weight.detach(), weight)
+        assert matrix.data_ptr() == weight.data_ptr(), "a weight that is not dense has no view as a matrix"
+        matrix.mul_(1 - lr * self.weight_decay)
+        matrix.add_(step, alpha=-lr * 0.2 * max(matrix.shape) ** 0.5)
+
+    def _kept(self) -> list[tuple[Tensor, Tensor]]:
+        """What a broken gradient would spoil, beside copies of it; nothing where none is looked for."""
+        found = getattr(self, "found_inf", None)
+        if found is None:
+            return []
+        self.adam.found_inf = found  # type: ignore[attr-defined]
+        every: list[Tensor] = [one for weight in self.matrices for one in (weight, self.state[weight][MATRIX_STATE])]
+        return [(one.detach(), one.detach().clone()) for one in every]
+
+
+def orthogonal(matrix: Tensor) -> Tensor:
+    """U S V' -> about U V': five Newton-Schulz steps take singular values of at least 0.0015 of the matrix's norm to
+    between 0.67 and 1.21, smaller ones to less."""
+    a, b, c = QUINTIC
+    x = matrix.T if matrix.shape[0] > matrix.shape[1] else matrix
+    x = x / x.norm().clamp(min=1e-7)
+    for _ in range(5):
+        gram = x @ x.T
+        x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    return x.T if matrix.shape[0] > matrix.shape[1] else x
+
+
+def hidden_weights(model: nn.Module) -> list[nn.Parameter]:
+    """The weights of the convolutions and linear layers between hidden layers."""
+    weights = (layer.get_parameter("weight") for layer in model.modules() if isinstance(layer, nn.Conv2d | nn.Linear))
+    return [weight for weight in weights if min(weight.shape[:2]) >= SMALLEST]
+
+
+def as_matrix(tensor: Tensor, weight: Tensor) -> Tensor:
+    """[out, ...] -> [out, n] in the order in which `weight`, of the same shape, lies in memory: of itself, a view."""
+    if weight.dim() == 4 and weight.is_contiguous(memory_format=torch.channels_last):
+        tensor = tensor.permute(0, 2, 3, 1)
+    return tensor.flatten(1)
+
+
+def no_moments(parameter: nn.Parameter) -> dict[str, Tensor]:
+    """Adam's state of a parameter before its first step."""
+    return {
+        "step": torch.zeros((), device=parameter.device),
+        "exp_avg": torch.zeros_like(parameter),
+        "exp_avg_sq": torch.zeros_like(parameter),
+    }

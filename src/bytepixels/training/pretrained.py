@@ -1,0 +1,75 @@
+"""train --from: a new run begins with the averaged weights of another, its classes matched by name."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from ..config.run import Config
+from ..errors import InputError
+from ..files import DamagedError
+from ..runs.checkpoints import check_files, check_fit, read_state, read_tensors
+from ..runs.run_directory import Run
+from ..sampling.trained_model import find_checkpoint, open_model
+
+LABELS = "label.weight"  # [K + 1, size]: a row for each class, and one for none
+
+
+def open_origin(path: Path) -> tuple[Run, Path]:
+    """The run at `path`, or the one whose checkpoint lies there, and that checkpoint, or its newest whole one."""
+    of_checkpoint = path.parent.name == "checkpoints"
+    run = open_model(path.parent.parent if of_checkpoint else path)
+    return run, find_checkpoint(run, path.name if of_checkpoint else None, "the checkpoint of --from")
+
+
+def config_from(origin: Run) -> Config:
+    """The settings of a run that begins from another: its own, but for what its images and its budget decide."""
+    own = origin.config
+    data = replace(own.data, split="train", flip="auto", strict=False)
+    train = replace(own.train, epochs=None, budget=None)
+    stage = None if own.first_stage is None else str(origin.path)  # which keeps its autoencoder
+    return replace(own, data=data, train=train, first_stage=stage)
+
+
+def record_of(origin: Run, checkpoint: Path) -> dict[str, Any]:
+    """What a run keeps of where it began."""
+    return {"run": str(origin.path.absolute()), "id": origin.id, "checkpoint": checkpoint.name}
+
+
+def take_weights(network: nn.Module, run: Run) -> None:
+    """Put the averaged weights that `run` begins from into its network. Classes that are new keep their fresh rows.
+
+    InputError where the two networks differ in more than their classes.
+    """
+    begun = run.data["from"]
+    origin, checkpoint = open_origin(Path(begun["run"]) / "checkpoints" / begun["checkpoint"])
+    state = read_state(checkpoint, origin.id)
+    check_files(checkpoint, state)
+    tensors = dict(read_tensors(checkpoint, "ema", state))
+    own = network.state_dict()
+    if LABELS in own:
+        tensors[LABELS] = matched_labels(own[LABELS], tensors.get(LABELS), run.classes, origin.classes)
+    else:
+        tensors.pop(LABELS, None)
+    try:
+        check_fit(checkpoint, tensors, own)
+    except DamagedError as error:
+        raise InputError(
+            f"--from {origin.path} has another network than this run's settings and images make; leave out the flags "
+            "that change it, and give it images with as many channels"
+        ) from error
+    network.load_state_dict(tensors)
+
+
+def matched_labels(own: Tensor, other: Tensor | None, classes: Sequence[str], known: Sequence[str]) -> Tensor:
+    """The rows of `own` [K + 1, size] with those of `other` for the classes of the same name, and for none."""
+    if other is None or other.shape[1:] != own.shape[1:]:
+        return own
+    rows = own.clone()
+    rows[-1] = other[-1]
+    for row, name in enumerate(classes):
+        if name in known:
+            rows[row] = other[list(known).index(name)]
+    return rows

@@ -1,0 +1,245 @@
+"""train SOURCE: from pictures to a run; the same line again goes on where it stopped."""
+
+import math
+import shlex
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from ..build import best_device, with_stem
+from ..cli.console import Progress
+from ..cli.signals import Stop, stop_on_signals
+from ..config.run import Config, DataConfig, changed_settings, read_config
+from ..data import Packed, pack
+from ..distributed.process_group import World, join, own_device
+from ..errors import InputError
+from ..files import reason, remove
+from ..runs.checkpoints import list_checkpoints
+from ..runs.lock import RunLock
+from ..runs.origin import kept
+from ..runs.run_directory import Run, is_free, is_run, make_folder, new_id, open_run, run_leftovers
+from ..sampling.conditioning import check_same_text, with_text
+from ..sampling.first_stage import Encoded, encoded, keep_first_stage
+from ..wording import many
+from .autotune.compilation import choose_compile
+from .autotune.precision import choose_precision
+from .autotune.profiler import check_profile, profile_steps
+from .diffusion_task import task_of
+from .nonfinite import TrainingError
+from .perceptual import chosen_perceptual
+from .pretrained import open_origin, record_of
+from .time_budget import UNLIMITED, Preparation
+from .trainer import Trainer
+
+DIGITS = tuple("0123456789")  # mirrored, these would be other symbols
+FEW = 500  # pictures: below this a model is likely to copy its training set (see the field's memorisation reports)
+
+
+def train(
+    source: str,
+    config: Config,
+    path: Path,
+    profile: int = 0,
+    began: float | None = None,
+    origin: Path | None = None,
+) -> int:
+    """Train, or go on with the run at `path`. Returns the exit code: 0 done, 130 or 143 interrupted after saving.
+
+    profile: how many of the first steps are profiled. began: when the command was given, by time.monotonic(); a budget
+    of time counts from there. origin: a run, or a checkpoint of one, whose averaged weights a new run begins with.
+
+    Under torchrun every process calls it: the first one writes the run, and is the only one that speaks.
+    """
+    began = time.monotonic() if began is None else began
+    device = best_device(own_device(config.train.device))
+    with join(device, config.train.shard) as world, RunLock(path) as lock:
+        world.decide(lambda: take(lock) if is_run(path) else None)
+        before = UNLIMITED if is_run(path) else Preparation(config.train.budget, began)
+        captions = config.network.text is not None
+        packed = pack_with_progress(source, as_asked(config.data, path), captions, before)
+        if len(packed) < FEW:
+            copied = "will copy it" if len(packed) == 1 else "is likely to copy them"
+            print(f"note: Only {many(len(packed), 'image')}: the model {copied}")
+        if packed.captions is not None and not captions and config.autoencoder is None and not is_run(path):
+            print("note: The captions are not used; --text wordllama trains on them too")
+        latents = encoded(config, path, packed, flips(config, packed), device, before)
+        run = shared_run(world, packed, lambda: prepare_run(packed, source, config, path, device, latents, origin))
+        with stop_on_signals() as stop, _full_disk(path):
+            task = task_of(run, packed, world, latents)
+            trainer = Trainer(run, task, world, began)  # refuses what does not fit before anything is written
+            if not trainer.done:
+                return fit(trainer, lock, stop, profile, latents)
+    print(f"{path} is finished: {trainer.images:,} images seen. Go on with a larger --images, --epochs or --budget.")
+    print(task.then)
+    return 0
+
+
+def shared_run(world: World, packed: Packed, prepare: Callable[[], Run]) -> Run:
+    """The run as the first process prepares it, in all of them. InputError for pictures that differ between them."""
+
+    def plain() -> dict[str, Any]:
+        run = prepare()
+        return asdict(run) | {"path": str(run.path), "config": run.config.to_dict()}
+
+    said = world.decide(plain)
+    if said["data"]["sha256"] != packed.meta["sha256"]:
+        raise InputError(f"process {world.rank} found other pictures in {said['data']['source']} than process 0")
+    return Run(**said | {"path": Path(said["path"]), "config": Config.from_dict(said["config"])})
+
+
+def take(lock: RunLock) -> None:
+    """Take the lock and remove what a process that was killed did not finish. InputError when another one has it."""
+    lock.take()
+    for stale in run_leftovers(lock.run):
+        remove(stale)
+
+
+def fit(trainer: Trainer, lock: RunLock, stop: Stop, profile: int = 0, latents: Encoded | None = None) -> int:
+    """Begin the run, if it has not begun, and train."""
+    if profile:
+        check_profile(trainer, profile)
+    trainer.world.decide(lambda: begin(trainer.run, lock, latents))
+    if profile:
+        profile_steps(trainer, profile)
+    return trainer.fit(stop)
+
+
+@contextmanager
+def _full_disk(path: Path) -> Iterator[None]:
+    """A disk that is full or cannot be written is a TrainingError, in one sentence."""
+    try:
+        yield
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        intact = "the run is intact up to its last checkpoint, and the same command goes on from there"
+        raise TrainingError(f"training stopped: {where}{reason(error)}; {intact}") from error
+
+
+def begin(run: Run, lock: RunLock, latents: Encoded | None = None) -> None:
+    """Take the lock of a new run, and write its first stage and its settings."""
+    if not lock.held:
+        make_folder(run.path, "--run")
+        take(lock)
+        if is_run(run.path):
+            raise InputError(f"{run.path} was begun by another process just now; the same command goes on with it")
+    if latents is not None and not is_run(run.path):
+        keep_first_stage(latents.autoencoder, run.path)
+    run.save()
+
+
+def as_asked(data: DataConfig, path: Path) -> DataConfig:
+    """What the run at `path` asked for when it began, so that going on finds the same pack in the cache."""
+    if is_run(path) and (old := open_run(path)).config.data == data:
+        return read_config(DataConfig, old.data.get("asked", asdict(data)), "data")
+    return data
+
+
+def pack_with_progress(
+    source: str, data: DataConfig, captions: bool = False, within: Preparation = UNLIMITED
+) -> Packed:
+    """The source as packed pictures, with a live line while it works, and what there is to say about them; `within` is
+    the time there is for it."""
+    with Progress("pack", 0, "pictures") as progress:
+
+        def show(done: int, total: int) -> None:
+            if not progress.total:  # listing the source, and what lay there already, are no measure of the speed
+                progress.count(done)
+                progress.pause()
+            within.show(progress, "packing", done, total)
+
+        progress.kept = "stopped while packing; the same command goes on from there"
+        packed = pack(
+            source,
+            size=data.size,
+            channels=data.channels,
+            fit=data.fit,
+            background=data.background,
+            strict=data.strict,
+            split=data.split,
+            captions=captions,
+            progress=show,
+        )
+    for note in packed.notes:
+        print(note)
+    return packed
+
+
+def prepare_run(
+    packed: Packed,
+    source: str,
+    config: Config,
+    path: Path,
+    device: torch.device,
+    latents: Encoded | None = None,
+    origin: Path | None = None,
+) -> Run:
+    """A new run, not yet written, or the one that is there once its pictures and settings are seen to be the same."""
+    asked, config = config.data, resolved(config, packed)
+    config, text = with_text(config, packed, source)
+    config = on_this_machine(config, packed, path, device, latents)
+    config = with_stem(config, packed.images.shape[2:] if latents is None else tuple(latents.latents.shape[1:]))
+    if config.autoencoder is not None:
+        chosen = chosen_perceptual(config.autoencoder.perceptual)
+        config = replace(config, autoencoder=replace(config.autoencoder, perceptual=chosen))
+    if config.sample.guidance != 1 and not (packed.classes or text):
+        raise InputError(f"--guidance {config.sample.guidance:g} needs class labels, and {source} has none")
+    data = {
+        **kept(source, path),
+        "count": len(packed),
+        "classes": list(packed.classes),
+        "sha256": packed.meta["sha256"],
+    }
+    data |= {"asked": asdict(asked)} | text
+    if latents is not None:
+        data["first_stage"] = latents.record()
+    begun = {} if origin is None else {"from": record_of(*open_origin(origin))}
+    if is_run(path):
+        old = open_run(path)
+        if begun and begun["from"]["id"] != old.data.get("from", {}).get("id"):
+            raise InputError(f"--from begins a new run, and {path} is one already; choose another --run")
+        if old.data["sha256"] != data["sha256"]:
+            own = f"{path} was trained on other images ({old.data['source']}, {old.data['count']:,})"
+            anew = f"bytepixels train {shlex.quote(source)} --from {shlex.quote(str(path))} --run NEW"
+            raise InputError(f"{own} than {source} holds now; to go on with its weights on these: {anew}")
+        check_same_text(old, text.get("text"))
+        changed = changed_settings(old.config, config)
+        if changed and list_checkpoints(old.checkpoints):  # without any, there is nothing yet to contradict
+            raise InputError(f"{path} was begun with other settings ({', '.join(changed)}); choose another --run")
+        return replace(old, config=config)
+    if not is_free(path):
+        raise InputError(f"{path} exists and is not a run; choose another --run")
+    return Run(path, config, data | begun, id=new_id())
+
+
+def flips(config: Config, packed: Packed) -> bool:
+    """Whether half of the pictures are mirrored."""
+    return config.data.flip == "yes" or (config.data.flip == "auto" and packed.classes != DIGITS)
+
+
+def resolved(config: Config, packed: Packed) -> Config:
+    """The config with what the data decide filled in, so that a run goes on just as it began."""
+    _, channels, height, width = packed.images.shape
+    flip: Literal["yes", "no"] = "yes" if flips(config, packed) else "no"
+    train = config.train
+    if train.epochs is not None:
+        train = replace(train, images=math.ceil(train.epochs * len(packed)))
+    return replace(config, data=replace(config.data, size=(height, width), channels=channels, flip=flip), train=train)
+
+
+def on_this_machine(
+    config: Config, packed: Packed, path: Path, device: torch.device, latents: Encoded | None = None
+) -> Config:
+    """The config with what the machine decides filled in. A run that is there keeps its arithmetic."""
+    asked = config.train.precision
+    if asked == "auto" and is_run(path):
+        asked = open_run(path).config.train.precision
+    precision, why = choose_precision(asked, device)
+    if why:
+        print(why)
+    config = replace(config, train=replace(config.train, precision=precision))
+    return replace(config, train=replace(config.train, compile=choose_compile(config, packed, device, latents)))

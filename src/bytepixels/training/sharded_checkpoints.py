@@ -1,0 +1,111 @@
+"""Checkpoints of a sharded training: every process writes its part and reads its part, all of them agree.
+
+They are the run's checkpoints like any other, complete or absent, and any number of processes goes on from them.
+"""
+
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..distributed.process_group import World
+from ..files import sha256
+from ..runs import sharded_tensors as shards
+from ..runs.checkpoints import (
+    FORMAT,
+    SHARDED,
+    Tensors,
+    check_files,
+    check_fit,
+    clear,
+    complete_or_absent,
+    keep_last,
+    publish,
+    read_state,
+)
+from .loop import TrainState
+
+
+class ShardWriter:
+    """What `runs.writer.Writer` is to one process, to all of a sharded world; training waits until all is on the disk.
+
+    (A copy in the host's memory, to be written meanwhile, would be as large again as what the device holds.)
+    """
+
+    def __init__(self, world: World, folder: Path, run: str | None, keep: int):
+        shards.library()  # what is missing is said before training begins
+        self.world, self.folder, self.run, self.keep = world, folder, run, keep
+
+    def __enter__(self) -> "ShardWriter":
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        """Nothing is under way."""
+
+    def submit(self, step: int, images: int, tensors: Tensors) -> None:
+        """Write a checkpoint; all processes call it. An OSError of one of them is everybody's, and no checkpoint is
+        there then."""
+        final = self.folder / f"step-{step:08d}"
+        with complete_or_absent(final) as temporary:
+            self._lead(lambda: clear(temporary))
+            for stem, named in tensors.items():
+                shards.write_shards(temporary / stem, named)
+            sums = self._sums(temporary)
+            state = {"format": SHARDED, "run": self.run, "step": step, "images": images, "sha256": sums}
+            self._lead(lambda: publish(temporary, final, state))
+        self._lead(lambda: keep_last(final, self.run, self.keep))
+
+    def _lead(self, work: Any) -> None:
+        """Process 0 does it, the others wait."""
+        self.world.together(work if self.world.rank == 0 else lambda: None)
+
+    def _sums(self, folder: Path) -> dict[str, str]:
+        """sha256 of every file; each process reads about as many, its own ones where all have written."""
+        files = self.world.decide(lambda: sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*.*")))
+        own = files[self.world.rows(len(files))]
+        sums = self.world.together(lambda: [list(bytes.fromhex(sha256(folder / name))) for name in own])
+        every = self.world.gather(torch.tensor(sums, dtype=torch.uint8).reshape(-1, 32), len(files))
+        return {name: bytes(one).hex() for name, one in zip(files, every.tolist(), strict=True)}
+
+    def finish(self) -> None:
+        """Nothing is under way."""
+
+    def check(self) -> None:
+        """Nothing went wrong that was not said."""
+
+
+def find_parts(checkpoint: Path, run: str | None, state: TrainState) -> None:
+    """Process 0 makes sure that a checkpoint is whole and fits, before everybody takes a part. Sets state.step.
+
+    Raises DamagedError otherwise.
+    """
+    saved = read_state(checkpoint, run)
+    check_files(checkpoint, saved)
+    state.allocate()
+    for stem, named in state.tensors().items():
+        check_fit(checkpoint, _headers(checkpoint, stem, saved), named)
+    state.step = saved["step"]
+
+
+def take_parts(checkpoints: Path, run: str | None, state: TrainState, step: int | None) -> None:
+    """Each process takes its part of the checkpoint of `step`, whoever wrote it; nothing when that is None."""
+    if step is None:
+        return
+    checkpoint = checkpoints / f"step-{step:08d}"
+    saved = read_state(checkpoint, run)
+    state.allocate()
+    for stem, named in state.tensors().items():
+        if saved["format"] == FORMAT:
+            shards.read_part_of_file(checkpoint / f"{stem}.safetensors", named)
+        else:
+            shards.read_part(checkpoint / stem, named)
+    state.step = step
+
+
+def _headers(checkpoint: Path, stem: str, saved: dict[str, Any]) -> dict[str, Tensor]:
+    """The names and shapes of one stem."""
+    if saved["format"] == FORMAT:
+        return shards.file_headers(checkpoint / f"{stem}.safetensors")
+    return shards.headers(checkpoint / stem)

@@ -1,0 +1,330 @@
+"""One process training one run: the steps, and what happens between them (the log, checkpoints, grids of samples)."""
+
+import sys
+import time
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..cli.console import Progress, duration
+from ..cli.signals import Stop, StoppedError
+from ..config.run import TrainConfig
+from ..config.units import seconds_of
+from ..distributed.process_group import CPU, World
+from ..errors import InputError, check_range
+from ..images import save_png
+from ..runs.checkpoint_writer import Writer
+from ..runs.checkpoints import list_checkpoints
+from ..runs.overview import read_log
+from ..runs.run_directory import Run
+from ..wording import many
+from .diffusion_task import Task
+from .forecast import SOON, forecast
+from .loop import Batch, StepResult, TrainState, total_steps, train_steps
+from .micro_batch import fitting
+from .nonfinite import MOST_SKIPPED, Culprits, stopped
+from .pretrained import take_weights
+from .previews import Preview, Previews
+from .resume import load_latest
+from .sharded_checkpoints import ShardWriter, take_parts
+from .time_budget import GOOD_STEPS, LEAST_STEPS, TimeBudget, extended, used_up
+
+
+class Trainer:
+    """The state of one run and the work around each of its steps."""
+
+    def __init__(self, run: Run, task: Task, world: World, began: float | None = None):
+        """began: when the command did, by time.monotonic(); a budget of time begins there."""
+        self.run, self.config, self.world, self.device = run, run.config.train, world, world.device
+        check_range("--batch on that many processes", self.config.batch, world.size)
+        self.task = task
+        home = CPU if world.sharded else self.device  # which may not hold all of it
+        network = task.network(home)
+        if "from" in run.data and not list_checkpoints(run.checkpoints):
+            take_weights(network, run)
+        self.state = TrainState.fresh(network, self.config, task.memory, world)
+        self.saved_step = world.decide(lambda: load_latest(run, self.state))
+        if world.sharded:
+            take_parts(run.checkpoints, run.id, self.state, self.saved_step)
+        else:
+            self.state.share()
+        where = run.checkpoints, run.id, self.config.keep
+        self.writer = ShardWriter(world, *where) if world.sharded else Writer(*where)
+        self.unread: list[StepResult] = []
+        self.ahead: dict[int, Batch] = {}  # drawn before its step
+        self.times: dict[int, Tensor | None] = {}  # of the steps in hand: those by importance cannot be drawn again
+        self.skipped = self.skipped_in_a_row = 0
+        self.note, self.warned, self.foretold = "", False, False
+        self.board = _tensorboard(run, self.images) if self.config.tensorboard and self.leads else None
+        self.spent, rate = world.decide(lambda: _spent(run))
+        self.began = time.monotonic() if began is None else began
+        self.limit = None if self.config.budget is None else seconds_of(self.config.budget)  # seconds
+        self.budget: TimeBudget | None = None
+        if self.limit is not None:
+            self._extend(self.limit, rate)
+        previews, images = self.config.previews, self.config.preview_pictures
+        self.previews = Previews(previews, images, task.steps, task.passes, self.share)
+        if not self.done:
+            self._make_fit()
+
+    def _extend(self, limit: float, rate: float) -> None:
+        """Take up the time that is left, of a budget that may be larger than the last time."""
+        budget = TimeBudget(limit, self.spent, self.images, self.began)
+        if not self.saved_step and self.world.agree(int(budget.left <= 0))[0]:
+            raise used_up(str(self.config.budget), limit - budget.left)
+        self.budget = budget if self.leads else None
+        if self.done and self.saved_step:
+            images = extended(limit, self.spent, self.images, rate)
+            self._settle(replace(self.config, images=max(self.images, images)))
+
+    def _make_fit(self) -> None:
+        """Take smaller micro-batches where the memory asks for it; the batch stays what it is."""
+        most = -(-self.config.batch // self.world.size)
+        micro = min(self.config.micro_batch or most, most)
+        batch = self.ahead[self.state.step] = self.task.draw(self.state.step)
+        (least,) = self.world.agree(-fitting(self.state, self.task.trial, batch, micro) if micro > 1 else -1)
+        if -least < micro:
+            self._settle(replace(self.config, micro_batch=-least))
+            print(f"note: a batch of {micro} does not fit in memory; using micro-batches of {-least} (--micro-batch)")
+
+    def _settle(self, config: TrainConfig) -> None:
+        """Go on with settings that turned out along the way; they are the run's."""
+        self.config, self.task.budget = config, config.images
+        self.run = replace(self.run, config=replace(self.run.config, train=self.config))
+
+    @property
+    def leads(self) -> bool:
+        """Whether this is the process that writes the run."""
+        return self.world.rank == 0
+
+    @property
+    def images(self) -> int:
+        """Pictures seen so far."""
+        return self.state.step * self.config.batch
+
+    @property
+    def share(self) -> float:
+        """The share of the budget that is behind, 0 to 1."""
+        return min(1.0, self.state.step / total_steps(self.config))
+
+    @property
+    def done(self) -> bool:
+        """Whether the budget is used up."""
+        return self.state.step >= total_steps(self.config)
+
+    def seconds(self, rate: float) -> float:
+        """What this session takes in all, from its beginning to its end; `rate`: training images per second."""
+        if self.limit is not None:
+            return self.limit - self.spent
+        left = total_steps(self.config) * self.config.batch - self.images
+        return time.monotonic() - self.began + (left / rate if rate else 0.0)
+
+    def take(self, step: int) -> Batch:
+        """The batch of one step; its times are kept until its loss has been read."""
+        batch = self.ahead.pop(step) if step in self.ahead else self.task.draw(step)
+        self.times[step] = self.task.times(batch)
+        return batch
+
+    def fit(self, stop: Stop) -> int:
+        """Train to the end of the budget or until asked to stop, save, and return the exit code."""
+        logged = saved = time.monotonic()
+        asked = 0
+        self._greet()
+        total = total_steps(self.config) * self.config.batch
+        limit = None if self.limit is None else (self.began - self.spent, self.limit)
+        with Progress("train", total, "images", self.images, limit=limit) as progress, self.writer:
+            for result in train_steps(self.state, self.take, self.task.loss, lambda: self.config):
+                self.unread.append(result)
+                progress.count(self.images)
+                self.foretell(progress)
+                self.writer.check()
+                now = time.monotonic()
+                due = now - logged >= self.config.log_seconds, now - saved >= self.pause_between_checkpoints(progress)
+                images = self.new_budget(progress)
+                due_preview = self.due_preview(images or self.config.images, progress)
+                log_due, save_due, asked, images, *preview = self.world.agree(
+                    *(self.leads and d for d in due), stop.signal, images, *due_preview
+                )
+                if images:
+                    self.move_end(images, progress)
+                if log_due:
+                    self.read(progress)
+                    logged = now
+                if not self.done:  # the last line comes when all is read and saved
+                    progress.show(self.note)
+                if save_due:
+                    self.save(progress)
+                    saved = time.monotonic()
+                if asked:  # to stop, here or in another process
+                    break
+                if any(preview):
+                    with suppress(StoppedError):  # the loop ends after the next step
+                        self.preview(Preview(*preview), progress, stop)
+            self.save(progress)
+            self.writer.finish()
+            progress.show(self.note)
+        return self.end(asked)
+
+    def end(self, asked: int) -> int:
+        """Say how it ended; returns the exit code."""
+        if self.board is not None:
+            self.board.close()
+        if self.skipped:
+            print(f"{many(self.skipped, 'step')} left out: the loss or its gradient was not finite", file=sys.stderr)
+        if asked and not self.done:
+            print(f"stopped at {self.images:,} images; saved. The same command goes on from there.", file=sys.stderr)
+            return 128 + asked
+        print(f"done in {duration(time.monotonic() - self.began)}: {self.run.path}")
+        print(self.task.then)
+        return 0
+
+    def foretell(self, progress: Progress) -> None:
+        """Say once, after the first seconds, how long the training takes; a budget of time says that itself."""
+        left = total_steps(self.config) * self.config.batch - self.images
+        if self.foretold or self.limit is not None or not left:
+            return
+        if (seconds := progress.recent[-1][0] - progress.recent[0][0]) >= SOON and len(progress.recent) > 2:
+            self.foretold = True
+            progress.say(forecast(left, (progress.recent[-1][1] - progress.recent[0][1]) / seconds, self.device))
+
+    def new_budget(self, progress: Progress) -> int:
+        """The budget in images where it is time to reckon it anew from the time that is left, else 0."""
+        if self.budget is None:
+            return 0
+        return self.budget.images(
+            self.images, self.previews.rest(self.share, self.seconds(progress.rate), progress.rate)
+        )
+
+    def pause_between_checkpoints(self, progress: Progress) -> float:
+        """Seconds from one checkpoint to the next."""
+        if self.config.checkpoint_minutes is not None:
+            return 60 * self.config.checkpoint_minutes
+        return min(600.0, max(15.0, self.seconds(progress.rate) / 10))
+
+    def move_end(self, images: int, progress: Progress) -> None:
+        """Set the budget in images to what fits into the time: the run's settings say so from here on."""
+        self._settle(replace(self.config, images=images))
+        if self.leads:
+            self.run.save()
+        progress.total = total_steps(self.config) * self.config.batch
+        settled = self.budget is not None and self.budget.looks > 1  # the first steps are slow ones
+        if settled and self.limit and not self.warned and (steps := total_steps(self.config)) < LEAST_STEPS:
+            self.warned = True
+            needed = duration(GOOD_STEPS / steps * self.limit)
+            what = f"note: --budget {self.config.budget} is time for {many(steps, 'step')} of {self.config.batch}"
+            progress.say(f"{what} images here, too few to learn from; about {GOOD_STEPS:,} show shapes, so {needed}")
+
+    def read(self, progress: Progress) -> None:
+        """Fetch the figures of the steps since the last time: one read from the device, one line of log.jsonl."""
+        results, self.unread = self.unread, []
+        if not results:
+            return
+        means = self.world.sum(torch.stack([r.losses.sum() for r in results])) / self.config.batch
+        figures = torch.stack([means, torch.stack([r.grad_norm for r in results])], dim=1).cpu()  # [steps, 2]
+        finite = figures.isfinite().all(dim=1)
+        self._look_at(results, finite.tolist())
+        self.times.clear()
+        record = {"step": results[-1].step, "images": self.images, "lr": results[-1].lr}
+        record |= {"images_per_second": round(progress.rate, 2)}
+        if finite.any():
+            loss, grad_norm = figures[finite].double().mean(dim=0).tolist()
+            record |= {"loss": loss, "grad_norm": grad_norm}
+            self.note = f"loss {loss:.4f}  grad {grad_norm:.3f}"
+        if skipped := len(results) - int(finite.sum()):
+            record["skipped"] = skipped
+        if self.board is not None:
+            for name in record.keys() - {"step", "images"}:
+                self.board.add_scalar(name, record[name], self.images)
+        now = {"time": round(time.time(), 2), "seconds": round(self.spent + time.monotonic() - self.began, 2)}
+        if self.leads:
+            self.run.log(record | now)
+
+    def _look_at(self, results: list[StepResult], finite: list[bool]) -> None:
+        """Count the steps that were left out; stop at one that should not be, or at too many in a row."""
+        for result, good in zip(results, finite, strict=True):
+            self.skipped_in_a_row = 0 if good else self.skipped_in_a_row + 1
+            self.skipped += not good
+            if not good and (self.config.on_nonfinite == "stop" or self.skipped_in_a_row == MOST_SKIPPED):
+                step = result.step - 1
+                culprits = Culprits(self.task.indices(step).tolist(), self.times[step], self.config.seed)
+                raise stopped(self.run.path, self.world, result, culprits)
+
+    def save(self, progress: Progress) -> None:
+        """Have a checkpoint written, after making sure that the steps it would hold were finite."""
+        self.read(progress)
+        if self.state.step != self.saved_step:
+            if self.leads or self.world.sharded:
+                self.writer.submit(self.state.step, self.images, self.state.tensors())
+            self.saved_step = self.state.step
+            progress.pause()
+
+    def due_preview(self, budget: int, progress: Progress) -> Preview:
+        """The grid to draw now, of no images where none is due; `budget` in images."""
+        steps = total_steps(replace(self.config, images=budget))
+        before, done = (min(1.0, step / steps) for step in (self.state.step - 1, self.state.step))
+        preview = self.previews.due(before, done, self.seconds(progress.rate), progress.rate) if self.leads else None
+        return preview or Preview(0, 0)
+
+    def preview(self, preview: Preview, progress: Progress, stop: Stop) -> None:
+        """A picture of how far it is, and what is measured of it. It takes a while and may fail, so we save first."""
+        before = time.monotonic()
+        self.save(progress)
+        self.writer.finish()
+        began = time.monotonic()
+        shown = self.task.preview(self.state, stop, preview.images, preview.steps)
+        self.previews.note(preview, self.share, time.monotonic() - began)
+        path = self.run.samples / f"images-{self.images:09d}.png"
+        if self.leads:
+            save_png(shown, path)
+        progress.say(f"{self.task.what} at {self.images:,} images ({self.task.which}): {path}")
+        if self.config.measure:
+            found, said = self.task.measure(self.state, stop, self.config.measure)
+            if self.leads:
+                checkpoint = f"step-{self.state.step:08d}"
+                self.run.note_evaluation(found | {"images": self.images, "checkpoint": checkpoint, "weights": "ema"})
+                progress.say(f"at {self.images:,} images: {said}")
+        if self.budget is not None:
+            self.budget.aside += time.monotonic() - before
+        progress.pause()
+
+    def _greet(self) -> None:
+        size = sum(p.numel() for p in self.state.model.parameters())
+        pictures, budget = self.run.data["count"], total_steps(self.config) * self.config.batch
+        print(f"{self.run.path}: {size:,} weights, {self.config.precision} on {self.device}", end="; ")
+        print(_epochs(budget, pictures) if self.limit is None else f"training for {duration(self.limit)}")
+        if (begun := self.run.data.get("from")) and not self.state.step:
+            print(f"beginning with the averaged (EMA) weights of {begun['run']}, {begun['checkpoint']}")
+        (channels, height, width), flip = self.run.shape, self.run.config.data.flip
+        print(f"{many(pictures, 'image')} of {height} x {width}, {many(channels, 'channel')}", end="; ")
+        if (x0 := self.run.x0_shape) != self.run.shape:
+            print(f"latents of {x0[1]} x {x0[2]}, {many(x0[0], 'channel')}", end="; ")
+        print(f"random horizontal flips {'on' if flip == 'yes' else 'off'}", end="; ")
+        told = [many(len(self.run.classes), "class", "classes")] if self.run.classes else []
+        print(" and ".join([*told, *(["captions"] if self.run.text else [])]) or "unconditional")
+        if self.state.step:
+            print(f"going on from {self.images:,} images")
+
+
+def _epochs(images: int, each: int) -> str:
+    """A budget in images, and how many passes over `each` images that is."""
+    passes = images / each
+    return f"training on {images:,} images ({passes:,.{0 if passes >= 10 else 1}f} passes over the data)"
+
+
+def _spent(run: Run) -> tuple[float, float]:
+    """Seconds that earlier sessions trained, and images per second at the end of the last one."""
+    last: dict[str, Any] = {}
+    for line in read_log(run.path, tail=1 << 16):
+        last = line
+    return float(last.get("seconds", 0.0)), float(last.get("images_per_second", 0.0))
+
+
+def _tensorboard(run: Run, images: int) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise InputError("--tensorboard needs a package: pip install 'bytepixels[tensorboard]'") from error
+    return SummaryWriter(str(run.path / "tensorboard"), purge_step=images)

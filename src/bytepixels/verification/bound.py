@@ -1,0 +1,96 @@
+"""The variational bound (Ho et al. 2020, eq. 5) where its value is known: Gaussian data and its exact denoiser."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from ..core.exact_denoisers import GAUSSIAN
+from ..core.gaussian_diffusion import GaussianDiffusion
+from ..core.levels import Level
+from ..core.posterior import Posterior, bound_term, log_likelihood_of_bins, posteriors
+from ..core.schedules import linear_schedule
+from .common import Check, largest
+
+MEANS = (0.3, -2.0)  # of the data, of which nothing that is checked may depend
+IDENTITY_STEPS = (10, 100, 1000, 4000)
+GAPS = {10: (0.08274, 5e-6), 100: (0.010961, 5e-7), 1000: (0.0010923, 5e-8)}  # nats; half a unit of the last digit
+BINS = ((0.1, -3.0), (-0.97, -9.0))  # mean and log variance: of a wide decoder, and of one narrow as a grey level
+SMALL_GAP = 0.570  # at T = 1000 with the posterior's variance: why the variance is worth learning
+
+
+def bound_checks() -> list[Check]:
+    """With the best variance the bound is tight up to x_T; with beta or beta~ the gap is a known number."""
+    tight = [Check(f"best variance: nats lost, T = {T}", _worst(T, "best"), 0, 1e-10) for T in IDENTITY_STEPS]
+    gaps = [
+        Check(f"variance beta: nats lost, T = {T}", _worst(T, "large"), gap, tolerance)
+        for T, (gap, tolerance) in GAPS.items()
+    ]
+    small = Check("variance beta~: nats lost, T = 1000", _worst(1000, "small"), SMALL_GAP, 5e-4)
+    return [*tight, *gaps, small, Check("probability of each of 256 grey levels", _bins_error(), 0, 1e-12)]
+
+
+def _worst(T: int, variance: str) -> float:
+    """The loss that is largest over MEANS; with the best variance none should be anything but rounding."""
+    return max((excess(T, mean, variance) for mean in MEANS), key=abs)
+
+
+def rescaled_linear(T: int) -> Tensor:
+    """The linear schedule with the ends that make any T end at the same noise; 0.999 is the most a beta can be."""
+    return linear_schedule(T, 0.1 / T, min(20 / T, 0.999))
+
+
+def excess(T: int, mean: float, variance: str) -> float:
+    """The bound less the least it can be, H(x0) + KL(q(x_T) || N(0, 1)), in nats per dimension.
+
+    variance: "best" is beta~ + pull^2 E|x0 - E[x0|x_t]|^2, "large" beta, "small" beta~ (for t = 0, that of t = 1).
+    """
+    schedule = linear_schedule if variance == "best" else rescaled_linear
+    levels = GaussianDiffusion(T, schedule).levels()
+    q = posteriors(levels)
+    error = torch.tensor([squared_error(level) for level in levels[:-1]], dtype=torch.float64)
+    small = q.small.clone()
+    small[-1] = 0  # of the step to x0 itself
+    chosen = {"best": small + q.pull**2 * error, "large": q.large, "small": q.small}[variance]
+    last = (math.log(2 * math.pi * chosen[-1]) + float(q.pull[-1] ** 2 * error[-1] / chosen[-1])) / 2  # L_0, a density
+    return last + float(_terms(q, error, chosen)[:-1].sum()) + prior(levels[0], mean) - least(levels[0], mean)
+
+
+def squared_error(level: Level) -> float:
+    """E|x0 - E[x0|x_t]|^2, the variance of x0 given x_t."""
+    _, (variance,) = GAUSSIAN.components(level)
+    return GAUSSIAN.variances[0] * level.sigma**2 / float(variance)
+
+
+def _terms(q: Posterior[Tensor], error: Tensor, variance: Tensor) -> Tensor:
+    """E[L_t] in nats, [T]: a term is linear in |x0 - estimate|^2, so its mean is the term of the mean."""
+    q = Posterior(*(field[:, None, None, None] for field in q))
+    estimate = torch.zeros_like(q.small)
+    apart = error.sqrt().view_as(estimate)
+    return math.log(2) * bound_term(apart, estimate, q, variance.log().view_as(estimate), torch.tensor(False))
+
+
+def prior(first: Level, mean: float) -> float:
+    """L_T = E[KL(q(x_T | x0) || N(0, 1))]."""
+    return (first.alpha**2 * (GAUSSIAN.variances[0] + mean**2) + first.sigma**2 - 1 - 2 * math.log(first.sigma)) / 2
+
+
+def least(first: Level, mean: float) -> float:
+    """H(x0) + KL(q(x_T) || N(0, 1)): no chain that starts from N(0, 1) can do better."""
+    _, (variance,) = GAUSSIAN.components(first)
+    kl = (float(variance) + (first.alpha * mean) ** 2 - 1 - math.log(variance)) / 2
+    return math.log(2 * math.pi * math.e * GAUSSIAN.variances[0]) / 2 + kl
+
+
+def _bins_error() -> float:
+    """The decoder's probabilities of the 256 grey levels, less differences of the normal distribution function.
+
+    The first and the last grey level reach to infinity, so the probabilities add up to 1 as well.
+    """
+    x0, worst = torch.linspace(-1, 1, 256, dtype=torch.float64), []
+    edges = torch.cat([torch.tensor([-math.inf]), (x0[:-1] + x0[1:]) / 2, torch.tensor([math.inf])])
+    for mean, log_variance in BINS:
+        expected = torch.special.ndtr((edges - mean) / math.exp(log_variance / 2)).diff()
+        log_p = log_likelihood_of_bins(x0, torch.full_like(x0, mean), torch.full_like(x0, log_variance))
+        worst.append(log_p.exp() - expected)
+    return largest(torch.cat(worst))
