@@ -19,11 +19,12 @@ import torch
 from torch import Tensor
 
 from bytepixels.build import best_device, build_process, build_sampling
-from bytepixels.cli.console import Progress
+from bytepixels.cli.console import Console
 from bytepixels.config.run import SampleConfig
 from bytepixels.core.levels import SPACINGS, Level
 from bytepixels.core.losses import pure_noise
 from bytepixels.core.samplers import SAMPLERS, STOCHASTIC, TWICE, trajectory
+from bytepixels.events import Work, listening
 from bytepixels.randomness import SeededNoise
 from bytepixels.runs.run_directory import Run, open_run, provenance
 from bytepixels.sampling.output import find_checkpoint, labels_of, load_network
@@ -72,7 +73,7 @@ def measure(solver: Solver) -> tuple[dict, list[dict]]:
     }
     records = []
     plan = [(name, spacing, n) for name in NAMES for spacing in SPACINGS for n in EVALUATIONS]
-    with Progress("solve", sum(n for *_, n in plan), "evaluations") as progress:
+    with listening(Console()), Work("solve", sum(n for *_, n in plan), "evaluations") as progress:
         done = 0
         for name, spacing, n in plan:
             steps = (n + 1) // 2 if name in TWICE else n

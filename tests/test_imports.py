@@ -17,7 +17,7 @@ MODULES = {
 }
 CORE = """schedules levels posterior continuous gaussian_diffusion prediction denoiser multistep samplers weighting
 timestep_sampling losses likelihood editing exact_denoisers""".split()
-LEAVES = {"choices", "errors", "randomness", "spellings", "threads", "wording"}
+LEAVES = {"choices", "errors", "events", "randomness", "spellings", "stopping", "threads", "wording"}
 GROUND = LEAVES | {"distributed", "files", "hardware", "heap", "images", "version"}
 ROOMS = {  # who may import whom, beside the ground
     "core": "",
@@ -42,7 +42,6 @@ build -> data.batches
 build -> text
 build -> training.loop
 build -> training.perceptual
-evaluation -> cli.console
 evaluation.reconstruction -> training.autoencoder_task
 evaluation.train_classifier -> training.session
 heap -> data.memory
@@ -51,13 +50,10 @@ requests.evaluate -> metrics.classifier
 requests.train -> sampling.labels
 runs.image_sets -> sampling.labels
 runs.image_sets -> training.session
-sampling -> cli.console
 sampling.compiled -> training.autotune.compilation
 sampling.first_stage -> training.time_budget
-training -> cli.console
 training -> cli.doctor_lines
 training -> cli.doctor_page
-training -> cli.signals
 """
 OWED = {tuple(line.split(" -> ")) for line in DEBTS.split("\n") if line}
 TOP = {"cli", "public", "__main__"}

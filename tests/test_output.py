@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from bytepixels.cli import main as module
-from bytepixels.cli.console import Progress
+from bytepixels.events import Work
 
 from .verbs.tiny import checkpoints, cli, train
 
@@ -51,8 +51,8 @@ def test_every_verb_goes_on_with_its_own_exit_code(monkeypatch, unread, verb):
         for _ in range(3):
             print("x" * 100_000, flush=True)
             print("é\U0001f600", file=sys.stderr)
-            with Progress(verb, 2, stream=sys.stderr) as progress:
-                progress.update(2)
+            with Work(verb, 2) as work:
+                work.update(2)
             os.write(sys.stdout.fileno(), b"as C code does") if reached else None
             reached.append(len(reached))
         return 7

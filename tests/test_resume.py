@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from bytepixels.cli.signals import Stop
+from bytepixels.cli.signals import stop_on_signals
 from bytepixels.data.batches import Batches
 
 from .verbs.tiny import (
@@ -332,11 +332,11 @@ def test_a_signal_saves_first(tmp_path, number, code):
 
 
 def test_a_second_signal_ends_at_once():
-    stop = Stop()
-    stop(signal.SIGINT, None)
-    assert stop.signal == signal.SIGINT
-    with pytest.raises(KeyboardInterrupt):
-        stop(signal.SIGINT, None)
+    with stop_on_signals() as stop:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert stop.signal == signal.SIGINT
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
 
 
 @pytest.mark.parametrize("ignored", [False, True], ids=["the terminal closes", "nohup"])

@@ -4,14 +4,13 @@ import os
 import subprocess
 import sys
 import time
-from io import StringIO
 from pathlib import Path
 
 import pytest
 import torch
 
 from bytepixels import threads
-from bytepixels.cli.console import Progress
+from bytepixels.events import Work
 from bytepixels.threads import Load, set_up_threads, usable_cpus
 
 
@@ -110,7 +109,7 @@ def test_long_work_follows_the_load_unless_the_user_chose_the_threads(
     monkeypatch.setattr(threads, "load", None)
     monkeypatch.setattr(Load, "follow", lambda load: looks.append(load))
     set_up(environment, tmp_path)
-    Progress("work", 2, stream=StringIO()).update(1)
+    Work("work", 2).update(1)
     assert bool(looks) is ours
 
 

@@ -7,8 +7,10 @@ import pytest
 import torch
 
 from bytepixels import SAMPLERS, EDMProcess, GaussianDiffusion, RectifiedFlow
+from bytepixels.cli.console import Console
 from bytepixels.core import samplers
 from bytepixels.core.exact_denoisers import GAUSSIAN
+from bytepixels.events import listening
 from bytepixels.verification import bound, common, moments, orders, pictures, processes, seeds
 from bytepixels.verification import table as verify
 from bytepixels.verification.common import Check, log_snr_grid
@@ -68,7 +70,8 @@ def test_a_section_that_breaks_is_a_failure_and_the_others_still_run(tmp_path, c
     monkeypatch.setattr(
         verify, "sections", lambda curves: {"One (of two)": broken, "Two": lambda: [Check("fine", 1, 1)]}
     )
-    assert not verify.verify(tmp_path)
+    with listening(Console()):
+        assert not verify.verify(tmp_path)
     said = capsys.readouterr().out
     assert "FAIL  RuntimeError: no such thing" in said
     assert "2 checks, 1 FAILED (One) in " in said

@@ -8,6 +8,7 @@ import time
 import pytest
 import torch
 
+from bytepixels.events import Note, listening
 from bytepixels.runs import checkpoint_writer as module
 from bytepixels.runs.checkpoint_writer import Writer
 from bytepixels.runs.checkpoints import check_files, list_checkpoints, read_state, read_tensors, save_checkpoint
@@ -150,12 +151,12 @@ def test_what_ends_the_training_does_not_end_the_write(tmp_path, gate):
     assert names(tmp_path) == ["step-00000001"]
 
 
-def test_two_errors_are_both_said(tmp_path, gate, capsys):
-    gate.error = OSError("no room")
+def test_two_errors_are_both_said(tmp_path, gate):
+    gate.error, heard = OSError("no room"), []
     gate.open.set()
-    with pytest.raises(RuntimeError, match="not finite"):
+    with listening(heard.append), pytest.raises(RuntimeError, match="not finite"):
         written(tmp_path, fail)
-    assert capsys.readouterr().err == "warning: no room\n"
+    assert heard == [Note("warning: no room", aside=True)]
 
 
 def test_a_second_ctrl_c_does_not_wait(tmp_path, gate):
@@ -172,7 +173,8 @@ def test_a_second_ctrl_c_does_not_wait(tmp_path, gate):
 def test_a_write_that_hangs_keeps_no_process_alive(tmp_path):
     code = """
 import sys, threading, torch
-from bytepixels.runs import writer as module
+from bytepixels.events import Note, listening
+from bytepixels.runs import checkpoint_writer as module
 module.save_checkpoint = lambda *arguments: threading.Event().wait()
 module.Writer(sys.argv[1], "id", 3).submit(1, 1, {"model": {"a": torch.ones(3)}})
 """

@@ -9,13 +9,14 @@ import pytest
 import torch
 from PIL import Image
 
-from bytepixels.cli.console import Progress
+from bytepixels.cli.console import Console
 from bytepixels.codec import latent_writer as encoding
 from bytepixels.codec.codec import LatentCodec, PixelCodec
 from bytepixels.data import pack
 from bytepixels.distributed.process_group import ALONE
 from bytepixels.errors import InputError
 from bytepixels.evaluation.loss_data import drawn_x0, known_of
+from bytepixels.events import Work, listening
 from bytepixels.networks import Autoencoder
 from bytepixels.runs.image_sets import training_set
 from bytepixels.runs.run_directory import FIRST_STAGE, open_run
@@ -61,11 +62,12 @@ def drawn(run, out, *flags):
 def test_encoding_that_takes_most_of_the_time_is_said_once_and_early(tmp_path, monkeypatch, capsys):
     """At an image in ten seconds, where three minutes were given."""
     packed = encodable(tmp_path, monkeypatch)
-    monkeypatch.setattr(Progress, "settled", True)
-    monkeypatch.setattr(Progress, "rate", 0.1)
+    monkeypatch.setattr(Work, "settled", True)
+    monkeypatch.setattr(Work, "rate", 0.1)
     for number, (budget, notes) in enumerate((("3m", 1), ("10h", 0), (None, 0))):
         monkeypatch.setenv("BYTEPIXELS_CACHE", str(tmp_path / f"cache-{number}"))
-        encode(packed, Autoencoder(1, 8, (1, 2), 1, 3), False, CPU, Preparation(budget, time.monotonic()))
+        with listening(Console()):
+            encode(packed, Autoencoder(1, 8, (1, 2), 1, 3), False, CPU, Preparation(budget, time.monotonic()))
         said = plain(capsys.readouterr().err)
         assert said.count("note: encoding takes") == notes
         assert ("more, of --budget 3m; what is done is kept" in said) == bool(notes)

@@ -37,7 +37,7 @@ def test_ctrl_c_while_packing_and_the_same_command_again(tmp_path, monkeypatch, 
 def test_what_lay_there_already_is_no_speed(monkeypatch):
     rates = []
 
-    class Watched(train.Progress):
+    class Watched(train.Work):
         def show(self, note=""):
             rates.append(self.rate)
 
@@ -47,7 +47,7 @@ def test_what_lay_there_already_is_no_speed(monkeypatch):
             time.sleep(0.01)
         return type("Packed", (), {"notes": ()})
 
-    monkeypatch.setattr(train, "Progress", Watched)
+    monkeypatch.setattr(train, "Work", Watched)
     monkeypatch.setattr(train, "pack", resumed)
     train.pack_with_progress("anything", DataConfig())
     assert 0 < rates[-1] < 1000

@@ -22,14 +22,16 @@ from ..choices import SPLITS
 from ..config.presets import autoencoder_config, preset_with
 from ..config.run import Config, DataConfig, SampleConfig, foreign_setting, settings_of_others
 from ..errors import InputError, Terminated, check_choice
+from ..events import listening
 from ..requests.train import Encode, Sample, Show, Train, TrainAutoencoder, TrainLatent, Verify
 from ..runs.run_directory import is_run, open_run
 from ..spellings import OTHER_VERBS
 from ..wording import many
+from .console import Console
 from .first_page import first_page
 from .output import unread_output_is_dropped
 from .parsing import Line
-from .signals import interruption, unwind_on_sigterm
+from .signals import interruption, stop_on_signals, unwind_on_sigterm
 
 began = time.monotonic()  # when the command did: a budget of time counts from here
 
@@ -183,7 +185,8 @@ def _trained(
     from ..training.session import train as train_verb
 
     try:
-        return train_verb(source, config, path, profile, began, origin)
+        stopped_by = train_verb(source, config, path, profile, began, origin, stop_on_signals)
+        return 128 + stopped_by if stopped_by else 0
     except TrainingError as error:
         print(f"bytepixels: {error}", file=sys.stderr)
         return 1
@@ -416,7 +419,7 @@ def run_verb(arguments: list[str]) -> int:
         from ..heap import keep_memory
 
         keep_memory()
-    with only_the_first_speaks(), unwind_on_sigterm():
+    with listening(Console()), only_the_first_speaks(), unwind_on_sigterm():
         return verb(arguments[1:])
 
 

@@ -8,32 +8,20 @@ from contextlib import contextmanager
 from types import FrameType
 
 from ..errors import Terminated
-
-
-class StoppedError(Exception):
-    """What is being drawn is not wanted any more."""
-
-
-class Stop:
-    """Remembers that the user pressed Ctrl-C or the system asked the process to end. A second time ends it at once."""
-
-    signal: int = 0  # none yet
-
-    def __call__(self, number: int, frame: FrameType | None) -> None:
-        if self.signal and "TORCHELASTIC_RUN_ID" not in os.environ:  # torchrun may pass on what was sent to all
-            raise KeyboardInterrupt if number == signal.SIGINT else Terminated(number)
-        self.signal = number
-
-    def watch(self, step: int, x: object) -> None:
-        """Between two steps of a sampler: raises StoppedError once we were asked to stop."""
-        if self.signal:
-            raise StoppedError
+from ..stopping import Stop
 
 
 @contextmanager
 def stop_on_signals() -> Iterator[Stop]:
-    """SIGINT, SIGTERM, and SIGHUP where nohup has not turned it off, are remembered instead of ending the process."""
-    with _handled(stop := Stop(), [signal.SIGINT, *_endings()]):
+    """SIGINT, SIGTERM, and SIGHUP where nohup has not turned it off, ask to stop; a second one ends the process."""
+    stop = Stop()
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        if stop.signal and "TORCHELASTIC_RUN_ID" not in os.environ:  # torchrun may pass on what was sent to all
+            raise KeyboardInterrupt if number == signal.SIGINT else Terminated(number)
+        stop.ask(number)
+
+    with _handled(ask, [signal.SIGINT, *_endings()]):
         yield stop
 
 

@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from .. import events
+
 FORMAT = 1
 CAPTIONS = "captions.json"
 
@@ -52,7 +54,7 @@ def _home_cache() -> Path:
         pass
     owner = str(os.getuid()) if hasattr(os, "getuid") else "user"
     folder = Path(tempfile.gettempdir()) / f"bytepixels-cache-{owner}"
-    print(f"No home folder that can be written: the cache is {folder} (BYTEPIXELS_CACHE=FOLDER takes another)")
+    events.say(f"No home folder that can be written: the cache is {folder} (BYTEPIXELS_CACHE=FOLDER takes another)")
     return folder
 
 

@@ -4,6 +4,7 @@ import math
 
 from torch import Tensor
 
+from .. import events
 from ..build import best_device
 from ..config.run import SampleConfig
 from ..distributed.process_group import join, own_device
@@ -52,14 +53,14 @@ def compare(request: Compare) -> None:
         finally:
             if rows and world.rank == 0:
                 keep(request, painter, yardstick, rows, floor, what)
-    print(*table(rows, floor, what, title(yardstick.features.name), request.n), sep="\n")
+    events.say(*table(rows, floor, what, title(yardstick.features.name), request.n))
     if warning := too_few(request.n, len(yardstick.moments.mean)):
-        print(f"warning: {warning}")
+        events.say(f"warning: {warning}")
     if world.rank == 0:
         make_folder(run.path / "evaluate", "RUN")
         path = run.path / "evaluate" / "compare.png"
         plot(rows, floor, what, title(yardstick.features.name), f"{run.path.name}, n = {request.n}", path)
-        print(path)
+        events.say(path)
 
 
 def measured_row(images: Tensor, yardstick: Yardstick, settings: SampleConfig, seconds: float) -> Row:

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .. import events
 from ..build import best_device, build_denoiser, build_process
-from ..cli.console import Progress
 from ..codec.codec import Codec
 from ..core.denoiser import Denoiser, clipped
 from ..core.gaussian_diffusion import GaussianDiffusion, Process
@@ -18,6 +18,7 @@ from ..core.levels import Level
 from ..core.losses import evaluating
 from ..distributed.process_group import World, join, own_device
 from ..errors import InputError, check_range
+from ..events import Work
 from ..metrics import bits_per_dim as bits_of
 from ..metrics import loss_analysis as loss_of
 from ..metrics import loss_report
@@ -102,18 +103,18 @@ def evaluate_bits(subject: Subject, pictures: PictureSet) -> None:
     request, plan = subject.request, bits_plan(subject)
     x0, label = pictures.choose(request.n or 64, request.seed, subject.device)
     seeds = range(request.seed, request.seed + len(x0))
-    print(f"{len(x0)} pictures of {pictures.name}{'' if label is None else ', each with its label'}")
-    with Progress("bits", len(x0) * plan.evaluations, "evaluations") as progress:
+    events.say(f"{len(x0)} pictures of {pictures.name}{'' if label is None else ', each with its label'}")
+    with Work("bits", len(x0) * plan.evaluations, "evaluations") as progress:
         own, gather = subject.share(len(x0))
         count = counter(progress, subject.world.size)
         part = bits_of.measure_bits(subject.denoiser, plan, x0[own], rows_of(label, own), seeds[own], count)
     bits = bits_of.gathered(part, gather)
     found = bits_of.numbers(bits)
-    print(*bits_of.table(found), sep="\n")
+    events.say(*bits_of.table(found))
     chain = f"chain of {len(plan.levels) - 1} steps{', x0 clipped' if plan.clip else ''}" if plan.levels else ""
     ode = f"ODE of {plan.ode_steps} RK4 steps, {plan.probes} probes, dequantised by {plan.dequantisation}"
     how = "; ".join(part for part in (chain, ode if plan.ode_steps else "") if part)
-    print(f"{subject.title}; {how}; {plan.evaluations:,} evaluations a picture")
+    events.say(f"{subject.title}; {how}; {plan.evaluations:,} evaluations a picture")
     settings: dict[str, Any] = {
         "steps": len(plan.levels) - 1 if plan.levels else None,
         "clip": plan.clip,
@@ -123,7 +124,7 @@ def evaluate_bits(subject: Subject, pictures: PictureSet) -> None:
     subject.record("bits", {"bits_per_dimension": found, "n": len(x0), "data": pictures.record(), **settings})
     if bits.bounds and subject.world.rank == 0:
         bits_of.plot_terms(bits, plan.levels, subject.title, subject.file("bits.png"))
-        print(subject.file("bits.png"))
+        events.say(subject.file("bits.png"))
 
 
 def bits_plan(subject: Subject) -> bits_of.BitsPlan:
@@ -138,7 +139,7 @@ def bits_plan(subject: Subject) -> bits_of.BitsPlan:
             raise InputError(
                 f"{config.process.diffusion} has no chain to bound: leave --steps out, --ode-steps above 0"
             )
-        print(f"{config.process.diffusion} has no chain of steps to bound: by the ODE alone")
+        events.say(f"{config.process.diffusion} has no chain of steps to bound: by the ODE alone")
     return bits_of.BitsPlan(
         process,
         levels,
@@ -165,7 +166,7 @@ def evaluate_loss(subject: Subject) -> None:
     trivial, levels = LinearGuess(known, subject.device), loss_of.levels_of(subject.process, LEVELS)
     ideals = [IdealDenoiser(known, trivial.mean), None]  # only for the pictures that it is the ideal of
     measured: list[loss_of.Errors] = []
-    with Progress("loss", sum(len(x0) for x0, _ in chosen) * len(levels), "evaluations") as progress:
+    with Work("loss", sum(len(x0) for x0, _ in chosen) * len(levels), "evaluations") as progress:
         count, predict = counter(progress, subject.world.size), predictor(subject)
         for (x0, label), ideal in zip(chosen, ideals, strict=False):
             rows, gather = subject.share(len(x0))
@@ -173,16 +174,16 @@ def evaluate_loss(subject: Subject) -> None:
             part = loss_of.measure_errors(predict, trivial, ideal, levels, x0[rows], mine, seeds, request.batch, count)
             measured.append(loss_of.gathered(part, gather))
     for one, (x0, _) in zip(sets, chosen, strict=True):
-        print(f"{len(x0)} pictures of {one.name}")
+        events.say(f"{len(x0)} pictures of {one.name}")
     training, held_out = measured[0], measured[1] if other is not None else None
     verdict = loss_of.judge(training, held_out)
-    print(*loss_report.sentences(levels, verdict, held_out is not None), sep="\n")
+    events.say(*loss_report.sentences(levels, verdict, held_out is not None))
     found = loss_report.numbers(levels, training, held_out, verdict)
     data = [one.record() | {"n": len(x0)} for one, (x0, _) in zip(sets, chosen, strict=True)]
     subject.record("loss", {**found, "data": data, "clip": run.config.sample.clip})
     if subject.world.rank == 0:
         loss_report.plot_errors(levels, training, held_out, verdict, subject.title, subject.file("loss.png"))
-        print(subject.file("loss.png"))
+        events.say(subject.file("loss.png"))
 
 
 def predictor(subject: Subject) -> loss_of.Predict:
@@ -195,7 +196,7 @@ def predictor(subject: Subject) -> loss_of.Predict:
     return predict
 
 
-def counter(progress: Progress, processes: int) -> Callable[[int], None]:
+def counter(progress: Work, processes: int) -> Callable[[int], None]:
     """Adds to a progress and shows it; the other processes are taken to be as far as this one."""
     done = 0
 

@@ -6,10 +6,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .. import events
 from ..build import best_device, build_first_stage
-from ..cli.console import Progress
 from ..distributed.process_group import join, own_device
 from ..errors import InputError
+from ..events import Work
 from ..images import grid, save_png
 from ..metrics.feature_cache import features_of
 from ..metrics.features import title
@@ -40,7 +41,7 @@ def evaluate_reconstruction(run: Run, request: Quality) -> None:
             return
         images, what = yardstick.others(request.n, request.seed)
         autoencoder = model.autoencoder.eval()
-        with Progress("reconstruct", len(images), "images") as progress:
+        with Work("reconstruct", len(images), "images") as progress:
             again = reconstructed(autoencoder, images, device, progress.update)
         found = fidelity(autoencoder, images, again, device)
         record = described(images, again, what, yardstick) | found
@@ -49,7 +50,7 @@ def evaluate_reconstruction(run: Run, request: Quality) -> None:
     make_folder(run.path / "evaluate", "RUN")
     shown = torch.cat([images[:SHOWN], again[:SHOWN]])
     save_png(grid(shown, len(shown) // 2), run.path / "evaluate" / "reconstructions.png")
-    print(*card(record, found), sep="\n")
+    events.say(*card(record, found))
 
 
 def described(images: Tensor, again: Tensor, what: str, yardstick: Yardstick) -> dict[str, Any]:
@@ -61,7 +62,7 @@ def described(images: Tensor, again: Tensor, what: str, yardstick: Yardstick) ->
         return {"value": value, "interval": interval}
 
     rungs = dict[str, float]()
-    with Progress("measure", 2 + LADDER, "distances") as progress:
+    with Work("measure", 2 + LADDER, "distances") as progress:
         own = distance(again)
         progress.update(1)
         floor = distance(images)

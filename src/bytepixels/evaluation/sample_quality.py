@@ -8,14 +8,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from .. import events
 from ..build import best_device, build_process
-from ..cli.console import Progress
 from ..config.run import SampleConfig
 from ..config.units import seconds_of
 from ..core.samplers import TWICE
 from ..data import default_cache
 from ..distributed.process_group import World, join, own_device
 from ..errors import InputError
+from ..events import Work
 from ..metrics.drift import Drift, drift, looks_of
 from ..metrics.feature_cache import MOST, FeatureSet, chosen_rows, features_of, reference_of
 from ..metrics.features import Features
@@ -56,7 +57,7 @@ class Painter:
         began, drawn, steps = time.monotonic(), [], settings.steps
         rows = self._rows(len(seeds), seeds.start)
         labels = None if self.labels is None else self.labels[rows].tolist()
-        with Progress(what, len(seeds) * steps, "steps") as progress:
+        with Work(what, len(seeds) * steps, "steps") as progress:
             for start in range(0, len(seeds), batch * self.world.size):
                 part = seeds[start : start + batch * self.world.size]
 
@@ -110,13 +111,13 @@ def evaluate_quality(request: Quality) -> None:
         if world.rank > 0:
             return
         if len(images) < request.n:
-            print(f"note: the budget of {request.budget} was over after {len(images):,} of {request.n:,} samples")
+            events.say(f"note: the budget of {request.budget} was over after {len(images):,} of {request.n:,} samples")
         found = judge(images, yardstick, run, request, device)
         if "first_stage" in run.data:
             found["first_stage"] = through_first_stage(yardstick, run, len(images), request.seed, device)
         record = {**found, **made_with(settings, painter, request), "seconds": round(took, 2)}
         run.note_evaluation(record)
-    print(*card(record), sep="\n")
+    events.say(*card(record))
 
 
 def open_yardstick(run: Run, name: str, source: str | None, most: int | None, world: World) -> Yardstick:
@@ -129,7 +130,7 @@ def open_yardstick(run: Run, name: str, source: str | None, most: int | None, wo
     features = open_features(name, own.packed.images, world.device)
     most = most or (PAIRS if name == "imagenet" else MOST)
     folder, images = default_cache() / "features", own.packed.images
-    with Progress("reference", min(most, len(images)), "pictures") as progress:
+    with Work("reference", min(most, len(images)), "pictures") as progress:
         done = 0
 
         def count(pictures: int) -> None:
@@ -149,7 +150,7 @@ def open_yardstick(run: Run, name: str, source: str | None, most: int | None, wo
 def judge(images: Tensor, yardstick: Yardstick, run: Run, request: Quality, device: torch.device) -> dict[str, Any]:
     """Everything there is to say of samples uint8 [n, C, H, W], as eval.jsonl holds it."""
     features, others = yardstick.features, yardstick.others(len(images), request.seed)
-    with Progress("measure", 4, "parts") as progress:
+    with Work("measure", 4, "parts") as progress:
         progress.update(0, "distances")
         samples, floor = features_of(features, images), features_of(features, others[0])
         measures = measured(samples, yardstick, request.seed)

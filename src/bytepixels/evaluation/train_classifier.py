@@ -8,12 +8,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .. import events
 from ..build import best_device
-from ..cli.console import Progress, duration
 from ..config.run import DataConfig
 from ..data import Packed
 from ..distributed.process_group import under_torchrun
 from ..errors import InputError
+from ..events import Work, duration
 from ..metrics.classifier import NOTES, accuracy, save_classifier, train_classifier
 from ..metrics.feature_cache import chosen_rows
 from ..requests.evaluate import TrainFeatures
@@ -42,20 +43,20 @@ def train_features(request: TrainFeatures) -> Path:
     recipe, began, each = request.recipe(flip), time.process_time(), len(learn[0])
     notes = {"classes": list(packed.classes), "size": list(packed.images.shape[2:]), "channels": packed.images.shape[1]}
     notes |= {"source": request.source, "sha256": packed.meta["sha256"]["images"], "made_by": provenance()}
-    print(f"{each:,} pictures to learn from, {len(test[0]):,} held out ({name}); {recipe}")
+    events.say(f"{each:,} pictures to learn from, {len(test[0]):,} held out ({name}); {recipe}")
     an_epoch = each - each % min(recipe.batch, each)
-    with Progress("features", recipe.epochs * an_epoch, "images") as progress:
+    with Work("features", recipe.epochs * an_epoch, "images") as progress:
         for seen, loss, network in train_classifier(*learn, len(packed.classes), recipe, device):
             progress.update(seen, f"loss {loss:.3f}")
             if seen % an_epoch == 0:
                 found, epoch = accuracy(network, *test, device), seen // an_epoch
                 said = {"epochs": epoch, "held_out_accuracy": found, "held_out": name, "n": len(test[0])}
                 save_classifier(out, network, recipe, notes | said | {"cpu_seconds": time.process_time() - began})
-                progress.say(f"epoch {epoch}: {100 * found:.2f}% of held-out pictures named right; kept in {out}")
+                events.note(f"epoch {epoch}: {100 * found:.2f}% of held-out pictures named right; kept in {out}")
                 progress.kept = f"what {many(epoch, 'epoch')} of {recipe.epochs:,} made is kept in {out}"
     half = 196 * math.sqrt(found * (1 - found) / len(test[0]))
-    print(f"{100 * found:.2f}% ± {half:.2f}% of {len(test[0]):,} held-out pictures ({name}) are named right")
-    print(f"{duration(time.process_time() - began)} of CPU time; evaluate RUN --features {out}")
+    events.say(f"{100 * found:.2f}% ± {half:.2f}% of {len(test[0]):,} held-out pictures ({name}) are named right")
+    events.say(f"{duration(time.process_time() - began)} of CPU time; evaluate RUN --features {out}")
     return out
 
 

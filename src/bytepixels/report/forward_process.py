@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .. import events
 from ..codec.codec import PixelCodec
 from ..core.gaussian_diffusion import GaussianDiffusion
 from ..core.schedules import SCHEDULES
@@ -43,7 +44,7 @@ def show(packed: Packed, out: Path, n: int = 4, columns: int = 11, timesteps: in
     height, width = (strip.shape[1] - GAP) // len(images) - GAP, (strip.shape[2] - GAP) // columns - GAP
     if height < images.shape[2] or width < images.shape[3]:
         what = f"{len(images):,} x {columns:,} images have room for {height} x {width} pixels each (height x width)"
-        print(f"note: {what}, not for their {images.shape[2]} x {images.shape[3]}; {FEWER}")
+        events.say(f"note: {what}, not for their {images.shape[2]} x {images.shape[3]}; {FEWER}")
     paths.append(out / "schedules.png")
     plot_schedules(processes, paths[-1])
     return paths
@@ -102,7 +103,7 @@ def shown_size(source: str, n: int, columns: int) -> tuple[int, int] | None:
     if len(set(sizes)) > 1:
         height = width = min(most, round(median(min(size) for size in sizes)))
     how = "--size changes it" if most == SHOWN else FEWER
-    print(f"Images of up to {largest:,} pixels a side are shown at {height} x {width} (height x width); {how}")
+    events.say(f"Images of up to {largest:,} pixels a side are shown at {height} x {width} (height x width); {how}")
     return height, width
 
 

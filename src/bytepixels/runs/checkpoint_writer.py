@@ -1,6 +1,5 @@
 """Checkpoints in the background: training waits for the copy to the host's memory, not for the disk."""
 
-import sys
 import threading
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,6 +8,7 @@ from types import TracebackType
 import torch
 from torch import Tensor
 
+from .. import events
 from .checkpoints import Tensors, save_checkpoint
 
 
@@ -37,7 +37,7 @@ class Writer:
         except OSError as later:
             if error is None:
                 raise
-            print(f"warning: {later}", file=sys.stderr)  # beside what ends the training anyway
+            events.note(f"warning: {later}")  # beside what ends the training anyway
 
     def submit(self, step: int, images: int, tensors: Tensors) -> None:
         """Copy the tensors and return; they are written meanwhile. Waits for the checkpoint before, and raises its

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .. import events
 from ..codec.codec import PixelCodec
 from ..config.run import DataConfig, read_config
 from ..data import Packed
@@ -86,7 +87,7 @@ def held_out_set(run: Run, source: str | None = None) -> PictureSet | None:
     try:
         found = other_set(run, source or source_of(run), "test")
     except InputError as error:
-        print(f"note: no held-out pictures: {error}")
+        events.say(f"note: no held-out pictures: {error}")
         return None
     return None if found.trained_on else found
 

@@ -2,10 +2,10 @@
 
 import os
 import shutil
-import sys
 from pathlib import Path
 from uuid import uuid4
 
+from .. import events
 from ..errors import InputError
 from ..files import TEMPORARY
 
@@ -40,5 +40,5 @@ def model_as_run(path: Path) -> Path | None:
                     f"{name}, a model of bytepixels, cannot be copied to {run} ({error.strerror})"
                 ) from error
         else:
-            print(f"{name} is a model that comes along with bytepixels; its copy is {run}", file=sys.stderr)
+            events.note(f"{name} is a model that comes along with bytepixels; its copy is {run}")
     return run

@@ -4,7 +4,6 @@ import json
 import os
 import platform
 import subprocess
-import sys
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -13,6 +12,7 @@ from tempfile import TemporaryFile
 from typing import Any
 from uuid import uuid4
 
+from .. import events
 from ..config.run import Config
 from ..errors import InputError
 from ..files import TEMPORARY, DamagedError, leftovers, one_line, read_sealed, reason, write_sealed, write_whole
@@ -158,7 +158,7 @@ def open_run(path: Path) -> Run:
             run = _read(path, SPARE)
         except DamagedError:
             raise damage from None
-        print(f"warning: {damage}; its spare copy is taken", file=sys.stderr)
+        events.note(f"warning: {damage}; its spare copy is taken")
         with suppress(OSError):  # of a run that may only be read, every process takes the spare copy
             _restore(path)
         return run

@@ -18,15 +18,15 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from .. import networks
+from .. import events, networks
 from ..build import at_precision
-from ..cli.console import duration
 from ..config.run import Config, SampleConfig
 from ..core.samplers import TWICE
 from ..data import default_cache
 from ..data.locks import make_folder
 from ..distributed.process_group import under_torchrun
 from ..errors import InputError
+from ..events import duration
 from ..runs.run_directory import Run
 from ..training.autotune.compilation import LEAST, TRIALS, what_lacks
 
@@ -104,11 +104,11 @@ def choose_network(
     except Exception as error:  # whatever a compiler can meet
         if not auto:
             raise CompileError(f"{why_not(error)}; --compile no samples without it") from error
-        print(f"not compiled: {why_not(error)}")
+        events.say(f"not compiled: {why_not(error)}")
         return network
     faster = not auto or after < GAIN * before
     each = f"an evaluation takes {after:.3g} s instead of {before:.3g} s; " if auto else ""
-    print(f"{'compiled' if faster else 'not compiled'}: {each}{how}")
+    events.say(f"{'compiled' if faster else 'not compiled'}: {each}{how}")
     return compiled if faster else network
 
 
@@ -147,7 +147,7 @@ def obtained(network: nn.Module, config: Config, inputs: tuple[Tensor, ...], pat
     except (OSError, RuntimeError):  # none, or a damaged one
         if (lacking := what_lacks(inputs[0].device)) is not None:
             raise CompileError(lacking) from None
-        print("compiling the network, which takes a minute or several")
+        events.say("compiling the network, which takes a minute or several")
         make_folder(path.parent)
         compile_into(path, network, config, inputs)
         code, how = load(path, inputs[0].device), "kept for the next time"

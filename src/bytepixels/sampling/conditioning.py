@@ -12,10 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..cli.console import Progress
+from .. import events
 from ..config.run import Config
 from ..data import Packed
 from ..errors import InputError
+from ..events import Work
 from ..runs.run_directory import Run
 from ..text import TextEncoder, TextRows, open_text_encoder, store_captions
 from ..text.encoders import WORDLLAMA, words_read
@@ -61,7 +62,7 @@ def text_rows(run: Run, packed: Packed, device: torch.device) -> TextRows | None
         return None
     if packed.captions is None:
         raise InputError(f"{run.path} was trained on captions, and {packed.meta['source']} has none now")
-    with Progress("encode", len(packed.captions), "captions") as progress:
+    with Work("encode", len(packed.captions), "captions") as progress:
 
         def show(done: int, total: int) -> None:
             progress.total = total
@@ -123,6 +124,6 @@ def _encoded(path: Path, name: str, digest: str, texts: tuple[str, ...], prompt:
     encoder = encoder_of(path, name, digest, device)
     if prompt and (read := words_read(encoder, texts[0])) < len(words := texts[0].split()):
         which = f"the first {read} of {len(words):,} words; left out: {' '.join(words[read:])}" if read else "a part"
-        print(f"note: the text encoder reads {encoder.length} tokens, of this prompt {which}")
+        events.say(f"note: the text encoder reads {encoder.length} tokens, of this prompt {which}")
     vectors, mask = encoder(texts)
     return vectors.to(device), mask.to(device)

@@ -12,11 +12,11 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from ..build import best_device, build_process
-from ..cli.console import Progress
 from ..config.run import SampleConfig
 from ..core.denoiser import Denoise
 from ..core.levels import Level
 from ..errors import InputError
+from ..events import Work
 from ..images import beside, grid, save_extra, save_png, save_pngs
 from ..requests.edit import EditFlags, Inpaint, Interpolate, Invert, Vary
 from ..runs.run_directory import Run, make_folder, provenance
@@ -37,7 +37,7 @@ def edit(flags: EditFlags) -> tuple[Path, list[str]]:
     results: list[Tensor] = []  # uint8 [C, H, W] each
     fidelity: dict[str, dict[str, float | None]] = {}
     try:
-        with Progress(f"edit {_kind(flags)}", plan.work, "network evaluations") as progress:
+        with Work(f"edit {_kind(flags)}", plan.work, "network evaluations") as progress:
             for batch in _carry_out(plan, out, progress):
                 results += batch
                 progress.kept = f"{len(results):,} of {many(len(plan.files), 'image')} kept in {out}"
@@ -104,7 +104,7 @@ def make_plan(studio: Studio, flags: EditFlags) -> Plan:
     raise AssertionError(flags)
 
 
-def _carry_out(plan: Plan, out: Path, progress: Progress) -> Iterator[Tensor]:
+def _carry_out(plan: Plan, out: Path, progress: Work) -> Iterator[Tensor]:
     """The results, batch by batch, uint8 [B, C, H, W], each written when it is done."""
     done = 0
 

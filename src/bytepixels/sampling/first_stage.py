@@ -14,12 +14,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from ..build import build_first_stage, build_process
-from ..cli.console import Progress
 from ..codec.codec import Codec, LatentCodec, PixelCodec, encoder_of
 from ..codec.latent_cache import Latents, store_latents
 from ..config.run import Config
 from ..data import Packed
 from ..errors import InputError
+from ..events import Work
 from ..files import TEMPORARY, DamagedError, flush, reason
 from ..interop.diffusers_autoencoder import is_autoencoder_kl, read_autoencoder_kl
 from ..networks import Autoencoder
@@ -155,7 +155,7 @@ def encode(
     if channels != autoencoder.channels:
         raise InputError(f"the autoencoder takes pictures of {autoencoder.channels} channels, these have {channels}")
     autoencoder.check_size(height, width)
-    with Progress("encode", 0, "pictures") as progress:
+    with Work("encode", 0, "pictures") as progress:
         progress.kept = "stopped while encoding; the same command goes on from there"
         encoder, show = encoder_of(Tiled(autoencoder), device), partial(within.show, progress, "encoding")
         return store_latents(packed, encoder, fingerprint(autoencoder), mirrored, progress=show)

@@ -10,14 +10,15 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from .. import events
 from ..build import best_device, build_denoiser, build_network, build_process, build_sampling, resolved_sampling
-from ..cli.console import Progress
 from ..codec.codec import Codec
 from ..config.run import SampleConfig, check_steps
 from ..core.losses import evaluating, pure_noise
 from ..core.samplers import trajectory
 from ..distributed.process_group import World, join, own_device
 from ..errors import InputError, check_choice, check_range
+from ..events import Work
 from ..files import write_json
 from ..images import grid, save_extra, save_gif, save_png, save_pngs
 from ..randomness import MAX_SEED, SeededNoise
@@ -81,12 +82,12 @@ def sample_run(path: Path, overrides: Mapping[str, Any], request: SampleRequest)
     out = request.out or run.samples / _folder_name(settings, request)
     make_folder(out, "--out")
     steps = f"{many(settings.steps, 'step')}, {settings.spacing} spacing"
-    print(f"Sampling with {settings.sampler}, {steps}, {weights_name(request.weights, checkpoint)}")
+    events.say(f"Sampling with {settings.sampler}, {steps}, {weights_name(request.weights, checkpoint)}")
     network, codec = choose_network(network, run, settings, request, device), codec_of(run, device)
     seeds = range(request.seed, request.seed + request.n)
     first, frames, done = list[Tensor](), list[Tensor](), 0  # what the grid and the animation show, of how many
     try:
-        with join(device) as world, Progress("sample", request.n * settings.steps, "image steps") as progress:
+        with join(device) as world, Work("sample", request.n * settings.steps, "image steps") as progress:
             for start in range(0, request.n, request.batch * world.size):
                 part = seeds[start : start + request.batch * world.size]
                 watch = _watcher(progress, start, part, request, settings.steps, frames, codec)
@@ -172,7 +173,7 @@ def _folder_name(settings: SampleConfig, request: SampleRequest) -> str:
 
 
 def _watcher(
-    progress: Progress, start: int, part: range, request: SampleRequest, steps: int, frames: list[Tensor], codec: Codec
+    progress: Work, start: int, part: range, request: SampleRequest, steps: int, frames: list[Tensor], codec: Codec
 ) -> Watch:
     """Called with every state of one batch: moves the progress on, and keeps frames of the first batch for a GIF."""
     every = max(1, steps // GIF_FRAMES)
@@ -203,7 +204,7 @@ def write_manifest(out: Path, manifest: dict[str, Any]) -> None:
     write_json(out / "manifest.json", manifest | ({"earlier": earlier} if earlier else {}))
     if count := sum(len(call["pictures"]) for call in earlier):
         stay = f"{many(count, 'image')} of earlier calls {'stays' if count == 1 else 'stay'}"
-        print(f'note: {stay} in {out}: manifest.json lists what is new, and below "earlier" what is not')
+        events.say(f'note: {stay} in {out}: manifest.json lists what is new, and below "earlier" what is not')
 
 
 def _manifest(

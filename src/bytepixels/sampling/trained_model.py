@@ -1,12 +1,12 @@
 """The weights of a run: which checkpoint, and into a network."""
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
 from torch import Tensor, nn
 
+from .. import events
 from ..errors import InputError, check_choice
 from ..files import DamagedError
 from ..runs.checkpoints import check_files, check_fit, identity, list_checkpoints, read_state, read_tensors
@@ -72,7 +72,7 @@ def read_checkpoint(
                     break
                 if name is not None:
                     raise
-                print(f"warning: {error}; looking for an older one", file=sys.stderr)
+                events.note(f"warning: {error}; looking for an older one")
         else:
             raise InputError(f"none of the {len(known)} checkpoints in {run.checkpoints} is whole")
     raise InputError(f"{run.path} has no checkpoint yet: let it train for longer")

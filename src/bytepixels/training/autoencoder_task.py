@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 
 from ..build import build_codes, build_first_stage, build_reconstruction_loss
-from ..cli.signals import Stop
 from ..codec.codec import PixelCodec
 from ..codec.reconstruction_losses import kl_divergence, psnr, ssim
 from ..config.units import images_in
@@ -22,6 +21,7 @@ from ..networks import Autoencoder
 from ..networks.discriminator import FirstStage
 from ..randomness import NOISE, seeded
 from ..runs.run_directory import Run, provenance
+from ..stopping import Stop
 from ..wording import many
 from .loop import Batch, Loss, TrainState
 from .micro_batch import is_out_of_memory

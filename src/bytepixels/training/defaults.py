@@ -6,12 +6,12 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from ..cli.console import Progress
 from ..config.presets import preset_with
 from ..config.run import Config, DataConfig
 from ..data.inspection.survey import Glance, glances
 from ..data.packed import default_cache
 from ..data.sources.open_source import open_source
+from ..events import Work
 from ..networks.haar import STEMS
 
 TINY_SIDE = 16  # pixels, up to which the digits' network sees a whole image
@@ -22,7 +22,7 @@ SMALLEST = 8  # pixels, of images that no network could halve
 def headers_of(source: str, split: str) -> list[Glance]:
     """What the headers of a source's images say, read with a progress line."""
     pictures = open_source(source, split, default_cache()).read()
-    with Progress("headers", len(pictures.names), "images") as progress:
+    with Work("headers", len(pictures.names), "images") as progress:
         return list(glances(pictures, lambda done, total: progress.update(done)).values())
 
 

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 
 from ..build import build_draw, build_loss, build_network, build_process, build_times
-from ..cli.signals import Stop
 from ..codec.codec import Codec, PixelCodec
 from ..codec.latent_cache import LatentBatches
 from ..data import Packed
@@ -19,6 +18,7 @@ from ..runs.run_directory import Run
 from ..sampling.conditioning import text_rows
 from ..sampling.first_stage import Encoded
 from ..sampling.output import chosen_settings, draw_pictures, draw_together
+from ..stopping import Stop
 from ..wording import many
 from .autoencoder_task import Autoencoding
 from .loop import Batch, DrawBatch, Loss, TrainState

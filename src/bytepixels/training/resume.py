@@ -1,8 +1,8 @@
 """Going on with a run: the newest checkpoint that is whole."""
 
-import sys
 from pathlib import Path
 
+from .. import events
 from ..errors import InputError
 from ..files import DamagedError
 from ..runs.checkpoints import STEMS, check_fit, list_checkpoints, read_state, read_tensors
@@ -23,7 +23,7 @@ def load_latest(run: Run, state: TrainState) -> int | None:
             _load(run, checkpoint, state)
             break
         except DamagedError as error:
-            print(f"warning: {error}; looking for an older one", file=sys.stderr)
+            events.note(f"warning: {error}; looking for an older one")
     else:
         if known:
             raise InputError(
@@ -31,7 +31,7 @@ def load_latest(run: Run, state: TrainState) -> int | None:
             )
     if lost := run.trim_log(state.step):
         damaged = many(lost, "line")
-        print(f"note: {run.path / 'log.jsonl'} had {damaged} that cannot be read, now gone", file=sys.stderr)
+        events.note(f"note: {run.path / 'log.jsonl'} had {damaged} that cannot be read, now gone")
     return state.step if known else None
 
 

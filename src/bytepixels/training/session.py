@@ -4,20 +4,20 @@ import math
 import shlex
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
+from .. import events
 from ..build import best_device, with_stem
-from ..cli.console import Progress
-from ..cli.signals import Stop, stop_on_signals
 from ..config.run import Config, DataConfig, changed_settings, read_config
 from ..data import Packed, pack
 from ..distributed.process_group import World, join, own_device
 from ..errors import InputError
+from ..events import Work
 from ..files import reason, remove
 from ..runs.checkpoints import list_checkpoints
 from ..runs.lock import RunLock
@@ -25,6 +25,7 @@ from ..runs.origin import kept
 from ..runs.run_directory import Run, is_free, is_run, make_folder, new_id, open_run, run_leftovers
 from ..sampling.conditioning import check_same_text, with_text
 from ..sampling.first_stage import Encoded, encoded, keep_first_stage
+from ..stopping import Stop
 from ..wording import many
 from .autotune.compilation import choose_compile
 from .autotune.precision import choose_precision
@@ -47,11 +48,13 @@ def train(
     profile: int = 0,
     began: float | None = None,
     origin: Path | None = None,
+    stopping: Callable[[], AbstractContextManager[Stop]] = lambda: nullcontext(Stop()),
 ) -> int:
-    """Train, or go on with the run at `path`. Returns the exit code: 0 done, 130 or 143 interrupted after saving.
+    """Train, or go on with the run at `path`. Returns 0 when it is done, or the signal that stopped it, after saving.
 
     profile: how many of the first steps are profiled. began: when the command was given, by time.monotonic(); a budget
     of time counts from there. origin: a run, or a checkpoint of one, whose averaged weights a new run begins with.
+    stopping: gives what may ask the training to stop, once it can be stopped without a loss.
 
     Under torchrun every process calls it: the first one writes the run, and is the only one that speaks.
     """
@@ -64,18 +67,20 @@ def train(
         packed = pack_with_progress(source, as_asked(config.data, path), captions, before)
         if len(packed) < FEW:
             copied = "will copy it" if len(packed) == 1 else "is likely to copy them"
-            print(f"note: Only {many(len(packed), 'image')}: the model {copied}")
+            events.say(f"note: Only {many(len(packed), 'image')}: the model {copied}")
         if packed.captions is not None and not captions and config.autoencoder is None and not is_run(path):
-            print("note: The captions are not used; --text wordllama trains on them too")
+            events.say("note: The captions are not used; --text wordllama trains on them too")
         latents = encoded(config, path, packed, flips(config, packed), device, before)
         run = shared_run(world, packed, lambda: prepare_run(packed, source, config, path, device, latents, origin))
-        with stop_on_signals() as stop, _full_disk(path):
+        with stopping() as stop, _full_disk(path):
             task = task_of(run, packed, world, latents)
             trainer = Trainer(run, task, world, began)  # refuses what does not fit before anything is written
             if not trainer.done:
                 return fit(trainer, lock, stop, profile, latents)
-    print(f"{path} is finished: {trainer.images:,} images seen. Go on with a larger --images, --epochs or --budget.")
-    print(task.then)
+    events.say(
+        f"{path} is finished: {trainer.images:,} images seen. Go on with a larger --images, --epochs or --budget."
+    )
+    events.say(task.then)
     return 0
 
 
@@ -144,7 +149,7 @@ def pack_with_progress(
 ) -> Packed:
     """The source as packed pictures, with a live line while it works, and what there is to say about them; `within` is
     the time there is for it."""
-    with Progress("pack", 0, "pictures") as progress:
+    with Work("pack", 0, "pictures") as progress:
 
         def show(done: int, total: int) -> None:
             if not progress.total:  # listing the source, and what lay there already, are no measure of the speed
@@ -165,7 +170,7 @@ def pack_with_progress(
             progress=show,
         )
     for note in packed.notes:
-        print(note)
+        events.say(note)
     return packed
 
 
@@ -240,6 +245,6 @@ def on_this_machine(
         asked = open_run(path).config.train.precision
     precision, why = choose_precision(asked, device)
     if why:
-        print(why)
+        events.say(why)
     config = replace(config, train=replace(config.train, precision=precision))
     return replace(config, train=replace(config.train, compile=choose_compile(config, packed, device, latents)))

@@ -3,9 +3,10 @@
 import math
 import time
 
-from ..cli.console import Progress, duration
+from .. import events
 from ..config.units import seconds_of
 from ..errors import InputError
+from ..events import Work, duration
 
 FIRST = 1.0  # seconds of training, after which its rate is worth something
 GROWTH = 5.0  # at first each look comes so many times as late as the one before; then after half of what is left
@@ -57,7 +58,7 @@ class Preparation:
         """budget: None does not limit them. began: when the command did, by time.monotonic()."""
         self.budget, self.began, self.said = budget, began, ""
 
-    def show(self, progress: Progress, what: str, done: int, total: int) -> None:
+    def show(self, progress: Work, what: str, done: int, total: int) -> None:
         """Count and show that `done` of the total is done of `what`. InputError where the budget is over before."""
         progress.total = total
         progress.update(done)
@@ -70,7 +71,7 @@ class Preparation:
         if left > limit / 2 and self.said != what:
             self.said = what
             then = "what is done is kept, so that the next training begins sooner"
-            progress.say(f"note: {what} takes {duration(left)} more, of --budget {self.budget}; {then}")
+            events.note(f"note: {what} takes {duration(left)} more, of --budget {self.budget}; {then}")
 
 
 UNLIMITED = Preparation()

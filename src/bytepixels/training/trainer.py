@@ -1,6 +1,5 @@
 """One process training one run: the steps, and what happens between them (the log, checkpoints, grids of samples)."""
 
-import sys
 import time
 from contextlib import suppress
 from dataclasses import replace
@@ -9,17 +8,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..cli.console import Progress, duration
-from ..cli.signals import Stop, StoppedError
+from .. import events
 from ..config.run import TrainConfig
 from ..config.units import seconds_of
 from ..distributed.process_group import CPU, World
 from ..errors import InputError, check_range
+from ..events import Work, duration
 from ..images import save_png
 from ..runs.checkpoint_writer import Writer
 from ..runs.checkpoints import list_checkpoints
 from ..runs.overview import read_log
 from ..runs.run_directory import Run
+from ..stopping import Stop, StoppedError
 from ..wording import many
 from .diffusion_task import Task
 from .forecast import SOON, forecast
@@ -88,7 +88,9 @@ class Trainer:
         (least,) = self.world.agree(-fitting(self.state, self.task.trial, batch, micro) if micro > 1 else -1)
         if -least < micro:
             self._settle(replace(self.config, micro_batch=-least))
-            print(f"note: a batch of {micro} does not fit in memory; using micro-batches of {-least} (--micro-batch)")
+            events.say(
+                f"note: a batch of {micro} does not fit in memory; using micro-batches of {-least} (--micro-batch)"
+            )
 
     def _settle(self, config: TrainConfig) -> None:
         """Go on with settings that turned out along the way; they are the run's."""
@@ -129,13 +131,13 @@ class Trainer:
         return batch
 
     def fit(self, stop: Stop) -> int:
-        """Train to the end of the budget or until asked to stop, save, and return the exit code."""
+        """Train to the end of the budget or until asked to stop, and save. Returns 0, or the number of the signal."""
         logged = saved = time.monotonic()
         asked = 0
         self._greet()
         total = total_steps(self.config) * self.config.batch
         limit = None if self.limit is None else (self.began - self.spent, self.limit)
-        with Progress("train", total, "images", self.images, limit=limit) as progress, self.writer:
+        with Work("train", total, "images", self.images, limit=limit) as progress, self.writer:
             for result in train_steps(self.state, self.take, self.task.loss, lambda: self.config):
                 self.unread.append(result)
                 progress.count(self.images)
@@ -169,28 +171,28 @@ class Trainer:
         return self.end(asked)
 
     def end(self, asked: int) -> int:
-        """Say how it ended; returns the exit code."""
+        """Say how it ended; returns 0, or the signal that stopped it."""
         if self.board is not None:
             self.board.close()
         if self.skipped:
-            print(f"{many(self.skipped, 'step')} left out: the loss or its gradient was not finite", file=sys.stderr)
+            events.note(f"{many(self.skipped, 'step')} left out: the loss or its gradient was not finite")
         if asked and not self.done:
-            print(f"stopped at {self.images:,} images; saved. The same command goes on from there.", file=sys.stderr)
-            return 128 + asked
-        print(f"done in {duration(time.monotonic() - self.began)}: {self.run.path}")
-        print(self.task.then)
+            events.note(f"stopped at {self.images:,} images; saved. The same command goes on from there.")
+            return asked
+        events.say(f"done in {duration(time.monotonic() - self.began)}: {self.run.path}")
+        events.say(self.task.then)
         return 0
 
-    def foretell(self, progress: Progress) -> None:
+    def foretell(self, progress: Work) -> None:
         """Say once, after the first seconds, how long the training takes; a budget of time says that itself."""
         left = total_steps(self.config) * self.config.batch - self.images
         if self.foretold or self.limit is not None or not left:
             return
         if (seconds := progress.recent[-1][0] - progress.recent[0][0]) >= SOON and len(progress.recent) > 2:
             self.foretold = True
-            progress.say(forecast(left, (progress.recent[-1][1] - progress.recent[0][1]) / seconds, self.device))
+            events.note(forecast(left, (progress.recent[-1][1] - progress.recent[0][1]) / seconds, self.device))
 
-    def new_budget(self, progress: Progress) -> int:
+    def new_budget(self, progress: Work) -> int:
         """The budget in images where it is time to reckon it anew from the time that is left, else 0."""
         if self.budget is None:
             return 0
@@ -198,13 +200,13 @@ class Trainer:
             self.images, self.previews.rest(self.share, self.seconds(progress.rate), progress.rate)
         )
 
-    def pause_between_checkpoints(self, progress: Progress) -> float:
+    def pause_between_checkpoints(self, progress: Work) -> float:
         """Seconds from one checkpoint to the next."""
         if self.config.checkpoint_minutes is not None:
             return 60 * self.config.checkpoint_minutes
         return min(600.0, max(15.0, self.seconds(progress.rate) / 10))
 
-    def move_end(self, images: int, progress: Progress) -> None:
+    def move_end(self, images: int, progress: Work) -> None:
         """Set the budget in images to what fits into the time: the run's settings say so from here on."""
         self._settle(replace(self.config, images=images))
         if self.leads:
@@ -215,9 +217,9 @@ class Trainer:
             self.warned = True
             needed = duration(GOOD_STEPS / steps * self.limit)
             what = f"note: --budget {self.config.budget} is time for {many(steps, 'step')} of {self.config.batch}"
-            progress.say(f"{what} images here, too few to learn from; about {GOOD_STEPS:,} show shapes, so {needed}")
+            events.note(f"{what} images here, too few to learn from; about {GOOD_STEPS:,} show shapes, so {needed}")
 
-    def read(self, progress: Progress) -> None:
+    def read(self, progress: Work) -> None:
         """Fetch the figures of the steps since the last time: one read from the device, one line of log.jsonl."""
         results, self.unread = self.unread, []
         if not results:
@@ -252,7 +254,7 @@ class Trainer:
                 culprits = Culprits(self.task.indices(step).tolist(), self.times[step], self.config.seed)
                 raise stopped(self.run.path, self.world, result, culprits)
 
-    def save(self, progress: Progress) -> None:
+    def save(self, progress: Work) -> None:
         """Have a checkpoint written, after making sure that the steps it would hold were finite."""
         self.read(progress)
         if self.state.step != self.saved_step:
@@ -261,14 +263,14 @@ class Trainer:
             self.saved_step = self.state.step
             progress.pause()
 
-    def due_preview(self, budget: int, progress: Progress) -> Preview:
+    def due_preview(self, budget: int, progress: Work) -> Preview:
         """The grid to draw now, of no images where none is due; `budget` in images."""
         steps = total_steps(replace(self.config, images=budget))
         before, done = (min(1.0, step / steps) for step in (self.state.step - 1, self.state.step))
         preview = self.previews.due(before, done, self.seconds(progress.rate), progress.rate) if self.leads else None
         return preview or Preview(0, 0)
 
-    def preview(self, preview: Preview, progress: Progress, stop: Stop) -> None:
+    def preview(self, preview: Preview, progress: Work, stop: Stop) -> None:
         """A picture of how far it is, and what is measured of it. It takes a while and may fail, so we save first."""
         before = time.monotonic()
         self.save(progress)
@@ -279,13 +281,13 @@ class Trainer:
         path = self.run.samples / f"images-{self.images:09d}.png"
         if self.leads:
             save_png(shown, path)
-        progress.say(f"{self.task.what} at {self.images:,} images ({self.task.which}): {path}")
+        events.note(f"{self.task.what} at {self.images:,} images ({self.task.which}): {path}")
         if self.config.measure:
             found, said = self.task.measure(self.state, stop, self.config.measure)
             if self.leads:
                 checkpoint = f"step-{self.state.step:08d}"
                 self.run.note_evaluation(found | {"images": self.images, "checkpoint": checkpoint, "weights": "ema"})
-                progress.say(f"at {self.images:,} images: {said}")
+                events.note(f"at {self.images:,} images: {said}")
         if self.budget is not None:
             self.budget.aside += time.monotonic() - before
         progress.pause()
@@ -293,19 +295,20 @@ class Trainer:
     def _greet(self) -> None:
         size = sum(p.numel() for p in self.state.model.parameters())
         pictures, budget = self.run.data["count"], total_steps(self.config) * self.config.batch
-        print(f"{self.run.path}: {size:,} weights, {self.config.precision} on {self.device}", end="; ")
-        print(_epochs(budget, pictures) if self.limit is None else f"training for {duration(self.limit)}")
+        length = _epochs(budget, pictures) if self.limit is None else f"training for {duration(self.limit)}"
+        events.say(f"{self.run.path}: {size:,} weights, {self.config.precision} on {self.device}; {length}")
         if (begun := self.run.data.get("from")) and not self.state.step:
-            print(f"beginning with the averaged (EMA) weights of {begun['run']}, {begun['checkpoint']}")
+            events.say(f"beginning with the averaged (EMA) weights of {begun['run']}, {begun['checkpoint']}")
         (channels, height, width), flip = self.run.shape, self.run.config.data.flip
-        print(f"{many(pictures, 'image')} of {height} x {width}, {many(channels, 'channel')}", end="; ")
+        data = [f"{many(pictures, 'image')} of {height} x {width}, {many(channels, 'channel')}"]
         if (x0 := self.run.x0_shape) != self.run.shape:
-            print(f"latents of {x0[1]} x {x0[2]}, {many(x0[0], 'channel')}", end="; ")
-        print(f"random horizontal flips {'on' if flip == 'yes' else 'off'}", end="; ")
+            data.append(f"latents of {x0[1]} x {x0[2]}, {many(x0[0], 'channel')}")
+        data.append(f"random horizontal flips {'on' if flip == 'yes' else 'off'}")
         told = [many(len(self.run.classes), "class", "classes")] if self.run.classes else []
-        print(" and ".join([*told, *(["captions"] if self.run.text else [])]) or "unconditional")
+        told += ["captions"] if self.run.text else []
+        events.say("; ".join([*data, " and ".join(told) or "unconditional"]))
         if self.state.step:
-            print(f"going on from {self.images:,} images")
+            events.say(f"going on from {self.images:,} images")
 
 
 def _epochs(images: int, each: int) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .. import events
 from ..runs.run_directory import make_folder
 from .all_checks import Check, Curve, sections
 from .orders import STEPS, TOLERANCE
@@ -23,16 +24,16 @@ def verify(out: Path) -> bool:
     rows: list[Check] = []
     curves: list[Curve] = []
     for title, run in sections(curves).items():
-        print(f"{title}\n  {'':<50} {COLUMNS}", flush=True)
+        events.say(f"{title}\n  {'':<50} {COLUMNS}")
         part = checked(title, run)
-        print(*map(line, part), "", sep="\n", flush=True)
+        events.say(*map(line, part), "")
         rows += part
     if curves:  # else measuring them broke, and has said so
         plot(curves, out / "verify.png")
     failed = [row.name for row in rows if not row.ok]
     result = f"{len(failed)} FAILED ({'; '.join(failed)})" if failed else "all passed"
     plotted = f"; the plot: {out / 'verify.png'}" if curves else ""
-    print(f"{len(rows)} checks, {result} in {time.monotonic() - started:.0f} s{plotted}")
+    events.say(f"{len(rows)} checks, {result} in {time.monotonic() - started:.0f} s{plotted}")
     return not failed
 
 

@@ -7,9 +7,10 @@ from typing import Literal, NamedTuple
 
 import torch
 
-from ...cli.console import duration
+from ... import events
 from ...config.run import Config
 from ...data import Packed
+from ...events import duration
 from ...sampling.first_stage import Encoded
 from ..loop import total_steps
 from ..micro_batch import is_out_of_memory
@@ -39,7 +40,7 @@ def choose_compile(
     if asked == "no" or (asked == "auto" and (device.type == "cpu" or config.train.shard or config.autoencoder)):
         return "no"
     if (lacking := what_lacks(device)) is not None:
-        print(f"not compiled: {lacking}")
+        events.say(f"not compiled: {lacking}")
         return "no"
     if asked == "yes":
         return "yes"
@@ -49,16 +50,15 @@ def choose_compile(
     except RuntimeError as error:
         if not is_out_of_memory(error):
             raise
-        print(
-            "not compiled: a batch does not fit in memory whole, and its parts are not measured; --compile yes does it"
-        )
+        why = "a batch does not fit in memory whole, and its parts are not measured"
+        events.say(f"not compiled: {why}; --compile yes does it")
         return "no"
     if steps * plain < LEAST:
-        print(f"not compiled: {steps:,} steps of {plain:.3g} s are too few to pay for it")
+        events.say(f"not compiled: {steps:,} steps of {plain:.3g} s are too few to pay for it")
         return "no"
     compiling, compiled = measured(trial(config, packed, device, compiled=True, latents=latents))
     times = Times(compiling, compiled, plain)
-    print(f"{'compiled' if times.saved(steps) > 0 else 'not compiled'}: {sentence(times, steps)}")
+    events.say(f"{'compiled' if times.saved(steps) > 0 else 'not compiled'}: {sentence(times, steps)}")
     return "yes" if times.saved(steps) > 0 else "no"
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from ... import events
 from ...build import best_device, build_network
-from ...cli.console import Progress
 from ...cli.doctor_lines import class_lines, copy_lines, file_lines, picture_lines, pixel_lines
 from ...cli.doctor_page import disk_lines, numbered, overfit_lines, print_part, time_lines
 from ...config.run import Config
@@ -28,6 +28,7 @@ from ...data.sources.decode import Layout
 from ...data.sources.open_source import open_source
 from ...data.sources.source import Pictures
 from ...errors import InputError
+from ...events import Work
 from ...files import write_json
 from ...requests.check_data import Doctor
 from ...runs.run_directory import make_folder
@@ -56,7 +57,7 @@ def doctor(flags: Doctor) -> None:
         check_target(flags.json)
     device = best_device(flags.device)
     pictures = open_source(flags.source, flags.split, default_cache()).read()
-    with Progress("headers", len(pictures.names), "images") as progress:
+    with Work("headers", len(pictures.names), "images") as progress:
         seen = glances(pictures, lambda done, total: progress.update(done))
     config = choose(seen.values(), flags.data, flags.preset, device)
     layout = layout_of(config.data)
@@ -84,7 +85,7 @@ def doctor(flags: Doctor) -> None:
     print_part("Worth doing first", numbered(report["worth_doing_first"]))
     if flags.json is not None:
         write_json(flags.json, report)
-        print(f"all numbers and names: {flags.json}")
+        events.say(f"all numbers and names: {flags.json}")
 
 
 def check_target(path: Path) -> None:
@@ -97,7 +98,7 @@ def check_target(path: Path) -> None:
 def look_at(splits: dict[str, Pictures], layout: Layout) -> dict[str, Survey]:
     """The survey of every split, under one progress line."""
     found = dict[str, Survey]()
-    with Progress("pixels", sum(len(pictures.names) for pictures in splits.values()), "images") as progress:
+    with Work("pixels", sum(len(pictures.names) for pictures in splits.values()), "images") as progress:
         for split, pictures in splits.items():
             found[split] = survey(pictures, layout, progress.part())
     return found

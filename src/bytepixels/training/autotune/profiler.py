@@ -9,9 +9,10 @@ from torch import Tensor
 from torch.profiler import ProfilerActivity, profile, record_function
 from torch.utils.flop_counter import FlopCounterMode
 
+from ... import events
 from ...build import at_precision
-from ...cli.console import Progress
 from ...errors import InputError, check_range
+from ...events import Work
 from ...hardware import matmul_rate, wait_for
 from ..loop import BACKWARD, FORWARD, PHASES, total_steps, train_steps
 from ..trainer import Trainer
@@ -37,7 +38,7 @@ def profile_steps(trainer: Trainer, steps: int) -> None:
     training = train_steps(trainer.state, trainer.take, trainer.task.loss, lambda: trainer.config)
     trainer.unread += islice(training, WARM_UP)
     kinds = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if trainer.device.type == "cuda" else [])]
-    with Progress("profile", trainer.config.images, "images", trainer.images) as progress:
+    with Work("profile", trainer.config.images, "images", trainer.images) as progress:
         wait_for(trainer.device)
         with profile(activities=kinds) as trace:
             began = time.perf_counter()
@@ -50,8 +51,8 @@ def profile_steps(trainer: Trainer, steps: int) -> None:
     if trainer.leads:
         path = trainer.run.path / "trace.json"
         trace.export_chrome_trace(str(path))
-        print(*table(spent, seconds, steps), *_limit(trainer, spent, steps), sep="\n")
-        print(f"trace, for chrome://tracing or ui.perfetto.dev: {path}")
+        events.say(*table(spent, seconds, steps), *_limit(trainer, spent, steps))
+        events.say(f"trace, for chrome://tracing or ui.perfetto.dev: {path}")
 
 
 def table(spent: dict[str, float], seconds: float, steps: int) -> list[str]:
