@@ -93,9 +93,9 @@ def rate(network: str, work: str) -> float:
     from bytepixels.threads import follow_load  # which sets them up, before torch loads
 
     import torch  # isort: skip
-    from bytepixels.build import best_device
     from bytepixels.config.presets import preset_with
     from bytepixels.data import Packed
+    from bytepixels.hardware import best_device
     from bytepixels.heap import keep_memory
     from bytepixels.training.autotune.precision import choose_precision
     from bytepixels.training.autotune.trial import try_out, with_batch

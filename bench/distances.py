@@ -18,16 +18,18 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from bytepixels.build import best_device, build_process, build_sampling
+from bytepixels.build import build_process
 from bytepixels.cli.console import Console
 from bytepixels.config.run import SampleConfig
 from bytepixels.core.levels import SPACINGS, Level
 from bytepixels.core.losses import pure_noise
 from bytepixels.core.samplers import SAMPLERS, STOCHASTIC, TWICE, trajectory
 from bytepixels.events import Work, listening
+from bytepixels.hardware import best_device
 from bytepixels.randomness import SeededNoise
 from bytepixels.runs.run_directory import Run, open_run, provenance
 from bytepixels.sampling.output import find_checkpoint, labels_of, load_network
+from bytepixels.sampling.settings import build_sampling
 
 EVALUATIONS = (5, 6, 8, 10, 15, 20, 50, 100)
 NAMES = [name for name in SAMPLERS if name not in STOCHASTIC and name != "euler"]  # euler is ddim

@@ -28,7 +28,7 @@ import torch
 
 from bench.machine import count_flops, machine
 from bench.speedrun import compared, spread, trained
-from bytepixels.build import at_precision, best_device, build_first_stage, build_network
+from bytepixels.build import at_precision, build_first_stage, build_network
 from bytepixels.codec.codec import encoder_of
 from bytepixels.codec.latent_cache import store_latents
 from bytepixels.config.autoencoder import AutoencoderConfig
@@ -37,17 +37,18 @@ from bytepixels.config.run import Config, DataConfig, SampleConfig
 from bytepixels.core.samplers import best_sampler
 from bytepixels.distributed.process_group import ALONE
 from bytepixels.errors import InputError
-from bytepixels.evaluation.sample_quality import Painter, Yardstick, open_yardstick
-from bytepixels.hardware import wait_for
+from bytepixels.evaluation.sample_quality import Painter
+from bytepixels.evaluation.yardstick import Yardstick, open_yardstick
+from bytepixels.hardware import best_device, wait_for
+from bytepixels.metrics.fidelity import fidelity, reconstructed
 from bytepixels.runs.checkpoints import list_checkpoints
 from bytepixels.runs.overview import read_log
+from bytepixels.runs.packing import pack_with_progress
 from bytepixels.runs.run_directory import Run, provenance
 from bytepixels.sampling.first_stage import encode, find_first_stage
 from bytepixels.sampling.output import find_checkpoint, load_network
-from bytepixels.training.autoencoder_task import fidelity, reconstructed
 from bytepixels.training.autotune.precision import choose_precision
 from bytepixels.training.optimizers import adam
-from bytepixels.training.session import pack_with_progress
 
 ARMS = {"pixel": 1, "f2": 2, "f4": 4, "f8": 8}
 ASKED = ("seconds", "first_images", "tune_seconds", "lrs", "width", "points", "n", "steps")  # one arm has one of each

@@ -23,12 +23,13 @@ from unittest.mock import patch
 import numpy as np
 import torch
 
-from bytepixels.build import build_draw, build_loss, build_network, build_process
+from bytepixels.build import build_network, build_process
 from bytepixels.codec.codec import PixelCodec
 from bytepixels.config.presets import PRESETS
 from bytepixels.config.run import Config
 from bytepixels.data import Packed, batches, pack
 from bytepixels.runs.run_directory import provenance
+from bytepixels.training.diffusion_task import build_draw, build_loss
 from bytepixels.training.loop import TrainState, train_step
 
 from .machine import machine

@@ -16,13 +16,15 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from bytepixels.build import build_denoiser, build_draw, build_loss, build_network, build_process, build_times
+from bytepixels.build import build_network, build_process
 from bytepixels.codec.codec import PixelCodec
 from bytepixels.config.presets import PRESETS
 from bytepixels.config.run import Config, ProcessConfig
 from bytepixels.core.denoiser import clipped
 from bytepixels.core.samplers import SAMPLERS, STOCHASTIC, trajectory
 from bytepixels.data.batches import Batches
+from bytepixels.sampling.settings import build_denoiser
+from bytepixels.training.diffusion_task import build_draw, build_loss, build_times
 from bytepixels.training.loop import TrainState, train_step
 
 CLASSES, BATCH, STEPS = 10, 32, 5

@@ -17,12 +17,13 @@ from unittest.mock import MagicMock
 import torch
 from torch import Tensor, nn
 
-from bytepixels.build import at_precision, build_draw, build_loss, build_network, build_process
+from bytepixels.build import at_precision, build_network, build_process
 from bytepixels.codec.codec import PixelCodec
 from bytepixels.config.presets import PRESETS
 from bytepixels.config.run import Config, DataConfig, NetworkConfig, ProcessConfig, SampleConfig, TrainConfig
 from bytepixels.data.batches import Batches
 from bytepixels.sampling.compiled import example, kept_at, obtained
+from bytepixels.training.diffusion_task import build_draw, build_loss
 from bytepixels.training.loop import TrainState, train_step
 
 SHAPES = ("cifar10", "small")  # the networks that are compared: the preset's, and what `small` had at first

@@ -21,21 +21,23 @@ from typing import Any
 import torch
 
 from bench.machine import machine
-from bytepixels.build import best_device
 from bytepixels.config.presets import PRESETS
 from bytepixels.config.run import Config, own_settings
 from bytepixels.core.samplers import best_sampler
 from bytepixels.distributed.process_group import ALONE
 from bytepixels.errors import InputError
-from bytepixels.evaluation.sample_quality import Painter, Yardstick, open_yardstick
+from bytepixels.evaluation.sample_quality import Painter
+from bytepixels.evaluation.yardstick import Yardstick, open_yardstick
+from bytepixels.hardware import best_device
 from bytepixels.metrics.distances import kernel_distance
 from bytepixels.metrics.feature_cache import features_of
 from bytepixels.metrics.sample_metrics import PAIRS, frechet
 from bytepixels.runs.checkpoints import list_checkpoints
 from bytepixels.runs.overview import read_log
+from bytepixels.runs.packing import pack_with_progress
 from bytepixels.runs.run_directory import Run, open_run, provenance
 from bytepixels.sampling.output import chosen_settings, find_checkpoint, load_network
-from bytepixels.training.session import pack_with_progress, train
+from bytepixels.training.session import train
 
 Changes = Mapping[str, Mapping[str, Any]]  # part of the config -> setting -> value
 FLOW, MUON = {"diffusion": "flow", "times": "logit_normal"}, {"optimizer": "muon", "lr": 3e-3}

@@ -18,11 +18,12 @@ from typing import Any
 
 import torch
 
-from bytepixels.build import build_draw, build_loss, build_network, build_process
+from bytepixels.build import build_network, build_process
 from bytepixels.codec.codec import PixelCodec
 from bytepixels.data.batches import Batches
 from bytepixels.runs.checkpoint_writer import Writer
 from bytepixels.runs.run_directory import provenance
+from bytepixels.training.diffusion_task import build_draw, build_loss
 from bytepixels.training.loop import TrainState, train_step
 
 from .machine import machine, seconds

@@ -22,8 +22,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bench.machine import machine
-from bytepixels.build import best_device
 from bytepixels.data import Packed, pack
+from bytepixels.hardware import best_device
 from bytepixels.metrics.feature_cache import chosen_rows, features_of
 from bytepixels.metrics.features import Features
 from bytepixels.metrics.frechet import Moments, frechet_distance

@@ -9,6 +9,8 @@ import hypothesis
 import pytest
 import torch
 
+from bytepixels.cli.console import Console
+from bytepixels.events import listening
 from bytepixels.metrics import imagenet
 from bytepixels.threads import usable_cpus
 
@@ -38,6 +40,13 @@ def _own_cache(tmp_path_factory, monkeypatch):
 def _wide(monkeypatch):
     """Tables have all their columns, whatever the width of the terminal that the tests run in."""
     monkeypatch.delenv("COLUMNS", raising=False)
+
+
+@pytest.fixture
+def console():
+    """What is called here and not by the command line is shown as there."""
+    with listening(Console()):
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -7,17 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from bytepixels.build import (
-    best_device,
-    build_denoiser,
-    build_draw,
-    build_loss,
-    build_network,
-    build_process,
-    build_sampling,
-    build_times,
-    resolved_sampling,
-)
+from bytepixels.build import build_network, build_process
 from bytepixels.codec.codec import PixelCodec
 from bytepixels.config.run import Config, NetworkConfig, ProcessConfig, SampleConfig, TrainConfig
 from bytepixels.core.gaussian_diffusion import EDMProcess, Level, RectifiedFlow
@@ -27,7 +17,10 @@ from bytepixels.core.schedules import SCHEDULES, zero_terminal_snr
 from bytepixels.data.batches import Batches
 from bytepixels.distributed.process_group import World
 from bytepixels.errors import InputError
+from bytepixels.hardware import best_device
 from bytepixels.networks import DiT
+from bytepixels.sampling.settings import build_denoiser, build_sampling, resolved_sampling
+from bytepixels.training.diffusion_task import build_draw, build_loss, build_times
 
 CPU = torch.device("cpu")
 TINY = NetworkConfig(width=8, multipliers=(1,), blocks=1, attention=(), dropout=0.0)

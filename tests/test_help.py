@@ -4,8 +4,8 @@ import re
 
 import pytest
 
+from bytepixels.cli.flags import flags_of
 from bytepixels.cli.help_text import _texts, help_of
-from bytepixels.cli.parsing import flags_of
 from bytepixels.config.presets import PRESETS
 from bytepixels.requests import cache as cacheflags
 from bytepixels.requests import check_data as doctorflags
@@ -13,6 +13,8 @@ from bytepixels.requests import edit as editflags
 from bytepixels.requests import evaluate as qualityflags
 from bytepixels.requests import runs as runsflags
 from bytepixels.requests import train as flags
+from bytepixels.requests.sample import Sample
+from bytepixels.requests.show import Show, Verify
 
 from .verbs.tiny import cli, plain
 
@@ -21,9 +23,9 @@ KINDS = {
     "train autoencoder": flags.TrainAutoencoder,
     "train latent": flags.TrainLatent,
     "encode": flags.Encode,
-    "sample": flags.Sample,
-    "show": flags.Show,
-    "verify": flags.Verify,
+    "sample": Sample,
+    "show": Show,
+    "verify": Verify,
     "evaluate": qualityflags.Quality,
     "evaluate --bits": qualityflags.Evaluate,
     "evaluate train-features": qualityflags.TrainFeatures,

@@ -18,7 +18,7 @@ from bytepixels import (
     linear_schedule,
     zero_terminal_snr,
 )
-from bytepixels.build import build_loss, build_network, build_process, build_times
+from bytepixels.build import build_network, build_process
 from bytepixels.codec.codec import PixelCodec
 from bytepixels.config.run import Config, NetworkConfig, ProcessConfig, SampleConfig, TrainConfig
 from bytepixels.core.gaussian_diffusion import EDMProcess, RectifiedFlow
@@ -26,6 +26,7 @@ from bytepixels.core.losses import HYBRID_WEIGHT, OBJECTIVES
 from bytepixels.core.prediction import PREDICTIONS
 from bytepixels.core.weighting import WEIGHTINGS
 from bytepixels.randomness import TIMES, seeded
+from bytepixels.training.diffusion_task import build_loss, build_times
 from bytepixels.training.loop import TrainState, train_step
 
 from .laws import GAUSSIAN, linear_alpha_bar

@@ -12,7 +12,9 @@ from bytepixels.config.presets import preset_with
 from bytepixels.errors import InputError, check_choice
 from bytepixels.requests.evaluate import Compare, Evaluate, Quality
 from bytepixels.requests.runs import PruneRuns
-from bytepixels.requests.train import Sample, Show, Train, TrainAutoencoder, TrainLatent
+from bytepixels.requests.sample import Sample
+from bytepixels.requests.show import Show
+from bytepixels.requests.train import Train, TrainAutoencoder, TrainLatent
 
 from .verbs.tiny import cli
 

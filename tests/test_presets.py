@@ -8,7 +8,7 @@ from dataclasses import asdict, fields, replace
 import pytest
 import torch
 
-from bytepixels.build import build_network, build_process, build_sampling, resolved_sampling
+from bytepixels.build import build_network, build_process
 from bytepixels.config.presets import DITS, PRESETS, autoencoder_config, own_command, own_flags, preset_with
 from bytepixels.config.run import (
     BACKBONES,
@@ -28,7 +28,8 @@ from bytepixels.core.samplers import SAMPLERS
 from bytepixels.core.schedules import SCHEDULES
 from bytepixels.core.weighting import WEIGHTINGS
 from bytepixels.errors import InputError
-from bytepixels.requests.train import Sample
+from bytepixels.requests.sample import Sample
+from bytepixels.sampling.settings import build_sampling, resolved_sampling
 
 CPU = torch.device("cpu")
 

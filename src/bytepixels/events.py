@@ -6,7 +6,7 @@ it what it likes. Each thread has its own listener, so that two trainings in one
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -41,6 +41,15 @@ class Note:
 
 
 @dataclass(frozen=True)
+class Part:
+    """A part of a longer text: a title, and below it labelled lines."""
+
+    title: str
+    lines: tuple[tuple[str, str], ...]
+    verbatim: str = ""  # below them, to be copied: it is not wrapped
+
+
+@dataclass(frozen=True)
 class Began:
     """Work begins, of which there will be progress."""
 
@@ -54,7 +63,7 @@ class Ended:
     what: str
 
 
-Event = Progress | Note | Began | Ended
+Event = Progress | Note | Part | Began | Ended
 Listener = Callable[[Event], None]
 _listener: ContextVar[Listener | None] = ContextVar("listener", default=None)
 
@@ -84,6 +93,12 @@ def say(*lines: object) -> None:
 def note(text: str) -> None:
     """How the work goes: a warning, a choice, where it goes on from."""
     emit(Note(text, aside=True))
+
+
+def part(title: str, lines: Iterable[tuple[str, str]], verbatim: str = "") -> None:
+    """A part of a longer text; nothing without lines."""
+    if lines := tuple(lines):
+        emit(Part(title, lines, verbatim))
 
 
 class Work:

@@ -7,6 +7,11 @@ from statistics import median
 import torch
 from torch import Tensor
 
+from .errors import InputError
+
+LEAST_TO_COMPILE = 1200.0  # seconds of work below which compiling is not tried: that takes a minute or more itself
+COMPILE_TRIALS = 3
+
 PAIRS, LEAST_PAIRS = 15, 3
 PAIRS_SECONDS = 0.05  # after which no pair beyond the least is begun
 
@@ -49,3 +54,30 @@ def wait_for(device: torch.device) -> None:
     """Until the device has done all that it was asked to."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
+
+
+def best_device(name: str) -> torch.device:
+    """ "auto": a CUDA device, else Apple's, else the CPU. InputError for one that is not there."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device).item()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise InputError(f"--device {name} is not on this machine; try auto or cpu") from error
+    return device
+
+
+def missing_compiler(device: torch.device) -> str | None:
+    """What torch.compile needs and this machine has not, in a few words."""
+    from torch._inductor.cpp_builder import get_cpp_compiler
+    from torch._inductor.exc import InvalidCxxCompiler
+    from torch.utils._triton import has_triton
+
+    if device.type == "cuda":
+        return None if has_triton() else "torch.compile needs Triton for this device, and it is not there"
+    try:
+        get_cpp_compiler()
+    except InvalidCxxCompiler:
+        return "torch.compile needs a C++ compiler, and there is none on this machine"
+    return None

@@ -9,7 +9,7 @@ import os
 import sys
 from functools import cache
 
-from .data.memory import free_memory
+from .memory import free_memory
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -3, -4  # glibc, malloc.h
 MADV_HUGEPAGE = 14  # Linux, mman.h

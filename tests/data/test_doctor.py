@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bytepixels.cli.doctor_lines import class_lines, copy_lines, file_lines, picture_lines, pixel_lines
 from bytepixels.data import pack
 from bytepixels.data.inspection.statistics import (
     class_numbers,
@@ -19,6 +18,7 @@ from bytepixels.data.inspection.survey import Glance, glances, look, survey
 from bytepixels.data.sources.decode import Layout
 from bytepixels.data.sources.folder_labels import printable
 from bytepixels.data.sources.open_source import open_source
+from bytepixels.training.autotune.preflight_lines import class_lines, copy_lines, file_lines, picture_lines, pixel_lines
 
 from .fixtures import as_tar, as_zip, colours, write, write_all
 

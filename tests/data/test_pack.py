@@ -375,7 +375,9 @@ def test_images_of_0_and_1_alone_are_a_warning(tmp_path):
 
 
 @pytest.mark.parametrize("home", ["file/cache", "made/cache"])
-def test_without_a_home_that_can_be_written_the_cache_is_among_the_temporary_files(tmp_path, monkeypatch, capsys, home):
+def test_without_a_home_that_can_be_written_the_cache_is_among_the_temporary_files(
+    tmp_path, monkeypatch, capsys, console, home
+):
     (tmp_path / "file").write_text("no folder")
     monkeypatch.delenv("BYTEPIXELS_CACHE")
     monkeypatch.setattr("pooch.os_cache", lambda name: tmp_path / home / name)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from bytepixels.build import build_codes, build_first_stage, build_reconstruction_loss
+from bytepixels.build import build_first_stage
 from bytepixels.codec.codec import PixelCodec
 from bytepixels.codec.reconstruction_losses import gradient_error, hinge, kl_divergence, ms_ssim
 from bytepixels.config.presets import autoencoder_config
@@ -15,6 +15,7 @@ from bytepixels.networks import Autoencoder, quantizer
 from bytepixels.networks.autoencoder import LOG_VARIANCE
 from bytepixels.networks.discriminator import PatchDiscriminator, patch_layers
 from bytepixels.networks.quantizer import Quantizer
+from bytepixels.training.autoencoder_task import build_codes, build_reconstruction_loss
 
 CPU = torch.device("cpu")
 

@@ -7,10 +7,11 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from bytepixels.build import build_draw, build_network, build_process
+from bytepixels.build import build_network, build_process
 from bytepixels.data import pack
 from bytepixels.data.batches import Batches
 from bytepixels.runs.run_directory import open_run
+from bytepixels.training.diffusion_task import build_draw
 
 from ..verbs.tiny import checkpoints, cli, log_of, tensors, words
 

@@ -21,13 +21,13 @@ def decided(monkeypatch, choice, device, plain=1.0, compiling_seconds=60.0, comp
     times = iter([(0.0, plain), (compiling_seconds, compiled)])
     monkeypatch.setattr(compiling, "trial", lambda *_, **__: None)
     monkeypatch.setattr(compiling, "measured", lambda step: next(times))
-    monkeypatch.setattr(compiling, "what_lacks", lambda device: lacks)
+    monkeypatch.setattr(compiling, "missing_compiler", lambda device: lacks)
     config = PRESETS["digits"]()
     config = replace(config, train=replace(config.train, compile=choice, batch=64, images=2000 * 64))
     return choose_compile(config, pack("digits"), device)
 
 
-def test_auto_is_decided_by_the_times_and_said_with_them(monkeypatch, capsys):
+def test_auto_is_decided_by_the_times_and_said_with_them(monkeypatch, capsys, console):
     assert decided(monkeypatch, "auto", CUDA) == "yes"  # saves 2000 * 0.5 - 60 s
     assert "compiled: a step takes 0.5 s instead of 1 s, compiling 60 s, which saves 0:15:40" in capsys.readouterr().out
     assert decided(monkeypatch, "auto", CUDA, compiled=0.98) == "no"  # 40 s saved for 60
@@ -53,13 +53,13 @@ def test_without_a_compiler_training_is_eager_and_says_so(tmp_path, monkeypatch,
     assert read_json(tmp_path / "run" / "config.json")["config"]["train"]["compile"] == "no"
 
 
-def test_a_batch_that_does_not_fit_is_not_measured(monkeypatch, capsys):
+def test_a_batch_that_does_not_fit_is_not_measured(monkeypatch, capsys, console):
     def measured(step):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(compiling, "trial", lambda *_, **__: None)
     monkeypatch.setattr(compiling, "measured", measured)
-    monkeypatch.setattr(compiling, "what_lacks", lambda device: None)
+    monkeypatch.setattr(compiling, "missing_compiler", lambda device: None)
     assert choose_compile(PRESETS["digits"](), pack("digits"), CUDA) == "no"
     assert "not compiled: a batch does not fit in memory whole" in capsys.readouterr().out
 

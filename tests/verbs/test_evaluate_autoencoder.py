@@ -5,7 +5,7 @@ import json
 import pytest
 
 from bytepixels.distributed.process_group import ALONE
-from bytepixels.evaluation.sample_quality import open_yardstick
+from bytepixels.evaluation.yardstick import open_yardstick
 from bytepixels.metrics.feature_cache import features_of
 from bytepixels.metrics.sample_metrics import frechet
 from bytepixels.runs.run_directory import open_run

@@ -7,8 +7,8 @@ import pytest
 from bytepixels.cli.parsing import Line
 from bytepixels.errors import InputError
 from bytepixels.requests.edit import Vary
-from bytepixels.requests.train import Sample
-from bytepixels.sampling.labels import find_class, find_label
+from bytepixels.requests.sample import Sample
+from bytepixels.runs.labels import find_class, find_label
 
 ODD = ["None", "-1", "+1", "True", "a=b", "{x}", "null", "--gif", "", " ", "caf\u00e9", "\U0001f600", "1.5"]
 

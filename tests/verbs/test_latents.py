@@ -19,9 +19,9 @@ from bytepixels.evaluation.loss_data import drawn_x0, known_of
 from bytepixels.events import Work, listening
 from bytepixels.networks import Autoencoder
 from bytepixels.runs.image_sets import training_set
+from bytepixels.runs.packing import Preparation
 from bytepixels.runs.run_directory import FIRST_STAGE, open_run
 from bytepixels.sampling.first_stage import codec_of, encode, keep_first_stage, kept, read_first_stage
-from bytepixels.training.time_budget import Preparation
 
 from .tiny import checkpoints, cli, log_of, picture, plain, read_json, same_bits, tensors, train, words
 

@@ -11,8 +11,9 @@ from bytepixels.config.run import SampleConfig
 from bytepixels.core.gaussian_diffusion import SPACINGS
 from bytepixels.core.samplers import SAMPLERS, best_sampler
 from bytepixels.errors import InputError
+from bytepixels.requests.sample import SampleRequest
 from bytepixels.runs.run_directory import open_run
-from bytepixels.sampling.output import SampleRequest, chosen_settings, draw_pictures, find_checkpoint, load_network
+from bytepixels.sampling.output import chosen_settings, draw_pictures, find_checkpoint, load_network
 
 from .tiny import checkpoints, cli, picture, plain, read_json, snapshot, train, words
 

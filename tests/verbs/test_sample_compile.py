@@ -11,11 +11,12 @@ import torch
 from torch import nn
 from torch._inductor.exc import InvalidCxxCompiler
 
+from bytepixels.hardware import missing_compiler
+from bytepixels.requests.sample import SampleRequest
 from bytepixels.runs.run_directory import open_run
 from bytepixels.sampling import compiled as compiledsampling
 from bytepixels.sampling.compiled import Compiled, choose_network, job, kept_at
-from bytepixels.sampling.output import SampleRequest, chosen_settings, find_checkpoint, load_network
-from bytepixels.training.autotune.compilation import what_lacks
+from bytepixels.sampling.output import chosen_settings, find_checkpoint, load_network
 
 from .tiny import checkpoints, cli, picture, read_json, train, words
 
@@ -94,7 +95,7 @@ def decided(run, monkeypatch, times, asked="auto", kept=False, **asks):
     return isinstance(chosen, Compiled)
 
 
-def test_auto_takes_the_faster_one_and_says_the_times(run, monkeypatch, capsys):
+def test_auto_takes_the_faster_one_and_says_the_times(run, monkeypatch, capsys, console):
     assert decided(run, monkeypatch, [2.0, 2.0, 1.5])
     assert capsys.readouterr().out == "compiled: an evaluation takes 1.5 s instead of 2 s; how\n"
     assert not decided(run, monkeypatch, [2.0, 2.0, 1.95])  # is not worth another rounding
@@ -110,7 +111,7 @@ def test_auto_tries_only_what_is_long_enough(run, monkeypatch, capsys):
     assert decided(run, monkeypatch, [0.061, 0.061, 0.05], kept=True)
 
 
-def test_yes_and_no_measure_nothing(run, monkeypatch, capsys):
+def test_yes_and_no_measure_nothing(run, monkeypatch, capsys, console):
     assert not decided(run, monkeypatch, [], asked="no")
     assert capsys.readouterr().out == ""
     assert decided(run, monkeypatch, [], asked="yes")
@@ -138,7 +139,7 @@ def test_the_evaluations_of_a_job(run):
 def long_job(monkeypatch):
     """Makes any job one that is worth a trial."""
     monkeypatch.setattr(compiledsampling, "FEW", 1)
-    monkeypatch.setattr(compiledsampling, "LEAST", 0.0)
+    monkeypatch.setattr(compiledsampling, "LEAST_TO_COMPILE", 0.0)
 
 
 def fails(run, tmp_path, monkeypatch, capsys):
@@ -171,7 +172,7 @@ def test_whatever_the_compiler_meets_is_one_sentence(run, tmp_path, monkeypatch,
     def broken(*_):
         raise ValueError("no such operator\nand forty lines more")
 
-    monkeypatch.setattr(compiledsampling, "what_lacks", lambda device: None)
+    monkeypatch.setattr(compiledsampling, "missing_compiler", lambda device: None)
     monkeypatch.setattr(compiledsampling, "compile_into", broken)
     yes, auto = fails(run, tmp_path, monkeypatch, capsys)
     why = "torch could not compile the network (ValueError: no such operator)"
@@ -251,7 +252,7 @@ def test_compiled_code_draws_the_same_and_is_used_again(tmp_path, capsys, precis
     assert train(run, *flags, steps=10) == 0
     assert train(run, *flags, steps=30) == 0
     capsys.readouterr()
-    if (lacking := what_lacks(CPU)) is not None:
+    if (lacking := missing_compiler(CPU)) is not None:
         assert cli("sample", run, "--compile", "yes") == 1
         assert lacking in capsys.readouterr().err
         return
@@ -291,7 +292,7 @@ def test_a_damaged_file_is_made_anew(run, tmp_path, capsys):
     path.parent.mkdir(exist_ok=True)
     path.write_bytes(b"PK half of it")
     capsys.readouterr()
-    if (lacking := what_lacks(CPU)) is not None:
+    if (lacking := missing_compiler(CPU)) is not None:
         assert cli("sample", run, "--compile", "yes") == 1
         assert lacking in capsys.readouterr().err
         return

@@ -8,14 +8,16 @@ import numpy as np
 import pytest
 import torch
 
-from bytepixels.build import build_draw, build_process, build_sampling
+from bytepixels.build import build_process
 from bytepixels.core.denoiser import Denoiser
 from bytepixels.data import pack
 from bytepixels.data.batches import Batches
 from bytepixels.runs.run_directory import open_run
 from bytepixels.sampling.conditioning import text_of
 from bytepixels.sampling.output import find_checkpoint, load_network
+from bytepixels.sampling.settings import build_sampling
 from bytepixels.text import TextRows, open_text_encoder, store_captions
+from bytepixels.training.diffusion_task import build_draw
 from tests.data.fixtures import tar_of
 from tests.text.folders import save_encoder
 from tests.train.test_distributed import together

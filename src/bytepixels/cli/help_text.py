@@ -9,7 +9,7 @@ from typing import Any
 
 from docstring_parser import parse_from_object
 
-from .parsing import Flag, flags_of
+from .flags import Flag, flags_of
 
 INDENT = " " * 6
 

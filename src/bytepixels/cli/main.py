@@ -23,7 +23,9 @@ from ..config.presets import autoencoder_config, preset_with
 from ..config.run import Config, DataConfig, SampleConfig, foreign_setting, settings_of_others
 from ..errors import InputError, Terminated, check_choice
 from ..events import listening
-from ..requests.train import Encode, Sample, Show, Train, TrainAutoencoder, TrainLatent, Verify
+from ..requests.sample import Sample
+from ..requests.show import Show, Verify
+from ..requests.train import Encode, Train, TrainAutoencoder, TrainLatent
 from ..runs.run_directory import is_run, open_run
 from ..spellings import OTHER_VERBS
 from ..wording import many
@@ -74,7 +76,7 @@ def _config_from(line: Line) -> Config | None:
 def _from_data(line: Line, source: str, config: Config) -> tuple[Config, str]:
     """The defaults of a new run on these images: the size, the channels and, of a model, the preset that suit them;
     and a line that says so. `config`: what was asked for."""
-    from ..build import best_device
+    from ..hardware import best_device
     from ..training.defaults import choice_sentence, choose, headers_of, multiple_of, sized
 
     asked = replace(
@@ -194,8 +196,9 @@ def _trained(
 
 def sample(argv: list[str]) -> int:
     request = Line("sample", Sample, argv).request()
+    from ..requests.sample import SampleRequest
     from ..sampling.compiled import CompileError
-    from ..sampling.output import SampleRequest, copy_to, png_of, sample_run
+    from ..sampling.output import copy_to, png_of, sample_run
 
     asked = {f.name: getattr(request, f.name) for f in fields(SampleConfig)}
     drawing = SampleRequest(**{f.name: getattr(request, f.name) for f in fields(SampleRequest)})
@@ -226,7 +229,7 @@ def show(argv: list[str]) -> int:
     request = Line("show", Show, argv).request()
     from ..report.forward_process import show as show_verb
     from ..report.forward_process import shown_size
-    from ..training.session import pack_with_progress
+    from ..runs.packing import pack_with_progress
 
     size = request.size or shown_size(request.source, request.n, request.columns)
     packed = pack_with_progress(request.source, DataConfig(size=size, channels=request.channels))

@@ -4,9 +4,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .. import memory
 from ..errors import InputError
 from ..randomness import FLIP, ORDER, seeded
-from . import memory
 from .reader import Ahead, row_reader
 
 RESIDENT = 0.25  # share of the device's free memory that the pictures may take to be kept there

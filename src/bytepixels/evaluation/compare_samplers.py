@@ -5,9 +5,9 @@ import math
 from torch import Tensor
 
 from .. import events
-from ..build import best_device
 from ..config.run import SampleConfig
 from ..distributed.process_group import join, own_device
+from ..hardware import best_device
 from ..metrics.distances import kernel_distance
 from ..metrics.feature_cache import features_of
 from ..metrics.features import title
@@ -21,7 +21,8 @@ from ..sampling.output import chosen_settings, open_network
 from ..sampling.trained_model import open_model
 from ..wording import many
 from .compare_rows import Row, plot, table
-from .sample_quality import Painter, Yardstick, open_yardstick
+from .sample_quality import Painter
+from .yardstick import Yardstick, open_yardstick
 
 
 def compare(request: Compare) -> None:

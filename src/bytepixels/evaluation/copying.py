@@ -19,7 +19,7 @@ from ..metrics.precision_recall import Nearest, nearest
 from ..runs.run_directory import Run, make_folder
 
 if TYPE_CHECKING:
-    from .sample_quality import Yardstick
+    from .yardstick import Yardstick
 
 MOST = 1000  # samples whose neighbours are looked for
 CONTROLS, KNOWN = 32, 2000  # copies that the copyist makes, and training pictures that it knows

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .. import events
-from ..build import best_device, build_denoiser, build_process
+from ..build import build_process
 from ..codec.codec import Codec
 from ..core.denoiser import Denoiser, clipped
 from ..core.gaussian_diffusion import GaussianDiffusion, Process
@@ -19,6 +19,7 @@ from ..core.losses import evaluating
 from ..distributed.process_group import World, join, own_device
 from ..errors import InputError, check_range
 from ..events import Work
+from ..hardware import best_device
 from ..metrics import bits_per_dim as bits_of
 from ..metrics import loss_analysis as loss_of
 from ..metrics import loss_report
@@ -30,6 +31,7 @@ from ..runs.origin import absolute
 from ..runs.run_directory import Run, make_folder, provenance
 from ..sampling.first_stage import codec_of
 from ..sampling.output import open_network
+from ..sampling.settings import build_denoiser
 from ..sampling.trained_model import open_model
 from .loss_data import drawn_x0, known_of
 

@@ -7,22 +7,23 @@ import torch
 from torch import Tensor
 
 from .. import events
-from ..build import best_device, build_first_stage
+from ..build import build_first_stage
 from ..distributed.process_group import join, own_device
 from ..errors import InputError
 from ..events import Work
+from ..hardware import best_device
 from ..images import grid, save_png
 from ..metrics.feature_cache import features_of
 from ..metrics.features import title
+from ..metrics.fidelity import fidelity, in_words, reconstructed
 from ..metrics.frechet import frechet_distance
 from ..metrics.open_features import chosen_features
 from ..metrics.sample_metrics import LADDER, frechet, ladder
 from ..requests.evaluate import Quality
 from ..runs.run_directory import Run, make_folder, provenance
 from ..sampling.trained_model import load_checkpoint
-from ..training.autoencoder_task import fidelity, in_words, reconstructed
-from .sample_quality import Yardstick, open_yardstick
 from .summary import how_far, number
+from .yardstick import Yardstick, open_yardstick
 
 SHOWN = 16  # pictures in reconstructions.png
 

@@ -4,28 +4,24 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from .. import events
-from ..build import best_device, build_process
+from ..build import build_process
 from ..config.run import SampleConfig
 from ..config.units import seconds_of
 from ..core.samplers import TWICE
-from ..data import default_cache
 from ..distributed.process_group import World, join, own_device
-from ..errors import InputError
 from ..events import Work
+from ..hardware import best_device
 from ..metrics.drift import Drift, drift, looks_of
-from ..metrics.feature_cache import MOST, FeatureSet, chosen_rows, features_of, reference_of
-from ..metrics.features import Features
-from ..metrics.frechet import Moments, frechet_distance, too_few
-from ..metrics.open_features import chosen_features, open_features
-from ..metrics.sample_metrics import LEAST, PAIRS, Measures, frechet, ladder, measure, scored
+from ..metrics.feature_cache import FeatureSet, features_of
+from ..metrics.frechet import frechet_distance, too_few
+from ..metrics.open_features import chosen_features
+from ..metrics.sample_metrics import LEAST, Measures, frechet, ladder, measure, scored
 from ..randomness import LABELS, seeded
 from ..requests.evaluate import Quality
-from ..runs.image_sets import PictureSet, held_out_set, training_set
 from ..runs.run_directory import Run, provenance
 from ..sampling.conditioning import text_rows
 from ..sampling.first_stage import codec_of
@@ -34,8 +30,7 @@ from ..sampling.trained_model import open_model
 from ..text import TextRows
 from .copying import Copying, look_for_copies, picture_neighbours
 from .summary import card
-
-LEAST_KNOWN = 6  # training images: some measures look at the five nearest of each
+from .yardstick import Yardstick, open_yardstick
 
 
 @dataclass(frozen=True)
@@ -79,24 +74,6 @@ class Painter:
         return torch.randint(self.run.data["count"], (count,), generator=seeded(seed, LABELS))
 
 
-@dataclass(frozen=True)
-class Yardstick:
-    """What samples are measured against."""
-
-    own: PictureSet
-    held_out: PictureSet | None
-    features: Features
-    reference: FeatureSet
-    moments: Moments
-
-    def others(self, n: int, seed: int) -> tuple[Tensor, str]:
-        """uint8 pictures that are as good as can be, and what they are: held-out ones where there are any."""
-        chosen = self.held_out or self.own
-        rows = chosen_rows(len(chosen.packed), n, seed).numpy()
-        what = f"{len(rows):,} held-out pictures" if self.held_out else f"{len(rows):,} training pictures themselves"
-        return torch.from_numpy(np.array(chosen.packed.images[rows])), what
-
-
 def evaluate_quality(request: Quality) -> None:
     """Draw, measure, print the card and keep its numbers. InputError where it cannot be."""
     run, device = open_model(request.run), best_device(own_device(request.device))
@@ -118,33 +95,6 @@ def evaluate_quality(request: Quality) -> None:
         record = {**found, **made_with(settings, painter, request), "seconds": round(took, 2)}
         run.note_evaluation(record)
     events.say(*card(record))
-
-
-def open_yardstick(run: Run, name: str, source: str | None, most: int | None, world: World) -> Yardstick:
-    """The run's pictures and their features: made by the first process, read by the others."""
-    own, held_out = training_set(run, source), held_out_set(run, source)
-    if len(own.packed) < LEAST_KNOWN:
-        why = f"distances need {LEAST_KNOWN} training images or more, and {own.source} holds {len(own.packed)}"
-        look = f"the images in {run.samples}" if run.config.autoencoder else f"samples: bytepixels sample {run.path}"
-        raise InputError(f"{why}; look instead at {look}")
-    features = open_features(name, own.packed.images, world.device)
-    most = most or (PAIRS if name == "imagenet" else MOST)
-    folder, images = default_cache() / "features", own.packed.images
-    with Work("reference", min(most, len(images)), "pictures") as progress:
-        done = 0
-
-        def count(pictures: int) -> None:
-            nonlocal done
-            done += pictures
-            progress.update(done)
-
-        data = own.packed.meta["sha256"]["images"]
-        if world.rank == 0:
-            reference = reference_of(features, images, data, folder, most, count)
-        world.agree(0)
-        if world.rank > 0:
-            reference = reference_of(features, images, data, folder, most)
-    return Yardstick(own, held_out, features, reference, reference.moments)
 
 
 def judge(images: Tensor, yardstick: Yardstick, run: Run, request: Quality, device: torch.device) -> dict[str, Any]:

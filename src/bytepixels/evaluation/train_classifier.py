@@ -2,6 +2,7 @@
 
 import math
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,17 +10,17 @@ import torch
 from torch import Tensor
 
 from .. import events
-from ..build import best_device
 from ..config.run import DataConfig
 from ..data import Packed
 from ..distributed.process_group import under_torchrun
 from ..errors import InputError
 from ..events import Work, duration
-from ..metrics.classifier import NOTES, accuracy, save_classifier, train_classifier
+from ..hardware import best_device
+from ..metrics.classifier import NOTES, Recipe, accuracy, save_classifier, train_classifier
 from ..metrics.feature_cache import chosen_rows
 from ..requests.evaluate import TrainFeatures
+from ..runs.packing import DIGITS, pack_with_progress
 from ..runs.run_directory import make_folder, provenance
-from ..training.session import DIGITS, pack_with_progress
 from ..wording import many
 
 HELD_OUT = 0.1  # of the pictures, where there is no test split
@@ -29,6 +30,7 @@ def train_features(request: TrainFeatures) -> Path:
     """Train, keep after every epoch, and say how good it is on pictures that it has not seen. Returns the folder."""
     if under_torchrun():
         raise InputError("evaluate train-features is for one process: run it without torchrun")
+    recipe = Recipe(request.width, request.epochs, request.batch, request.lr, seed=request.seed)
     packed = pack_with_progress(request.source, DataConfig(size=request.size, channels=request.channels))
     if packed.labels is None or len(packed.classes) < 2:
         raise InputError(f"{request.source} has {len(packed.classes)} classes: features are learnt from 2 or more")
@@ -37,10 +39,8 @@ def train_features(request: TrainFeatures) -> Path:
         raise InputError(f"{out} exists and holds no features; choose another --out")
     make_folder(out, "--out")
     learn, test, name = held_out_split(packed, request)
-    device, flip = best_device(request.device), request.flip == "yes"
-    if request.flip == "auto":
-        flip = packed.classes != DIGITS
-    recipe, began, each = request.recipe(flip), time.process_time(), len(learn[0])
+    device, began, each = best_device(request.device), time.process_time(), len(learn[0])
+    recipe = replace(recipe, flip=packed.classes != DIGITS if request.flip == "auto" else request.flip == "yes")
     notes = {"classes": list(packed.classes), "size": list(packed.images.shape[2:]), "channels": packed.images.shape[1]}
     notes |= {"source": request.source, "sha256": packed.meta["sha256"]["images"], "made_by": provenance()}
     events.say(f"{each:,} pictures to learn from, {len(test[0]):,} held out ({name}); {recipe}")

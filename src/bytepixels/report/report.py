@@ -2,17 +2,15 @@
 
 import shlex
 from collections.abc import Iterator
-from dataclasses import dataclass
 from html import escape
 from io import BytesIO
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..build import best_device
 from ..files import write_whole
+from ..hardware import best_device
 from ..images import grid, to_pil
 from ..requests.evaluate import Report
 from ..runs.checkpoints import list_checkpoints
@@ -23,26 +21,10 @@ from ..sampling.output import chosen_settings, draw_pictures, open_network
 from ..sampling.trained_model import read_checkpoint
 from .charts import training_charts
 from .html import folded, page
-from .sections import compared, sections
+from .sections import Story, compared, sections
 
 STATES = 10  # columns of the denoising strip
 NOISE_STD = 0.6  # the most that is shown, where pixels are -1..1: so that what is in the noise can be seen
-
-
-@dataclass(frozen=True)
-class Story:
-    """One run and all that is known of it."""
-
-    run: Run
-    name: str
-    log: list[dict[str, Any]]
-    evaluations: list[dict[str, Any]]
-    images: int  # seen by its newest checkpoint
-    strip: bytes | None  # a PNG of the way out of the noise
-
-    def latest(self, kind: str) -> dict[str, Any] | None:
-        """What evaluate or compare found last, None where they never ran."""
-        return next((one for one in reversed(self.evaluations) if one.get("kind") == kind), None)
 
 
 def report(request: Report) -> Path:

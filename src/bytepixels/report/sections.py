@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,12 +13,12 @@ from ..config.presets import own_command
 from ..evaluation.summary import NAMES, copies_sentence, drift_sentence, how_far, number
 from ..metrics.features import title
 from ..runs.overview import RECENT, recent_loss
+from ..runs.run_directory import Run
 from .charts import compare_charts, drift_charts, ladder_chart, noise_level_chart, training_charts
 from .html import figure, folded, image, table, text
 
 if TYPE_CHECKING:
     from ..runs.run_directory import Run
-    from .report import Story
 
 
 def sections(story: Story) -> Iterator[str]:
@@ -236,3 +237,19 @@ def compared(stories: Sequence[Story]) -> str:
     ways = {(one["features"]["sha256"], one["reference"]["sha256"], one["n"]) for one in found if one}
     warned = "These distances are not comparable: features, reference or n differ."
     return table(["", *(one.name for one in stories)], rows) + (text(warned, "warning") if len(ways) > 1 else "")
+
+
+@dataclass(frozen=True)
+class Story:
+    """One run and all that is known of it."""
+
+    run: Run
+    name: str
+    log: list[dict[str, Any]]
+    evaluations: list[dict[str, Any]]
+    images: int  # seen by its newest checkpoint
+    strip: bytes | None  # a PNG of the way out of the noise
+
+    def latest(self, kind: str) -> dict[str, Any] | None:
+        """What evaluate or compare found last, None where they never ran."""
+        return next((one for one in reversed(self.evaluations) if one.get("kind") == kind), None)

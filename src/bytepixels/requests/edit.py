@@ -8,7 +8,7 @@ from tyro.conf import Positional, arg
 
 from ..choices import MAX_SEED
 from ..errors import InputError, check_choice, check_range
-from ..sampling.labels import Words
+from .words import Words
 
 HELP = """\
 usage: bytepixels edit inpaint|vary|interpolate|invert RUN PICTURE [OPTIONS]

@@ -2,16 +2,13 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
 from ..choices import DEQUANTISATIONS, LEAST_SAMPLES, MAX_SEED
 from ..config.units import seconds_of
 from ..errors import InputError, check_choice, check_range
-
-if TYPE_CHECKING:
-    from ..metrics.classifier import Recipe
 
 STEPS = (5, 10, 20, 50)  # that compare takes by default
 
@@ -209,10 +206,3 @@ class TrainFeatures:
 
     def __post_init__(self) -> None:
         check_range("--seed", self.seed, 0, 2**63 - 1)
-        self.recipe(True)
-
-    def recipe(self, flip: bool) -> "Recipe":
-        """How the classifier is trained."""
-        from ..metrics.classifier import Recipe
-
-        return Recipe(self.width, self.epochs, self.batch, self.lr, flip=flip, seed=self.seed)

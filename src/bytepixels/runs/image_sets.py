@@ -13,9 +13,9 @@ from ..config.run import DataConfig, read_config
 from ..data import Packed
 from ..errors import InputError
 from ..randomness import ORDER, seeded
-from ..sampling.labels import find_class
-from ..training.session import pack_with_progress
+from .labels import find_class
 from .origin import located, places
+from .packing import pack_with_progress
 from .run_directory import Run
 
 PIXELS = PixelCodec()

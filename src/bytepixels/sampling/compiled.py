@@ -27,11 +27,11 @@ from ..data.locks import make_folder
 from ..distributed.process_group import under_torchrun
 from ..errors import InputError
 from ..events import duration
+from ..hardware import COMPILE_TRIALS, LEAST_TO_COMPILE, missing_compiler
 from ..runs.run_directory import Run
-from ..training.autotune.compilation import LEAST, TRIALS, what_lacks
 
 if TYPE_CHECKING:
-    from .output import SampleRequest
+    from ..requests.sample import SampleRequest
 
 FEW = 100  # evaluations of the network: of fewer, "auto" does not even measure one
 GAIN = 0.97  # of an evaluation's time: what saves less is within what a clock says
@@ -95,12 +95,12 @@ def choose_network(
         return network
     path = kept_at(network, run.config, run.x0_shape, device)
     inputs, plain = example(network, run.x0_shape, pictures, device), at_precision(network, run.config, device)
-    if auto and evaluations * shortest([plain], inputs, 1)[0] < (LEAST_KEPT if path.is_file() else LEAST):
+    if auto and evaluations * shortest([plain], inputs, 1)[0] < (LEAST_KEPT if path.is_file() else LEAST_TO_COMPILE):
         return network
     try:
         compiled, how = obtained(network, run.config, inputs, path)
         if auto:
-            before, after = shortest([plain, compiled], inputs, TRIALS)
+            before, after = shortest([plain, compiled], inputs, COMPILE_TRIALS)
     except Exception as error:  # whatever a compiler can meet
         if not auto:
             raise CompileError(f"{why_not(error)}; --compile no samples without it") from error
@@ -145,7 +145,7 @@ def obtained(network: nn.Module, config: Config, inputs: tuple[Tensor, ...], pat
     try:
         code = load(path, inputs[0].device)
     except (OSError, RuntimeError):  # none, or a damaged one
-        if (lacking := what_lacks(inputs[0].device)) is not None:
+        if (lacking := missing_compiler(inputs[0].device)) is not None:
             raise CompileError(lacking) from None
         events.say("compiling the network, which takes a minute or several")
         make_folder(path.parent)

@@ -11,12 +11,13 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from ..build import best_device, build_process
+from ..build import build_process
 from ..config.run import SampleConfig
 from ..core.denoiser import Denoise
 from ..core.levels import Level
 from ..errors import InputError
 from ..events import Work
+from ..hardware import best_device
 from ..images import beside, grid, save_extra, save_png, save_pngs
 from ..requests.edit import EditFlags, Inpaint, Interpolate, Invert, Vary
 from ..runs.run_directory import Run, make_folder, provenance

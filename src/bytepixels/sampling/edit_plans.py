@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..build import build_sampling
 from ..codec.codec import Codec
 from ..config.run import SampleConfig
 from ..core.denoiser import Denoise
@@ -25,6 +24,7 @@ from ..randomness import MAX_SEED, SeededNoise
 from ..requests.edit import Drawing, Inpaint, Interpolate, Invert, Vary
 from ..runs.run_directory import Run
 from .edit_images import load_mask, load_picture, noise_picture, without
+from .settings import build_sampling
 
 Counted = Callable[[Denoise], Denoise]
 

@@ -24,8 +24,8 @@ from ..files import TEMPORARY, DamagedError, flush, reason
 from ..interop.diffusers_autoencoder import is_autoencoder_kl, read_autoencoder_kl
 from ..networks import Autoencoder
 from ..networks.tiling import Tiled
+from ..runs.packing import UNLIMITED, Preparation
 from ..runs.run_directory import FIRST_STAGE, Run, is_run, open_run
-from ..training.time_budget import UNLIMITED, Preparation
 from .trained_model import load_checkpoint
 
 SETTINGS = "autoencoder"  # of the metadata

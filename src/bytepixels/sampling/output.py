@@ -3,31 +3,34 @@
 import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from .. import events
-from ..build import best_device, build_denoiser, build_network, build_process, build_sampling, resolved_sampling
+from ..build import build_network, build_process
 from ..codec.codec import Codec
 from ..config.run import SampleConfig, check_steps
 from ..core.losses import evaluating, pure_noise
 from ..core.samplers import trajectory
 from ..distributed.process_group import World, join, own_device
-from ..errors import InputError, check_choice, check_range
+from ..errors import InputError
 from ..events import Work
 from ..files import write_json
+from ..hardware import best_device
 from ..images import grid, save_extra, save_gif, save_png, save_pngs
-from ..randomness import MAX_SEED, SeededNoise
+from ..randomness import SeededNoise
+from ..requests.sample import SampleRequest
+from ..runs.labels import find_label as label_of
 from ..runs.run_directory import Run, make_folder, provenance
 from ..wording import many
 from .compiled import Compiled, choose_network
 from .conditioning import Text, prompt_name, prompts_of, text_of
 from .first_stage import codec_of
-from .labels import find_label as label_of
+from .settings import build_denoiser, build_sampling, resolved_sampling
 from .trained_model import find_checkpoint as find_checkpoint
 from .trained_model import load_checkpoint, load_weights, open_model
 
@@ -39,32 +42,6 @@ GRID_CLASSES = 20  # most classes, drawn in turn, that get a column each in grid
 GRID_MOST = 400  # pictures in grid.png; the rest are in their own files
 NOISE = ("diffusion", "timesteps", "schedule", "zero_terminal_snr")  # settings that decide the noise at every t
 GUIDING = ("guidance_interval", "guidance_rescale")  # settings that say how to guide, and nothing without --guidance
-
-
-@dataclass(frozen=True)
-class SampleRequest:
-    """What to draw: everything that is not a setting of the sampler."""
-
-    n: int = 16
-    seed: int = 0
-    label: str | None = None
-    prompt: str | None = None
-    out: Path | None = None
-    batch: int = 64
-    gif: bool = False
-    weights: Literal["ema", "model"] = "ema"
-    checkpoint: str | None = None
-    weak: Path | None = None
-    device: str = "auto"
-    compile: Literal["auto", "yes", "no"] = "auto"
-
-    def __post_init__(self) -> None:
-        check_range("-n", self.n, 1)
-        check_range("-n", self.n, 1, MAX_SEED)
-        check_range("--seed", self.seed, 0, MAX_SEED - self.n + 1)
-        check_range("--batch", self.batch, 1)
-        check_choice("--weights", self.weights, ("ema", "model"))
-        check_choice("--compile", self.compile, ("auto", "yes", "no"))
 
 
 def sample_run(path: Path, overrides: Mapping[str, Any], request: SampleRequest) -> Path:

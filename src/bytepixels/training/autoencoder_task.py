@@ -1,15 +1,25 @@
 """train autoencoder, as the trainer sees it: reconstructions of a run's own pictures."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..build import build_codes, build_first_stage, build_reconstruction_loss
+from ..build import at_precision, build_first_stage
+from ..codec.codebook import CodeMemory
 from ..codec.codec import PixelCodec
-from ..codec.reconstruction_losses import kl_divergence, psnr, ssim
+from ..codec.reconstruction_losses import (
+    adaptive_weight,
+    gradient_error,
+    hinge,
+    kl_divergence,
+    l1,
+    l2,
+    ms_ssim,
+)
+from ..config.run import Config
 from ..config.units import images_in
 from ..data import Packed
 from ..data.batches import Batches
@@ -17,17 +27,16 @@ from ..distributed.process_group import World
 from ..errors import InputError
 from ..images import beside, grid
 from ..metrics.feature_cache import chosen_rows
+from ..metrics.fidelity import fidelity, in_words, reconstructed
 from ..networks import Autoencoder
-from ..networks.discriminator import FirstStage
+from ..networks.discriminator import FirstStage, Reconstruction
 from ..randomness import NOISE, seeded
 from ..runs.run_directory import Run, provenance
 from ..stopping import Stop
 from ..wording import many
 from .loop import Batch, Loss, TrainState
 from .micro_batch import is_out_of_memory
-from .perceptual import NONE, open_perceptual
-
-AT_A_TIME = 2**20  # pixels in one call of the autoencoder
+from .perceptual import NONE, chosen_perceptual, open_perceptual
 
 
 class Autoencoding:
@@ -117,46 +126,46 @@ def _own(model: nn.Module) -> Autoencoder:
     return model.autoencoder
 
 
-def parts_of(images: Tensor) -> Iterator[Tensor]:
-    """In parts that fit in one call."""
-    return iter(images.split(max(1, AT_A_TIME // (images.shape[2] * images.shape[3]))))
+def build_codes(model: FirstStage, seed: int) -> CodeMemory | None:
+    """What moves the codes of a vq autoencoder."""
+    quantizer = model.autoencoder.quantizer
+    return None if quantizer is None else CodeMemory(quantizer, seed)
 
 
-@torch.no_grad()
-def reconstructed(
-    autoencoder: nn.Module, images: Tensor, device: torch.device, count: Callable[[int], None] = lambda done: None
-) -> Tensor:
-    """Pictures uint8 [n, C, H, W] through the mean of their latents, and back. count: called with how many are done."""
-    codec, again = PixelCodec(), list[Tensor]()
-    for x in parts_of(images):
-        again.append(codec.to_images(autoencoder(codec.to_model(x.to(device)))).cpu())
-        count(sum(map(len, again)))
-    return torch.cat(again)
+def build_reconstruction_loss(config: Config, device: torch.device, codes: CodeMemory | None = None) -> Loss:
+    """(model, images uint8, noise of the latents, share of the discriminator [B]) -> loss per picture [B], float32.
 
+    `codes` takes note of the latents.
+    """
+    own = config.autoencoder
+    assert own is not None
+    name = chosen_perceptual(own.perceptual)
+    perceptual = None if name in (None, NONE) else open_perceptual(name, device)
 
-@torch.no_grad()
-def fidelity(autoencoder: Autoencoder, images: Tensor, again: Tensor, device: torch.device) -> dict[str, float]:
-    """What is left of pictures uint8 [n, C, H, W], reconstructed in `again`: means of PSNR (dB) and SSIM; and of the
-    latents the divergence in nats per number (kl), or the share of codes in use and their perplexity (vq)."""
-    codec = PixelCodec()
-    pairs = list(zip(parts_of(images), parts_of(again), strict=True))
-    alike = torch.cat([ssim(codec.to_model(x), codec.to_model(y)) for x, y in pairs])
-    found = {"psnr": psnr(images, again).clamp(max=100).mean().item(), "ssim": alike.mean().item()}
-    moments = [autoencoder.encode(codec.to_model(x.to(device))) for x in parts_of(images)]
-    if autoencoder.quantizer is None:
-        nats = torch.cat([kl_divergence(*one) for one in moments])
-        return found | {"kl": nats.mean().item() / moments[0][0][0].numel()}
-    index = torch.cat([autoencoder.quantizer.nearest(mean).flatten() for mean, _ in moments])
-    share = index.bincount(minlength=len(autoencoder.quantizer.codes)).double() / len(index)
-    return found | {
-        "codes_used": (share > 0).double().mean().item(),
-        "perplexity": torch.special.entr(share).sum().exp().item(),
-    }
+    def error(x: Tensor, y: Tensor) -> Tensor:
+        """Of reconstructions y, [B]."""
+        total = l1(x, y) if own.error == "l1" else l2(x, y)
+        if own.ssim > 0:
+            total = total + own.ssim * (1 - ms_ssim(x, y))
+        if own.gradient > 0:
+            total = total + own.gradient * gradient_error(x, y)
+        return total if perceptual is None else total + own.perceptual_weight * perceptual(x, y)
 
+    def loss(model: nn.Module, images: Tensor, noise: Tensor, begun: Tensor) -> Tensor:
+        x = PixelCodec().to_model(images)
+        found = Reconstruction(*at_precision(model, config, device)(x, noise))
+        y = found.x.float()
+        own_error = total = error(x, y)
+        if found.chosen is None or found.codes is None:
+            total = total + own.kl * kl_divergence(found.mean.float(), found.std.float()) / x[0].numel()
+        else:
+            total = total + own.commitment * l2(found.mean.float(), found.codes.float())
+            if codes is not None:
+                codes.note(found.mean, found.chosen)
+        if found.judged is None or found.real is None or found.fake is None:
+            return total
+        judged = -found.judged.float().flatten(1).mean(1)
+        weight = own.discriminator * adaptive_weight(own_error, judged, y).detach()
+        return total + begun * (weight * judged + hinge(found.real.float(), found.fake.float()))
 
-def in_words(found: dict[str, float], of: str) -> str:
-    """A sentence without its end."""
-    said = f"PSNR {found['psnr']:.2f} dB, SSIM {found['ssim']:.4f} ({of})"
-    if "kl" in found:
-        return f"{said}; {found['kl']:.2f} nats per number of a latent"
-    return f"{said}; {found['codes_used']:.0%} of the codes in use, perplexity {found['perplexity']:.0f}"
+    return loss

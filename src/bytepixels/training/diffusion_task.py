@@ -1,24 +1,31 @@
 """What a run trains, as the trainer sees it: a network, its batches and loss, and pictures that show how far it is."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..build import build_draw, build_loss, build_network, build_process, build_times
+from ..build import at_precision, build_network, build_process
 from ..codec.codec import Codec, PixelCodec
 from ..codec.latent_cache import LatentBatches
+from ..config.run import Config
+from ..core.gaussian_diffusion import Process
+from ..core.losses import diffusion_loss
+from ..core.timestep_sampling import ImportanceTimes
 from ..data import Packed
 from ..data.batches import Batches
 from ..distributed.process_group import World
 from ..images import beside, grid
+from ..randomness import DROPOUT, LABELS, NOISE, TEXT, TIMES, seeded
 from ..runs.run_directory import Run
 from ..sampling.conditioning import text_rows
 from ..sampling.first_stage import Encoded
 from ..sampling.output import chosen_settings, draw_pictures, draw_together
 from ..stopping import Stop
+from ..text import TextRows
 from ..wording import many
 from .autoencoder_task import Autoencoding
 from .loop import Batch, DrawBatch, Loss, TrainState
@@ -141,3 +148,85 @@ def task_of(run: Run, packed: Packed, world: World, latents: Encoded | None = No
     if run.config.autoencoder is not None:
         return Autoencoding(run, packed, world)
     return Diffusion(run, packed, world, latents)
+
+
+def build_times(config: Config, device: torch.device) -> ImportanceTimes | None:
+    """What remembers the losses for times drawn by importance; None where they are not."""
+    return ImportanceTimes(config.process.timesteps).to(device) if config.process.times == "importance" else None
+
+
+def build_draw(
+    config: Config,
+    process: Process,
+    batches: Batches,
+    classes: int,
+    times: ImportanceTimes | None = None,
+    texts: TextRows | None = None,
+) -> DrawBatch:
+    """step -> (images uint8, label, t, noise, weight, dropout keys), None for what there is not: all that is random.
+    With `texts` two more: the vectors and the mask of each picture's caption, the mask empty where it is forgotten.
+
+    A function of (seed, step), and of what `times` remembers where it is given; `weight` makes up for it. Every process
+    draws for the global batch, which costs next to nothing, and keeps the rows that its `batches` give out.
+    """
+    seed, batch, rows = config.train.seed, batches.batch, batches.rows
+
+    def draw(step: int) -> Batch:
+        images, label = batches(step)
+        device = images.device
+        if classes == 0 or label is None:
+            label = None
+        else:
+            forget = torch.rand(batch, generator=seeded(seed, LABELS, step, device=device), device=device)[rows]
+            label = torch.where(forget < config.train.label_dropout, classes, label)  # row `classes` means no label
+        weight, generator = None, seeded(seed, TIMES, step, device=device)
+        if times is None:
+            t = process.draw_times(batch, generator)
+        else:
+            t, weight = times.draw(batch, generator)
+        generator, shape = seeded(seed, NOISE, step, device=device), (batch, *images.shape[1:])
+        noise = torch.empty(shape, device=device).normal_(generator=generator)
+        keys = None
+        if config.network.dropout > 0:
+            generator = seeded(seed, DROPOUT, step, device=device)
+            keys = torch.randint(2**31, (batch,), generator=generator, device=device)
+        drawn = images, label, *(None if one is None else one[rows] for one in (t, noise, weight, keys))
+        if texts is None:
+            return drawn
+        vectors, mask = texts(batches.indices(step)[rows])
+        kept = torch.rand(batch, generator=seeded(seed, TEXT, step, device=device), device=device)[rows]
+        return *drawn, vectors, mask & (kept >= config.train.label_dropout)[:, None]
+
+    return draw
+
+
+def build_loss(
+    config: Config, process: Process, codec: Codec, device: torch.device, times: ImportanceTimes | None = None
+) -> Loss:
+    """(model, *what build_draw draws) -> loss per picture [B], float32. `times` takes note of them."""
+    settings = config.process
+    weighting = None if settings.weighting == "none" else settings.weighting
+
+    def loss(
+        model: nn.Module,
+        images: Tensor,
+        label: Tensor | None,
+        t: Tensor,
+        noise: Tensor,
+        weight: Tensor | None = None,
+        dropout_keys: Tensor | None = None,
+        vectors: Tensor | None = None,
+        mask: Tensor | None = None,
+    ) -> Tensor:
+        call = model if dropout_keys is None else partial(model, dropout_keys=dropout_keys)
+        call = call if vectors is None else partial(call, text=(vectors, mask))
+        network, x0 = at_precision(call, config, device), codec.to_model(images)
+        losses, _ = diffusion_loss(
+            network, process, x0, settings.prediction, label, t, noise, weighting, settings.objective
+        )
+        if times is None or weight is None:
+            return losses
+        times.note(t, losses.detach())
+        return weight * losses
+
+    return loss

@@ -1,27 +1,27 @@
 """train SOURCE: from pictures to a run; the same line again goes on where it stopped."""
 
-import math
 import shlex
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
 from .. import events
-from ..build import best_device, with_stem
-from ..config.run import Config, DataConfig, changed_settings, read_config
-from ..data import Packed, pack
+from ..build import with_stem
+from ..config.run import Config, changed_settings
+from ..data import Packed
 from ..distributed.process_group import World, join, own_device
 from ..errors import InputError
-from ..events import Work
 from ..files import reason, remove
+from ..hardware import best_device
 from ..runs.checkpoints import list_checkpoints
 from ..runs.lock import RunLock
 from ..runs.origin import kept
+from ..runs.packing import UNLIMITED, Preparation, as_asked, flips, pack_with_progress, resolved
 from ..runs.run_directory import Run, is_free, is_run, make_folder, new_id, open_run, run_leftovers
 from ..sampling.conditioning import check_same_text, with_text
 from ..sampling.first_stage import Encoded, encoded, keep_first_stage
@@ -34,10 +34,8 @@ from .diffusion_task import task_of
 from .nonfinite import TrainingError
 from .perceptual import chosen_perceptual
 from .pretrained import open_origin, record_of
-from .time_budget import UNLIMITED, Preparation
 from .trainer import Trainer
 
-DIGITS = tuple("0123456789")  # mirrored, these would be other symbols
 FEW = 500  # pictures: below this a model is likely to copy its training set (see the field's memorisation reports)
 
 
@@ -137,43 +135,6 @@ def begin(run: Run, lock: RunLock, latents: Encoded | None = None) -> None:
     run.save()
 
 
-def as_asked(data: DataConfig, path: Path) -> DataConfig:
-    """What the run at `path` asked for when it began, so that going on finds the same pack in the cache."""
-    if is_run(path) and (old := open_run(path)).config.data == data:
-        return read_config(DataConfig, old.data.get("asked", asdict(data)), "data")
-    return data
-
-
-def pack_with_progress(
-    source: str, data: DataConfig, captions: bool = False, within: Preparation = UNLIMITED
-) -> Packed:
-    """The source as packed pictures, with a live line while it works, and what there is to say about them; `within` is
-    the time there is for it."""
-    with Work("pack", 0, "pictures") as progress:
-
-        def show(done: int, total: int) -> None:
-            if not progress.total:  # listing the source, and what lay there already, are no measure of the speed
-                progress.count(done)
-                progress.pause()
-            within.show(progress, "packing", done, total)
-
-        progress.kept = "stopped while packing; the same command goes on from there"
-        packed = pack(
-            source,
-            size=data.size,
-            channels=data.channels,
-            fit=data.fit,
-            background=data.background,
-            strict=data.strict,
-            split=data.split,
-            captions=captions,
-            progress=show,
-        )
-    for note in packed.notes:
-        events.say(note)
-    return packed
-
-
 def prepare_run(
     packed: Packed,
     source: str,
@@ -219,21 +180,6 @@ def prepare_run(
     if not is_free(path):
         raise InputError(f"{path} exists and is not a run; choose another --run")
     return Run(path, config, data | begun, id=new_id())
-
-
-def flips(config: Config, packed: Packed) -> bool:
-    """Whether half of the pictures are mirrored."""
-    return config.data.flip == "yes" or (config.data.flip == "auto" and packed.classes != DIGITS)
-
-
-def resolved(config: Config, packed: Packed) -> Config:
-    """The config with what the data decide filled in, so that a run goes on just as it began."""
-    _, channels, height, width = packed.images.shape
-    flip: Literal["yes", "no"] = "yes" if flips(config, packed) else "no"
-    train = config.train
-    if train.epochs is not None:
-        train = replace(train, images=math.ceil(train.epochs * len(packed)))
-    return replace(config, data=replace(config.data, size=(height, width), channels=channels, flip=flip), train=train)
 
 
 def on_this_machine(

@@ -3,11 +3,6 @@
 import math
 import time
 
-from .. import events
-from ..config.units import seconds_of
-from ..errors import InputError
-from ..events import Work, duration
-
 FIRST = 1.0  # seconds of training, after which its rate is worth something
 GROWTH = 5.0  # at first each look comes so many times as late as the one before; then after half of what is left
 CLOSE = 0.01  # of the budget: what is left then is not worth another look
@@ -48,39 +43,6 @@ class TimeBudget:
         wait = min(left / 2, grown) if left > CLOSE * self.limit else math.inf
         self.next, self.next_seen = now + wait, seen + wait * rate  # sooner when it has become faster
         return seen + int(left * rate)
-
-
-class Preparation:
-    """Packing and encoding before a training, of whose --budget they are a part: where they take most of it that is
-    said early, and where they have used it up they end, with what is done kept."""
-
-    def __init__(self, budget: str | None = None, began: float = 0.0):
-        """budget: None does not limit them. began: when the command did, by time.monotonic()."""
-        self.budget, self.began, self.said = budget, began, ""
-
-    def show(self, progress: Work, what: str, done: int, total: int) -> None:
-        """Count and show that `done` of the total is done of `what`. InputError where the budget is over before."""
-        progress.total = total
-        progress.update(done)
-        if self.budget is None or done >= total:
-            return
-        limit, passed = seconds_of(self.budget), time.monotonic() - self.began
-        if passed >= limit:
-            raise used_up(self.budget, passed, f", while {what} ({done:,} of {total:,} images)")
-        left = (total - done) / progress.rate if progress.settled else 0.0
-        if left > limit / 2 and self.said != what:
-            self.said = what
-            then = "what is done is kept, so that the next training begins sooner"
-            events.note(f"note: {what} takes {duration(left)} more, of --budget {self.budget}; {then}")
-
-
-UNLIMITED = Preparation()
-
-
-def used_up(budget: str, passed: float, where: str = "") -> InputError:
-    """The error of a budget that was over before training began."""
-    said = f"--budget {budget} was over before training began, after {duration(passed)}{where}"
-    return InputError(f"{said}; what was done is kept, and the same command now begins sooner")
 
 
 def extended(limit: float, spent: float, seen: int, rate: float) -> int:

@@ -18,6 +18,7 @@ from ..images import save_png
 from ..runs.checkpoint_writer import Writer
 from ..runs.checkpoints import list_checkpoints
 from ..runs.overview import read_log
+from ..runs.packing import used_up
 from ..runs.run_directory import Run
 from ..stopping import Stop, StoppedError
 from ..wording import many
@@ -30,7 +31,7 @@ from .pretrained import take_weights
 from .previews import Preview, Previews
 from .resume import load_latest
 from .sharded_checkpoints import ShardWriter, take_parts
-from .time_budget import GOOD_STEPS, LEAST_STEPS, TimeBudget, extended, used_up
+from .time_budget import GOOD_STEPS, LEAST_STEPS, TimeBudget, extended
 
 
 class Trainer:

@@ -4,14 +4,14 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from ..build import best_device
 from ..config.run import Config, TrainConfig
 from ..config.units import seconds_of
+from ..hardware import best_device
 from ..requests.train import Encode, TrainLatent
+from ..runs.packing import flips, pack_with_progress
 from ..sampling.first_stage import encode as encode_pictures
 from ..sampling.first_stage import find_first_stage
 from ..wording import many
-from .session import flips, pack_with_progress
 
 
 def split(

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from ...errors import InputError
-from ..memory import free_memory
+from ...memory import free_memory
 from .folder_labels import SPLITS, class_labels
 from .source import Pictures, Source, array_pictures, file_key, only_split
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from ...errors import InputError
-from ..memory import free_memory
+from ...memory import free_memory
 from .source import Pictures, array_pictures
 from .tar import read_tar
 

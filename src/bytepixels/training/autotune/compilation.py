@@ -11,13 +11,11 @@ from ... import events
 from ...config.run import Config
 from ...data import Packed
 from ...events import duration
+from ...hardware import COMPILE_TRIALS, LEAST_TO_COMPILE, missing_compiler
 from ...sampling.first_stage import Encoded
 from ..loop import total_steps
 from ..micro_batch import is_out_of_memory
 from .trial import try_out
-
-LEAST = 1200.0  # seconds of training as it is, below which compiling is not tried: that takes a minute or more itself
-TRIALS = 3
 
 
 class Times(NamedTuple):
@@ -39,7 +37,7 @@ def choose_compile(
     asked = config.train.compile
     if asked == "no" or (asked == "auto" and (device.type == "cpu" or config.train.shard or config.autoencoder)):
         return "no"
-    if (lacking := what_lacks(device)) is not None:
+    if (lacking := missing_compiler(device)) is not None:
         events.say(f"not compiled: {lacking}")
         return "no"
     if asked == "yes":
@@ -53,7 +51,7 @@ def choose_compile(
         why = "a batch does not fit in memory whole, and its parts are not measured"
         events.say(f"not compiled: {why}; --compile yes does it")
         return "no"
-    if steps * plain < LEAST:
+    if steps * plain < LEAST_TO_COMPILE:
         events.say(f"not compiled: {steps:,} steps of {plain:.3g} s are too few to pay for it")
         return "no"
     compiling, compiled = measured(trial(config, packed, device, compiled=True, latents=latents))
@@ -68,21 +66,6 @@ def sentence(times: Times, steps: int) -> str:
     what = f"saves {duration(saved)}" if saved > 0 else f"costs {duration(-saved)} more than it gives"
     each = f"a step takes {times.compiled:.3g} s instead of {times.plain:.3g} s, compiling {times.compiling:.3g} s"
     return f"{each}, which {what} over {steps:,} steps"
-
-
-def what_lacks(device: torch.device) -> str | None:
-    """What torch.compile needs and this machine has not, in a few words."""
-    from torch._inductor.cpp_builder import get_cpp_compiler
-    from torch._inductor.exc import InvalidCxxCompiler
-    from torch.utils._triton import has_triton
-
-    if device.type == "cuda":
-        return None if has_triton() else "torch.compile needs Triton for this device, and it is not there"
-    try:
-        get_cpp_compiler()
-    except InvalidCxxCompiler:
-        return "torch.compile needs a C++ compiler, and there is none on this machine"
-    return None
 
 
 def trial(
@@ -102,7 +85,7 @@ def trial(
 def measured(step: Callable[[], float]) -> tuple[float, float]:
     """Seconds of the first call, and of the quickest after it."""
     seconds = []
-    for _ in range(1 + TRIALS):
+    for _ in range(1 + COMPILE_TRIALS):
         began = time.perf_counter()
         step()
         seconds.append(time.perf_counter() - began)

@@ -10,9 +10,7 @@ import numpy as np
 import torch
 
 from ... import events
-from ...build import best_device, build_network
-from ...cli.doctor_lines import class_lines, copy_lines, file_lines, picture_lines, pixel_lines
-from ...cli.doctor_page import disk_lines, numbered, overfit_lines, print_part, time_lines
+from ...build import build_network
 from ...config.run import Config
 from ...data import Packed, default_cache
 from ...data.inspection.statistics import (
@@ -30,12 +28,15 @@ from ...data.sources.source import Pictures
 from ...errors import InputError
 from ...events import Work
 from ...files import write_json
+from ...hardware import best_device
 from ...requests.check_data import Doctor
+from ...runs.packing import resolved
 from ...runs.run_directory import make_folder
 from ..defaults import choice_sentence, choose
-from ..session import resolved
 from .precision import choose_precision
 from .preflight_advice import advice
+from .preflight_lines import class_lines, copy_lines, file_lines, picture_lines, pixel_lines
+from .preflight_page import disk_lines, numbered, overfit_lines, time_lines
 from .preflight_plan import (
     budget_numbers,
     budget_sentence,
@@ -80,9 +81,9 @@ def doctor(flags: Doctor) -> None:
     report |= trial_report(flags, config, reckoned, sample, device)
     report["disk"] = disk_numbers(report, config)
     report["worth_doing_first"] = advice(report)
-    print_part(f"On this machine ({device})", [*time_lines(report), *disk_lines(report["disk"])])
-    print_part("Does it learn?", overfit_lines(report["overfit"]))
-    print_part("Worth doing first", numbered(report["worth_doing_first"]))
+    events.part(f"On this machine ({device})", [*time_lines(report), *disk_lines(report["disk"])])
+    events.part("Does it learn?", overfit_lines(report["overfit"]))
+    events.part("Worth doing first", numbered(report["worth_doing_first"]))
     if flags.json is not None:
         write_json(flags.json, report)
         events.say(f"all numbers and names: {flags.json}")
@@ -124,11 +125,11 @@ def pictures_report(
     report["copies"] = copy_numbers(found, flags.split, others)
     report["classes"] = class_numbers(found)
     report["pixels"] = pixel_numbers(found)
-    print_part(f"{flags.source}, split {flags.split}", picture_lines(report["pictures"]))
-    print_part("Files", file_lines(report["files"]))
-    print_part("Copies", copy_lines(report["copies"]))
-    print_part("Classes", class_lines(report["classes"]))
-    print_part(f"Pixels, at {layout.height} x {layout.width}", pixel_lines(report["pixels"]))
+    events.part(f"{flags.source}, split {flags.split}", picture_lines(report["pictures"]))
+    events.part("Files", file_lines(report["files"]))
+    events.part("Copies", copy_lines(report["copies"]))
+    events.part("Classes", class_lines(report["classes"]))
+    events.part(f"Pixels, at {layout.height} x {layout.width}", pixel_lines(report["pixels"]))
     return report
 
 
@@ -148,14 +149,14 @@ def plan_report(
     train = train_numbers(config, report["pictures"], skipped, classes["count"] if classes else 0)
     budget = budget_numbers(config, report["copies"]["distinct"])
     line = command(flags.source, config, flags.preset, flags.data)
-    print_part("What train will do", [("", train_paragraph(train))])
+    events.part("What train will do", [("", train_paragraph(train))])
     lines = [
         ("preset", config.preset),
         ("size", choice_sentence(config, seen, flags.data, config.preset)),
         ("budget", budget_sentence(budget)),
         ("on a GPU", on_a_gpu(config, report["pictures"]["readable"], device)),
     ]
-    print_part("Suggestion", [one for one in lines if one[1]], verbatim=line)
+    events.part("Suggestion", [one for one in lines if one[1]], verbatim=line)
     return {"train": train, "budget": budget, "suggestion": {"preset": config.preset, "command": line}}
 
 

@@ -12,12 +12,13 @@ from statistics import median
 import torch
 from torch import Tensor
 
-from ...build import build_draw, build_loss, build_network, build_process, build_times
+from ...build import build_network, build_process
 from ...codec.codec import Codec, PixelCodec
 from ...config.run import MOST_IMAGES, Config
 from ...data import Packed
 from ...data.batches import Batches, free_memory
 from ...data.inspection.statistics import Numbers
+from ..diffusion_task import build_draw, build_loss, build_times
 from ..forecast import forecast
 from ..loop import Batch, DrawBatch, Loss, TrainState, total_steps, train_step
 from ..micro_batch import CROP, MEMORY_SHARE, step_memory

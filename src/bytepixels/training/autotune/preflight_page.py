@@ -1,26 +1,8 @@
-"""The page: parts with a title, aligned lines, and the measurements in words."""
+"""What data doctor says of this machine: a step, memory, disk and a first trial, as labelled lines."""
 
-import shutil
-import textwrap
-
-from ..data.inspection.statistics import Numbers
-from ..wording import many
-from .doctor_lines import Lines
-
-LABEL, WIDEST = 16, 120  # columns
-
-
-def print_part(title: str, lines: Lines, verbatim: str = "") -> None:
-    """A title, and (label, text) in two columns, wrapped to the terminal; `verbatim` is not, so that it can be copied.
-    Nothing without lines."""
-    if not lines:
-        return
-    width = min(WIDEST, shutil.get_terminal_size((WIDEST, 24)).columns) - LABEL - 2
-    print(title)
-    for label, text in lines:
-        first, *rest = textwrap.wrap(text, max(width, 20), break_long_words=False, break_on_hyphens=False) or [""]
-        print(f"  {label:<{LABEL}}{first}", *(" " * (LABEL + 2) + more for more in rest), sep="\n")
-    print(*(["", f"  {verbatim}"] if verbatim else []), "", sep="\n", flush=True)
+from ...data.inspection.statistics import Numbers
+from ...wording import many
+from .preflight_lines import Lines
 
 
 def numbered(sentences: list[str]) -> Lines:

@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 
-from ..data.inspection.duplicates import BITS, NEAR_BITS, NEAR_CORRELATION
-from ..data.inspection.statistics import FEW_IN_CLASS, UNREADABLE, Numbers
-from ..wording import many
+from ...data.inspection.duplicates import BITS, NEAR_BITS, NEAR_CORRELATION
+from ...data.inspection.statistics import FEW_IN_CLASS, UNREADABLE, Numbers
+from ...wording import many
 
 Lines = list[tuple[str, str]]
 SHOWN_CLASSES = 10

@@ -1,0 +1,66 @@
+"""What samples of a run are measured against: its training images, held-out ones, and their features."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..data import default_cache
+from ..distributed.process_group import World
+from ..errors import InputError
+from ..events import Work
+from ..metrics.feature_cache import MOST, FeatureSet, chosen_rows, reference_of
+from ..metrics.features import Features
+from ..metrics.frechet import Moments
+from ..metrics.open_features import open_features
+from ..metrics.sample_metrics import PAIRS
+from ..runs.image_sets import PictureSet, held_out_set, training_set
+from ..runs.run_directory import Run
+
+LEAST_KNOWN = 6  # training images: some measures look at the five nearest of each
+
+
+@dataclass(frozen=True)
+class Yardstick:
+    """What samples are measured against."""
+
+    own: PictureSet
+    held_out: PictureSet | None
+    features: Features
+    reference: FeatureSet
+    moments: Moments
+
+    def others(self, n: int, seed: int) -> tuple[Tensor, str]:
+        """uint8 pictures that are as good as can be, and what they are: held-out ones where there are any."""
+        chosen = self.held_out or self.own
+        rows = chosen_rows(len(chosen.packed), n, seed).numpy()
+        what = f"{len(rows):,} held-out pictures" if self.held_out else f"{len(rows):,} training pictures themselves"
+        return torch.from_numpy(np.array(chosen.packed.images[rows])), what
+
+
+def open_yardstick(run: Run, name: str, source: str | None, most: int | None, world: World) -> Yardstick:
+    """The run's pictures and their features: made by the first process, read by the others."""
+    own, held_out = training_set(run, source), held_out_set(run, source)
+    if len(own.packed) < LEAST_KNOWN:
+        why = f"distances need {LEAST_KNOWN} training images or more, and {own.source} holds {len(own.packed)}"
+        look = f"the images in {run.samples}" if run.config.autoencoder else f"samples: bytepixels sample {run.path}"
+        raise InputError(f"{why}; look instead at {look}")
+    features = open_features(name, own.packed.images, world.device)
+    most = most or (PAIRS if name == "imagenet" else MOST)
+    folder, images = default_cache() / "features", own.packed.images
+    with Work("reference", min(most, len(images)), "pictures") as progress:
+        done = 0
+
+        def count(pictures: int) -> None:
+            nonlocal done
+            done += pictures
+            progress.update(done)
+
+        data = own.packed.meta["sha256"]["images"]
+        if world.rank == 0:
+            reference = reference_of(features, images, data, folder, most, count)
+        world.agree(0)
+        if world.rank > 0:
+            reference = reference_of(features, images, data, folder, most)
+    return Yardstick(own, held_out, features, reference, reference.moments)

@@ -1,0 +1,94 @@
+"""What sample is asked for: the flags of the verb, and the same as a request."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from tyro.conf import Positional, arg
+
+from ..choices import MAX_SEED
+from ..errors import check_choice, check_range
+from .words import Words
+
+
+@dataclass(frozen=True)
+class SampleRequest:
+    """What to draw: everything that is not a setting of the sampler."""
+
+    n: int = 16
+    seed: int = 0
+    label: str | None = None
+    prompt: str | None = None
+    out: Path | None = None
+    batch: int = 64
+    gif: bool = False
+    weights: Literal["ema", "model"] = "ema"
+    checkpoint: str | None = None
+    weak: Path | None = None
+    device: str = "auto"
+    compile: Literal["auto", "yes", "no"] = "auto"
+
+    def __post_init__(self) -> None:
+        check_range("-n", self.n, 1)
+        check_range("-n", self.n, 1, MAX_SEED)
+        check_range("--seed", self.seed, 0, MAX_SEED - self.n + 1)
+        check_range("--batch", self.batch, 1)
+        check_choice("--weights", self.weights, ("ema", "model"))
+        check_choice("--compile", self.compile, ("auto", "yes", "no"))
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Draw new pictures from a trained run: seed-K.png each, grid.png and manifest.json."""
+
+    run: Positional[Annotated[Path, arg(metavar="RUN")]]
+    """The folder of a run, or a model that comes along: digits, cifar10, emoji."""
+    n: Annotated[int, arg(aliases=["-n"])] = 16
+    """How many images."""
+    seed: int = 0
+    """Seed of the first image; the next have the seeds that follow. An image depends on its seed alone."""
+    sampler: str | None = None
+    """auto (the best measured for that many steps), ddpm, ddim, euler, heun, dpmpp_2s, dpmpp_2m, dpmpp_3m,
+    dpmpp_sde_2m, unipc_2, unipc_3, ipndm or deis. Default: the run's own, like all that follow."""
+    steps: int | None = None
+    """Steps from noise to image: more is better and slower. Usual: 10 to 50."""
+    spacing: str | None = None
+    """trailing, leading, linspace, quadratic, log_snr or karras; auto takes the sampler's best."""
+    eta: float | None = None
+    """Fresh noise in each step of ddim: 0 (none, deterministic) to 1 (as much as ddpm)."""
+    churn: float | None = None
+    """Fresh noise in heun, euler and ddim: edm's S_churn, which each step divides by --steps. 0 is none."""
+    reverse_variance: str | None = None
+    """Variance of ddpm's steps: small, large, learned, or auto."""
+    guidance: float | None = None
+    """How strongly images follow the label or prompt (or, with --weak, the better model). 1: no guidance; usual: 1.5 to
+    4."""
+    guidance_interval: tuple[float, float] | None = None
+    """Guide only at noise levels with sigma / alpha between these two."""
+    guidance_rescale: float | None = None
+    """How much of the contrast that guidance adds is taken back, 0 to 1."""
+    weak: Path | None = None
+    """Autoguidance: a weaker run of the same kind, or one checkpoint (RUN/checkpoints/step-...), to guide away from."""
+    clip: bool | None = None
+    """Clip each estimate of the clean image to the range of pixels on the way."""
+    label: Words = None
+    """A class by its name or, where no class is named by a number, by its number from 0.
+    Default: the classes in turn."""
+    prompt: Words = None
+    """What the pictures show, in words: of a run with --text; "" is no text at all (unconditional). Default: captions
+    of its training pictures in turn."""
+    out: Path | None = None
+    """The folder for the images. Default: RUN/samples/SAMPLER-STEPS-seed-SEED."""
+    batch: int = 64
+    """Images at a time: it changes the speed and the memory, not the images."""
+    gif: bool = False
+    """Also write denoising.gif, the way from noise to the images."""
+    weights: Literal["ema", "model"] = "ema"
+    """Which weights: ema (the moving average, usually better) or model (those of the last step)."""
+    checkpoint: str | None = None
+    """A checkpoint's name. Default: the newest."""
+    device: str = "auto"
+    """Where to compute: cpu, cuda, mps; auto takes the fastest there is."""
+    compile: Literal["auto", "yes", "no"] = "auto"
+    """Compile the network, or take the compiled one that an earlier call left in the cache. auto: in a long job, where
+    it measures to be faster. Pictures of a compiled network differ in the rounding."""

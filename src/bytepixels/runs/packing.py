@@ -1,0 +1,102 @@
+"""Packing a run's images, which its budget of time counts."""
+
+import math
+import time
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Literal
+
+from .. import events
+from ..config.run import Config, DataConfig, read_config
+from ..config.units import seconds_of
+from ..data import Packed, pack
+from ..errors import InputError
+from ..events import Work, duration
+from .run_directory import is_run, open_run
+
+DIGITS = tuple("0123456789")  # mirrored, these would be other symbols
+
+
+class Preparation:
+    """Packing and encoding before a training, of whose --budget they are a part: where they take most of it that is
+    said early, and where they have used it up they end, with what is done kept."""
+
+    def __init__(self, budget: str | None = None, began: float = 0.0):
+        """budget: None does not limit them. began: when the command did, by time.monotonic()."""
+        self.budget, self.began, self.said = budget, began, ""
+
+    def show(self, progress: Work, what: str, done: int, total: int) -> None:
+        """Count and show that `done` of the total is done of `what`. InputError where the budget is over before."""
+        progress.total = total
+        progress.update(done)
+        if self.budget is None or done >= total:
+            return
+        limit, passed = seconds_of(self.budget), time.monotonic() - self.began
+        if passed >= limit:
+            raise used_up(self.budget, passed, f", while {what} ({done:,} of {total:,} images)")
+        left = (total - done) / progress.rate if progress.settled else 0.0
+        if left > limit / 2 and self.said != what:
+            self.said = what
+            then = "what is done is kept, so that the next training begins sooner"
+            events.note(f"note: {what} takes {duration(left)} more, of --budget {self.budget}; {then}")
+
+
+UNLIMITED = Preparation()
+
+
+def used_up(budget: str, passed: float, where: str = "") -> InputError:
+    """The error of a budget that was over before training began."""
+    said = f"--budget {budget} was over before training began, after {duration(passed)}{where}"
+    return InputError(f"{said}; what was done is kept, and the same command now begins sooner")
+
+
+def as_asked(data: DataConfig, path: Path) -> DataConfig:
+    """What the run at `path` asked for when it began, so that going on finds the same pack in the cache."""
+    if is_run(path) and (old := open_run(path)).config.data == data:
+        return read_config(DataConfig, old.data.get("asked", asdict(data)), "data")
+    return data
+
+
+def pack_with_progress(
+    source: str, data: DataConfig, captions: bool = False, within: Preparation = UNLIMITED
+) -> Packed:
+    """The source as packed pictures, with a live line while it works, and what there is to say about them; `within` is
+    the time there is for it."""
+    with Work("pack", 0, "pictures") as progress:
+
+        def show(done: int, total: int) -> None:
+            if not progress.total:  # listing the source, and what lay there already, are no measure of the speed
+                progress.count(done)
+                progress.pause()
+            within.show(progress, "packing", done, total)
+
+        progress.kept = "stopped while packing; the same command goes on from there"
+        packed = pack(
+            source,
+            size=data.size,
+            channels=data.channels,
+            fit=data.fit,
+            background=data.background,
+            strict=data.strict,
+            split=data.split,
+            captions=captions,
+            progress=show,
+        )
+    for note in packed.notes:
+        events.say(note)
+    return packed
+
+
+def flips(config: Config, packed: Packed) -> bool:
+    """Whether half of the pictures are mirrored."""
+    return config.data.flip == "yes" or (config.data.flip == "auto" and packed.classes != DIGITS)
+
+
+def resolved(config: Config, packed: Packed) -> Config:
+    """The config with what the data decide filled in, so that a run goes on just as it began."""
+    _, channels, height, width = packed.images.shape
+    flip: Literal["yes", "no"] = "yes" if flips(config, packed) else "no"
+    train = config.train
+    if train.epochs is not None:
+        train = replace(train, images=math.ceil(train.epochs * len(packed)))
+    return replace(config, data=replace(config.data, size=(height, width), channels=channels, flip=flip), train=train)

@@ -1,0 +1,88 @@
+"""A run's sampling settings: what auto stands for, and the denoiser and step that they make."""
+
+import math
+from dataclasses import replace
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from ..build import at_precision
+from ..codec.codec import PIXELS, Bounds
+from ..config.run import Config, SampleConfig
+from ..core.denoiser import Denoise, Denoiser, clipped, guided
+from ..core.gaussian_diffusion import Process
+from ..core.losses import ancestral, default_variance
+from ..core.samplers import MAX_CHURN, SAMPLERS, Step, best_sampler, churned
+from ..errors import InputError
+from ..networks.text_conditioning import Text
+
+
+def build_denoiser(
+    network: nn.Module, config: Config, process: Process, label: Tensor | None, text: Text | None = None
+) -> Denoiser:
+    """The network in the run's arithmetic, as a denoiser. `label` [B], `text` as networks take it; None is without."""
+    call = at_precision(network, config, next(network.parameters()).device)
+    return Denoiser(call, config.process.prediction, process.sigma_data, label, text)
+
+
+def build_sampling(
+    network: nn.Module,
+    config: Config,
+    settings: SampleConfig,
+    process: Process,
+    label: Tensor | None,
+    weak: Denoise | None = None,
+    bounds: Bounds = PIXELS,
+    text: Text | None = None,
+) -> tuple[Denoise, Step]:
+    """The denoiser, guided and clipped as the settings say, and the sampler's step.
+
+    weak: for autoguidance. bounds: of x0, as the codec has them.
+    """
+    settings = resolved_sampling(settings, config, process)
+    denoiser = build_denoiser(network, config, process, label, text)
+    denoise, step = _sampler(denoiser, settings, process)
+    if settings.guidance != 1:
+        if weak is None:
+            if label is None and text is None:
+                raise InputError(f"--guidance {settings.guidance:g} needs class labels, and this run has none")
+            weak = told_nothing(denoiser, network)
+        interval = settings.guidance_interval or (0.0, math.inf)
+        denoise = guided(denoise, weak, settings.guidance, interval, settings.guidance_rescale)
+    return clipped(denoise, *bounds) if settings.clip else denoise, step
+
+
+def told_nothing(denoiser: Denoiser, network: nn.Module) -> Denoiser:
+    """The same without its label and its text."""
+    label, text = denoiser.label, denoiser.text
+    if label is not None:
+        label = torch.full_like(label, int(network.null_label))  # type: ignore[arg-type]
+    if text is not None:
+        text = text[0], torch.zeros_like(text[1])
+    return replace(denoiser, label=label, text=text)
+
+
+def _sampler(denoiser: Denoiser, settings: SampleConfig, process: Process) -> tuple[Denoise, Step]:
+    """The step function of resolved settings, and the denoiser that it is to be called with."""
+    step = SAMPLERS[settings.sampler]
+    if settings.sampler == "ddpm":
+        return ancestral(denoiser, settings.reverse_variance)
+    if settings.eta > 0:
+        step = partial(step, eta=settings.eta)
+    if settings.churn > 0:
+        step = churned(step, process, min(settings.churn / settings.steps, MAX_CHURN))
+    return denoiser, step
+
+
+def resolved_sampling(settings: SampleConfig, config: Config, process: Process) -> SampleConfig:
+    """Settings with every "auto" replaced by what it stands for."""
+    sampler, spacing, variance = settings.sampler, settings.spacing, settings.reverse_variance
+    if sampler == "auto":
+        sampler, best = best_sampler(settings.steps)
+    else:
+        best = "log_snr" if sampler == "heun" and config.process.diffusion == "ddpm" else process.default_spacing
+    if variance == "auto" and sampler == "ddpm":
+        learned = config.process.variance == "learned"
+        variance = "learned" if learned else default_variance(settings.steps, process)
+    return replace(settings, sampler=sampler, spacing=best if spacing == "auto" else spacing, reverse_variance=variance)
