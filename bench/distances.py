@@ -20,7 +20,7 @@ from torch import Tensor
 
 from bytepixels.build import build_process
 from bytepixels.cli.console import Console
-from bytepixels.config.run import SampleConfig
+from bytepixels.config.sampling import SampleConfig
 from bytepixels.core.levels import SPACINGS, Level
 from bytepixels.core.losses import pure_noise
 from bytepixels.core.samplers import SAMPLERS, STOCHASTIC, TWICE, trajectory
@@ -28,8 +28,9 @@ from bytepixels.events import Work, listening
 from bytepixels.hardware import best_device
 from bytepixels.randomness import SeededNoise
 from bytepixels.runs.run_directory import Run, open_run, provenance
-from bytepixels.sampling.output import find_checkpoint, labels_of, load_network
+from bytepixels.sampling.conditioning import labels_of
 from bytepixels.sampling.settings import build_sampling
+from bytepixels.sampling.trained_model import find_checkpoint, load_network
 
 EVALUATIONS = (5, 6, 8, 10, 15, 20, 50, 100)
 NAMES = [name for name in SAMPLERS if name not in STOCHASTIC and name != "euler"]  # euler is ddim

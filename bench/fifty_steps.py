@@ -18,7 +18,10 @@ from sklearn.datasets import load_digits
 from sklearn.svm import SVC
 
 from bytepixels.runs.run_directory import open_run
-from bytepixels.sampling.output import chosen_settings, draw_pictures, find_checkpoint, labels_of, load_network
+from bytepixels.sampling.conditioning import labels_of
+from bytepixels.sampling.draw import draw_pictures
+from bytepixels.sampling.settings import chosen_settings
+from bytepixels.sampling.trained_model import find_checkpoint, load_network
 
 WAYS: tuple[Mapping[str, Any], ...] = (
     {"sampler": "ddpm", "steps": 1000},

@@ -32,8 +32,10 @@ from bytepixels.build import at_precision, build_first_stage, build_network
 from bytepixels.codec.codec import encoder_of
 from bytepixels.codec.latent_cache import store_latents
 from bytepixels.config.autoencoder import AutoencoderConfig
+from bytepixels.config.data import DataConfig
 from bytepixels.config.presets import autoencoder_config, small
-from bytepixels.config.run import Config, DataConfig, SampleConfig
+from bytepixels.config.run import Config
+from bytepixels.config.sampling import SampleConfig
 from bytepixels.core.samplers import best_sampler
 from bytepixels.distributed.process_group import ALONE
 from bytepixels.errors import InputError
@@ -46,7 +48,7 @@ from bytepixels.runs.overview import read_log
 from bytepixels.runs.packing import pack_with_progress
 from bytepixels.runs.run_directory import Run, provenance
 from bytepixels.sampling.first_stage import encode, find_first_stage
-from bytepixels.sampling.output import find_checkpoint, load_network
+from bytepixels.sampling.trained_model import find_checkpoint, load_network
 from bytepixels.training.autotune.precision import choose_precision
 from bytepixels.training.optimizers import adam
 

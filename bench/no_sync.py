@@ -18,8 +18,9 @@ import torch
 
 from bytepixels.build import build_network, build_process
 from bytepixels.codec.codec import PixelCodec
+from bytepixels.config.diffusion import ProcessConfig
 from bytepixels.config.presets import PRESETS
-from bytepixels.config.run import Config, ProcessConfig
+from bytepixels.config.run import Config
 from bytepixels.core.denoiser import clipped
 from bytepixels.core.samplers import SAMPLERS, STOCHASTIC, trajectory
 from bytepixels.data.batches import Batches

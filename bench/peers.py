@@ -19,8 +19,13 @@ from torch import Tensor, nn
 
 from bytepixels.build import at_precision, build_network, build_process
 from bytepixels.codec.codec import PixelCodec
+from bytepixels.config.data import DataConfig
+from bytepixels.config.diffusion import ProcessConfig
+from bytepixels.config.network import NetworkConfig
 from bytepixels.config.presets import PRESETS
-from bytepixels.config.run import Config, DataConfig, NetworkConfig, ProcessConfig, SampleConfig, TrainConfig
+from bytepixels.config.run import Config
+from bytepixels.config.sampling import SampleConfig
+from bytepixels.config.training import TrainConfig
 from bytepixels.data.batches import Batches
 from bytepixels.sampling.compiled import example, kept_at, obtained
 from bytepixels.training.diffusion_task import build_draw, build_loss

@@ -187,7 +187,9 @@ def train_ours(options: argparse.Namespace) -> Trained:
     if code := main([*line, "--size", *size, "--no-labels", "--run", str(path), *options.flags.split()]):
         raise SystemExit(code)
     seconds = time.process_time()
-    from bytepixels.sampling.output import chosen_settings, draw_pictures, find_checkpoint, load_network
+    from bytepixels.sampling.draw import draw_pictures
+    from bytepixels.sampling.settings import chosen_settings
+    from bytepixels.sampling.trained_model import find_checkpoint, load_network
 
     run = open_run(path)
     network = load_network(run, find_checkpoint(run, None), "ema", CPU)

@@ -36,7 +36,8 @@ from bytepixels.runs.checkpoints import list_checkpoints
 from bytepixels.runs.overview import read_log
 from bytepixels.runs.packing import pack_with_progress
 from bytepixels.runs.run_directory import Run, open_run, provenance
-from bytepixels.sampling.output import chosen_settings, find_checkpoint, load_network
+from bytepixels.sampling.settings import chosen_settings
+from bytepixels.sampling.trained_model import find_checkpoint, load_network
 from bytepixels.training.session import train
 
 Changes = Mapping[str, Mapping[str, Any]]  # part of the config -> setting -> value

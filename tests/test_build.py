@@ -9,7 +9,11 @@ import torch
 
 from bytepixels.build import build_network, build_process
 from bytepixels.codec.codec import PixelCodec
-from bytepixels.config.run import Config, NetworkConfig, ProcessConfig, SampleConfig, TrainConfig
+from bytepixels.config.diffusion import ProcessConfig
+from bytepixels.config.network import NetworkConfig
+from bytepixels.config.run import Config
+from bytepixels.config.sampling import SampleConfig
+from bytepixels.config.training import TrainConfig
 from bytepixels.core.gaussian_diffusion import EDMProcess, Level, RectifiedFlow
 from bytepixels.core.losses import diffusion_loss
 from bytepixels.core.samplers import MAX_CHURN, SAMPLERS, best_sampler

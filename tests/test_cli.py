@@ -11,8 +11,10 @@ from PIL import Image
 
 import bytepixels
 from bytepixels.cli.main import VERBS, main
+from bytepixels.config.diffusion import ProcessConfig
 from bytepixels.config.presets import PRESETS
-from bytepixels.config.run import ProcessConfig, SampleConfig, check_steps
+from bytepixels.config.run import check_steps
+from bytepixels.config.sampling import SampleConfig
 from bytepixels.errors import InputError
 
 from .verbs.tiny import STEP, TINY, cli, plain, train

@@ -19,7 +19,7 @@ from bytepixels.build import build_network
 from bytepixels.errors import InputError
 from bytepixels.runs.checkpoints import is_foreign
 from bytepixels.runs.run_directory import open_run
-from bytepixels.sampling.output import find_checkpoint, load_network
+from bytepixels.sampling.trained_model import find_checkpoint, load_network
 from bytepixels.training.loop import TrainState
 from bytepixels.training.resume import load_latest
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from bytepixels.config.run import TrainConfig
+from bytepixels.config.training import TrainConfig
 from bytepixels.core.timestep_sampling import HISTORY, UNIFORM, ImportanceTimes
 from bytepixels.data.batches import Batches
 from bytepixels.randomness import TIMES, seeded

@@ -20,7 +20,11 @@ from bytepixels import (
 )
 from bytepixels.build import build_network, build_process
 from bytepixels.codec.codec import PixelCodec
-from bytepixels.config.run import Config, NetworkConfig, ProcessConfig, SampleConfig, TrainConfig
+from bytepixels.config.diffusion import ProcessConfig
+from bytepixels.config.network import NetworkConfig
+from bytepixels.config.run import Config
+from bytepixels.config.sampling import SampleConfig
+from bytepixels.config.training import TrainConfig
 from bytepixels.core.gaussian_diffusion import EDMProcess, RectifiedFlow
 from bytepixels.core.losses import HYBRID_WEIGHT, OBJECTIVES
 from bytepixels.core.prediction import PREDICTIONS

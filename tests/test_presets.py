@@ -9,18 +9,13 @@ import pytest
 import torch
 
 from bytepixels.build import build_network, build_process
+from bytepixels.config.data import DataConfig
+from bytepixels.config.diffusion import ProcessConfig
+from bytepixels.config.network import BACKBONES, NetworkConfig
 from bytepixels.config.presets import DITS, PRESETS, autoencoder_config, own_command, own_flags, preset_with
-from bytepixels.config.run import (
-    BACKBONES,
-    MUTABLE,
-    Config,
-    DataConfig,
-    NetworkConfig,
-    ProcessConfig,
-    SampleConfig,
-    TrainConfig,
-    changed_settings,
-)
+from bytepixels.config.run import MUTABLE, Config, changed_settings
+from bytepixels.config.sampling import SampleConfig
+from bytepixels.config.training import TrainConfig
 from bytepixels.core.gaussian_diffusion import SPACINGS
 from bytepixels.core.losses import OBJECTIVES
 from bytepixels.core.prediction import PREDICTIONS

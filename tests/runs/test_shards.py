@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from torch import distributed, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from bytepixels.config.run import TrainConfig
+from bytepixels.config.training import TrainConfig
 from bytepixels.distributed.process_group import World
 from bytepixels.errors import InputError
 from bytepixels.files import DamagedError

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from bytepixels.config.run import TrainConfig
+from bytepixels.config.training import TrainConfig
 from bytepixels.randomness import NOISE, seeded
 from bytepixels.training.loop import TrainState, total_steps, train_step, train_steps
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from bytepixels.config.run import TrainConfig
+from bytepixels.config.training import TrainConfig
 from bytepixels.errors import InputError
 from bytepixels.randomness import NOISE, seeded
 from bytepixels.training.loop import TrainState, train_step

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from bytepixels.config.run import SampleConfig
+from bytepixels.config.sampling import SampleConfig
 from bytepixels.evaluation.compare_rows import Row, as_good, table, verdict
 
 from .test_quality import lines

@@ -8,8 +8,8 @@ import torch
 from PIL import Image
 
 from bytepixels.cli import main as command_line
+from bytepixels.config.data import DataConfig
 from bytepixels.config.presets import PRESETS, autoencoder_config
-from bytepixels.config.run import DataConfig
 from bytepixels.data.inspection.survey import Glance
 from bytepixels.runs.run_directory import Run, open_run
 from bytepixels.training.defaults import choice_sentence, choose, sized

@@ -12,8 +12,8 @@ import torch
 from PIL import Image
 from torch import nn
 
+from bytepixels.config.data import DataConfig
 from bytepixels.config.presets import PRESETS, digits
-from bytepixels.config.run import DataConfig
 from bytepixels.data import Packed, pack
 from bytepixels.data.inspection.survey import Glance
 from bytepixels.training.autotune import preflight as verb

@@ -6,7 +6,7 @@ import time
 import numpy as np
 from PIL import Image
 
-from bytepixels.config.run import DataConfig
+from bytepixels.config.data import DataConfig
 from bytepixels.data.rows import Rows
 from bytepixels.training import session as train
 

@@ -11,7 +11,9 @@ from PIL import Image
 from bytepixels.core.gaussian_diffusion import SPACINGS
 from bytepixels.core.samplers import SAMPLERS
 from bytepixels.runs.run_directory import open_run
-from bytepixels.sampling.output import chosen_settings, draw_pictures, find_checkpoint, load_network
+from bytepixels.sampling.draw import draw_pictures
+from bytepixels.sampling.settings import chosen_settings
+from bytepixels.sampling.trained_model import find_checkpoint, load_network
 
 from .test_sample import CPU, draw, farthest, train_once
 from .tiny import checkpoints, cli, log_of, plain, read_json, same_bits, train, words

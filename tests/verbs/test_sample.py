@@ -7,13 +7,15 @@ import pytest
 import torch
 from PIL import Image
 
-from bytepixels.config.run import SampleConfig
+from bytepixels.config.sampling import SampleConfig
 from bytepixels.core.gaussian_diffusion import SPACINGS
 from bytepixels.core.samplers import SAMPLERS, best_sampler
 from bytepixels.errors import InputError
 from bytepixels.requests.sample import SampleRequest
 from bytepixels.runs.run_directory import open_run
-from bytepixels.sampling.output import chosen_settings, draw_pictures, find_checkpoint, load_network
+from bytepixels.sampling.draw import draw_pictures
+from bytepixels.sampling.settings import chosen_settings
+from bytepixels.sampling.trained_model import find_checkpoint, load_network
 
 from .tiny import checkpoints, cli, picture, plain, read_json, snapshot, train, words
 

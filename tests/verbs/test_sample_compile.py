@@ -16,7 +16,8 @@ from bytepixels.requests.sample import SampleRequest
 from bytepixels.runs.run_directory import open_run
 from bytepixels.sampling import compiled as compiledsampling
 from bytepixels.sampling.compiled import Compiled, choose_network, job, kept_at
-from bytepixels.sampling.output import chosen_settings, find_checkpoint, load_network
+from bytepixels.sampling.settings import chosen_settings
+from bytepixels.sampling.trained_model import find_checkpoint, load_network
 
 from .tiny import checkpoints, cli, picture, read_json, train, words
 

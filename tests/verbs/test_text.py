@@ -14,8 +14,8 @@ from bytepixels.data import pack
 from bytepixels.data.batches import Batches
 from bytepixels.runs.run_directory import open_run
 from bytepixels.sampling.conditioning import text_of
-from bytepixels.sampling.output import find_checkpoint, load_network
 from bytepixels.sampling.settings import build_sampling
+from bytepixels.sampling.trained_model import find_checkpoint, load_network
 from bytepixels.text import TextRows, open_text_encoder, store_captions
 from bytepixels.training.diffusion_task import build_draw
 from tests.data.fixtures import tar_of

@@ -19,8 +19,11 @@ from typing import Any
 import tyro
 
 from ..choices import SPLITS
+from ..config.data import DataConfig
+from ..config.network import foreign_setting, settings_of_others
 from ..config.presets import autoencoder_config, preset_with
-from ..config.run import Config, DataConfig, SampleConfig, foreign_setting, settings_of_others
+from ..config.run import Config
+from ..config.sampling import SampleConfig
 from ..errors import InputError, Terminated, check_choice
 from ..events import listening
 from ..requests.sample import Sample

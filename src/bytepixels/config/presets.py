@@ -7,17 +7,12 @@ from typing import Any
 
 from ..errors import check_choice
 from .autoencoder import AutoencoderConfig
-from .run import (
-    BACKBONES,
-    Config,
-    DataConfig,
-    NetworkConfig,
-    ProcessConfig,
-    SampleConfig,
-    TrainConfig,
-    own_settings,
-    read_config,
-)
+from .data import DataConfig
+from .diffusion import ProcessConfig
+from .network import BACKBONES, NetworkConfig
+from .run import Config, own_settings, read_config
+from .sampling import SampleConfig
+from .training import TrainConfig
 
 
 def digits() -> Config:

@@ -2,7 +2,7 @@
 
 import math
 import re
-from typing import Annotated
+from typing import Annotated, Any
 
 from tyro.constructors import PrimitiveConstructorSpec
 
@@ -72,3 +72,7 @@ Images = Annotated[
         str_from_instance=lambda count: [str(count)],
     ),
 ]
+
+
+def plain_value(value: Any) -> str:
+    return " ".join(map(str, value)) if isinstance(value, (tuple, list)) else str(value)

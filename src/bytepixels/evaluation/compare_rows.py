@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..config.run import SampleConfig
+from ..config.sampling import SampleConfig
 from ..metrics.frechet import jackknife_interval
 from ..wording import many
 from .sample_quality import evaluations

@@ -5,7 +5,7 @@ import math
 from torch import Tensor
 
 from .. import events
-from ..config.run import SampleConfig
+from ..config.sampling import SampleConfig
 from ..distributed.process_group import join, own_device
 from ..hardware import best_device
 from ..metrics.distances import kernel_distance
@@ -17,8 +17,8 @@ from ..metrics.sample_metrics import PAIRS, PARTS
 from ..requests.evaluate import STEPS, Compare
 from ..runs.run_directory import make_folder, provenance
 from ..sampling.conditioning import text_rows
-from ..sampling.output import chosen_settings, open_network
-from ..sampling.trained_model import open_model
+from ..sampling.settings import chosen_settings
+from ..sampling.trained_model import open_model, open_network
 from ..wording import many
 from .compare_rows import Row, plot, table
 from .sample_quality import Painter

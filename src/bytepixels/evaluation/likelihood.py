@@ -30,9 +30,8 @@ from ..runs.image_sets import PictureSet, held_out_set, other_set, source_of, tr
 from ..runs.origin import absolute
 from ..runs.run_directory import Run, make_folder, provenance
 from ..sampling.first_stage import codec_of
-from ..sampling.output import open_network
 from ..sampling.settings import build_denoiser
-from ..sampling.trained_model import open_model
+from ..sampling.trained_model import open_model, open_network
 from .loss_data import drawn_x0, known_of
 
 LEVELS = 24  # noise levels of --loss

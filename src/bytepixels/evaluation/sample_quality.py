@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from .. import events
 from ..build import build_process
-from ..config.run import SampleConfig
+from ..config.sampling import SampleConfig
 from ..config.units import seconds_of
 from ..core.samplers import TWICE
 from ..distributed.process_group import World, join, own_device
@@ -24,9 +24,10 @@ from ..randomness import LABELS, seeded
 from ..requests.evaluate import Quality
 from ..runs.run_directory import Run, provenance
 from ..sampling.conditioning import text_rows
+from ..sampling.draw import draw_pictures, draw_together
 from ..sampling.first_stage import codec_of
-from ..sampling.output import chosen_settings, draw_pictures, draw_together, open_network
-from ..sampling.trained_model import open_model
+from ..sampling.settings import chosen_settings
+from ..sampling.trained_model import open_model, open_network
 from ..text import TextRows
 from .copying import Copying, look_for_copies, picture_neighbours
 from .summary import card

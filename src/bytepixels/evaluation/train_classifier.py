@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .. import events
-from ..config.run import DataConfig
+from ..config.data import DataConfig
 from ..data import Packed
 from ..distributed.process_group import under_torchrun
 from ..errors import InputError

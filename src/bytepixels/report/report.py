@@ -16,9 +16,10 @@ from ..requests.evaluate import Report
 from ..runs.checkpoints import list_checkpoints
 from ..runs.overview import read_lines, read_log
 from ..runs.run_directory import Run, make_folder, open_run
+from ..sampling.draw import draw_pictures
 from ..sampling.first_stage import codec_of
-from ..sampling.output import chosen_settings, draw_pictures, open_network
-from ..sampling.trained_model import read_checkpoint
+from ..sampling.settings import chosen_settings
+from ..sampling.trained_model import open_network, read_checkpoint
 from .charts import training_charts
 from .html import folded, page
 from .sections import Story, compared, sections

@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 from tyro.conf import Positional, arg
 
 from ..choices import SPLITS
+from ..config.data import DataConfig
 from ..config.presets import PRESETS
-from ..config.run import DataConfig
 from ..errors import check_choice
 
 HELP = """\

@@ -7,7 +7,9 @@ from typing import Annotated
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
 from ..config.autoencoder import AutoencoderConfig
-from ..config.run import Config, DataConfig, TrainConfig
+from ..config.data import DataConfig
+from ..config.run import Config
+from ..config.training import TrainConfig
 from ..errors import InputError
 
 

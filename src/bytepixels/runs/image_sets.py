@@ -9,7 +9,8 @@ from torch import Tensor
 
 from .. import events
 from ..codec.codec import PixelCodec
-from ..config.run import DataConfig, read_config
+from ..config.data import DataConfig
+from ..config.run import read_config
 from ..data import Packed
 from ..errors import InputError
 from ..randomness import ORDER, seeded

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Literal
 
 from .. import events
-from ..config.run import Config, DataConfig, read_config
+from ..config.data import DataConfig
+from ..config.run import Config, read_config
 from ..config.units import seconds_of
 from ..data import Packed, pack
 from ..errors import InputError

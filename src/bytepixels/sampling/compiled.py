@@ -20,7 +20,8 @@ from torch import Tensor, nn
 
 from .. import events, networks
 from ..build import at_precision
-from ..config.run import Config, SampleConfig
+from ..config.run import Config
+from ..config.sampling import SampleConfig
 from ..core.samplers import TWICE
 from ..data import default_cache
 from ..data.locks import make_folder

@@ -17,6 +17,7 @@ from ..config.run import Config
 from ..data import Packed
 from ..errors import InputError
 from ..events import Work
+from ..runs.labels import find_label as label_of
 from ..runs.run_directory import Run
 from ..text import TextEncoder, TextRows, open_text_encoder, store_captions
 from ..text.encoders import WORDLLAMA, words_read
@@ -127,3 +128,22 @@ def _encoded(path: Path, name: str, digest: str, texts: tuple[str, ...], prompt:
         events.say(f"note: the text encoder reads {encoder.length} tokens, of this prompt {which}")
     vectors, mask = encoder(texts)
     return vectors.to(device), mask.to(device)
+
+
+def find_label(run: Run, label: str | None) -> int | None:
+    """A class of the run by its name or, where no class is named by a number, by its position from 0."""
+    if label is None:
+        return None
+    if not run.classes:
+        raise InputError(f"--label {label}: {run.path} was trained without labels")
+    return label_of("--label", label, run.classes)
+
+
+def labels_of(run: Run, seeds: Sequence[int], label: int | None) -> list[int] | None:
+    """The class of each picture: `label`, or the classes in turn (seed modulo their number).
+
+    None without classes, and without a label where the run reads text, which may say otherwise.
+    """
+    if not run.classes or (label is None and run.text is not None):
+        return None
+    return [seed % len(run.classes) if label is None else label for seed in seeds]

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from ..build import build_process
-from ..config.run import SampleConfig
+from ..config.sampling import SampleConfig
 from ..core.denoiser import Denoise
 from ..core.levels import Level
 from ..errors import InputError
@@ -22,11 +22,12 @@ from ..images import beside, grid, save_extra, save_png, save_pngs
 from ..requests.edit import EditFlags, Inpaint, Interpolate, Invert, Vary
 from ..runs.run_directory import Run, make_folder, provenance
 from ..wording import many
-from .conditioning import prompt_name, text_of
+from .conditioning import find_label, prompt_name, text_of
 from .edit_plans import Plan, Studio, plan_inpaint, plan_interpolate, plan_invert, plan_vary
 from .first_stage import codec_of
-from .output import chosen_settings, find_label, open_network, write_manifest
-from .trained_model import open_model
+from .output import write_manifest
+from .settings import chosen_settings
+from .trained_model import open_model, open_network
 
 
 def edit(flags: EditFlags) -> tuple[Path, list[str]]:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..codec.codec import Codec
-from ..config.run import SampleConfig
+from ..config.sampling import SampleConfig
 from ..core.denoiser import Denoise
 from ..core.editing import inpainted, invert, resampling_path, slerp, start_from, wander
 from ..core.levels import Level, Process

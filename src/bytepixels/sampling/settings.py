@@ -1,21 +1,27 @@
 """A run's sampling settings: what auto stands for, and the denoiser and step that they make."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ..build import at_precision
+from ..build import at_precision, build_process
 from ..codec.codec import PIXELS, Bounds
-from ..config.run import Config, SampleConfig
+from ..config.run import Config, check_steps
+from ..config.sampling import SampleConfig
 from ..core.denoiser import Denoise, Denoiser, clipped, guided
 from ..core.gaussian_diffusion import Process
 from ..core.losses import ancestral, default_variance
 from ..core.samplers import MAX_CHURN, SAMPLERS, Step, best_sampler, churned
 from ..errors import InputError
 from ..networks.text_conditioning import Text
+from ..runs.run_directory import Run
+
+GUIDING = ("guidance_interval", "guidance_rescale")  # settings that say how to guide, and nothing without --guidance
 
 
 def build_denoiser(
@@ -86,3 +92,23 @@ def resolved_sampling(settings: SampleConfig, config: Config, process: Process) 
         learned = config.process.variance == "learned"
         variance = "learned" if learned else default_variance(settings.steps, process)
     return replace(settings, sampler=sampler, spacing=best if spacing == "auto" else spacing, reverse_variance=variance)
+
+
+def chosen_settings(run: Run, overrides: Mapping[str, Any], weak: bool = False) -> SampleConfig:
+    """The run's own sampler settings with what was asked for instead, every "auto" resolved.
+
+    Another sampler drops what belonged to the run's own. `weak`: guidance is away from another model.
+    """
+    if "sampler" in overrides and overrides["sampler"] != run.config.sample.sampler:
+        overrides = {"eta": 0.0, "churn": 0.0, "reverse_variance": "auto", "spacing": "auto", **overrides}
+    settings = replace(run.config.sample, **overrides)
+    check_steps(settings, run.config.process)
+    asked = {"--weak": weak} | {f"--{name.replace('_', '-')}": overrides.get(name) for name in GUIDING}
+    if settings.guidance == 1 and any(asked.values()):
+        flag = next(flag for flag, value in asked.items() if value)
+        raise InputError(f"{flag} needs a --guidance other than 1, which is no guidance")
+    told = run.classes or run.text is not None
+    if settings.guidance != 1 and not weak and not (told and run.config.train.label_dropout > 0):
+        has = "was trained with --label-dropout 0" if told else "has none"
+        raise InputError(f"--guidance {settings.guidance:g} needs class labels, and this run {has}")
+    return resolved_sampling(settings, run.config, build_process(run.config))

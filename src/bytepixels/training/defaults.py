@@ -6,8 +6,9 @@ from dataclasses import replace
 import numpy as np
 import torch
 
+from ..config.data import DataConfig
 from ..config.presets import preset_with
-from ..config.run import Config, DataConfig
+from ..config.run import Config
 from ..data.inspection.survey import Glance, glances
 from ..data.packed import default_cache
 from ..data.sources.open_source import open_source

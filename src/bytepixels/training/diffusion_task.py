@@ -22,8 +22,9 @@ from ..images import beside, grid
 from ..randomness import DROPOUT, LABELS, NOISE, TEXT, TIMES, seeded
 from ..runs.run_directory import Run
 from ..sampling.conditioning import text_rows
+from ..sampling.draw import draw_pictures, draw_together
 from ..sampling.first_stage import Encoded
-from ..sampling.output import chosen_settings, draw_pictures, draw_together
+from ..sampling.settings import chosen_settings
 from ..stopping import Stop
 from ..text import TextRows
 from ..wording import many

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.autograd.profiler import record_function
 from torch.nn.utils import clip_grad_norm_
 
-from ..config.run import TrainConfig
+from ..config.training import TrainConfig
 from ..config.units import images_in
 from ..distributed.process_group import ALONE, World
 from ..randomness import DROPOUT, derived_seed

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..config.run import TrainConfig
+from ..config.training import TrainConfig
 
 SMALLEST = 5  # rows or columns of a hidden layer's weight; a picture has at most four channels
 MATRIX_STATE = "momentum_buffer"  # torch.optim.Muon's name

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .. import events
-from ..config.run import TrainConfig
+from ..config.training import TrainConfig
 from ..config.units import seconds_of
 from ..distributed.process_group import CPU, World
 from ..errors import InputError, check_range

@@ -4,7 +4,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from ..config.run import Config, TrainConfig
+from ..config.run import Config
+from ..config.training import TrainConfig
 from ..config.units import seconds_of
 from ..hardware import best_device
 from ..requests.train import Encode, TrainLatent

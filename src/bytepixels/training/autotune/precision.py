@@ -2,7 +2,7 @@
 
 import torch
 
-from ...config.run import Precision
+from ...config.training import Precision
 from ...hardware import bf16_gain
 
 CLEARLY = 1.2  # times as fast: for less, bf16's rounding is not worth it

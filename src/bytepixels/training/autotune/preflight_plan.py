@@ -6,8 +6,9 @@ from dataclasses import replace
 
 import torch
 
+from ...config.data import DataConfig
 from ...config.presets import PRESETS
-from ...config.run import Config, DataConfig
+from ...config.run import Config
 from ...data.inspection.statistics import CHANNELS, Numbers
 from ...data.pack import checked_settings
 from ...data.sources.decode import Layout

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from ...build import build_network, build_process
 from ...codec.codec import Codec, PixelCodec
-from ...config.run import MOST_IMAGES, Config
+from ...config.run import Config
+from ...config.training import MOST_IMAGES
 from ...data import Packed
 from ...data.batches import Batches, free_memory
 from ...data.inspection.statistics import Numbers

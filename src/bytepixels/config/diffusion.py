@@ -1,0 +1,71 @@
+"""The forward process of a run, what its network predicts, and the loss."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from ..choices import OBJECTIVES, PREDICTIONS, SCHEDULES, WEIGHTINGS
+from ..errors import InputError, check_choice, check_range
+
+TIMES = {"ddpm": ("uniform", "importance"), "edm": ("log_normal",), "flow": ("uniform", "logit_normal")}
+
+
+@dataclass(frozen=True)
+class ProcessConfig:
+    """Diffusion: how noise is added, and what the network learns to predict."""
+
+    diffusion: Literal["ddpm", "edm", "flow"] = "ddpm"
+    """The process. ddpm: T timesteps, variance-preserving (Ho et al. 2020); edm: noise of growing sigma is added
+    (Karras et al. 2022); flow: straight lines from noise to image (rectified flow)."""
+    timesteps: int = 1000
+    """Noise levels T of ddpm. Usual: 1000."""
+    schedule: str = "linear"
+    """How ddpm's noise grows from level to level: linear (DDPM's paper), cosine (better for small images),
+    scaled_linear (latent diffusion) or sigmoid."""
+    zero_terminal_snr: bool = False
+    """Rescale the schedule so that its last level is pure noise (needs --prediction v or x0)."""
+    prediction: Literal["eps", "x0", "v"] = "eps"
+    """What the network predicts: eps (the noise, as in DDPM's paper), x0 (the clean image), or v (a mix of both that
+    is well scaled at every noise level)."""
+    times: Literal["auto", "uniform", "log_normal", "logit_normal", "importance"] = "auto"
+    """How the noise levels of a training batch are drawn. ddpm: uniform, or importance (more where the loss is large);
+    edm: log_normal; flow: uniform or logit_normal. auto takes the first of them."""
+    weighting: str = "none"
+    """How much each noise level counts in the loss: eps, min_snr, p2, edm, velocity, uniform or sigmoid. none: plain
+    squared error of what is predicted."""
+    objective: Literal["simple", "hybrid", "vlb"] = "simple"
+    """The loss. simple: squared error; vlb: the variational bound; hybrid: simple, with the bound for a learned
+    variance (Nichol & Dhariwal 2021; the last two need ddpm)."""
+    variance: Literal["fixed", "learned"] = "fixed"
+    """Variance of ddpm's reverse steps: fixed, or learned by the network (needs --objective hybrid or vlb)."""
+
+    def __post_init__(self) -> None:
+        check_range("--timesteps", self.timesteps, 1, 100_000)
+        check_choice("--schedule", self.schedule, SCHEDULES)
+        check_choice("--prediction", self.prediction, PREDICTIONS)
+        check_choice("--diffusion", self.diffusion, TIMES)
+        check_choice("--objective", self.objective, OBJECTIVES)
+        check_choice("--variance", self.variance, ("fixed", "learned"))
+        check_choice("--weighting", self.weighting, ("none", *WEIGHTINGS))
+        check_choice(f"--times with --diffusion {self.diffusion}", self.times, ("auto", *TIMES[self.diffusion]))
+        if self.zero_terminal_snr and self.diffusion != "ddpm":
+            raise InputError(f"--zero-terminal-snr rescales the schedule of ddpm, {self.diffusion} has none")
+        if self.prediction == "eps" and (self.zero_terminal_snr or self.diffusion == "flow"):
+            flag = "--diffusion flow" if self.diffusion == "flow" else "--zero-terminal-snr"
+            raise InputError(f"{flag} needs --prediction v or x0, got eps: pure noise tells it nothing")
+        self._check_objective()
+
+    def _check_objective(self) -> None:
+        """Refuse what does not go together, and say why."""
+        if self.diffusion != "ddpm" and self.objective != "simple":
+            raise InputError(f"--objective {self.objective} bounds a chain of T steps: it needs --diffusion ddpm")
+        if self.variance == "learned" and self.objective == "simple":
+            raise InputError("--variance learned needs --objective hybrid or vlb: simple never trains it")
+        if self.variance == "fixed" and self.objective == "hybrid":
+            raise InputError("--objective hybrid is for --variance learned: with a fixed one there is nothing to add")
+        if self.objective == "vlb" and self.weighting != "none":
+            raise InputError(f"--objective vlb has the bound's own weights, got --weighting {self.weighting}")
+        if self.diffusion != "ddpm":
+            return
+        if self.weighting in ("uniform", "sigmoid") and (self.zero_terminal_snr or self.timesteps < 2):
+            flag = "--zero-terminal-snr makes endless" if self.zero_terminal_snr else "--timesteps 1 has one value of"
+            raise InputError(f"--weighting {self.weighting} is over log SNR, which {flag}")

@@ -1,0 +1,88 @@
+"""The network of a run: a U-Net or a transformer over patches."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from tyro.conf import Suppress
+
+from ..errors import InputError, check_choice, check_range
+from .units import plain_value
+
+BACKBONES = {  # and the settings that only they have
+    "unet": ("multipliers", "blocks", "attention", "stem"),
+    "dit": ("patch", "depth", "positions", "registers"),
+}
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """Network: a U-Net, or a transformer over patches. Flags that only the other one has are refused."""
+
+    backbone: Literal["unet", "dit"] = "unet"
+    """unet: convolutions at several resolutions; dit: attention between patches (Peebles & Xie 2023)."""
+    width: int = 128
+    """unet: channels of the first level; dit: channels of each patch. More learns more and is slower. Usual: 32 to 128
+    (unet), 96 to 768 (dit)."""
+    multipliers: tuple[int, ...] = (1, 2, 2, 2)
+    """unet: channels of each level, as multiples of --width; every level after the first halves the resolution."""
+    blocks: int = 2
+    """unet: residual blocks per level. Usual: 1 to 3."""
+    attention: tuple[int, ...] = (1,)
+    """unet: levels with self-attention, 0 being the first (slow there); the middle block always has it."""
+    patch: int = 2
+    """dit: side of a patch in pixels; the image's sides must be multiples of it. Smaller is better and slower."""
+    depth: int = 12
+    """dit: number of transformer blocks. Usual: 6 to 28."""
+    positions: Literal["rope", "sincos"] = "rope"
+    """dit: how a patch knows its place. rope: rotary embedding of queries and keys; sincos: sines and cosines are
+    added, as in the paper."""
+    registers: int = 0
+    """dit: learned register tokens beside the patches, dropped at the end. Usual: 0 or 4."""
+    heads: int = 1
+    """Attention heads; they must divide the channels. Usual: 1 to 16."""
+    dropout: float = 0.1
+    """Share of activations dropped in the blocks while training. Usual: 0, or 0.1 where images are few."""
+    embedding: Literal["article", "ddpm"] = "article"
+    """Order of the waves that stand for a timestep. article: cosines before sines; ddpm: sines before cosines, with the
+    spacing of the code of DDPM's paper."""
+    labels: bool = True
+    """Learn the class labels, where the data has them, so that sample --label can ask for one."""
+    text: str | None = None
+    """Learn captions, so that sample --prompt can ask for one. The text encoder: wordllama, whose vectors of words are
+    installed beside bytepixels, or the folder of a Hugging Face text encoder (pip install 'bytepixels[text]')."""
+    text_dim: Suppress[int | None] = None
+    """Numbers in a vector of that encoder."""
+    stem: Literal["auto", "conv", "haar"] = "conv"
+    """unet: what lies before the first level. conv: a convolution; haar: the Haar transform first, so that every level
+    has half the sides and a quarter of the work. auto: haar for images (or latents) of 24 x 24 and more."""
+
+    def __post_init__(self) -> None:
+        check_choice("--backbone", self.backbone, BACKBONES)
+        for name in settings_of_others(self.backbone):
+            if getattr(self, name) != getattr(NetworkConfig, name):
+                raise InputError(foreign_setting(name, self.backbone))
+        check_choice("--stem", self.stem, ("auto", "conv", "haar"))
+        check_range("--width", self.width, 4)
+        for name in ("blocks", "heads", "patch", "depth"):
+            check_range(f"--{name}", getattr(self, name), 1)
+        check_range("--registers", self.registers, 0)
+        check_choice("--positions", self.positions, ("rope", "sincos"))
+        if not self.multipliers or min(self.multipliers) < 1:
+            raise InputError(
+                f"--multipliers must be one or more numbers of at least 1, got {plain_value(self.multipliers)!r}"
+            )
+        for level in self.attention:
+            check_range("--attention", level, 0, len(self.multipliers) - 1)
+        if not 0 <= self.dropout < 1:
+            raise InputError(f"--dropout must be at least 0 and below 1, got {self.dropout}")
+
+
+def settings_of_others(backbone: str) -> list[str]:
+    """The settings that this backbone does not have."""
+    return [name for other, names in BACKBONES.items() if other != backbone for name in names]
+
+
+def foreign_setting(name: str, backbone: str) -> str:
+    """The sentence that refuses one of them."""
+    owner = next(other for other, names in BACKBONES.items() if name in names)
+    return f"--{name} belongs to --backbone {owner}, got --backbone {backbone}"

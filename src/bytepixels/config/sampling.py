@@ -1,0 +1,69 @@
+"""How a run draws images, unless told otherwise."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from tyro.conf import FlagConversionOff
+
+from ..choices import MAX_CHURN, SAMPLERS, SPACINGS
+from ..errors import InputError, check_choice, check_range
+
+MAX_GUIDANCE = 1000.0
+
+
+MOST_STEPS = 10_000  # where a process has no timesteps to be the limit
+
+
+@dataclass(frozen=True)
+class SampleConfig:
+    """Sampling: how sample and the previews draw images unless told otherwise."""
+
+    sampler: str = "ddim"
+    """ddpm (DDPM's paper: noisy, wants hundreds of steps), ddim, euler, heun, dpmpp_2s, dpmpp_2m, dpmpp_3m,
+    dpmpp_sde_2m, unipc_2, unipc_3, ipndm, deis (10 to 50 steps), or auto: the best measured for that many steps."""
+    steps: int = 50
+    """Steps from noise to image, 1 to --timesteps: more is better and slower. heun evaluates the network twice a step,
+    the others once. Usual: 10 to 50, ddpm up to 1000."""
+    spacing: str = "auto"
+    """Where the steps lie among the noise levels: trailing, leading, linspace, quadratic, log_snr or karras. auto: what
+    suits the sampler."""
+    eta: float = 0.0
+    """Fresh noise in each step of ddim: 0 (none, deterministic) to 1 (as much as ddpm)."""
+    churn: float = 0.0
+    """Fresh noise in euler, ddim and heun: edm's S_churn, which each step divides by --steps. 0 is none."""
+    reverse_variance: Literal["auto", "small", "large", "learned"] = "auto"
+    """Variance of ddpm's steps. auto: learned where the run learned it, else large with all timesteps and small with
+    fewer steps."""
+    guidance: float = 1.0
+    """Classifier-free guidance: how strongly images follow the label or caption. 1: no guidance; usual: 1.5 to 4."""
+    guidance_interval: tuple[float, float] | None = None
+    """Guide only at noise levels with sigma / alpha between these two. Default: at all."""
+    guidance_rescale: float = 0.0
+    """How much of the contrast that guidance adds is taken back: 0 (none) to 1 (all). Usual: 0 or 0.7."""
+    clip: FlagConversionOff[bool] = True
+    """Clip each estimate of the clean image to the range of pixels on the way."""
+
+    def __post_init__(self) -> None:
+        check_choice("--sampler", self.sampler, ("auto", *SAMPLERS))
+        check_choice("--spacing", self.spacing, ("auto", *SPACINGS))
+        check_choice("--reverse-variance", self.reverse_variance, ("auto", "small", "large", "learned"))
+        check_range("--steps", self.steps, 1)
+        check_range("--eta", self.eta, 0, 1)
+        check_range("--guidance", self.guidance, 0)
+        check_range("--guidance", self.guidance, 0, MAX_GUIDANCE)
+        check_range("--guidance-rescale", self.guidance_rescale, 0, 1)
+        low, high = self.guidance_interval or (0.0, 0.0)
+        if not 0 <= low <= high:
+            raise InputError(f"--guidance-interval must be two numbers, 0 <= LOW <= HIGH, got {low:g} {high:g}")
+        check_range("--guidance-interval HIGH", high, 0)
+        if self.churn > 0 and self.sampler not in ("euler", "ddim", "heun"):
+            raise InputError(f"--churn needs --sampler heun, euler or ddim, which keep no memory, got {self.sampler}")
+        if not 0 <= self.churn <= MAX_CHURN * self.steps:
+            limit = math.floor(1000 * MAX_CHURN * self.steps) / 1000
+            each = f"{MAX_CHURN:.3f} for each of {self.steps} steps"
+            raise InputError(f"--churn must be in 0..{limit} ({each}), got {self.churn:g}")
+        if self.reverse_variance != "auto" and self.sampler != "ddpm":
+            raise InputError(f"--reverse-variance belongs to --sampler ddpm, got {self.sampler}")
+        if self.eta > 0 and self.sampler != "ddim":
+            raise InputError(f"--eta belongs to --sampler ddim, got --sampler {self.sampler} --eta {self.eta}")
