@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from bytepixels.cli import main as command_line
+from bytepixels.cli import train as command_line
 from bytepixels.config.data import DataConfig
 from bytepixels.config.presets import PRESETS, autoencoder_config
 from bytepixels.data.inspection.survey import Glance
