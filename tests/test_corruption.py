@@ -257,7 +257,7 @@ LOUD = {
 }
 
 
-def test_loading_after_any_damage(world, tmp_path):
+def test_loading_after_any_damage(world, tmp_path, console):
     counts = Counts()
 
     @settings(max_examples=150, **LOUD)
@@ -274,7 +274,7 @@ def test_loading_after_any_damage(world, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("damage", DAMAGE[:6], ids=lambda damage: damage.__name__)
-def test_every_file_by_every_damage(world, tmp_path, target, damage):
+def test_every_file_by_every_damage(world, tmp_path, console, target, damage):
     for where, bit in ((0.0, 0), (0.5, 7), (0.999, 3)):
         check_loading(world, struck(world, tmp_path, [(damage, target, where, bit)]), Counts())
 

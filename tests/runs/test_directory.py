@@ -92,7 +92,7 @@ def damage(path, change):
 
 
 @pytest.mark.parametrize(("change", "reason"), DAMAGE.values(), ids=DAMAGE)
-def test_a_damaged_config_is_replaced_by_its_spare_copy_and_said_once(run, capsys, change, reason):
+def test_a_damaged_config_is_replaced_by_its_spare_copy_and_said_once(run, capsys, console, change, reason):
     path, whole = run.path / "config.json", (run.path / "config.json").read_text()
     damage(path, change)
     damaged = path.read_bytes() if path.exists() else None
