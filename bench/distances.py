@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 
 from bytepixels.build import build_process
-from bytepixels.cli.console import Console
 from bytepixels.config.sampling import SampleConfig
+from bytepixels.console import Console
 from bytepixels.core.levels import SPACINGS, Level
 from bytepixels.core.losses import pure_noise
 from bytepixels.core.samplers import SAMPLERS, STOCHASTIC, TWICE, trajectory

@@ -9,7 +9,7 @@ import hypothesis
 import pytest
 import torch
 
-from bytepixels.cli.console import Console
+from bytepixels.console import Console
 from bytepixels.events import listening
 from bytepixels.metrics import imagenet
 from bytepixels.threads import usable_cpus

@@ -17,7 +17,7 @@ MODULES = {
 }
 CORE = """schedules levels posterior continuous gaussian_diffusion prediction denoiser multistep samplers weighting
 timestep_sampling losses likelihood editing exact_denoisers""".split()
-LEAVES = {"choices", "errors", "events", "randomness", "spellings", "stopping", "threads", "wording"}
+LEAVES = {"choices", "console", "errors", "events", "randomness", "spellings", "stopping", "threads", "wording"}
 GROUND = LEAVES | {"distributed", "files", "hardware", "heap", "images", "memory", "version"}
 ROOMS = {  # who may import whom, beside the ground
     "core": "",

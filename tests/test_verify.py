@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from bytepixels import SAMPLERS, EDMProcess, GaussianDiffusion, RectifiedFlow
-from bytepixels.cli.console import Console
+from bytepixels.console import Console
 from bytepixels.core import samplers
 from bytepixels.core.exact_denoisers import GAUSSIAN
 from bytepixels.events import listening

@@ -9,9 +9,9 @@ import pytest
 import torch
 from PIL import Image
 
-from bytepixels.cli.console import Console
 from bytepixels.codec import latent_writer as encoding
 from bytepixels.codec.codec import LatentCodec, PixelCodec
+from bytepixels.console import Console
 from bytepixels.data import pack
 from bytepixels.distributed.process_group import ALONE
 from bytepixels.errors import InputError

@@ -437,7 +437,7 @@ def test_an_interruption_leaves_what_is_done(run, tmp_path, monkeypatch, capsys)
             raise KeyboardInterrupt
         return draw_pictures(*args)
 
-    monkeypatch.setattr("bytepixels.sampling.output.draw_pictures", draw_two_batches)
+    monkeypatch.setattr("bytepixels.sampling.draw.draw_pictures", draw_two_batches)
     assert cli("sample", run, "-n", 6, "--batch", 2, "--out", tmp_path) == 130
     assert capsys.readouterr().err.endswith(f"\nbytepixels: interrupted: 4 of 6 images kept in {tmp_path}\n")
     names = [f"seed-{seed}.png" for seed in range(4)]
@@ -449,7 +449,7 @@ def test_an_interruption_before_the_first_image_says_that_nothing_was_kept(run, 
     def interrupted(*args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("bytepixels.sampling.output.draw_pictures", interrupted)
+    monkeypatch.setattr("bytepixels.sampling.draw.draw_pictures", interrupted)
     assert cli("sample", run, "-n", 2, "--out", tmp_path) == 130
     assert capsys.readouterr().err.endswith("\nbytepixels: interrupted: nothing was kept\n")
 
@@ -493,7 +493,7 @@ def test_pictures_of_an_earlier_call_stay_in_the_manifest(run, tmp_path):
 
 
 def test_a_folder_that_cannot_be_written_is_refused_before_the_work(run, capsys, monkeypatch):
-    monkeypatch.setattr("bytepixels.sampling.output.draw_pictures", None)
+    monkeypatch.setattr("bytepixels.sampling.draw.draw_pictures", None)
     assert cli("sample", run, "--out", "/proc", "-n", 1) == 2
     assert "--out: the folder /proc cannot be written" in capsys.readouterr().err
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from ..config.data import DataConfig
 from ..config.sampling import SampleConfig
+from ..console import Console
 from ..errors import InputError, Terminated, check_choice
 from ..events import listening
 from ..requests.sample import Sample
@@ -24,7 +25,6 @@ from ..runs.run_directory import open_run
 from ..spellings import OTHER_VERBS
 from ..wording import many
 from . import clock
-from .console import Console
 from .first_page import first_page
 from .output import unread_output_is_dropped
 from .parsing import Line

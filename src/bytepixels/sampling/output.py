@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -11,25 +12,18 @@ import torch
 from torch import Tensor
 
 from .. import events
-from ..codec.codec import Codec
 from ..config.sampling import SampleConfig
-from ..distributed.process_group import join, own_device
+from ..distributed.process_group import join
 from ..errors import InputError
-from ..events import Work
 from ..files import write_json
-from ..hardware import best_device
 from ..images import grid, save_extra, save_gif, save_png, save_pngs
 from ..requests.sample import SampleRequest
 from ..runs.run_directory import Run, make_folder, provenance
 from ..wording import many
-from .compiled import Compiled, choose_network
-from .conditioning import find_label, labels_of, prompt_name, prompts_of, text_of
-from .draw import Watch, draw_pictures, draw_together
-from .first_stage import codec_of
-from .settings import chosen_settings
-from .trained_model import load_weak, open_model, open_network
+from .compiled import Compiled
+from .conditioning import labels_of, prompt_name, prompts_of
+from .draw import Drawing
 
-GIF_FRAMES, GIF_PICTURES, GIF_PIXELS = 60, 25, 1 << 21
 OTHER_FILES = (".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".heic")
 GRID_CLASSES = 20  # most classes, drawn in turn, that get a column each in grid.png
 GRID_MOST = 400  # pictures in grid.png; the rest are in their own files
@@ -41,51 +35,37 @@ def sample_run(path: Path, overrides: Mapping[str, Any], request: SampleRequest)
     overrides: fields of SampleConfig that replace the run's own. Pictures are written batch by batch; an interruption
     leaves those that are done, with their grid and manifest.
     """
-    run = open_model(path)
-    settings = chosen_settings(run, overrides, weak=request.weak is not None)
-    label, device = find_label(run, request.label), best_device(own_device(request.device))
-    text_of(run, [], request.prompt, device)  # refuses it before anything is written
-    network, checkpoint = open_network(run, request.checkpoint, request.weights, device)
-    weak = None if request.weak is None else load_weak(run, request.weak, device)
+    drawing = Drawing.prepared(path, overrides, request)
+    run, settings = drawing.run, drawing.settings
     out = request.out or run.samples / _folder_name(settings, request)
     make_folder(out, "--out")
-    steps = f"{many(settings.steps, 'step')}, {settings.spacing} spacing"
-    events.say(f"Sampling with {settings.sampler}, {steps}, {weights_name(request.weights, checkpoint)}")
-    network, codec = choose_network(network, run, settings, request, device), codec_of(run, device)
-    seeds = range(request.seed, request.seed + request.n)
+    events.say(drawing.title)
+    drawing = drawing.chosen()
     first, frames, done = list[Tensor](), list[Tensor](), 0  # what the grid and the animation show, of how many
     try:
-        with join(device) as world, Work("sample", request.n * settings.steps, "image steps") as progress:
-            for start in range(0, request.n, request.batch * world.size):
-                part = seeds[start : start + request.batch * world.size]
-                watch = _watcher(progress, start, part, request, settings.steps, frames, codec)
-
-                def draw(own: range, watch: Watch = watch) -> Tensor:
-                    text = text_of(run, own, request.prompt, device)
-                    return draw_pictures(network, run, settings, own, device, label, watch, weak, text)
-
-                images = draw_together(world, part, run.shape, draw)
+        with join(drawing.device) as world, closing(drawing.batches(world, frames)) as batches:
+            for part, images in batches:
                 if world.rank == 0:
                     save_pngs(images, [out / f"seed-{seed}.png" for seed in part])
                     first += images[: max(0, GRID_MOST - done)]
                     done += len(part)
-                    progress.kept = f"{done:,} of {many(request.n, 'image')} kept in {out}"
+    except KeyboardInterrupt as interrupted:
+        if done:
+            interrupted.add_note(f"{done:,} of {many(request.n, 'image')} kept in {out}")
+        raise
     finally:
         if done:
-            manifest = _manifest(run, checkpoint, settings, request, seeds[:done], label)
-            write_manifest(out, manifest | {"compiled": isinstance(network, Compiled)})
-            in_turn = label is None and run.text is None and 1 < len(run.classes) <= min(len(first), GRID_CLASSES)
+            seeds = range(request.seed, request.seed + done)
+            manifest = _manifest(run, drawing.checkpoint, settings, request, seeds, drawing.label)
+            write_manifest(out, manifest | {"compiled": isinstance(drawing.network, Compiled)})
+            in_turn = (
+                drawing.label is None and run.text is None and 1 < len(run.classes) <= min(len(first), GRID_CLASSES)
+            )
             columns = len(run.classes) if in_turn else None
             save_extra(out / "grid.png", lambda path: save_png(grid(torch.stack(first), columns), path))
             if frames:
                 save_extra(out / "denoising.gif", lambda path: save_gif(frames, path))
     return out
-
-
-def weights_name(weights: str, checkpoint: Path) -> str:
-    """ "averaged (EMA) weights of step 582", for a person."""
-    kind = "averaged (EMA)" if weights == "ema" else "raw"
-    return f"{kind} weights of step {int(checkpoint.name.removeprefix('step-')):,}"
 
 
 def png_of(out: Path | None) -> Path | None:
@@ -128,21 +108,6 @@ def _folder_name(settings: SampleConfig, request: SampleRequest) -> str:
     parts += [part for part in (request.label, prompt_name(request.prompt), request.checkpoint) if part]
     parts += [request.weights] if request.weights != "ema" else []
     return "-".join([*parts, "seed", str(request.seed)]).replace("/", "-")
-
-
-def _watcher(
-    progress: Work, start: int, part: range, request: SampleRequest, steps: int, frames: list[Tensor], codec: Codec
-) -> Watch:
-    """Called with every state of one batch: moves the progress on, and keeps frames of the first batch for a GIF."""
-    every = max(1, steps // GIF_FRAMES)
-    which = f"image {start + 1:,}" if len(part) == 1 else f"images {start + 1:,}-{start + len(part):,}"
-
-    def watch(step: int, x: Tensor) -> None:
-        if request.gif and start == 0 and (step % every == 0 or step == steps):
-            frames.append(grid(codec.to_images(x[:GIF_PICTURES]).cpu(), pixels=GIF_PIXELS))
-        progress.update(start * steps + step * len(part), f"step {step}/{steps}, {which} of {request.n:,}")
-
-    return watch
 
 
 def write_manifest(out: Path, manifest: dict[str, Any]) -> None:

@@ -6,7 +6,7 @@ import textwrap
 import time
 from typing import TYPE_CHECKING, TextIO
 
-from ..events import Began, Event, Note, Part, Progress, duration
+from .events import Began, Event, Note, Part, Progress, duration
 
 if TYPE_CHECKING:
     from rich.live import Live

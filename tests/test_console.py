@@ -3,9 +3,9 @@
 import io
 from contextlib import suppress
 
+from bytepixels import console as module
 from bytepixels import events
-from bytepixels.cli import console as module
-from bytepixels.cli.console import Console, line_of
+from bytepixels.console import Console, line_of
 from bytepixels.events import Work, duration, listening
 
 
