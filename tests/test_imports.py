@@ -17,7 +17,7 @@ MODULES = {
 }
 CORE = """schedules levels posterior continuous gaussian_diffusion prediction denoiser multistep samplers weighting
 timestep_sampling losses likelihood editing exact_denoisers""".split()
-LEAVES = {"choices", "console", "errors", "events", "randomness", "spellings", "stopping", "threads", "wording"}
+LEAVES = set("choices console errors events randomness signals spellings stopping threads wording".split())
 GROUND = LEAVES | {"distributed", "files", "hardware", "heap", "images", "memory", "version"}
 ROOMS = {  # who may import whom, beside the ground
     "core": "",
@@ -36,7 +36,7 @@ ROOMS = {  # who may import whom, beside the ground
 }
 ROOMS |= dict.fromkeys(("training", "evaluation"), f"sampling metrics {ROOMS['sampling']}")
 ROOMS["report"] = f"evaluation metrics sampling {ROOMS['sampling']}"
-TOP = {"cli", "public", "__main__"}
+TOP = {"api", "cli", "public", "__main__"}
 HEAVY = {"matplotlib", "scipy", "sklearn", "pooch", "tyro", "rich", "PIL", "tensorboard", "diffusers", "transformers"}
 
 

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from bytepixels.cli.signals import stop_on_signals
 from bytepixels.data.batches import Batches
+from bytepixels.signals import stop_on_signals
 
 from .verbs.tiny import (
     STEP,

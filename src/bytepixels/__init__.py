@@ -7,21 +7,27 @@ from .threads import set_up_threads
 from .version import __version__ as __version__
 
 if TYPE_CHECKING:
+    from .api import Run, model_names, stream, train  # noqa: F401
     from .public import *  # noqa: F403
 
+DOOR = ("Run", "model_names", "stream", "train")  # of api.py, which needs more than the mathematics do
 
 set_up_threads()  # before torch loads
 
 
 def __getattr__(name: str) -> Any:
     """Load the public names when the first of them is asked for (PEP 562): they need torch, and `--help` does not."""
-    if name == "__all__" or not name.startswith("__"):
+    if name in DOOR:
+        return getattr(import_module(".api", __name__), name)
+    if name == "__all__":
+        return __dir__()
+    if not name.startswith("__"):
         public = import_module(".public", __name__)
-        globals().update({"__all__": public.__all__} | {each: getattr(public, each) for each in public.__all__})
-        if name in globals():  # also a module of the package, such as bytepixels.core.samplers
+        globals().update({each: getattr(public, each) for each in public.__all__})
+        if name in globals():  # also a module of the package, such as bytepixels.core
             return globals()[name]
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return import_module(".public", __name__).__all__
+    return [*import_module(".public", __name__).__all__, *DOOR]

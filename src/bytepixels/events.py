@@ -78,6 +78,11 @@ def listening(listener: Listener) -> Iterator[None]:
         _listener.reset(before)
 
 
+def heard() -> bool:
+    """Whether anybody listens in this thread."""
+    return _listener.get() is not None
+
+
 def emit(event: Event) -> None:
     """Hand an event to whoever listens."""
     if (listener := _listener.get()) is not None:

@@ -22,13 +22,13 @@ from ..requests.sample import Sample
 from ..requests.show import Show, Verify
 from ..requests.train import Encode
 from ..runs.run_directory import open_run
+from ..signals import interruption, unwind_on_sigterm
 from ..spellings import OTHER_VERBS
 from ..wording import many
 from . import clock
 from .first_page import first_page
 from .output import unread_output_is_dropped
 from .parsing import Line
-from .signals import interruption, unwind_on_sigterm
 from .train import train
 
 
@@ -147,7 +147,7 @@ def edit(argv: list[str]) -> int:
     from ..sampling.output import copy_to, png_of
 
     png = png_of(request.out)
-    out, said = edit_verb(replace(request, out=None) if png else request)
+    out, said, _ = edit_verb(replace(request, out=None) if png else request)
     print(*said, copy_to(png, out) if png else f"images, grid.png and manifest.json: {out}", sep="\n")
     return 0
 

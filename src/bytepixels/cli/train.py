@@ -11,10 +11,10 @@ from ..config.run import Config
 from ..errors import InputError
 from ..requests.train import Train, TrainAutoencoder, TrainLatent
 from ..runs.run_directory import is_run, open_run
+from ..signals import stop_on_signals
 from ..training.plan import BUDGETS, data_defaults, model_defaults, one_budget, planned, source_name
 from . import clock
 from .parsing import Line
-from .signals import stop_on_signals
 
 
 def train(argv: list[str]) -> int:

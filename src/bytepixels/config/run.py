@@ -6,10 +6,12 @@ Sizes in pixels (height, width); budgets, warm-up and half-lives in images (trai
 import shlex
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, get_args, get_type_hints
 
 from tyro.conf import Suppress, arg
+from tyro.constructors import PrimitiveConstructorSpec
 
 from ..errors import InputError, check_choice, check_range
 from .autoencoder import AutoencoderConfig
@@ -53,6 +55,43 @@ class Config:
     def from_dict(cls, values: Mapping[str, Any]) -> "Config":
         """The inverse of to_dict. Unknown keys raise InputError with the nearest known one."""
         return read_config(cls, values, "config")
+
+
+SECTIONS = {
+    "data": DataConfig,
+    "process": ProcessConfig,
+    "network": NetworkConfig,
+    "train": TrainConfig,
+    "sample": SampleConfig,
+}
+
+
+def with_settings(config: Config, settings: Mapping[str, Any]) -> Config:
+    """The config with settings by their own names, as flags have them: lr=1e-3, images="500k", size=64, labels=False.
+
+    Raises InputError for a name that no setting has, with the nearest one, and for a value that it cannot have.
+    """
+    values, where = config.to_dict(), {one.name: name for name, kind in SECTIONS.items() for one in fields(kind)}
+    for name, value in settings.items():
+        if name == "autoencoder":
+            values["first_stage"] = None if value is None else str(value)
+        elif name == "preset":
+            values["preset"] = value
+        else:
+            section = where[check_choice("a setting", name, [*where, "autoencoder", "preset"])]
+            values[section][name] = _as_setting(SECTIONS[section], name, value)
+    return Config.from_dict(values)
+
+
+def _as_setting(section: type, name: str, value: Any) -> Any:
+    """A value as config.json holds it: a text such as "500k" is read as the command line reads it."""
+    kind = get_type_hints(section, include_extras=True)[name]
+    reader = next((one for one in getattr(kind, "__metadata__", ()) if isinstance(one, PrimitiveConstructorSpec)), None)
+    if reader is not None and isinstance(value, str):
+        return reader.instance_from_str([value])
+    if name == "size" and isinstance(value, int):
+        return [value, value]
+    return list(value) if isinstance(value, tuple) else str(value) if isinstance(value, Path) else value
 
 
 def check_steps(sample: SampleConfig, process: ProcessConfig) -> None:

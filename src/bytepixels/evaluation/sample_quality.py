@@ -75,8 +75,9 @@ class Painter:
         return torch.randint(self.run.data["count"], (count,), generator=seeded(seed, LABELS))
 
 
-def evaluate_quality(request: Quality) -> None:
-    """Draw, measure, print the card and keep its numbers. InputError where it cannot be."""
+def evaluate_quality(request: Quality) -> dict[str, Any]:
+    """Draw, measure, say the card and keep its numbers, which are returned ({} but in the first process of several).
+    InputError where it cannot be."""
     run, device = open_model(request.run), best_device(own_device(request.device))
     settings = chosen_settings(run, request.sampling)
     network, checkpoint = open_network(run, request.checkpoint, request.weights, device)
@@ -87,7 +88,7 @@ def evaluate_quality(request: Quality) -> None:
         seeds = range(request.seed, request.seed + request.n)
         images, took = painter.draw(settings, seeds, request.batch, seconds_of(request.budget))
         if world.rank > 0:
-            return
+            return {}
         if len(images) < request.n:
             events.say(f"note: the budget of {request.budget} was over after {len(images):,} of {request.n:,} samples")
         found = judge(images, yardstick, run, request, device)
@@ -96,6 +97,7 @@ def evaluate_quality(request: Quality) -> None:
         record = {**found, **made_with(settings, painter, request), "seconds": round(took, 2)}
         run.note_evaluation(record)
     events.say(*card(record))
+    return record
 
 
 def judge(images: Tensor, yardstick: Yardstick, run: Run, request: Quality, device: torch.device) -> dict[str, Any]:

@@ -30,8 +30,9 @@ from .settings import chosen_settings
 from .trained_model import open_model, open_network
 
 
-def edit(flags: EditFlags) -> tuple[Path, list[str]]:
-    """Do one edit. Its folder (the pictures, grid.png with the inputs at the left, manifest.json), and what to say."""
+def edit(flags: EditFlags) -> tuple[Path, list[str], Tensor]:
+    """Do one edit. Its folder (the pictures, grid.png with the inputs at the left, manifest.json), what to say, and
+    the images, uint8 [n, C, H, W]."""
     studio = open_studio(flags)
     plan = make_plan(studio, flags)
     out = flags.out or studio.run.samples / _folder_name(flags, studio, plan)
@@ -53,7 +54,7 @@ def edit(flags: EditFlags) -> tuple[Path, list[str]]:
     invert = plan.facts.get("evaluations_to_invert")
     more = f", {invert} to invert each end" if invert else ""
     said = [f"{many(plan.facts['evaluations'], 'evaluation')} of the network for each image{more}"]
-    return out, [*said, *(_sentence(file, facts) for file, facts in fidelity.items())]
+    return out, [*said, *(_sentence(file, facts) for file, facts in fidelity.items())], torch.stack(results)
 
 
 def open_studio(flags: EditFlags) -> Studio:

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
@@ -36,8 +36,16 @@ def sample_run(path: Path, overrides: Mapping[str, Any], request: SampleRequest)
     leaves those that are done, with their grid and manifest.
     """
     drawing = Drawing.prepared(path, overrides, request)
-    run, settings = drawing.run, drawing.settings
-    out = request.out or run.samples / _folder_name(settings, request)
+    out = request.out or drawing.run.samples / _folder_name(drawing.settings, request)
+    for _ in draw_to(out, drawing):
+        pass
+    return out
+
+
+def draw_to(out: Path, drawing: Drawing) -> Iterator[Tensor]:
+    """The images, uint8 [B, C, H, W], batch by batch, each written when it is done; the grid and the manifest at the
+    end, or where it is interrupted."""
+    run, settings, request = drawing.run, drawing.settings, drawing.request
     make_folder(out, "--out")
     events.say(drawing.title)
     drawing = drawing.chosen()
@@ -49,6 +57,7 @@ def sample_run(path: Path, overrides: Mapping[str, Any], request: SampleRequest)
                     save_pngs(images, [out / f"seed-{seed}.png" for seed in part])
                     first += images[: max(0, GRID_MOST - done)]
                     done += len(part)
+                yield images
     except KeyboardInterrupt as interrupted:
         if done:
             interrupted.add_note(f"{done:,} of {many(request.n, 'image')} kept in {out}")
@@ -58,14 +67,11 @@ def sample_run(path: Path, overrides: Mapping[str, Any], request: SampleRequest)
             seeds = range(request.seed, request.seed + done)
             manifest = _manifest(run, drawing.checkpoint, settings, request, seeds, drawing.label)
             write_manifest(out, manifest | {"compiled": isinstance(drawing.network, Compiled)})
-            in_turn = (
-                drawing.label is None and run.text is None and 1 < len(run.classes) <= min(len(first), GRID_CLASSES)
-            )
-            columns = len(run.classes) if in_turn else None
+            in_turn = drawing.label is None and run.text is None and len(run.classes) > 1
+            columns = len(run.classes) if in_turn and len(run.classes) <= min(len(first), GRID_CLASSES) else None
             save_extra(out / "grid.png", lambda path: save_png(grid(torch.stack(first), columns), path))
             if frames:
                 save_extra(out / "denoising.gif", lambda path: save_gif(frames, path))
-    return out
 
 
 def png_of(out: Path | None) -> Path | None:

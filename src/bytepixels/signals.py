@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from ..errors import Terminated
-from ..stopping import Stop
+from .errors import Terminated
+from .stopping import Stop
 
 
 @contextmanager

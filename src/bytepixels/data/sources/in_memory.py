@@ -1,0 +1,104 @@
+"""Images that a program holds, as a source: written to the cache once, under the hash of what they are."""
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...errors import InputError
+from ..locks import make_folder
+from ..packed import default_cache
+
+
+def source_of(images: Any) -> str:
+    """The path of a source with these images; a path, or a name, as it is.
+
+    images: an array or a tensor [N, H, W] or [N, H, W, C], uint8, or float in 0..1; channels may come first, as torch
+    has them. Or whatever is iterated over: PIL images, arrays, (image, label) pairs, or mappings with "image" and maybe
+    "label", as datasets of torch and of Hugging Face give them; of any sizes. Raises InputError where there are none.
+    """
+    if isinstance(images, (str, Path)):
+        return str(images)
+    found = list(_pairs(images))
+    if not found:
+        raise InputError("the images given are none: a source needs one or more")
+    labels = [label for _, label in found if label is not None]
+    if labels and len(labels) < len(found):
+        raise InputError(f"{len(labels)} of the {len(found)} images given have a label; give all of them one, or none")
+    digest = hashlib.sha256()
+    for image, label in found:
+        digest.update(repr((image.shape, label)).encode() + image.tobytes())
+    folder = default_cache() / "arrays" / digest.hexdigest()[:16]
+    if len({image.shape for image, _ in found}) == 1:
+        path = folder.with_suffix(".npz")
+        if not path.is_file():
+            make_folder(path.parent)
+            whole: dict[str, Any] = {"images": np.stack([image for image, _ in found])}
+            whole |= {"labels": np.array(labels)} if labels else {}
+            draft = path.with_name(f".tmp-{path.name}")
+            with draft.open("wb") as file:
+                np.savez(file, **whole)
+            draft.replace(path)
+        return str(path)
+    return str(_written(folder, found))
+
+
+def _written(folder: Path, found: list[tuple[np.ndarray, Any]]) -> Path:
+    """Images of several sizes, as a folder of PNGs, one subfolder a label."""
+    from PIL import Image
+
+    done = folder / ".complete"
+    if not done.is_file():
+        for number, (image, label) in enumerate(found):
+            place = folder / ("" if label is None else str(label))
+            make_folder(place)
+            Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(place / f"{number:08d}.png")
+        done.touch()
+    return folder
+
+
+def _pairs(images: Any) -> Iterator[tuple[np.ndarray, Any]]:
+    """uint8 [H, W, C] and the label, or None, of each."""
+    if hasattr(images, "numpy") and hasattr(images, "shape"):  # a tensor
+        images = images.detach().cpu().numpy()
+    if isinstance(images, np.ndarray):
+        if images.ndim not in (3, 4):
+            raise InputError(f"an array of images has 3 or 4 dimensions (number, sides, channels), got {images.ndim}")
+        if images.ndim == 4 and images.shape[1] in (1, 2, 3, 4) and images.shape[3] not in (1, 2, 3, 4):
+            images = images.transpose(0, 2, 3, 1)
+    if not isinstance(images, Iterable) and not hasattr(images, "__getitem__"):
+        raise InputError(f"a source is a path, an array or a sequence of images, got {type(images).__name__}")
+    for one in images:
+        label = None
+        if isinstance(one, Mapping):
+            image = next((one[name] for name in ("image", "img", "images") if name in one), None)
+            if image is None:
+                raise InputError(f"an item of a data set has an 'image', got {sorted(map(str, one))}")
+            label = one.get("label")
+        elif isinstance(one, (tuple, list)) and len(one) == 2:
+            image, label = one
+        else:
+            image = one
+        yield _pixels(image), label if label is None or isinstance(label, str) else int(label)
+
+
+def _pixels(image: Any) -> np.ndarray:
+    """One image as uint8 [H, W, C]."""
+    if hasattr(image, "convert"):  # PIL's
+        image = image.convert("L" if image.mode in ("1", "L", "I;16") else "RGBA" if "A" in image.mode else "RGB")
+    elif hasattr(image, "numpy"):
+        image = image.detach().cpu().numpy()
+        image = image.transpose(1, 2, 0) if image.ndim == 3 and image.shape[0] in (1, 2, 3, 4) else image
+    pixels = np.asarray(image)
+    pixels = pixels[..., None] if pixels.ndim == 2 else pixels
+    if pixels.ndim != 3 or pixels.shape[-1] not in (1, 2, 3, 4):
+        raise InputError(f"an image has a height, a width and 1 to 4 channels, got the shape {pixels.shape}")
+    if np.issubdtype(pixels.dtype, np.floating):
+        if not 0 <= float(pixels.min()) <= float(pixels.max()) <= 1:
+            raise InputError(f"images of floats lie in 0..1, got {float(pixels.min()):g} to {float(pixels.max()):g}")
+        pixels = (pixels * 255).round().astype(np.uint8)
+    if pixels.dtype != np.uint8:
+        raise InputError(f"images are uint8 (0..255) or floats in 0..1, got {pixels.dtype}")
+    return np.ascontiguousarray(pixels)
