@@ -72,7 +72,7 @@ REFUSED = {
     "prediction": (["--prediction", "epsilon"], "must be one of eps, x0, v; got 'epsilon'; did you mean 'eps'?"),
     "a word for a number": (["--images", "many"], "'many'"),
     "images": (["--images", 0], "--images must be in 1..1000000000000, got 0"),
-    "batch": (["--batch", 0], "--batch must be at least 1, got 0"),
+    "batch": (["--batch", -1], "--batch must be at least 0, got -1"),
     "micro-batch": (["--micro-batch", 64], "--micro-batch must be in 0..32, got 64"),
     "negative": (["--warmup", -1], "--warmup must be at least 0, got -1"),
     "keep": (["--keep", 0], "--keep must be at least 1, got 0"),

@@ -4,12 +4,12 @@ import os
 import signal
 import sys
 
-import bytepixels.build
+import bytepixels.training.diffusion_task
 from bytepixels.cli.main import main
 
 
 def die_at_loss(number):
-    honest, calls = bytepixels.build.diffusion_loss, []
+    honest, calls = bytepixels.training.diffusion_task.diffusion_loss, []
 
     def diffusion_loss(*args):
         calls.append(number)
@@ -17,7 +17,7 @@ def die_at_loss(number):
             os.kill(os.getpid(), signal.SIGKILL)
         return honest(*args)
 
-    bytepixels.build.diffusion_loss = diffusion_loss
+    bytepixels.training.diffusion_task.diffusion_loss = diffusion_loss
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import os
 
 import torch
 
-import bytepixels.build
+import bytepixels.training.diffusion_task
 from bytepixels.training import micro_batch as memory
 from bytepixels.training.autotune import precision
 
@@ -17,7 +17,7 @@ from bytepixels.training.autotune import precision
 def tamper(how):
     if os.environ["RANK"] != "1":
         return
-    honest, calls = bytepixels.build.diffusion_loss, []
+    honest, calls = bytepixels.training.diffusion_task.diffusion_loss, []
 
     def diffusion_loss(*args):
         errors, t = honest(*args)
@@ -29,7 +29,7 @@ def tamper(how):
         raise AssertionError("measured in another process than the first")
 
     if how == "loss":
-        bytepixels.build.diffusion_loss = diffusion_loss
+        bytepixels.training.diffusion_task.diffusion_loss = diffusion_loss
     elif how == "gain":
         precision.bf16_gain = bf16_gain
     else:

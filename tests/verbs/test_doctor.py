@@ -20,7 +20,7 @@ from bytepixels.training.autotune import preflight as verb
 from bytepixels.training.autotune import trial as doctortrial
 from bytepixels.training.autotune.preflight_advice import advice
 from bytepixels.training.autotune.preflight_plan import budget_numbers, budget_sentence, command, on_a_gpu, with_budget
-from bytepixels.training.autotune.trial import measure, overfit, reckon
+from bytepixels.training.autotune.trial import measure, overfit, reckon, with_batch
 from bytepixels.training.defaults import choose, own_size
 from bytepixels.training.loop import total_steps
 from bytepixels.training.micro_batch import kept_bytes
@@ -307,7 +307,7 @@ BUDGETS |= {("speedrun", 50_000): 8_000_000, ("speedrun", 10_000): 2_000_000}
 
 @pytest.mark.parametrize(("preset", "distinct"), BUDGETS, ids=str)
 def test_the_budget(preset, distinct):
-    config = with_budget(PRESETS[preset](), distinct)
+    config = with_batch(with_budget(PRESETS[preset](), distinct), 32)
     assert config.train.images == BUDGETS[preset, distinct]
     numbers = budget_numbers(config, distinct)
     assert numbers["epochs"] == BUDGETS[preset, distinct] / distinct

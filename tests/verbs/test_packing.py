@@ -8,7 +8,7 @@ from PIL import Image
 
 from bytepixels.config.data import DataConfig
 from bytepixels.data.rows import Rows
-from bytepixels.training import session as train
+from bytepixels.runs import packing as train
 
 from .tiny import TINY, cli, plain
 

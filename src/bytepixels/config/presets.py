@@ -51,7 +51,7 @@ def small() -> Config:
         network=NetworkConfig(
             stem="auto", width=64, multipliers=(1, 2, 2), blocks=1, attention=(2,), heads=4, dropout=0.0
         ),
-        train=TrainConfig(images=400_000, batch=64, optimizer="muon", lr=3e-3, lr_decay="linear"),
+        train=TrainConfig(images=400_000, batch=0, optimizer="muon", lr=3e-3, lr_decay="linear"),
         sample=SampleConfig(sampler="unipc_3", steps=20),
     )
 

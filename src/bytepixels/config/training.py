@@ -27,7 +27,7 @@ class TrainConfig:
     """The budget in time, instead of --images: 2h, 90m, 1h30m, from the start of the command to its end, packing and
     previews included. As many images as fit, reckoned from the measured rate again and again."""
     batch: int = 128
-    """Images per optimiser step. Usual: 32 on a CPU, 64 to 512 on a GPU."""
+    """Images per optimiser step. 0: 16, 32 or 64, by the length of the training. Usual: 64 to 512 on a GPU."""
     micro_batch: int = 0
     """Images per forward pass, for less memory with the same result: gradients are averaged over the batch. 0: all of
     the batch."""
@@ -84,12 +84,14 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         check_range("--images", self.images, 1, MOST_IMAGES)
-        for name in ("batch", "keep", "preview_pictures"):
+        for name in ("keep", "preview_pictures"):
             check_range(f"--{name.replace('_', '-')}", getattr(self, name), 1)
         for name in ("warmup", "weight_decay", "clip_norm", "ema_half_life", "checkpoint_minutes", "previews", "seed"):
             if (value := getattr(self, name)) is not None:
                 check_range(f"--{name.replace('_', '-')}", value, 0)
-        check_range("--micro-batch", self.micro_batch, 0, self.batch)
+        check_range("--batch", self.batch, 0)
+        if self.batch:
+            check_range("--micro-batch", self.micro_batch, 0, self.batch)
         if self.measure:
             check_range("--measure", self.measure, LEAST_SAMPLES)
         check_range("--label-dropout", self.label_dropout, 0, 1)

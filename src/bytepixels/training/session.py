@@ -27,6 +27,7 @@ from ..sampling.conditioning import check_same_text, with_text
 from ..sampling.first_stage import Encoded, encoded, keep_first_stage
 from ..stopping import Stop
 from ..wording import many
+from .autotune.batch_size import with_batch_size
 from .autotune.compilation import choose_compile
 from .autotune.precision import choose_precision
 from .autotune.profiler import check_profile, profile_steps
@@ -193,4 +194,7 @@ def on_this_machine(
     if why:
         events.say(why)
     config = replace(config, train=replace(config.train, precision=precision))
+    if not config.train.batch and is_run(path):
+        config = replace(config, train=replace(config.train, batch=open_run(path).config.train.batch))
+    config = with_batch_size(config, packed, device, latents)
     return replace(config, train=replace(config.train, compile=choose_compile(config, packed, device, latents)))

@@ -82,10 +82,10 @@ def trial(
     return lambda: run.step(run.draw(run.state.step)).sum().item()  # which waits for the device
 
 
-def measured(step: Callable[[], float]) -> tuple[float, float]:
-    """Seconds of the first call, and of the quickest after it."""
+def measured(step: Callable[[], float], trials: int = COMPILE_TRIALS) -> tuple[float, float]:
+    """Seconds of the first call, and of the quickest of `trials` after it."""
     seconds = []
-    for _ in range(1 + COMPILE_TRIALS):
+    for _ in range(1 + trials):
         began = time.perf_counter()
         step()
         seconds.append(time.perf_counter() - began)

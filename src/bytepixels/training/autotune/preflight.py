@@ -33,6 +33,7 @@ from ...requests.check_data import Doctor
 from ...runs.packing import resolved
 from ...runs.run_directory import make_folder
 from ..defaults import choice_sentence, choose
+from .batch_size import with_batch_size
 from .precision import choose_precision
 from .preflight_advice import advice
 from .preflight_lines import class_lines, copy_lines, file_lines, picture_lines, pixel_lines
@@ -72,6 +73,7 @@ def doctor(flags: Doctor) -> None:
     report = pictures_report(flags, found, seen, layout, others)
     sample = sample_of(found)
     config = resolved(with_budget(config, report["copies"]["distinct"]), sample)
+    config = with_batch_size(config, sample, device)
     precision, _ = choose_precision(config.train.precision, device)
     config = replace(config, train=replace(config.train, precision=precision))
     reckoned = reckon(config, sample, device)

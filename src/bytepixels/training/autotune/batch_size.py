@@ -1,0 +1,37 @@
+"""--batch 0: how many images a step takes. A training of few images is better off with more steps of fewer."""
+
+import torch
+
+from ... import events
+from ...config.run import Config
+from ...config.units import seconds_of
+from ...data import Packed
+from ...sampling.first_stage import Encoded
+from .compilation import measured, trial
+from .trial import with_batch
+
+SIZES = (64, 32, 16)
+ENOUGH_STEPS = 500  # the largest size that leaves so many is taken (RESULTS.md, "The batch and the budget")
+
+
+def batch_for(images: float) -> int:
+    """The batch of a training that sees so many images in all."""
+    return next((size for size in SIZES if images >= size * ENOUGH_STEPS), SIZES[-1])
+
+
+def with_batch_size(config: Config, packed: Packed, device: torch.device, latents: Encoded | None = None) -> Config:
+    """The config with a batch, where it says 0, which is said.
+
+    How many images a budget of time is, a step of the smallest batch tells.
+    """
+    train = config.train
+    if train.batch:
+        return config
+    images = float(train.images)
+    if train.budget is not None and config.autoencoder is None:
+        smallest = with_batch(config, SIZES[-1])
+        _, seconds = measured(trial(smallest, packed, device, compiled=False, latents=latents), 1)
+        images = seconds_of(train.budget) / seconds * SIZES[-1]
+    batch = batch_for(images)
+    events.say(f"Batches of {batch} images, from the length of the training (--batch)")
+    return with_batch(config, batch)
