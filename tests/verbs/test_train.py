@@ -11,11 +11,11 @@ import pytest
 import torch
 from PIL import Image
 
-import bytepixels.training.diffusion_task
 from bytepixels.config.run import Config
 from bytepixels.data import pack
 from bytepixels.data.batches import Batches
 from bytepixels.images import beside
+from bytepixels.training import diffusion_task
 from bytepixels.training.preview_metric import kernel_record
 
 from .tiny import (
@@ -255,7 +255,7 @@ def test_samples_are_measured_along_the_way_on_request(tmp_path, capsys):
 @pytest.fixture
 def poisoned(monkeypatch):
     """In step 3, picture 5 of the batch has no finite loss; returns what undoes it."""
-    honest, calls = bytepixels.training.diffusion_task.diffusion_loss, []
+    honest, calls = diffusion_task.diffusion_loss, []
 
     def diffusion_loss(*args):
         errors, t = honest(*args)
@@ -266,7 +266,7 @@ def poisoned(monkeypatch):
             errors = errors * torch.where(torch.arange(len(errors)) == 5, math.nan, 1.0)
         return errors, t
 
-    monkeypatch.setattr(bytepixels.training.diffusion_task, "diffusion_loss", diffusion_loss)
+    monkeypatch.setattr(diffusion_task, "diffusion_loss", diffusion_loss)
     return calls
 
 
@@ -326,10 +326,8 @@ def test_skipping_changes_nothing_where_all_is_finite(tmp_path):
 def test_when_every_step_is_not_finite_the_weights_are_to_blame(tmp_path, capsys, monkeypatch):
     from bytepixels.training import trainer
 
-    honest = bytepixels.training.diffusion_task.diffusion_loss
-    monkeypatch.setattr(
-        bytepixels.training.diffusion_task, "diffusion_loss", lambda *a: (honest(*a)[0] * math.nan, honest(*a)[1])
-    )
+    honest = diffusion_task.diffusion_loss
+    monkeypatch.setattr(diffusion_task, "diffusion_loss", lambda *a: (honest(*a)[0] * math.nan, honest(*a)[1]))
     monkeypatch.setattr(trainer, "MOST_SKIPPED", 5)
     assert train(tmp_path / "run", "--on-nonfinite", "skip", steps=9) == 1
     assert "not finite at step 4 " in capsys.readouterr().err
