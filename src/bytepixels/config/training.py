@@ -27,7 +27,7 @@ class TrainConfig:
     """The budget in time, instead of --images: 2h, 90m, 1h30m, from the start of the command to its end, packing and
     previews included. As many images as fit, reckoned from the measured rate again and again."""
     batch: int = 128
-    """Images per optimiser step. 0: 16, 32 or 64, by the length of the training. Usual: 64 to 512 on a GPU."""
+    """Images per optimiser step. 0: 32, or 64 where the training is long enough. Usual: 64 to 512 on a GPU."""
     micro_batch: int = 0
     """Images per forward pass, for less memory with the same result: gradients are averaged over the batch. 0: all of
     the batch."""

@@ -10,7 +10,7 @@ from ...sampling.first_stage import Encoded
 from .compilation import measured, trial
 from .trial import with_batch
 
-SIZES = (64, 32, 16)
+SIZES = (64, 32)
 ENOUGH_STEPS = 500  # the largest size that leaves so many is taken (RESULTS.md, "The batch and the budget")
 
 
