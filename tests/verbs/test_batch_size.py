@@ -16,22 +16,20 @@ CPU = torch.device("cpu")
 AUTO = [word if TINY[at - 1] != "--batch" else "0" for at, word in enumerate(TINY)]
 
 
-@pytest.mark.parametrize(
-    ("images", "batch"), [(1, 16), (15_999, 16), (16_000, 32), (31_999, 32), (32_000, 64), (1e9, 64)]
-)
+@pytest.mark.parametrize(("images", "batch"), [(1, 32), (31_999, 32), (32_000, 64), (1e9, 64)])
 def test_few_images_are_taken_in_small_batches(images, batch):
     assert batch_for(images) == batch
 
 
-@pytest.mark.parametrize(("seconds", "batch"), [(1.0, 16), (0.1, 32), (0.01, 64)])
+@pytest.mark.parametrize(("seconds", "batch"), [(1.0, 32), (0.13, 32), (0.1, 64)])
 def test_a_budget_of_time_is_reckoned_from_a_step_of_the_smallest(monkeypatch, seconds, batch):
     seen = []
     monkeypatch.setattr(module, "trial", lambda config, *rest, **more: seen.append(config.train.batch))
     monkeypatch.setattr(module, "measured", lambda step, trials: (9.0, seconds))
     config = small()
     config = replace(config, train=replace(config.train, budget="2m", micro_batch=0))
-    assert with_batch_size(config, pack("digits"), CPU).train.batch == batch  # 120 s are 16 images times 120 / seconds
-    assert seen == [16]
+    assert with_batch_size(config, pack("digits"), CPU).train.batch == batch  # 120 s are 32 images times 120 / seconds
+    assert seen == [32]
 
 
 def test_a_batch_that_was_asked_for_stays():
@@ -43,14 +41,14 @@ def test_a_batch_that_was_asked_for_stays():
 def test_a_run_keeps_the_batch_that_it_began_with(tmp_path, capsys):
     run = tmp_path / "run"
     assert cli("train", "digits", *AUTO, "--images", 64, "--run", run) == 0
-    assert "Batches of 16 images, from the length of the training (--batch)" in capsys.readouterr().out
-    assert read_json(run / "config.json")["config"]["train"]["batch"] == 16
-    assert [path.name for path in checkpoints(run)] == ["step-00000004"]
+    assert "Batches of 32 images, from the length of the training (--batch)" in capsys.readouterr().out
+    assert read_json(run / "config.json")["config"]["train"]["batch"] == 32
+    assert [path.name for path in checkpoints(run)] == ["step-00000002"]
     assert cli("train", "digits", "--run", run, "--batch", 0, "--images", 96) == 0  # nothing is reckoned anew
-    assert checkpoints(run)[-1].name == "step-00000006"
+    assert checkpoints(run)[-1].name == "step-00000003"
 
 
 def test_by_time_it_is_measured_here(tmp_path):
     run = tmp_path / "run"
     assert cli("train", "digits", *AUTO, "--budget", "3s", "--run", run) == 0
-    assert read_json(run / "config.json")["config"]["train"]["batch"] in (16, 32, 64)
+    assert read_json(run / "config.json")["config"]["train"]["batch"] in (32, 64)
