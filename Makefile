@@ -7,11 +7,13 @@ PYTEST := $(BIN)/python -m pytest -n auto --dist worksteal
 
 .PHONY: demo test test-slow test-all lint bench clean
 
-demo: .venv/ready  ## train on handwritten digits, then draw new ones (about four minutes on two cores, set-up included)
+demo: .venv/ready  ## draw at once, then train on handwritten digits (about four minutes on two cores, set-up included)
+	$(BIN)/bytepixels sample emoji -n 16 --out demo/emoji.png
 	$(BIN)/bytepixels train digits --preset digits --run demo/run
 	$(BIN)/bytepixels sample demo/run -n 100 --gif --out demo/samples
 	$(BIN)/bytepixels show digits --out demo/forward
 	@echo
+	@echo "Emoji of a model that comes along:  demo/emoji.png   (bytepixels sample emoji --prompt 'red heart')"
 	@echo "New digits, one column per class:   demo/samples/grid.png"
 	@echo "How they came out of the noise:     demo/samples/denoising.gif"
 	@echo "Along the way, raw beside average:  demo/run/samples/"

@@ -5,7 +5,11 @@ from ..version import __version__
 HELP = """\
 bytepixels: diffusion models from scratch. From a folder of images to a trained model, and on to new images.
 
-Begin with
+Draw at once, with models that come along
+
+  bytepixels sample emoji --prompt "red heart"   also: sample cifar10 --label ship, sample digits --label 7
+
+Train one
 
   bytepixels train digits --preset digits    two or three minutes on two CPU cores, no download
   bytepixels sample runs/digits-digits       16 new digits: grid.png, and each as a file
