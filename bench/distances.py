@@ -3,7 +3,7 @@
     python -m bench.distances runs/cifar10-small -n 16 --out distances/cifar10
 
 The converged answer is the same noise along the probability-flow ODE in 1000 steps of unipc_3. Distance: root mean
-square over a picture's pixels in grey levels of 255, then the mean over seeds with its 95% interval (1.96 standard
+square over an image's pixels in grey levels of 255, then the mean over seeds with its 95% interval (1.96 standard
 errors). The network computes in float32 and estimates are clipped, as `sample` does. Writes a table (Markdown), a plot
 and JSON.
 """
@@ -38,7 +38,7 @@ CONVERGED = 1000
 
 
 class Solver:
-    """One run, one batch of seeds: pictures from any sampler and grid."""
+    """One run, one batch of seeds: images from any sampler and grid."""
 
     def __init__(self, run: Run, seeds: Sequence[int], device: torch.device):
         self.run = replace(run, config=replace(run.config, train=replace(run.config.train, precision="float32")))

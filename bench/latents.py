@@ -1,4 +1,4 @@
-"""Does diffusion cost less on latents? The same pictures, network and seconds, on pixels and on latents of f 2, 4, 8.
+"""Does diffusion cost less on latents? The same images, network and seconds, on pixels and on latents of f 2, 4, 8.
 
     python -m bench.latents PICTURES --sizes 64 --arms pixel f2 f4 f8 --seconds 1000 --seeds 0 1
     python -m bench.latents                the tables, of what has been measured
@@ -6,9 +6,9 @@
 Every arm has the same budget: processor seconds, those of its first stage and of encoding included; so use one thread
 (OMP_NUM_THREADS=1). On a card, seconds by the clock, with nothing else running. As many images as fit are reckoned from
 a measured step. The learning rate is the best of --lrs in short runs, for each arm, which count for none. The averages'
-samples (the same seeds everywhere) are measured at equal parts of the training against all training pictures: Frechet
-and kernel distance, random features. The floor of an arm is the distance of real pictures (held-out ones where SOURCE
-has some) that went through its autoencoder; of pixels, that of the pictures alone.
+samples (the same seeds everywhere) are measured at equal parts of the training against all training images: Frechet
+and kernel distance, random features. The floor of an arm is the distance of real images (held-out ones where SOURCE
+has some) that went through its autoencoder; of pixels, that of the images alone.
 
 Each arm has a file, written after every piece; the same command goes on, and several processes may take several arms.
 """
@@ -154,7 +154,7 @@ def network_cost(arm: Arm) -> Record:
 
 
 def first_stage(arm: Arm, source: str) -> Record:
-    """Train the autoencoder and encode all pictures: what both cost, and what is left of the pictures."""
+    """Train the autoencoder and encode all images: what both cost, and what is left of the images."""
     config = arm.first_config()
     run, trained_in = arm.train(source, config, "autoencoder")
     autoencoder, packed = find_first_stage(run.path, arm.device), pack_with_progress(source, arm.data)

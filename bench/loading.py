@@ -1,4 +1,4 @@
-"""Whether pictures come fast enough: packing beside the bare decoder, and what a training waits for its batches.
+"""Whether images come fast enough: packing beside the bare decoder, and what a training waits for its batches.
 
     python -m bench.loading PICTURES.zip MORE.tar.xz      folders or archives; some minutes each
     python -m bench.loading PICTURES --preset digits --steps 5 --rounds 2
@@ -7,8 +7,8 @@ Packing: `pack` into an empty cache, beside what it cannot beat: Pillow alone de
 memory, in one process per core; reading the source once from front to back; writing the pack's bytes to the same disk.
 "cpu" compares processor time, which other work on the machine disturbs less.
 
-Loading: steps of a training with the pictures in memory and, by turns, read from the disk, as a set larger than memory
-is; the system's copy of the file is dropped before each round. A step waits for its pictures; "data" is that and the
+Loading: steps of a training with the images in memory and, by turns, read from the disk, as a set larger than memory
+is; the system's copy of the file is dropped before each round. A step waits for its images; "data" is that and the
 draw of times and noise.
 """
 
@@ -58,7 +58,7 @@ def main() -> None:
 
 
 def loading(packed: Packed, config: Config, rounds: int, steps: int) -> dict[str, dict[str, list[float]]]:
-    """Seconds of every step, of its data and of its waiting for pictures, from memory and from the disk."""
+    """Seconds of every step, of its data and of its waiting for images, from memory and from the disk."""
     process, device, classes = build_process(config), torch.device("cpu"), len(packed.classes)
     state = TrainState.fresh(build_network(config, packed.images.shape[1:], classes, device), config.train)
     loss, found = build_loss(config, process, PixelCodec(), device), dict[str, dict[str, list[float]]]()

@@ -82,7 +82,7 @@ def raising(device: torch.device) -> Iterator[None]:
 
 
 def training(config: Config, device: torch.device) -> Callable[[], object]:
-    """A few steps of our loop, on labelled pictures."""
+    """A few steps of our loop, on labelled images."""
     random = np.random.default_rng(0)
     images = random.integers(0, 256, (256, 3, 32, 32), dtype=np.uint8)
     batches = Batches(images, random.integers(0, CLASSES, 256), BATCH, flip=True, device=device)

@@ -27,7 +27,7 @@ STEPS = 25
 
 
 class Operations(NamedTuple):
-    """Of one step, on whole pictures."""
+    """Of one step, on whole images."""
 
     clips: int
     products: int

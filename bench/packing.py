@@ -43,7 +43,7 @@ def packing(source: Path, folder: Path, config: Config, rounds: int) -> dict[str
 
 
 def files_of(source: Path, cache: Path) -> list[bytes]:
-    """The files of all pictures, in the order in which they are read fastest."""
+    """The files of all images, in the order in which they are read fastest."""
     contents = []
     for item in open_source(source, "train", cache).read().items():
         with item.open() as image:
@@ -104,7 +104,7 @@ def spread(values: list[float], form: str) -> str:
 def show_packing(row: dict[str, Any]) -> None:
     """Medians, and the least and the most."""
     count, source, written = row["pictures"], row["source_bytes"] / 1e6, row["packed_bytes"] / 1e6
-    print(f"{row['source']}: {count:,} pictures, {source:.1f} MB of files, {written:.1f} MB packed")
+    print(f"{row['source']}: {count:,} images, {source:.1f} MB of files, {written:.1f} MB packed")
     print(f"  reading the source once: {spread([count / s for s in row['reading']], ',.0f')} pictures/s")
     print(f"  the disk: writes {written / row['disk_write']:,.0f} MB/s, reads {written / row['disk_read']:,.0f} MB/s")
     for way, times in row["pack"].items():

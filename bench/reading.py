@@ -1,7 +1,7 @@
 """What share of a training step goes to reading a set that is larger than memory: python -m bench.reading [FOLDER]
 
 The steps are imitated by waiting, as a processor waits for a GPU; the file's pages are dropped before every step, so
-that each row comes from the disk. 128 pictures of 128 x 128 a step, median of 40 steps, three times, in turn.
+that each row comes from the disk. 128 images of 128 x 128 a step, median of 40 steps, three times, in turn.
 """
 
 import mmap
@@ -32,7 +32,7 @@ def made(folder: Path) -> np.ndarray:
 
 
 def stall(images: np.ndarray, plain: bool, ahead: int, seconds: float, seed: int) -> float:
-    """Median seconds that a step of the given length waits for its pictures."""
+    """Median seconds that a step of the given length waits for its images."""
     reader.LOOK_AHEAD = ahead
     source = batches.Batches(images, None, BATCH, seed)
     if not plain:

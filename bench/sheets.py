@@ -1,4 +1,4 @@
-"""Pictures one below the other, on white: python -m bench.sheets OUT.png A.png B.png ..."""
+"""Images one below the other, on white: python -m bench.sheets OUT.png A.png B.png ..."""
 
 import sys
 

@@ -3,9 +3,9 @@
     python -m bench.speedrun cifar10 --features FOLDER --size 16 16 --variants "as it is" muon --seeds 0 1
 
 Every variant is trained with every seed, seed by seed, as `train` does it, and measured at equal parts of its budget:
-Frechet and kernel distance of the average's samples (the same seeds everywhere) from the training pictures, with their
-95% intervals, beside the floor, which is the distance of as many held-out pictures. What is in the JSON is kept; the
-same command goes on. Seconds are those of the run's log: training, and the one picture that it draws at each point.
+Frechet and kernel distance of the average's samples (the same seeds everywhere) from the training images, with their
+95% intervals, beside the floor, which is the distance of as many held-out images. What is in the JSON is kept; the
+same command goes on. Seconds are those of the run's log: training, and the one image that it draws at each point.
 """
 
 import argparse
@@ -79,7 +79,7 @@ def distances(run: Run, checkpoint: str, yardstick: Yardstick, n: int, steps: in
 
 
 def compared(images: torch.Tensor, yardstick: Yardstick) -> dict[str, list[float]]:
-    """Of pictures uint8 [n, C, H, W]."""
+    """Of images uint8 [n, C, H, W]."""
     own = features_of(yardstick.features, images).features
     kernel = kernel_distance(own, yardstick.reference.features[:PAIRS])
     return {"frechet": list(frechet(own, yardstick.moments)), "kernel": list(kernel)}

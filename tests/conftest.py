@@ -32,7 +32,7 @@ def pytest_xdist_auto_num_workers(config):
 
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path_factory, monkeypatch):
-    """Packed pictures go to a folder of the test session, also from the processes that a test starts."""
+    """Packed images go to a folder of the test session, also from the processes that a test starts."""
     monkeypatch.setenv("BYTEPIXELS_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
 
 

@@ -98,7 +98,7 @@ def test_every_setting_reaches_the_dit():
 
 def test_pictures_that_do_not_divide_into_patches_are_refused():
     config = replace(CONFIG, network=NetworkConfig("dit", 8, patch=4, depth=1))
-    with pytest.raises(InputError, match="8 x 6 pictures do not divide into patches of 4 x 4"):
+    with pytest.raises(InputError, match="8 x 6 images do not divide into patches of 4 x 4"):
         build_network(config, (1, 8, 6), 0, CPU)
 
 
@@ -123,7 +123,7 @@ def test_a_batch_is_a_function_of_seed_and_step(batches):
 
 @pytest.mark.parametrize("size", [1, 2, 3, 5])
 def test_several_processes_draw_the_rows_of_one(batches, size):
-    """A batch of 64 over 1, 2, 3 and 5 processes: pictures, labels, times, noise and what is dropped."""
+    """A batch of 64 over 1, 2, 3 and 5 processes: images, labels, times, noise and what is dropped."""
     config = replace(CONFIG, network=replace(CONFIG.network, dropout=0.5))
     process, whole = build_process(config), build_draw(config, build_process(config), batches, 4)(7)
     images, labels, rows = batches.images, batches.labels.numpy(), [World(rank, size).rows(64) for rank in range(size)]
@@ -171,7 +171,7 @@ def test_half_precision_touches_the_network_alone(batches, precision):
 def test_pictures_too_small_for_the_levels_are_refused():
     deep = replace(CONFIG, network=replace(TINY, multipliers=(1, 1, 1)))
     assert build_network(deep, (1, 4, 9), 0, CPU).min_side == 4
-    with pytest.raises(InputError, match="3 x 9 pictures are too small for 3 levels: each side must be at least 4"):
+    with pytest.raises(InputError, match="3 x 9 images are too small for 3 levels: each side must be at least 4"):
         build_network(deep, (1, 3, 9), 0, CPU)
 
 
@@ -246,7 +246,7 @@ def resolved(settings, **process):
 
 
 def test_ddpm_takes_the_large_variance_on_the_full_chain_only():
-    """Song et al. 2021, table 1: at 1000 steps the large variance is the better one, at 100 it spoils the pictures."""
+    """Song et al. 2021, table 1: at 1000 steps the large variance is the better one, at 100 it spoils the images."""
     ddpm = SampleConfig("ddpm", steps=1000)
     assert resolved(ddpm).reverse_variance == "large"
     assert resolved(replace(ddpm, steps=999)).reverse_variance == "small"
@@ -409,7 +409,7 @@ def test_a_device_that_holds_no_numbers():
     ("diffusion", "sampler", "spacing"),
     [
         ("ddpm", "ddim", "trailing"),
-        ("ddpm", "heun", "log_snr"),  # from sigma / alpha = 20,291 a straight line leaves the picture
+        ("ddpm", "heun", "log_snr"),  # from sigma / alpha = 20,291 a straight line leaves the image
         ("edm", "heun", "karras"),
         ("flow", "heun", "trailing"),
         ("flow", "ddim", "trailing"),

@@ -48,7 +48,7 @@ def test_version(capsys):
 def test_the_line_that_scripts_use(tmp_path, capsys):
     """train SOURCE --preset NAME --images N --run DIR --seed S; then the files that outside code reads."""
     assert train(tmp_path / "DIR", "--seed", 4, steps=3) == 0
-    assert f"draw pictures with: bytepixels sample {tmp_path / 'DIR'}" in capsys.readouterr().out
+    assert f"draw images with: bytepixels sample {tmp_path / 'DIR'}" in capsys.readouterr().out
     (checkpoint,) = (tmp_path / "DIR" / "checkpoints").iterdir()
     assert {path.name for path in checkpoint.iterdir()} == {
         "model.safetensors",
@@ -92,7 +92,7 @@ REFUSED = {
     "eta": (["--sampler", "heun", "--eta", 1], "--eta belongs to --sampler ddim, got --sampler heun"),
 }
 NETWORK = {  # else the corrected command would be refused as another run's
-    "too deep": (["--multipliers", 1, 1, 1, 1, 1], "8 x 8 pictures are too small for 5 levels"),
+    "too deep": (["--multipliers", 1, 1, 1, 1, 1], "8 x 8 images are too small for 5 levels"),
     "attention": (["--attention", 5], "--attention must be in 0..0, got 5"),
     "heads": (["--heads", 3], "heads must divide the 8 channels of level 0, got 3"),
     "dropout": (["--dropout", 1], "dropout must be at least 0 and below 1, got 1.0"),
@@ -135,12 +135,12 @@ def test_a_seed_that_is_too_large(tmp_path, capsys, seed):
 def test_sources_that_are_refused(tmp_path, capsys):
     (tmp_path / "empty").mkdir()
     (tmp_path / "text").mkdir()
-    (tmp_path / "text" / "a.png").write_text("not a picture")
+    (tmp_path / "text" / "a.png").write_text("not an image")
     for source, sentence in (
         (tmp_path / "nowhere", "is no file, no folder and no known data set"),
         ("digit", "did you mean"),
-        (tmp_path / "empty", "holds no picture: it is empty"),
-        (tmp_path / "text", "holds no readable picture: a.png"),
+        (tmp_path / "empty", "holds no image: it is empty"),
+        (tmp_path / "text", "holds no readable image: a.png"),
     ):
         refused(["train", source, *TINY, "--run", tmp_path / "run"], capsys, sentence)
         assert not (tmp_path / "run").exists()
@@ -149,7 +149,7 @@ def test_sources_that_are_refused(tmp_path, capsys):
 def test_strict_refuses_what_would_be_skipped(tmp_path, capsys):
     for k in range(3):
         Image.fromarray(np.full((8, 8, 3), k, np.uint8)).save(tmp_path / f"{k}.png")
-    (tmp_path / "bad.png").write_text("not a picture")
+    (tmp_path / "bad.png").write_text("not an image")
     refused(["train", tmp_path, *TINY, "--strict", "--run", tmp_path / "run"], capsys, "bad.png cannot be read")
     assert train(tmp_path / "run", source=tmp_path, steps=1) == 0
     assert "Skipped 1 of 4 files: bad.png" in capsys.readouterr().out
@@ -258,7 +258,7 @@ def test_ctrl_c_in_the_middle_of_an_import(monkeypatch, capsys):
 def test_what_is_missing_is_named_without_its_help(capsys):
     assert cli("edit", "inpaint") == 2
     assert plain(capsys.readouterr().err) == (
-        "bytepixels: edit inpaint needs RUN PICTURE --mask PATH (bytepixels edit inpaint --help)"
+        "bytepixels: edit inpaint needs RUN IMAGE --mask PATH (bytepixels edit inpaint --help)"
     )
     assert cli("sample", "run", "--step", 3) == 2
     assert plain(capsys.readouterr().err) == ("bytepixels: sample has no flag --step; did you mean --steps?")

@@ -61,7 +61,7 @@ def test_what_was_given_is_left_alone():
 
 
 def test_pictures_that_are_floats_already_are_refused():
-    with pytest.raises(ValueError, match=r"pictures must be uint8, got torch\.float32"):
+    with pytest.raises(ValueError, match=r"images must be uint8, got torch\.float32"):
         PixelCodec().to_model(ALL.float())
 
 
@@ -216,7 +216,7 @@ def test_a_clipped_step_from_pure_noise_with_eps_stays_in_the_range_of_the_laten
     ],
 )
 def test_what_is_neither_a_picture_nor_a_latent_is_refused(given, found):
-    with pytest.raises(InputError, match=rf"takes pictures uint8 .* or latents \[B, 12, h, w\], got {found}"):
+    with pytest.raises(InputError, match=rf"takes images uint8 .* or latents \[B, 12, h, w\], got {found}"):
         codec_of(Shuffled()).to_model(given)
 
 
@@ -233,7 +233,7 @@ def test_pictures_that_the_factor_does_not_divide_are_refused(size):
         ({"high": [0.0]}, "has 3 latent channels, their statistics are of 1"),
         (
             {"deviation": [1.0, 0.0, 1.0]},
-            r"channel 1 .* tells no two pictures apart \(mean -1.5, deviation 0\)",
+            r"channel 1 .* tells no two images apart \(mean -1.5, deviation 0\)",
         ),
         ({"mean": [0.0, 0.0, 1e3], "deviation": [1.0, 1.0, 1e-4]}, r"channel 2 .* \(mean 1000, deviation 0.0001\)"),
         ({"deviation": [1.0, 1.0, math.nan]}, "channel 2"),

@@ -194,7 +194,7 @@ def test_grids_are_even_in_what_they_say():
 
 
 def test_a_network_can_be_sampled_on_the_grid_of_another_process():
-    """Trained on the linear schedule, sampled on the cosine one's levels: the same pictures as on its own fine grid."""
+    """Trained on the linear schedule, sampled on the cosine one's levels: the same images as on its own fine grid."""
     linear, cosine = ALL["linear"], ALL["cosine"]
     grid = [level for level in cosine.levels(400) if linear.noisiest < level.half_log_snr < 4.5]
     retimed = linear.retime([*grid, CLEAN])

@@ -280,7 +280,7 @@ def test_every_file_by_every_damage(world, tmp_path, console, target, damage):
 
 
 def check_commands(world, run, counts):
-    """train, sample and runs on a damaged run: a sentence or the right pictures and weights, never a traceback."""
+    """train, sample and runs on a damaged run: a sentence or the right images and weights, never a traceback."""
     name = owner(world, run / "config.json") or owner(world, run / ".config.json")
     whole, there = whole_steps(world, run, name) if name else ([], [])
     fine = name is not None and (bool(whole) or not there)

@@ -1,4 +1,4 @@
-"""edit: what each kind writes, that it does what it says to the pictures, and one sentence for every mistake."""
+"""edit: what each kind writes, that it does what it says to the images, and one sentence for every mistake."""
 
 import shutil
 
@@ -45,7 +45,7 @@ def here(tmp_path):
     Image.fromarray(np.where(y < 3, 255, 0).astype(np.uint8)).save(tmp_path / "top.png")
     Image.fromarray(np.full((8, 8), 127, np.uint8)).save(tmp_path / "black.png")
     Image.fromarray(np.full((8, 8), 128, np.uint8)).save(tmp_path / "white.png")
-    (tmp_path / "text.png").write_text("no picture")
+    (tmp_path / "text.png").write_text("no image")
     return tmp_path
 
 
@@ -199,7 +199,7 @@ def test_the_default_folder_is_below_the_run(run, here):
 
 
 def test_default_folders_differ_where_the_pictures_do(run, here, monkeypatch):
-    """Settings, flags of the kind of edit, and another picture of the same name."""
+    """Settings, flags of the kind of edit, and another image of the same name."""
     (here / "other").mkdir()
     shutil.copy(here / "two.png", here / "other/one.png")
     lines = [
@@ -226,9 +226,9 @@ def test_default_folders_differ_where_the_pictures_do(run, here, monkeypatch):
 REFUSED = {
     "no such kind": ("inpant {run} one.png", "the word after edit must be one of inpaint, vary, interpolate, invert"),
     "no run": ("vary nowhere one.png", "is not a run: it has no config.json"),
-    "no picture": ("vary {run} three.png", "there is no file three.png"),
-    "not a picture": ("vary {run} text.png", "holds no readable picture"),
-    "a folder": ("vary {run} .", ". is a folder, not a picture file"),
+    "no image": ("vary {run} three.png", "there is no file three.png"),
+    "not an image": ("vary {run} text.png", "holds no readable image"),
+    "a folder": ("vary {run} .", ". is a folder, not an image file"),
     "strength 0": ("vary {run} one.png --strength 0", "--strength must be above 0 and at most 1, got 0"),
     "strength": ("vary {run} one.png --strength 1.1", "--strength must be above 0 and at most 1, got 1.1"),
     "no mask": ("inpaint {run} one.png", "--mask"),
@@ -249,12 +249,12 @@ REFUSED = {
     "no eta": ("inpaint {run} one.png --mask top.png --sampler ddim", "takes a sampler that draws noise"),
     "jump": ("inpaint {run} one.png --mask top.png --jump 6", "jump must be in 1..5, got 6"),
     "repeats": ("inpaint {run} one.png --mask top.png --repeats 0", "--repeats must be at least 1, got 0"),
-    "seed and picture": (
+    "seed and image": (
         "interpolate {run} 3 one.png",
-        "two pictures or two seeds (whole numbers from 0), got 3 and one.png",
+        "two images or two seeds (whole numbers from 0), got 3 and one.png",
     ),
     "seed": ("interpolate {run} 3 4294967296", "a seed must be in 0..4294967295, got 4294967296"),
-    "one picture": ("interpolate {run} 3 4 -n 1", "-n must be at least 2, got 1"),
+    "one image": ("interpolate {run} 3 4 -n 1", "-n must be at least 2, got 1"),
     "refine": ("invert {run} one.png --refine -1", "--refine must be at least 0, got -1"),
     "label": ("vary {run} one.png --label 33", "--label must be one of 0, 1, 2"),
     "guidance": ("vary {run} one.png --guidance 2", "--guidance 2 needs a --label to guide towards"),

@@ -161,7 +161,7 @@ def test_a_mask_between_0_and_1_is_a_share():
 @pytest.mark.parametrize(
     ("mask", "sentence"),
     [
-        (torch.ones(1, 4, 5), r"picture's size \[4, 4\], got \[4, 5\]"),
+        (torch.ones(1, 4, 5), r"image's size \[4, 4\], got \[4, 5\]"),
         (torch.full((1, 4, 4), 1.5), r"in 0\.\.1, got 1\.5\.\.1\.5"),
         (torch.full((1, 4, 4), -1.0), r"in 0\.\.1, got -1\.\.-1"),
         (torch.full((1, 4, 4), float("nan")), r"in 0\.\.1, got nan"),
@@ -176,17 +176,17 @@ def test_masks_that_are_refused(mask, sentence):
 @pytest.mark.parametrize(
     ("known", "mask", "name"),
     [
-        ((3, 1, 4, 4), (4, 4), "known picture"),
-        ((1, 4, 4), (4, 4), "known picture"),
-        ((2, 3, 4, 5), (4, 5), "known picture"),
-        ((1, 2, 3, 4, 4), (4, 4), "known picture"),
+        ((3, 1, 4, 4), (4, 4), "known image"),
+        ((1, 4, 4), (4, 4), "known image"),
+        ((2, 3, 4, 5), (4, 5), "known image"),
+        ((1, 2, 3, 4, 4), (4, 4), "known image"),
         ((3, 4, 4), (3, 1, 4, 4), "mask"),
         ((3, 4, 4), (2, 4, 4), "mask"),
     ],
     ids=["other batch", "one channel for three", "other size", "five axes", "mask of another batch", "two channels"],
 )
 def test_what_would_spread_over_the_picture_in_silence_is_refused(known, mask, name):
-    x, got = torch.zeros(2, 3, 4, 4), known if name == "known picture" else mask
+    x, got = torch.zeros(2, 3, 4, 4), known if name == "known image" else mask
     denoise = inpainted(lambda x, level: x, torch.zeros(known), torch.ones(mask))
     with pytest.raises(InputError, match=re.escape(f"the {name} must fit x [2, 3, 4, 4], got {list(got)}")):
         denoise(x, Level(0.0, 0.8, 0.6))
@@ -205,7 +205,7 @@ def test_one_picture_or_mask_serves_all(known, mask):
 
 
 def visits(steps, jump, repeats):
-    """RePaint's own timesteps: steps - 1 is the noisiest level, 0 the cleanest noisy one, -1 the picture."""
+    """RePaint's own timesteps: steps - 1 is the noisiest level, 0 the cleanest noisy one, -1 the image."""
     return [steps - 1 - position for position in resampling_path(range(steps + 1), jump, repeats)]
 
 
@@ -273,7 +273,7 @@ def test_wandering_up_adds_noise_and_forgets():
         list(wander(X, [high], TWO_MODES.denoise, DDIM))
 
 
-# ---- a picture to start from
+# ---- an image to start from
 
 
 @pytest.mark.parametrize(
@@ -336,7 +336,7 @@ def test_slerp_keeps_norms_and_turns_evenly():
         size = got.flatten(1).norm(dim=1)
         torch.testing.assert_close(size, (1 - share) * size_a + share * size_b)
         torch.testing.assert_close(torch.acos((a * got).sum((1, 2, 3)) / (size_a * size)), share * whole)
-        torch.testing.assert_close(got[1:2], slerp(a[1:2], b[1:2], share))  # each picture by itself
+        torch.testing.assert_close(got[1:2], slerp(a[1:2], b[1:2], share))  # each image by itself
     torch.testing.assert_close(slerp(a, b, 0.3), slerp(b, a, 0.7))
 
 
@@ -381,7 +381,7 @@ def test_inversion_and_ddim_give_the_picture_back(law, path):
     "process", [GaussianDiffusion(1000), EDMProcess(), RectifiedFlow()], ids=["ddpm", "edm", "flow"]
 )
 def test_inversion_from_the_clean_end(process):
-    """On the processes' own grids, whose last step is to CLEAN: the picture comes back."""
+    """On the processes' own grids, whose last step is to CLEAN: the image comes back."""
     levels = process.levels(60, "log_snr")
     assert round_trip_error(X, levels, 100, GAUSSIAN) < 1e-9
     assert round_trip_error(X, levels, 0, GAUSSIAN) > 1e-3
@@ -462,7 +462,7 @@ def test_what_inversion_refuses():
 
 
 def test_variations_use_the_last_levels_with_any_sampler():
-    """The noised picture of a point law goes back to the point, from every strength and with every method."""
+    """The noised image of a point law goes back to the point, from every strength and with every method."""
     for step in (*SAMPLERS.values(), partial(DDIM, eta=1)):
         x, levels = start_from(X, GaussianDiffusion(1000).levels(8), 0.5, fixed_noise())
         point = last_of(trajectory(x, levels, lambda x, level: torch.full_like(x, 0.4), step, fixed_noise()))

@@ -196,7 +196,7 @@ def test_one_that_knows_less_than_the_trivial_guess_is_told_so(digits):
 
 
 def test_a_generaliser_gains_as_much_on_pictures_it_never_saw(digits):
-    """A linear guess that knows how pixels go together, from pictures that neither set has."""
+    """A linear guess that knows how pixels go together, from images that neither set has."""
     others = x0_of(digits[0][600:1000]).flatten(1)
     mean, covariance = others.mean(0), torch.cov(others.T)
 
@@ -223,7 +223,7 @@ def test_the_ideal_has_the_least_error_and_the_perplexity_falls(digits):
 
 
 def test_the_shares_and_their_errors_by_hand():
-    """Two free levels and one copy; four pictures."""
+    """Two free levels and one copy; four images."""
     trivial, ideal = torch.full((3, 4), 2.0), torch.tensor([[1.0], [1.0], [0.0]]).expand(3, 4)
     entropy = torch.tensor([[3.0], [1.0], [0.1]]).expand(3, 4)
     run = torch.tensor([[1.0, 1.5, 1.5, 2.0], [1.5, 1.5, 1.5, 1.5], [1.0, 1.0, 1.0, 1.0]])
@@ -238,7 +238,7 @@ def test_the_shares_and_their_errors_by_hand():
 
 
 def test_held_out_pictures_are_measured_against_their_own_trivial_errors():
-    """One that goes half of the way on every held-out picture has no standard error, however unlike the pictures are.
+    """One that goes half of the way on every held-out image has no standard error, however unlike the images are.
 
     The ideal has a quarter of the trivial error at the free level and none at the copy: the ways are 3/4 and 1.
     """
@@ -275,7 +275,7 @@ def test_the_errors_do_not_depend_on_the_batch(digits):
 
 
 def test_every_level_and_every_seed_has_its_own_noise(digits):
-    """What the run is shown, less the picture, is standard normal: other at every level, and for every other seed."""
+    """What the run is shown, less the image, is standard normal: other at every level, and for every other seed."""
     pictures, levels, n = known(digits), levels_of(PROCESS, 6), 30
     x0, seeds, seen = x0_of(digits[0][:n]), [*range(7, 7 + n - 1), 7], []
 
@@ -284,7 +284,7 @@ def test_every_level_and_every_seed_has_its_own_noise(digits):
         return x
 
     measure_errors(run, LinearGuess(pictures, CPU), None, levels, x0, None, seeds, n)
-    noise = torch.stack(seen).double()  # [levels, pictures, numbers]
+    noise = torch.stack(seen).double()  # [levels, images, numbers]
     assert noise.mean().abs() < 4 / math.sqrt(noise.numel())
     assert noise.std().item() == pytest.approx(1, abs=4 / math.sqrt(2 * noise.numel()))
     torch.testing.assert_close(noise[:, 0], noise[:, -1], rtol=0, atol=2e-4)  # seed 7, twice
@@ -340,7 +340,7 @@ def test_the_bits_of_batches_are_those_of_the_core(digits):
 
 
 def test_the_probes_share_is_the_error_of_a_mean_of_independent_numbers():
-    """Errors 3 and 4 of two pictures: their mean has sqrt(3^2 + 4^2) / 2."""
+    """Errors 3 and 4 of two images: their mean has sqrt(3^2 + 4^2) / 2."""
     value, errors = torch.tensor([1.0, 2.0]), torch.tensor([3.0, 4.0])
     found = bits_of.numbers(bits_of.Bits({}, Measured(value, errors)))["ode"]
     assert found == pytest.approx({"total": 1.5, "standard_error": 0.5, "of_it_probes": 2.5})
@@ -386,7 +386,7 @@ def test_bits_and_loss_in_one_line(run, source, capsys):
     flags = words("--bits --loss -n 20 --ode-steps 4 --probes 2")
     assert cli("evaluate", run, *flags) == 0
     said = plain(capsys.readouterr().out)
-    assert "20 pictures of" in said
+    assert "20 images of" in said
     assert "split test (not trained on)" in said
     assert "chain of 40 steps, x0 clipped; ODE of 4 RK4 steps, 2 probes, dequantised by noise; 57 evaluations" in said
     assert "Learnt nothing yet" in said
@@ -448,8 +448,8 @@ def test_without_a_test_split_it_says_what_it_measured(tmp_path, capsys):
     assert train(tmp_path / "run", "--timesteps", 10, steps=1) == 0
     assert cli("evaluate", tmp_path / "run", *words("--bits --loss -n 4 --ode-steps 1")) == 0
     said = plain(capsys.readouterr().out)
-    assert "no held-out pictures: digits has no test split" in said
-    assert "split train (the pictures it was trained on)" in said
+    assert "no held-out images: digits has no test split" in said
+    assert "split train (the images it was trained on)" in said
     assert "cannot be told" in said
     bits, loss = evaluations(tmp_path / "run")
     assert bits["data"]["trained_on"] is True
@@ -482,7 +482,7 @@ def test_a_source_that_moved_and_one_that_changed(run, source, digits, tmp_path,
     np.savez(other, images_train=digits[0][300:400, 0], labels_train=digits[1][300:400].numpy())
     assert cli("evaluate", run, "--loss", "-n", 4, "--source", moved) == 0
     assert cli("evaluate", run, "--loss", "-n", 4, "--source", other) == 2
-    assert f"{other} does not hold the 300 pictures that {run} was trained on" in capsys.readouterr().err
+    assert f"{other} does not hold the 300 images that {run} was trained on" in capsys.readouterr().err
     assert cli("evaluate", run, *words("--loss -n 4 --split train")) == 2
     assert "the run was trained on split train" in capsys.readouterr().err
     assert cli("evaluate", run, *words("--bits -n 4 --ode-steps 1"), "--source", other) == 0

@@ -147,7 +147,7 @@ def test_outside_the_interval_the_other_is_not_evaluated():
 
 @pytest.mark.parametrize("rescale", [0.0, 0.3, 1.0])
 def test_rescale_gives_the_contrast_back(rescale):
-    """Lin et al. 2024, eq. 15 and 16, per picture: x (phi std_conditional / std_guided + 1 - phi)."""
+    """Lin et al. 2024, eq. 15 and 16, per image: x (phi std_conditional / std_guided + 1 - phi)."""
     conditional, scaled = towards(X, LEVEL), guided(towards, away, 4)(X, LEVEL)
     got = guided(towards, away, 4, rescale=rescale)(X, LEVEL)
     ratio = conditional.numpy().std(axis=(1, 2, 3), ddof=1) / scaled.numpy().std(axis=(1, 2, 3), ddof=1)
@@ -201,7 +201,7 @@ def test_classifier_scale_one_is_no_guidance():
 
     assert classifier_guided(towards, never, 1) is towards
     pure = classifier_guided(constant(0.5), never, 3)
-    assert torch.equal(pure(X, PURE), torch.full_like(X, 0.5))  # nothing of the picture is left to be told
+    assert torch.equal(pure(X, PURE), torch.full_like(X, 0.5))  # nothing of the image is left to be told
 
 
 def test_the_gradient_is_taken_though_sampling_takes_none():

@@ -70,7 +70,7 @@ def straight(tmp_path_factory, pictures):
     folder = tmp_path_factory.mktemp("straight")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("BYTEPIXELS_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
-        code, text = run_in_process(folder, *command(pictures, folder / "first", 1))  # which packs the pictures
+        code, text = run_in_process(folder, *command(pictures, folder / "first", 1))  # which packs the images
         assert code == 0, text
         return folder / "run", touches(folder, folder / "run", *command(pictures, folder / "run", STEPS))
 

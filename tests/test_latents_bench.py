@@ -50,7 +50,7 @@ def test_arms_have_the_same_seconds_first_stage_included(bench, tmp_path, monkey
     assert open_run(tmp_path / "runs/8-f2/autoencoder").config.autoencoder.factor == 2
     assert config.network == open_run(tmp_path / "runs/8-pixel/seed-0").config.network
     assert config.train.lr == f2["runs"][0]["lr"]
-    assert f2["first"]["frechet"][0] > pixel["floor"]["frechet"][0]  # 64 pictures teach little
+    assert f2["first"]["frechet"][0] > pixel["floor"]["frechet"][0]  # 64 images teach little
     said = capsys.readouterr().out
     assert "8 x 8" in said
     assert f"| f2 | {spent:.0f} s, {f2['first']['psnr']:.1f} dB, " in said
@@ -80,12 +80,12 @@ def test_what_a_training_step_costs(monkeypatch, tmp_path):
     network = build_network(arm.config(1000, 1e-3, 0, 1), (4, 4, 4), 0, torch.device("cpu"))
     x, t = torch.randn(1, 4, 4, 4), torch.full((1,), 500.0)
     assert cost["weights"] == sum(p.numel() for p in network.parameters())
-    assert 2 < cost["flops"] / count_flops(lambda: network(x, t)) < 3  # no gradient of the pictures
+    assert 2 < cost["flops"] / count_flops(lambda: network(x, t)) < 3  # no gradient of the images
     assert cost["seconds"] > 0
 
 
 def test_attention_is_counted():
-    """Two products of N x N x D for every head of every picture, two operations each."""
+    """Two products of N x N x D for every head of every image, two operations each."""
     q = torch.randn(2, 3, 10, 8)
     assert count_flops(lambda: nn.functional.scaled_dot_product_attention(q, q, q)) == 2 * 2 * 2 * 3 * 10 * 10 * 8
 

@@ -106,7 +106,7 @@ def test_what_a_fixed_variance_costs(T, variance, gap):
 @pytest.mark.parametrize("variance", ["small", "large", "learned"])
 @pytest.mark.parametrize("times", [[999, 700, 400, 200, 100, 50], [600, 30]], ids=["six", "two"])
 def test_every_term_agrees_with_the_closed_form(times, variance):
-    """Within four standard errors, for the means over pictures; L_0's bins are narrow beside its noise."""
+    """Within four standard errors, for the means over images; L_0's bins are narrow beside its noise."""
     levels = GaussianDiffusion().levels(times=times)
     x0 = draws(SMALL, 4000)
     fraction = -1.0 if variance == "learned" else None
@@ -266,7 +266,7 @@ def test_what_the_ode_refuses(options, sentence):
 
 
 def test_one_level_is_no_range():
-    with pytest.raises(InputError, match="needs two levels with some picture left, the process has 1"):
+    with pytest.raises(InputError, match="needs two levels with some image left, the process has 1"):
         noise_range(GaussianDiffusion(1))
 
 

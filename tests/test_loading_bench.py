@@ -1,4 +1,4 @@
-"""bench.loading from end to end, on a few pictures: what it counts, and that its parts fit together."""
+"""bench.loading from end to end, on a few images: what it counts, and that its parts fit together."""
 
 import json
 import sys

@@ -87,10 +87,10 @@ def test_training_takes_flags_before_its_source(verb, tmp_path, capsys):
 )
 def test_other_spellings(spelling, where, value):
     """Before SOURCE, which the flag must not take for one more value, and after it."""
-    for line in (f"{spelling} pictures", f"pictures {spelling}"):
+    for line in (f"{spelling} images", f"images {spelling}"):
         request = asked(Train, line, TRAIN)
         part, name = where.split(".")
-        assert request.source == "pictures"
+        assert request.source == "images"
         assert getattr(getattr(request.config, part), name) == value
 
 
@@ -105,10 +105,10 @@ def test_spellings_of_other_verbs():
     assert asked(PruneRuns, "--keep 1 a b --dry-run").run == (Path("a"), Path("b"))
     assert asked(PruneRuns, "a --keep=1 b").run == (Path("a"), Path("b"))
     latent = TrainLatent("x", stage=AutoencoderConfig(), config=preset_with("small"))
-    assert asked(TrainLatent, "--stage.factor 2 --share .5 pictures", latent).stage.factor == 2
+    assert asked(TrainLatent, "--stage.factor 2 --share .5 images", latent).stage.factor == 2
     for no in ("--stage.attention no", "--stage.no-attention", "--no-stage.attention"):
-        assert not asked(TrainLatent, f"{no} pictures", latent).stage.attention
-    autoencoder = asked(TrainAutoencoder, "--kind vq --attention no pictures")
+        assert not asked(TrainLatent, f"{no} images", latent).stage.attention
+    autoencoder = asked(TrainAutoencoder, "--kind vq --attention no images")
     assert (autoencoder.autoencoder.kind, autoencoder.autoencoder.attention) == ("vq", False)
 
 
@@ -142,7 +142,7 @@ def test_several_names_leave_the_run_its_word():
         ("runs prune x", "runs prune needs --keep N (bytepixels runs prune --help)"),
         ("smaple run", "did you mean 'sample'?"),
         ("eval run", "did you mean 'evaluate'?"),
-        ("doctor pictures", "bytepixels has no verb doctor; did you mean bytepixels data doctor?"),
+        ("doctor images", "bytepixels has no verb doctor; did you mean bytepixels data doctor?"),
         ("inpaint run a.png", "did you mean bytepixels edit inpaint?"),
         ("generate run", "did you mean bytepixels sample?"),
         ("runs lst", "did you mean 'list'?"),

@@ -13,7 +13,7 @@ from .test_reconstruction import CPU, pictures
 
 
 class Features(nn.Module):
-    """Of one picture: a weight, rows' means."""
+    """Of one image: a weight, rows' means."""
 
     def __init__(self):
         super().__init__()
@@ -24,7 +24,7 @@ class Features(nn.Module):
 
 
 class Apart(nn.Module):
-    """Of two pictures: a number each, or a map, as LPIPS has them."""
+    """Of two images: a number each, or a map, as LPIPS has them."""
 
     def __init__(self, axes: int):
         super().__init__()
@@ -50,7 +50,7 @@ class StyleGANsMean(nn.Module):
 
 
 class StyleGANsApart(nn.Module):
-    """Of two pictures, with options of the same names."""
+    """Of two images, with options of the same names."""
 
     def forward(
         self, x: torch.Tensor, y: torch.Tensor, resize_images: bool = False, return_lpips: bool = False
@@ -131,7 +131,7 @@ def test_one_channel_becomes_three_alike(tmp_path):
 
 
 def test_what_is_no_perceptual_network_is_refused(tmp_path):
-    with pytest.raises(InputError, match=r"must take one picture or two, it takes 3$"):
+    with pytest.raises(InputError, match=r"must take one image or two, it takes 3$"):
         open_perceptual(scripted(Between(), tmp_path), CPU)
     (tmp_path / "letter.pt").write_text("mine")
     for path in (tmp_path / "letter.pt", tmp_path / "none.pt", tmp_path):
@@ -143,7 +143,7 @@ def test_what_is_no_perceptual_network_is_refused(tmp_path):
 @pytest.mark.parametrize("network", [One, StyleGANsMean])
 def test_one_number_for_several_pictures_is_refused(tmp_path, network):
     distance = open_perceptual(scripted(network(), tmp_path), CPU)
-    with pytest.raises(InputError, match=r"must give each picture numbers of its own, got \[\] for 2 pictures$"):
+    with pytest.raises(InputError, match=r"must give each image numbers of its own, got \[\] for 2 images$"):
         distance(torch.zeros(2, 3, 4, 4), torch.zeros(2, 3, 4, 4))
 
 

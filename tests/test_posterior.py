@@ -80,7 +80,7 @@ def test_posteriors_of_any_grid_are_those_of_its_steps():
 @pytest.mark.parametrize("schedule", [linear_schedule, cosine_schedule])
 def test_a_chain_of_thousands_keeps_small_below_large(schedule):
     q = GaussianDiffusion(4000, schedule).posterior(torch.arange(4000), torch.float64)
-    assert (q.small[1:] <= q.large[1:]).all()  # equal where float64 finds nothing left of the picture
+    assert (q.small[1:] <= q.large[1:]).all()  # equal where float64 finds nothing left of the image
     assert (q.small[1:1000] < q.large[1:1000]).all()
     assert (q.small > 1e-10).all()
 

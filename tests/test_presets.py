@@ -84,8 +84,8 @@ def test_the_command_of_a_run_is_the_one_that_was_typed():
         first_stage="runs/ae",
     )
     config = replace(config, train=replace(config.train, precision="bf16", compile="no"))
-    command = own_command(config, "my pictures", asdict(asked))
-    assert command == f"bytepixels train 'my pictures' --preset digits {typed}"
+    command = own_command(config, "my images", asdict(asked))
+    assert command == f"bytepixels train 'my images' --preset digits {typed}"
     counted = replace(preset, train=replace(preset.train, images=4321, epochs=2.5))
     assert own_command(counted, "x") == "bytepixels train x --preset digits --epochs 2.5"
     first = replace(autoencoder_config(), autoencoder=replace(autoencoder_config().autoencoder, factor=2))
@@ -94,7 +94,7 @@ def test_the_command_of_a_run_is_the_one_that_was_typed():
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_every_preset_says_its_command(name):
-    sources = {"small": "PICTURES", "speedrun": "cifar10"}
+    sources = {"small": "IMAGES", "speedrun": "cifar10"}
     command = f"bytepixels train {sources.get(name, name)}"
     command += "" if name == "small" else f" --preset {name}"
     assert command in [line.strip() for line in PRESETS[name].__doc__.splitlines()]

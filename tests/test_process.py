@@ -125,7 +125,7 @@ def test_times_out_of_range_are_refused(t):
         (pictures(2), [1, 2], torch.zeros(2, 1, 8, 8)),
         (pictures(1)[0], [1, 2, 3], None),  # no batch axis
     ],
-    ids=["uint8", "fractional t", "one picture, three t", "noise of another shape", "no batch"],
+    ids=["uint8", "fractional t", "one image, three t", "noise of another shape", "no batch"],
 )
 def test_what_cannot_be_meant_is_refused(x0, t, noise):
     with pytest.raises(InputError):
@@ -147,7 +147,7 @@ def test_times_are_uniform_over_all_timesteps():
     assert GaussianDiffusion(1).draw_times(3).tolist() == [0, 0, 0]
 
 
-# ---- how little of the picture may be left
+# ---- how little of the image may be left
 
 
 def constant_betas(left):
@@ -165,7 +165,7 @@ def constant_betas(left):
     ids=["linear", "zero terminal snr", "just below"],
 )
 def test_a_schedule_that_leaves_less_than_float32_can_hold_is_refused(T, schedule, alpha_bar):
-    sentence = f"{T} timesteps of this schedule leave {alpha_bar**0.5:.1e} of a picture .* less than 1e-15, which"
+    sentence = f"{T} timesteps of this schedule leave {alpha_bar**0.5:.1e} of an image .* less than 1e-15, which"
     with pytest.raises(InputError, match=sentence):
         GaussianDiffusion(T, schedule)
 

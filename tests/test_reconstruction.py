@@ -1,4 +1,4 @@
-"""How far a reconstruction is from its picture: against torchmetrics, torch.distributions and sums by hand."""
+"""How far a reconstruction is from its image: against torchmetrics, torch.distributions and sums by hand."""
 
 import math
 
@@ -131,7 +131,7 @@ def test_psnr_is_torchmetrics():
 
 
 def test_errors_by_hand():
-    """One picture of two rows and three columns, and one that is met exactly."""
+    """One image of two rows and three columns, and one that is met exactly."""
     off = torch.tensor([[[[1.0, 3.0, -1.0], [0.0, 2.0, -2.0]]], [[[0.0] * 3] * 2]])
     x = torch.arange(12.0).view(2, 1, 2, 3)
     assert l1(x, x - off).tolist() == [1.5, 0]
@@ -161,7 +161,7 @@ def test_hinge_by_hand():
 
 
 def test_adaptive_weight_by_hand():
-    """Slopes of 2 (y - 1) and of a constant vector: their norms' ratio, picture by picture, clamped."""
+    """Slopes of 2 (y - 1) and of a constant vector: their norms' ratio, image by image, clamped."""
     y = torch.tensor([[4.0, 5.0], [1.0, 1.0], [1e9, 1.0]]).view(3, 1, 1, 2).requires_grad_()
     judged = (y.flatten(1) * torch.tensor([0.6, 0.8])).sum(1)
     error = (y - 1).square().flatten(1).sum(1)

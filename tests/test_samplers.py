@@ -296,7 +296,7 @@ def test_the_last_step_lands_on_the_estimate_of_x0(name, path):
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_pure_point_data_is_hit_exactly(name, path):
-    """One training picture: whatever the noise, every sampler ends on it."""
+    """One training image: whatever the noise, every sampler ends on it."""
     point = Mixture((1.0,), (0.4,), (0.0,))
     last = run(X, [*log_snr_grid(path, 5), CLEAN], point.denoise, SAMPLERS[name], fixed_noise())
     torch.testing.assert_close(last, torch.full_like(X, 0.4))

@@ -29,7 +29,7 @@ CODE = {SIGINT: 130, SIGTERM: 143}
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory):
-    """Small pictures, as many files, so that packing takes a while."""
+    """Small images, as many files, so that packing takes a while."""
     folder, rng = tmp_path_factory.mktemp("pictures") / "pictures", np.random.default_rng(0)
     for k in range(96):
         path = folder / "abc"[k % 3] / f"{k}.png"

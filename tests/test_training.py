@@ -53,7 +53,7 @@ def images(batch=4):
 
 
 def literal_loss(model, T, x0, t, noise, prediction="eps"):
-    """Per picture, from the papers, in float64 coefficients."""
+    """Per image, from the papers, in float64 coefficients."""
     alpha_bar = torch.from_numpy(linear_alpha_bar(T))[t].view(-1, 1, 1, 1)
     a, s = alpha_bar.sqrt(), (1 - alpha_bar).sqrt()
     x_t = (a * x0 + s * noise).float()

@@ -250,7 +250,7 @@ def test_a_decoder_of_another_width_is_seen(monkeypatch):
     assert failed(bound.bound_checks()) == {"probability of each of 256 grey levels"}
 
 
-# ---- pictures
+# ---- images
 
 
 def test_noise_that_is_one_stream_for_the_batch_is_seen(monkeypatch):
@@ -259,7 +259,7 @@ def test_noise_that_is_one_stream_for_the_batch_is_seen(monkeypatch):
             return torch.empty_like(x).normal_(generator=self.generators[0])
 
     monkeypatch.setattr(seeds, "SeededNoise", Shared)
-    rows = {f"{what}: by {size} against all 7 at once" for what in ("noise", "pictures") for size in (1, 2)}
+    rows = {f"{what}: by {size} against all 7 at once" for what in ("noise", "images") for size in (1, 2)}
     assert failed(seeds.seed_checks()) == rows
 
 
@@ -268,13 +268,13 @@ def test_pictures_that_look_at_their_neighbours_are_seen(monkeypatch):
     monkeypatch.setattr(
         seeds, "Denoiser", lambda *args: lambda x, level: right(*args)(x, level) + 1e-3 * x.mean(0, keepdim=True)
     )
-    rows = {f"pictures: by {size} against all 7 at once" for size in (1, 2)}
+    rows = {f"images: by {size} against all 7 at once" for size in (1, 2)}
     assert failed(seeds.seed_checks()) == rows
 
 
 def test_one_seed_for_all_is_seen(monkeypatch):
     monkeypatch.setattr(seeds, "SeededNoise", lambda parts: pictures.SeededNoise([0] * len(parts)))
-    assert failed(seeds.seed_checks()) == {"other seeds are other pictures"}
+    assert failed(seeds.seed_checks()) == {"other seeds are other images"}
 
 
 def test_checking_seeds_draws_nothing_from_the_callers_generator():
@@ -304,7 +304,7 @@ def short_of_the_end(step):
     [
         (lambda step: SAMPLERS["ddim"], {"dpmpp_2m: order"}),
         (coarse, {"dpmpp_2m: float32 against float64"}),
-        (short_of_the_end, {"dpmpp_2m: ends on a picture of the set"}),
+        (short_of_the_end, {"dpmpp_2m: ends on an image of the set"}),
     ],
     ids=["of order one", "rounds", "stops short"],
 )

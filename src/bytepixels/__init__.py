@@ -1,4 +1,4 @@
-"""Diffusion models from scratch: the equations under their own names, and the tools to use them on pictures."""
+"""Diffusion models from scratch: the equations under their own names, and the tools to use them on images."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any

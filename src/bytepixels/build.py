@@ -30,9 +30,9 @@ def build_process(config: Config) -> Process:
 
 
 def build_network(config: Config, shape: tuple[int, int, int], classes: int, device: torch.device) -> Network:
-    """The network of a config for pictures of `shape` (C, H, W), its weights a function of the seed.
+    """The network of a config for images of `shape` (C, H, W), its weights a function of the seed.
 
-    `classes` is 0 where there are no labels. Raises InputError when the pictures do not fit the network.
+    `classes` is 0 where there are no labels. Raises InputError when the images do not fit the network.
     """
     torch.manual_seed(derived_seed(config.train.seed, INIT))
     make = _dit if config.network.backbone == "dit" else _unet
@@ -96,9 +96,9 @@ def _time_scale(config: Config) -> float:
 
 
 def build_first_stage(config: Config, shape: tuple[int, int, int], device: torch.device) -> FirstStage:
-    """The autoencoder of a config, and its discriminator where it has one, for pictures of `shape` (C, H, W).
+    """The autoencoder of a config, and its discriminator where it has one, for images of `shape` (C, H, W).
 
-    Raises InputError when the factor does not divide the pictures' sides.
+    Raises InputError when the factor does not divide the images' sides.
     """
     torch.manual_seed(derived_seed(config.train.seed, INIT))
     own = config.autoencoder

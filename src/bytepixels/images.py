@@ -1,4 +1,4 @@
-"""Pictures out: grids, PNG and GIF files. Everything here takes uint8 [N, C, H, W] with 1 to 4 channels."""
+"""Images out: grids, PNG and GIF files. Everything here takes uint8 [N, C, H, W] with 1 to 4 channels."""
 
 import math
 from collections.abc import Callable, Iterable, Sequence
@@ -65,7 +65,7 @@ def _shrunk(images: Tensor, factor: int) -> Tensor:
 
 
 def beside(left: Tensor, right: Tensor, gap: int = 12) -> Tensor:
-    """Two pictures [C, H, W] of one height, side by side on white."""
+    """Two images [C, H, W] of one height, side by side on white."""
     between = torch.full((left.shape[0], left.shape[1], gap), 255, dtype=torch.uint8)
     return torch.cat([left, between, right], dim=2)
 
@@ -92,7 +92,7 @@ def save_extra(path: Path, save: Callable[[Path], None]) -> None:
 
 
 def save_gif(frames: Iterable[Tensor], path: Path, milliseconds: int = 60, hold: int = 1500) -> None:
-    """Write pictures [C, H, W] as an endless animation; the last one stays for `hold` milliseconds."""
+    """Write images [C, H, W] as an endless animation; the last one stays for `hold` milliseconds."""
     pictures = [to_pil(frame) for frame in frames]
     pictures = [picture if picture.mode == "L" else picture.convert("RGB") for picture in pictures]  # GIF has no alpha
     durations = [milliseconds] * (len(pictures) - 1) + [hold]
@@ -103,6 +103,6 @@ def to_pil(image: Tensor) -> "Image.Image":
     from PIL import Image
 
     if image.shape[0] not in MODES:
-        raise InputError(f"a picture file has 1 to 4 channels, got {image.shape[0]}")
+        raise InputError(f"an image file has 1 to 4 channels, got {image.shape[0]}")
     array = image.permute(1, 2, 0).contiguous().cpu().numpy()  # [C, H, W] -> [H, W, C]
     return Image.fromarray(array[..., 0] if array.shape[-1] == 1 else array)

@@ -1,4 +1,4 @@
-"""How much memory there is for pictures."""
+"""How much memory there is for images."""
 
 import os
 from collections.abc import Iterator

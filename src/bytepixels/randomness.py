@@ -29,7 +29,7 @@ def seeded(*key: int, device: torch.device | str = "cpu") -> torch.Generator:
 
 
 class SeededNoise:
-    """noise(x) for pictures that each have their own seed: picture k depends on seeds[k], whatever the batch size.
+    """noise(x) for images that each have their own seed: image k depends on seeds[k], whatever the batch size.
 
     Drawn on the host in float32 (the same numbers on every device), uploaded once per call.
     """
@@ -42,7 +42,7 @@ class SeededNoise:
     def __call__(self, x: Tensor) -> Tensor:
         """Standard normal noise like x [B, C, H, W], B = len(seeds). InputError for another B."""
         if len(x) != len(self.generators):
-            raise InputError(f"noise for {len(self.generators)} seeds was asked for {len(x)} pictures")
+            raise InputError(f"noise for {len(self.generators)} seeds was asked for {len(x)} images")
         draws = torch.empty(x.shape, dtype=torch.float32)
         for row, generator in zip(draws, self.generators, strict=True):
             row.normal_(generator=generator)

@@ -1,4 +1,4 @@
-"""Pictures in every format and mode that Pillow writes, with the colours that a reader must find in them."""
+"""Images in every format and mode that Pillow writes, with the colours that a reader must find in them."""
 
 import io
 import warnings
@@ -33,7 +33,7 @@ def _palette():
     return image
 
 
-# mode -> (picture, its colours on white: float [H, W, 3] in 0..255)
+# mode -> (image, its colours on white: float [H, W, 3] in 0..255)
 MODES = {
     "1": (Image.fromarray(GREY > 127), _grey((GREY > 127) * 255)),
     "L": (Image.fromarray(GREY), _grey(GREY)),
@@ -49,7 +49,7 @@ MODES = {
     "F": (Image.fromarray(GREY.astype(np.float32)), _grey(GREY)),
 }
 
-# What the formats hold without loss, as far as Pillow writes it: within 1 of the picture's colours, YCbCr within 3.
+# What the formats hold without loss, as far as Pillow writes it: within 1 of the image's colours, YCbCr within 3.
 EXACT = {
     "PNG": "1 L P LA RGB RGBA I;16",
     "TIFF": "1 L P PA LA RGB RGBA CMYK YCbCr I I;16 F",
@@ -70,7 +70,7 @@ EXACT = {
     "XBM": "1",
     "SPIDER": "1 L F",
 }
-# Within 3 on average, for smooth pictures.
+# Within 3 on average, for smooth images.
 LOSSY = {
     "JPEG": "1 L RGB CMYK YCbCr",
     "MPO": "1 L RGB CMYK YCbCr",
@@ -96,7 +96,7 @@ def files():
 
 
 def suffix(file_format):
-    """A suffix that a reader takes for a picture. (SPIDER has none; its content tells.)"""
+    """A suffix that a reader takes for an image. (SPIDER has none; its content tells.)"""
     if file_format == "SPIDER":
         return ".png"
     return next((ending for ending, name in Image.EXTENSION.items() if name == file_format), f".{file_format.lower()}")

@@ -1,4 +1,4 @@
-"""Pictures to be encoded, and what becomes of them, for the tests of latents."""
+"""Images to be encoded, and what becomes of them, for the tests of latents."""
 
 from bytepixels.codec import latent_writer as encoding
 from bytepixels.codec.codec import encoder_of
@@ -17,7 +17,7 @@ def packed_of(folder, names=NAMES, channels=None, **options):
 
 
 def in_small_parts(monkeypatch):
-    """Parts of eight pictures, in calls of three, three and two."""
+    """Parts of eight images, in calls of three, three and two."""
     monkeypatch.setattr(encoding, "PART", 8)
     monkeypatch.setattr(encoding, "PIXELS", 3 * 48 + 40)
 
@@ -26,7 +26,7 @@ CALLS = [(0, 3), (3, 6), (6, 8), (8, 11), (11, 14), (14, 16), (16, 19), (19, 20)
 
 
 class Counted:
-    """An encoder that remembers how many pictures each call had."""
+    """An encoder that remembers how many images each call had."""
 
     def __init__(self, autoencoder):
         self.encode, self.calls = encoder_of(autoencoder), []

@@ -1,4 +1,4 @@
-"""Pictures on disk for the tests of sources and packing."""
+"""Images on disk for the tests of sources and packing."""
 
 import gzip
 import io
@@ -17,7 +17,7 @@ TAR_MODES = {".tar": "w", ".tar.gz": "w:gz", ".tar.xz": "w:xz", ".tar.bz2": "w:b
 
 
 def colours(count, height=6, width=6, seed=0):
-    """Pictures that differ from each other: uint8 [N, H, W, 3]."""
+    """Images that differ from each other: uint8 [N, H, W, 3]."""
     return np.random.default_rng(seed).integers(0, 256, (count, height, width, 3), np.uint8)
 
 
@@ -28,7 +28,7 @@ def write(path, pixels):
 
 
 def write_all(root, names, **options):
-    """One picture per name; returns {name: uint8 [H, W, 3]}."""
+    """One image per name; returns {name: uint8 [H, W, 3]}."""
     pictures = dict(zip(names, colours(len(names), **options), strict=True))
     for name, pixels in pictures.items():
         write(root / name, pixels)

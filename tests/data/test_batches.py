@@ -87,7 +87,7 @@ def test_half_of_the_pictures_are_mirrored_and_only_left_to_right():
 
 @pytest.fixture
 def mapped(tmp_path, monkeypatch):
-    """The pictures as a memory map, in a process that has no memory to keep them in."""
+    """The images as a memory map, in a process that has no memory to keep them in."""
     monkeypatch.setattr(module, "free_memory", lambda device: 0.0)
     np.save(tmp_path / "images.npy", IMAGES)
     return np.load(tmp_path / "images.npy", mmap_mode="r")
@@ -166,7 +166,7 @@ def test_a_set_that_can_no_longer_be_read_is_an_error_of_the_step_that_needs_it(
     batches(0)
     os.truncate(tmp_path / "images.npy", 200)
     coming = (batches(step) for step in (1, 2, 3))  # of which two may have been read already
-    with pytest.raises(OSError, match=r"pictures can no longer be read from .*images.npy: it ends too early") as caught:
+    with pytest.raises(OSError, match=r"images can no longer be read from .*images.npy: it ends too early") as caught:
         list(coming)
     assert "\n" not in str(caught.value)
     np.save(tmp_path / "other.npy", IMAGES)

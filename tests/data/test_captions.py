@@ -1,4 +1,4 @@
-"""Captions beside pictures: which are found, for which picture, and what is said of those that are broken."""
+"""Captions beside images: which are found, for which image, and what is said of those that are broken."""
 
 import hashlib
 import json
@@ -22,7 +22,7 @@ def packed(tmp_path):
 
 @pytest.fixture
 def pictures(tmp_path):
-    """Three pictures, and a way to write metadata beside them."""
+    """Three images, and a way to write metadata beside them."""
     write_all(tmp_path / "in", NAMES)
 
     def write(content, name="metadata.csv"):
@@ -36,7 +36,7 @@ def test_a_table_in_any_order_of_rows_and_columns(pictures, packed):
     source = pictures('id,text,file_name\r\n7,"ten, of ""them""",10.png\r\n8, one  \t one ,1.png\r\n\r\n')
     result = packed(source)
     assert result.captions == ("one one", "", 'ten, of "them"')
-    assert "2 captions from metadata.csv; 1 picture has none." in result.notes
+    assert "2 captions from metadata.csv; 1 image has none." in result.notes
     assert not any("Ignored" in note for note in result.notes)
     assert packed(source).captions == result.captions  # as it was kept
 
@@ -45,7 +45,7 @@ def test_json_lines(pictures, packed):
     rows = [{"file_name": "1.png", "text": "eins"}, {"text": "zehn ✨", "file_name": "10.png"}]
     source = pictures("\n".join(map(json.dumps, rows)) + "\n\n", "metadata.jsonl")
     assert packed(source).captions == ("eins", "", "zehn ✨")
-    assert "2 captions from metadata.jsonl; 1 picture has none." in packed(source).notes
+    assert "2 captions from metadata.jsonl; 1 image has none." in packed(source).notes
 
 
 def test_all_captions_in_one_line(pictures, packed):
@@ -73,7 +73,7 @@ def test_metadata_belong_to_their_own_folder_and_splits_to_themselves(tmp_path, 
     assert packed(tmp_path / "in").captions == ("of train", "also")
     assert packed(tmp_path / "in", split="test").captions == ("of test",)
     assert packed(tmp_path / "in", split="all").captions == ("of test", "of train", "also")
-    assert not any("no picture" in note for note in packed(tmp_path / "in").notes)
+    assert not any("no image" in note for note in packed(tmp_path / "in").notes)
 
 
 @pytest.mark.parametrize(
@@ -129,7 +129,7 @@ def test_second_captions_and_captions_of_no_picture(pictures, packed):
     result = packed(pictures("file_name,text\n1.png,first\n1.png,second\n../x.png,lost\nmetadata.csv,itself\n"))
     assert result.captions == ("first", "", "")
     assert "1 second caption left out (the first is for 1.png)." in result.notes
-    assert "2 captions of no picture (the first is for x.png)." in result.notes
+    assert "2 captions of no image (the first is for x.png)." in result.notes
 
 
 def test_an_empty_text_is_no_caption(pictures, packed):
@@ -164,13 +164,13 @@ def test_lines_of_something_else(pictures, packed):
 
 def test_a_damaged_picture_takes_its_caption_along(pictures, packed):
     source = pictures("file_name,text\n1.png,one\n2.png,two\n10.png,ten\n")
-    (source / "2.png").write_bytes(b"no picture")
+    (source / "2.png").write_bytes(b"no image")
     assert packed(source).captions == ("one", "ten")
 
 
 def test_a_pack_without_captions_is_what_it_was_before_there_were_any(pictures, tmp_path, packed):
-    """And one with them holds the same pictures under the same hash, so that runs on it go on."""
-    (tmp_path / "in/notes.txt").write_text("the very same pictures")
+    """And one with them holds the same images under the same hash, so that runs on it go on."""
+    (tmp_path / "in/notes.txt").write_text("the very same images")
     without = packed(tmp_path / "in")
     assert without.captions is None
     assert {file.name for file in without.path.iterdir()} == {"images.npy", "meta.json"}
@@ -183,7 +183,7 @@ def test_a_pack_without_captions_is_what_it_was_before_there_were_any(pictures, 
 
 def test_a_pack_of_an_earlier_version_gets_its_captions_when_they_are_wanted(pictures, packed):
     source = pictures("file_name,text\n1.png,one\n2.png,two\n10.png,ten\n")
-    (source / "2.png").write_bytes(b"no picture")
+    (source / "2.png").write_bytes(b"no image")
     before = packed(source)
     (before.path / "captions.json").unlink()  # as that version left it
     assert packed(source).captions is None
@@ -213,7 +213,7 @@ def test_samples_of_shards_have_captions_in_txt(tmp_path, packed):
     shard(tmp_path / "in/two.tar", more)
     result = packed(tmp_path / "in")
     assert result.captions == ("an a", "", "", "", "e")
-    assert "2 captions from the .txt of the samples; 3 pictures have none." in result.notes
+    assert "2 captions from the .txt of the samples; 3 images have none." in result.notes
     assert packed(tmp_path / "in", size=(3, 3)).captions == result.captions  # from the kept index
 
 
@@ -228,7 +228,7 @@ def test_hidden_metadata_are_not_read(tmp_path, packed):
 def test_a_folder_of_metadata_alone_holds_no_picture(tmp_path, packed):
     (tmp_path / "in").mkdir()
     (tmp_path / "in/metadata.csv").write_text("file_name,text\n1.png,one\n")
-    with pytest.raises(ValueError, match=r"holds no picture that Pillow can open: it has 1 other file \(\.csv\)"):
+    with pytest.raises(ValueError, match=r"holds no image that Pillow can open: it has 1 other file \(\.csv\)"):
         packed(tmp_path / "in")
 
 

@@ -1,4 +1,4 @@
-"""Bad pictures and odd ones: nothing escapes the source, nothing ends without a sentence, what can be read is right."""
+"""Bad images and odd ones: nothing escapes the source, nothing ends without a sentence, what can be read is right."""
 
 import gzip
 import io
@@ -66,7 +66,7 @@ def content(image, file_format="PNG", **options):
 
 
 def test_every_format_and_mode_that_pillow_writes(tmp_path, packed, quiet):
-    """All in one folder, which also holds a good picture."""
+    """All in one folder, which also holds a good image."""
     names = {key: f"{number}{corpus.suffix(key[0])}" for number, key in enumerate(FILES)}
     (tmp_path / "in").mkdir()
     for key, name in names.items():
@@ -102,7 +102,7 @@ def test_formats_that_are_no_pixels_are_not_opened(tmp_path, packed, refused):
             path.parent.mkdir(exist_ok=True)
             path.write_bytes(raw)
     assert len(list((tmp_path / "in").iterdir())) > 5
-    refused("holds no readable picture: .*not a picture that Pillow can read", tmp_path / "in")
+    refused("holds no readable image: .*not an image that Pillow can read", tmp_path / "in")
 
 
 @pytest.mark.parametrize("file_format", ["GIF", "PNG", "WEBP", "TIFF", "AVIF", "MPO"])
@@ -122,7 +122,7 @@ def test_the_content_decides_not_the_suffix(tmp_path, packed):
     (tmp_path / "in/a.png").write_bytes(jpeg)
     (tmp_path / "in/b.jpg").write_bytes(content(Image.fromarray(corpus.RGB)))
     (tmp_path / "in/c.PnG").write_bytes(content(Image.fromarray(corpus.RGB), "TIFF"))
-    (tmp_path / "in/d.txt").write_bytes(jpeg)  # says that it is no picture
+    (tmp_path / "in/d.txt").write_bytes(jpeg)  # says that it is no image
     (tmp_path / "in/e.png").write_bytes(gzip.compress(jpeg))
     (tmp_path / "in/f.png").mkdir()
     result = packed(tmp_path / "in")
@@ -162,7 +162,7 @@ def test_hostile_sizes(tmp_path, packed, quiet, fit, channels):
     (tmp_path / "in/empty.png").write_bytes(b"")
     result = packed(tmp_path / "in", size=(8, 5), fit=fit, channels=channels)
     assert result.images.shape == (30, channels, 8, 5)
-    assert reasons(result) == {"empty.png": "not a picture that Pillow can read"}
+    assert reasons(result) == {"empty.png": "not an image that Pillow can read"}
 
 
 def test_sizes_that_have_nothing_in_common(tmp_path, packed):
@@ -189,7 +189,7 @@ def text_bomb(name, start):
 
 
 def bombs():
-    """Pictures in a few kilobytes that announce gigabytes, or hold many megabytes."""
+    """Images in a few kilobytes that announce gigabytes, or hold many megabytes."""
     tag = struct.Struct("<HHII")
     sides = struct.pack(">8I", *[2**31] * 2, 0, 0, *[2**31] * 2, 0, 0)
     return {
@@ -248,11 +248,11 @@ def test_bombs_in_archives(tmp_path, packed, refused, monkeypatch):
     def work():
         for archive in ("x.zip", "x.tar.gz"):
             result = packed(tmp_path / archive)
-            assert reasons(result) == {"bomb.png": "128 MiB is too large for a picture file"}
+            assert reasons(result) == {"bomb.png": "128 MiB is too large for an image file"}
             assert np.array_equal(result.images[0], GOOD.transpose(2, 0, 1))
         for kind in ("name", "facts"):
             refused("damaged or cut short: a name or comment of 134,217,728 bytes", tmp_path / f"{kind}.tar.gz")
-        refused("holds no picture: it is empty", tmp_path / "zeros.tar.gz")
+        refused("holds no image: it is empty", tmp_path / "zeros.tar.gz")
 
     assert peak(work) < 60
 
@@ -272,7 +272,7 @@ def test_bombs_in_arrays(tmp_path, refused, monkeypatch):
     with zipfile.ZipFile(tmp_path / "a.npz", "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
         archive.writestr("images.npy", array_header(128, 1024, 1024) + bytes(128 << 20))
     monkeypatch.setattr("bytepixels.data.sources.arrays.free_memory", lambda: 2e8)
-    match = "a.npz needs 0.1 GB of memory when unpacked, of 0.2 GB that are free; save its pictures as .npy"
+    match = "a.npz needs 0.1 GB of memory when unpacked, of 0.2 GB that are free; save its images as .npy"
     assert peak(lambda: refused(match, tmp_path / "a.npz")) < 60
     with zipfile.ZipFile(tmp_path / "b.npz", "w") as archive:
         archive.writestr("images.npy", array_header(10**6, 10**6, 10**6))
@@ -298,7 +298,7 @@ def test_floats_are_scaled_one_picture_at_a_time(tmp_path, packed):
 
 @pytest.fixture
 def secret(tmp_path):
-    """A picture outside, which no archive may bring in; and a look at whether anything was written outside."""
+    """An image outside, which no archive may bring in; and a look at whether anything was written outside."""
     outside = write(tmp_path / "outside/secret.png", colours(1, 4, 4, seed=99)[0])
     before = {path: path.read_bytes() for path in sorted(tmp_path.rglob("*")) if path.is_file()}
     yield outside
@@ -366,7 +366,7 @@ NO_UTF8 = [b"\xff\xfe", b"caf\xe9", b"\xf0\x9f", b"\x80" * 251]
 
 
 def named_pictures(folder, names):
-    """{file name as bytes: pixels}, one picture each."""
+    """{file name as bytes: pixels}, one image each."""
     folder.mkdir(parents=True)
     made = {}
     for name, pixels in zip(names, colours(len(names), 4, 4), strict=True):
@@ -412,10 +412,10 @@ def test_what_cannot_be_read_is_named_on_one_line(tmp_path, packed):
     for number, name in enumerate([*ODD[:3], *NO_UTF8[:2]]):
         path = os.fsencode(folder) + f"/{number}".encode() + (name if isinstance(name, bytes) else name.encode())
         with open(path + b".png", "wb") as file:
-            file.write(b"no picture")
+            file.write(b"no image")
     write(folder / "good.png", GOOD)
     note = next(note for note in packed(folder).notes if note.startswith("Skipped"))
-    assert "0new\\nline.png (not a picture that Pillow can read), 1tab\\tbell\\x07.png" in note
+    assert "0new\\nline.png (not an image that Pillow can read), 1tab\\tbell\\x07.png" in note
     assert "2escape\\x1b[31m.png" in note
     assert "4caf\\xe9.png" in note
     with pytest.raises(InputError) as caught:

@@ -1,4 +1,4 @@
-"""Damage at any byte of pictures, archives and arrays: a reason or the right pixels, never anything else."""
+"""Damage at any byte of images, archives and arrays: a reason or the right pixels, never anything else."""
 
 import io
 import tempfile
@@ -27,7 +27,7 @@ SMALL = st.sampled_from(sorted(key for key in FILES if key[0] != "ICNS"))
 
 
 def read(raw):
-    """The pixels of a picture file, or None where it is refused."""
+    """The pixels of an image file, or None where it is refused."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
@@ -120,7 +120,7 @@ ARCHIVES = {
 
 @pytest.fixture(scope="module")
 def archives(tmp_path_factory):
-    """{name: (content, the pictures in it as bytes)}"""
+    """{name: (content, the images in it as bytes)}"""
     root = tmp_path_factory.mktemp("archives")
     write_all(root / "in", NAMES, height=8, width=8)
     whole = {}
@@ -160,7 +160,7 @@ def test_many_damaged_archives(archives, name, cut, flips):
 
 
 def test_a_folder_of_damaged_pictures(tmp_path):
-    """Every cut and many flips of one picture at once, with whole ones between them."""
+    """Every cut and many flips of one image at once, with whole ones between them."""
     raw = write(tmp_path / "whole.png", PIXELS[0]).read_bytes()
     (tmp_path / "in").mkdir()
     for place in range(0, len(raw), 4):

@@ -1,4 +1,4 @@
-"""One picture file -> uint8 [C, H, W], against pixel values worked out by hand or with numpy."""
+"""One image file -> uint8 [C, H, W], against pixel values worked out by hand or with numpy."""
 
 import io
 
@@ -13,7 +13,7 @@ WHITE = (255, 255, 255)
 
 
 def decode(image, size=None, channels=3, fit="crop", background=WHITE, file_format="PNG", **save):
-    """Save the picture, read it back through the decoder: int [H, W, C]."""
+    """Save the image, read it back through the decoder: int [H, W, C]."""
     return decoded(image, size, channels, fit, background, file_format, **save).pixels.transpose(1, 2, 0).astype(int)
 
 
@@ -176,7 +176,7 @@ def test_floats_of_no_known_range_are_unreadable(values):
         decode(Image.fromarray(np.array([values], np.float32)), file_format="TIFF")
 
 
-TURNED = {  # what an upright picture looks like when it is stored with this EXIF orientation
+TURNED = {  # what an upright image looks like when it is stored with this EXIF orientation
     1: lambda a: a,
     2: lambda a: a[:, ::-1],
     3: lambda a: a[::-1, ::-1],

@@ -38,7 +38,7 @@ def numbers(source, **options):
 
 
 def cut(path, pixels, file_format):
-    """A picture file that ends in its middle."""
+    """An image file that ends in its middle."""
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, file_format)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -54,9 +54,9 @@ def defects(tmp_path_factory):
     noise = colours(1, 40, 40, seed=2)[0]
     cut(root / "cat" / "cut.jpg", noise, "JPEG")
     cut(root / "cat" / "cut.png", noise, "PNG")
-    (root / "dog" / "text.png").write_text("no picture")
+    (root / "dog" / "text.png").write_text("no image")
     (root / "dog" / "empty.webp").write_bytes(b"")
-    (root / "dog" / "notes.txt").write_text("no picture either")
+    (root / "dog" / "notes.txt").write_text("no image either")
     Image.new("1", (13500, 13500)).save(root / "dog" / "bomb.png")
     write(root / "cat" / "wide.png", colours(1, 10, 70, seed=3)[0])
     write(root / "cat" / "small.png", colours(1, 9, 9, seed=4)[0])
@@ -111,7 +111,7 @@ def test_what_packing_does_to_them_and_the_pixels_it_gets(defects, tmp_path, fit
     assert pictures["readable"] == len(packed)
     notes = " ".join(packed.notes)
     for mark, said in (("composed", "transparent parts"), ("reshaped", "another aspect"), ("enlarged", "are smaller")):
-        phrase = f"{pictures[mark]:,} of {len(packed):,} pictures"
+        phrase = f"{pictures[mark]:,} of {len(packed):,} images"
         assert (f"{phrase} have {said}" in notes or f"{phrase} {said}" in notes) == bool(pictures[mark])
     values = packed.images.astype(np.float64)
     assert pixels["mean"] == pytest.approx(values.mean(axis=(0, 2, 3)), abs=1e-9)
@@ -127,7 +127,7 @@ def test_what_packing_does_to_them_and_the_pixels_it_gets(defects, tmp_path, fit
 
 
 def _in_order(found):
-    """The sample, which is all of so few pictures, in the order of packing."""
+    """The sample, which is all of so few images, in the order of packing."""
     return [found.sample[k] for k in found.readable.tolist()]
 
 
@@ -188,7 +188,7 @@ def test_copies_within_the_split_across_classes_and_across_splits(tmp_path, make
         [f"{prefix}b/5.png", "test/b/mirror-5.png (test)"],
     ]
     said = copy_lines(found)
-    assert ("exact copies", "1 group of 3 pictures, 2 to spare") in said
+    assert ("exact copies", "1 group of 3 images, 2 to spare") in said
     assert ("also in test", "1 exactly, 1 nearly, of 3") in said
     assert ("across classes", "1 group of exact and 0 of near copies") in said
 
@@ -238,7 +238,7 @@ def test_one_picture_and_many_chunks_are_counted_alike(tmp_path, monkeypatch):
     root = tmp_path / "set"
     write_all(root, [f"{k}.png" for k in range(40)], height=8, width=8)
     once = seen(root, size=(8, 8))[1]
-    monkeypatch.setattr("bytepixels.data.inspection.survey.CHUNK_BYTES", 400)  # two pictures
+    monkeypatch.setattr("bytepixels.data.inspection.survey.CHUNK_BYTES", 400)  # two images
     again = seen(root, size=(8, 8))[1]
     assert np.array_equal(once.histogram, again.histogram)
     assert once.histogram.sum() == 40 * 8 * 8 * 3

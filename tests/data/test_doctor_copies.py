@@ -13,7 +13,7 @@ from bytepixels.data.inspection.duplicates import Groups, fingerprints, nearly_s
 
 
 def smooth(seed, side=64):
-    """A picture with large shapes, as photographs have: uint8 [side, side, 3]."""
+    """An image with large shapes, as photographs have: uint8 [side, side, 3]."""
     coarse = np.random.default_rng(seed).integers(0, 256, (6, 6, 3), np.uint8)
     return np.asarray(Image.fromarray(coarse).resize((side, side), Image.Resampling.BICUBIC))
 
@@ -77,7 +77,7 @@ def reference_groups(bits, turned, small):
 
 @pytest.fixture(scope="module")
 def mixed():
-    """Thumbnails of 40 pictures and of copies that are more and more unlike them."""
+    """Thumbnails of 40 images and of copies that are more and more unlike them."""
     pictures, draw = [], np.random.default_rng(0)
     for seed in range(40):
         picture = smooth(seed)
@@ -182,7 +182,7 @@ OTHERS = {
     "a quarter turned": lambda p: np.rot90(p),
     "negative": lambda p: 255 - p,
     "other colours": lambda p: p[..., [1, 2, 0]],
-    "half another picture": lambda p: np.where(np.arange(64)[:, None] < 32, p, smooth(999)).astype(np.uint8),
+    "half another image": lambda p: np.where(np.arange(64)[:, None] < 32, p, smooth(999)).astype(np.uint8),
 }
 
 
@@ -246,7 +246,7 @@ def test_no_pictures_at_all():
 
 @pytest.mark.slow
 def test_a_hundred_thousand_pictures():
-    """Of 1,000 planted copies in 100,000 pictures nearly all are found, though pictures so smooth share bytes so often
+    """Of 1,000 planted copies in 100,000 images nearly all are found, though images so smooth share bytes so often
     that the fullest blocks are compared within a window alone, which is said."""
     draw = np.random.default_rng(0)
     coarse = draw.integers(0, 256, (99_000, 3, 5, 5)).astype(np.float32)

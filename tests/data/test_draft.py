@@ -27,9 +27,9 @@ TYPES = {"folder": lambda root, path: root, "zip": as_zip, "tar.gz": as_tar}
 
 @pytest.fixture
 def folder(tmp_path):
-    """Twelve pictures of two classes, and two files that are none."""
+    """Twelve images of two classes, and two files that are none."""
     write_all(tmp_path / "in", NAMES)
-    (tmp_path / "in/cat/2b.png").write_text("no picture")
+    (tmp_path / "in/cat/2b.png").write_text("no image")
     (tmp_path / "in/dog/0b.png").write_bytes((tmp_path / "in/dog/0.png").read_bytes()[:90])
     return tmp_path / "in"
 
@@ -41,7 +41,7 @@ def source(request, folder, tmp_path):
 
 @pytest.fixture
 def decoded(monkeypatch):
-    """Grows with every picture that this process decodes."""
+    """Grows with every image that this process decodes."""
     seen, original = [], making.to_pixels
     monkeypatch.setattr(making, "to_pixels", lambda *args: seen.append(1) or original(*args))
     return seen
@@ -82,7 +82,7 @@ def test_an_interrupted_pack_goes_on_where_it_was(tmp_path, source, decoded):
     assert len(decoded) - before in (8, 9)  # the file of text, which comes early or late, is not decoded
     assert contents(result.path) == expected
     assert drafts(cache) == []
-    assert result.notes[-1] == "5 of 14 pictures lay packed already when this command began: it went on from there."
+    assert result.notes[-1] == "5 of 14 images lay packed already when this command began: it went on from there."
     assert result.notes[-1] not in pack(source, cache=cache).notes
 
 
@@ -100,7 +100,7 @@ def test_a_full_disk_loses_nothing(tmp_path, folder, monkeypatch):
         pack(folder, cache=tmp_path / "cache")
     monkeypatch.undo()
     result = pack(folder, cache=tmp_path / "cache")
-    assert "4 of 14 pictures lay packed already" in result.notes[-1] or "5 of 14" in result.notes[-1]
+    assert "4 of 14 images lay packed already" in result.notes[-1] or "5 of 14" in result.notes[-1]
     assert contents(result.path) == expected
 
 
@@ -275,8 +275,8 @@ def joined(processes):
 
 
 def packing(results, source, cache, progress=None, barrier=None):
-    """Start a process that packs and puts (decoded pictures, contents of the pack) into `results`. It waits at the
-    barrier when it has its first picture in hand."""
+    """Start a process that packs and puts (decoded images, contents of the pack) into `results`. It waits at the
+    barrier when it has its first image in hand."""
 
     def child():
         seen, original = [], making.to_pixels
@@ -389,7 +389,7 @@ def test_where_a_compressed_tar_has_no_picture_all_who_wait_say_so(tmp_path, mon
     path, cache = tar_of(tmp_path / "in.tar.gz", {f"{k}.png": b"none" for k in range(4)}), tmp_path / "cache"
 
     def refused():
-        with pytest.raises(InputError, match=f"^{path} holds no readable picture: 0.png "):
+        with pytest.raises(InputError, match=f"^{path} holds no readable image: 0.png "):
             pack(path, size=(6, 6), channels=3, cache=cache)
 
     overtaken(monkeypatch, refused)
@@ -443,8 +443,8 @@ def test_what_is_refused_leaves_nothing(tmp_path, folder):
     with pytest.raises(InputError, match=r"cat/2b.png cannot be read"):
         pack(folder, cache=tmp_path / "cache", strict=True)
     for path in folder.rglob("*.png"):
-        path.write_text("no picture")
-    with pytest.raises(InputError, match="no readable picture"):
+        path.write_text("no image")
+    with pytest.raises(InputError, match="no readable image"):
         pack(folder, cache=tmp_path / "cache")
     assert list((tmp_path / "cache/packs").iterdir()) == []
 

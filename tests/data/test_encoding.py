@@ -24,7 +24,7 @@ from .fixtures import FORK
 
 @pytest.fixture
 def packed(tmp_path):
-    """Twenty pictures of two classes, 6 x 8."""
+    """Twenty images of two classes, 6 x 8."""
     return packed_of(tmp_path)
 
 
@@ -56,7 +56,7 @@ def test_an_interrupted_encoding_goes_on_where_it_was(tmp_path, packed, small):
 
 
 def test_the_encoder_is_called_with_the_same_pictures_whatever_was_lost(tmp_path, packed, small):
-    """What a picture becomes may depend, in its last bit, on those beside it."""
+    """What an image becomes may depend, in its last bit, on those beside it."""
     expected = uninterrupted(packed, tmp_path)
     interrupted(packed, tmp_path, after=14)
     path = drafts(tmp_path)[0] / "rows"
@@ -73,7 +73,7 @@ def test_what_another_process_has_just_finished_is_not_encoded_again(tmp_path, p
 
     def encode(images):
         seen.append(len(images))
-        if len(seen) == 1:  # the other is faster, while this one looks at its first picture
+        if len(seen) == 1:  # the other is faster, while this one looks at its first image
             store_latents(packed, encoder_of(Uneven()), "a", cache=tmp_path)
         return encoder_of(Uneven())(images)
 
@@ -182,7 +182,7 @@ def test_damaged_latents_are_made_again(tmp_path, packed, name, harm):
 
 
 def storing(results, packed, cache, progress=None, barrier=None):
-    """Start a process that stores, and puts (pictures encoded, contents) into `results`. It waits at the barrier when
+    """Start a process that stores, and puts (images encoded, contents) into `results`. It waits at the barrier when
     it has encoded its first part."""
 
     def child():

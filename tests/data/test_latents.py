@@ -22,7 +22,7 @@ from .encoded import CALLS, Counted, contents, drafts, in_small_parts, packed_of
 
 @pytest.fixture
 def packed(tmp_path):
-    """Twenty pictures of two classes, 6 x 8."""
+    """Twenty images of two classes, 6 x 8."""
     return packed_of(tmp_path)
 
 
@@ -152,7 +152,7 @@ def test_an_encoder_that_gives_no_moments_is_refused_and_leaves_nothing(tmp_path
 
 def test_too_large_for_the_disk(tmp_path, packed, monkeypatch):
     monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 20 * 6 * 12 * 4 - 1}))
-    with pytest.raises(InputError, match=r"the latents of 20 pictures need 0.0 GB in .*latents, where 0.0 GB are free"):
+    with pytest.raises(InputError, match=r"the latents of 20 images need 0.0 GB in .*latents, where 0.0 GB are free"):
         store_latents(packed, encoder_of(Uneven()), "a", cache=tmp_path)
     monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 20 * 6 * 12 * 4}))
     assert len(store_latents(packed, encoder_of(Uneven()), "a", cache=tmp_path)) == 20
@@ -241,5 +241,5 @@ def test_rows_of_the_whole_batch(latents, monkeypatch, streams):
 
 def test_flips_that_were_not_encoded_are_refused(tmp_path, packed):
     latents = store_latents(packed, encoder_of(Uneven()), "a", cache=tmp_path)
-    with pytest.raises(InputError, match="flip needs the latents of the mirrored pictures"):
+    with pytest.raises(InputError, match="flip needs the latents of the mirrored images"):
         LatentBatches(latents, 4, flip=True)

@@ -35,7 +35,7 @@ def folder(tmp_path):
 
 @pytest.fixture
 def decodes(monkeypatch):
-    """Counts the pictures that are decoded."""
+    """Counts the images that are decoded."""
     counted = []
     original = making.to_pixels
     monkeypatch.setattr(making, "to_pixels", lambda *args: counted.append(1) or original(*args))
@@ -73,7 +73,7 @@ def test_size_and_channels_come_from_the_data(tmp_path, packed):
     result = packed(tmp_path / "in")
     assert result.images.shape == (3, 1, 12, 12)  # all grey; median of 10, 12, 20
     assert any("12 x 12, the median short side" in note for note in result.notes)
-    assert any("3 of 3 pictures have another aspect ratio than 12 x 12: cropped" in note for note in result.notes)
+    assert any("3 of 3 images have another aspect ratio than 12 x 12: cropped" in note for note in result.notes)
     write(tmp_path / "in/colour.png", colours(1, 12, 12)[0])
     assert packed(tmp_path / "in").images.shape == (4, 3, 12, 12)
     assert packed(tmp_path / "in", channels=1).images.shape == (4, 1, 12, 12)
@@ -91,8 +91,8 @@ def test_settings_reach_the_pixels(tmp_path, packed):
     assert result.images[0, :, 0, 0].tolist() == [255, 128, 0]
     assert result.images[0, :, 4, 4].tolist() == [10, 20, 30]
     assert (result.images[1] == np.array([255, 128, 0])[:, None, None]).all()
-    assert "1 of 2 pictures have transparent parts: composed on #ff8000." in result.notes
-    assert any("1 of 2 pictures have another aspect ratio than 8 x 8: padded." in note for note in result.notes)
+    assert "1 of 2 images have transparent parts: composed on #ff8000." in result.notes
+    assert any("1 of 2 images have another aspect ratio than 8 x 8: padded." in note for note in result.notes)
 
 
 @pytest.mark.parametrize(
@@ -118,7 +118,7 @@ def test_too_large_for_the_disk(folder, packed):
         os.link(folder / "a.png", folder / f"link{index}.png")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(shutil, "disk_usage", lambda _: type("Usage", (), {"free": 10_000}))
-        with pytest.raises(InputError, match=r"303 pictures of 6 x 6 need 0.0 GB in .* ask for a smaller size"):
+        with pytest.raises(InputError, match=r"303 images of 6 x 6 need 0.0 GB in .* ask for a smaller size"):
             packed(folder)
 
 
@@ -143,25 +143,25 @@ def test_unreadable_files_are_counted_named_and_skipped(damaged, packed):
     assert np.array_equal(result.images, expected)
     assert [name for name, _ in result.meta["skipped"]] == ["aa.png", "bb.png", "cc.png"]
     note = next(note for note in result.notes if note.startswith("Skipped 3 of 6 files: "))
-    assert "aa.png (not a picture that Pillow can read)" in note
+    assert "aa.png (not an image that Pillow can read)" in note
     assert "bb.png (" in note
     assert "more than 179 million pixels are too many" in note
 
 
 def test_labels_follow_the_pictures_that_are_kept(tmp_path, packed):
     write_all(tmp_path / "in", ["x/1.png", "x/3.png", "y/1.png"])
-    (tmp_path / "in/x/2.png").write_text("no picture")
+    (tmp_path / "in/x/2.png").write_text("no image")
     result = packed(tmp_path / "in")
     assert result.labels.tolist() == [0, 0, 1]
     assert len(result) == 3
 
 
 def test_strict_refuses_them_before_and_after_a_pack(tmp_path, damaged, packed):
-    with pytest.raises(InputError, match=r"aa.png cannot be read \(not a picture"):
+    with pytest.raises(InputError, match=r"aa.png cannot be read \(not an image"):
         packed(damaged, strict=True)
     assert packs(tmp_path) == []
     packed(damaged)
-    with pytest.raises(InputError, match=r"aa.png cannot be read \(not a picture"):
+    with pytest.raises(InputError, match=r"aa.png cannot be read \(not an image"):
         packed(damaged, strict=True)
     for name in ("aa.png", "bb.png", "cc.png"):
         (damaged / name).unlink()
@@ -276,7 +276,7 @@ def test_a_damaged_pack_is_made_again(tmp_path, packed, name, harm):
 
 
 def test_order_and_memory_with_many_pictures(tmp_path, packed):
-    """Far more pictures than are under way at a time, each known by its value."""
+    """Far more images than are under way at a time, each known by its value."""
     values = np.arange(300)
     for value in values:
         write(tmp_path / f"in/{value}.png", np.full((2, 2), value % 256, np.uint8))

@@ -73,7 +73,7 @@ def test_a_folder_of_nothing_else_and_a_single_one_say_so(photographs, tmp_path,
         pack(photographs / name, cache=tmp_path / "cache")
     assert str(photographs / name) in str(found.value)
     (photographs / "a.png").unlink()
-    with pytest.raises(InputError, match=r"holds no picture\. Left out 1 image .*pip install"):
+    with pytest.raises(InputError, match=r"holds no image\. Left out 1 image .*pip install"):
         pack(photographs, cache=tmp_path / "cache")
 
 

@@ -165,7 +165,7 @@ def test_one_picture_of_each_sample(tmp_path, packed):
         "2.mask.png": PIXELS[3],
         "3.depth.png": PIXELS[4],
         "3.mask.png": PIXELS[5],
-        "4.txt": "no picture",
+        "4.txt": "no image",
     }
     result = packed(shard(tmp_path / "in/0.tar", samples).parent)
     assert np.array_equal(result.images, PIXELS[[1, 2, 4]].transpose(0, 3, 1, 2))
@@ -264,18 +264,18 @@ def test_a_damaged_or_cut_shard_is_refused(tmp_path, refused):
 
 
 def test_a_damaged_picture_is_skipped_by_name(tmp_path, packed):
-    path = shard(tmp_path / "in/0.tar", {"1.png": PIXELS[0], "1.cls": "1", "2.png": b"no picture", "2.cls": "2"})
+    path = shard(tmp_path / "in/0.tar", {"1.png": PIXELS[0], "1.cls": "1", "2.png": b"no image", "2.cls": "2"})
     result = packed(path.parent)
-    assert result.meta["skipped"] == [["0.tar/2.png", "not a picture that Pillow can read"]]
+    assert result.meta["skipped"] == [["0.tar/2.png", "not an image that Pillow can read"]]
     assert result.labels.tolist() == [0]
 
 
 def test_shards_without_pictures(tmp_path, refused):
     refused(
-        r"in holds no picture that Pillow can open: it has 2 other files \(.xyz, .txt\)",
+        r"in holds no image that Pillow can open: it has 2 other files \(.xyz, .txt\)",
         shard(tmp_path / "in/0.tar", {"1.txt": "x", "1.xyz": "x"}).parent,
     )
-    refused("empty holds no picture: it is empty", shard(tmp_path / "empty/0.tar", {}).parent)
+    refused("empty holds no image: it is empty", shard(tmp_path / "empty/0.tar", {}).parent)
 
 
 def test_the_same_picture_twice(tmp_path, refused):
@@ -352,7 +352,7 @@ def test_an_interrupted_pack_of_shards_goes_on(tmp_path, suffix):
     interrupted(root, tmp_path / "cache", after=3)
     result = pack(root, cache=tmp_path / "cache")
     assert contents(result.path) == expected
-    assert "3 of 8 pictures lay packed already" in result.notes[-1]
+    assert "3 of 8 images lay packed already" in result.notes[-1]
 
 
 def test_a_shard_of_no_split_beside_the_splits_is_left_out_and_named(tmp_path, packed):

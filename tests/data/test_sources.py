@@ -199,7 +199,7 @@ def test_images_flat_beside_a_lone_split_are_those_to_learn_from(tmp_path, packe
     write_all(tmp_path / "in", ["a.png", "b.png", f"{held_out}/a.png", f"{held_out}/b.png", f"{held_out}/c.png"])
     assert len(result := packed(tmp_path / "in")) == 2
     assert result.labels is None
-    assert f"Splits found: train (2), {held_out} (3); packed train, 2 pictures." in result.notes
+    assert f"Splits found: train (2), {held_out} (3); packed train, 2 images." in result.notes
     assert [len(packed(tmp_path / "in", split=split)) for split in (held_out, "all")] == [3, 5]
 
 
@@ -308,7 +308,7 @@ def test_damaged_archives_are_refused(tmp_path, refused):
         path.write_bytes(path.read_bytes()[:-500] if name != "x.tar" else path.read_bytes()[:3000])
         refused("damaged", path)
     (tmp_path / "x.zip").write_bytes(b"no archive")
-    refused(r"x.zip is no picture, .npz, .npy, .zip or .tar archive, or it is damaged", tmp_path / "x.zip")
+    refused(r"x.zip is no image, .npz, .npy, .zip or .tar archive, or it is damaged", tmp_path / "x.zip")
 
 
 @pytest.mark.parametrize("suffix", [".tar", ".tar.gz", ".tar.xz", ".tar.bz2"])
@@ -319,7 +319,7 @@ def test_a_tar_cut_anywhere_before_its_end_mark_is_refused(tmp_path, refused, su
     content = path.read_bytes()
     if suffix == ".tar":
         with tarfile.open(path) as archive:
-            end = archive.getmembers()[-1].offset_data + 512  # each picture fills one block
+            end = archive.getmembers()[-1].offset_data + 512  # each image fills one block
         cuts = [*range(512, end, 512), *range(700, end, 1000), end]
     else:
         cuts = range(100, len(content) * 4 // 5, 97)
@@ -600,7 +600,7 @@ def test_mnist_refusals(tmp_path, packed, refused):
     assert packed(path).labels is None  # no labels beside it
     refused("no idx file of the test split", tmp_path, split="test")
     idx(tmp_path / "train-labels-idx1-ubyte", np.zeros(4))
-    refused("4 labels for 5 pictures", path)
+    refused("4 labels for 5 images", path)
     path.write_bytes(path.read_bytes()[:-1])
     refused("damaged or cut short: 179 values", path)
     path.write_bytes(b"nothing")
@@ -612,7 +612,7 @@ def test_mnist_refusals(tmp_path, packed, refused):
         path.write_bytes(damaged)
         refused("damaged or cut short", path)
     path.write_bytes(gzip.compress(struct.pack(">IIII", 0x803, 1 << 31, 1 << 31, 1 << 31) + bytes(999)))
-    refused("damaged: it announces .* GB of pictures", path)
+    refused("damaged: it announces .* GB of images", path)
 
 
 @pytest.mark.parametrize("name", [name for name in SOURCES if name != "digits"])
@@ -666,12 +666,12 @@ def test_refusals_name_what_was_meant(tmp_path, refused, monkeypatch):
 
 def test_empty_and_pictureless_folders(tmp_path, refused):
     (tmp_path / "empty").mkdir()
-    refused("empty holds no picture: it is empty", tmp_path / "empty")
+    refused("empty holds no image: it is empty", tmp_path / "empty")
     (tmp_path / "words").mkdir()
     (tmp_path / "words/a.xyz").write_text("")
-    refused(r"words holds no picture that Pillow can open: it has 1 other file \(.xyz\)", tmp_path / "words")
-    (tmp_path / "words/a.png").write_text("no picture at all")
-    refused(r"holds no readable picture: a.png \(not a picture that Pillow can read\)", tmp_path / "words")
+    refused(r"words holds no image that Pillow can open: it has 1 other file \(.xyz\)", tmp_path / "words")
+    (tmp_path / "words/a.png").write_text("no image at all")
+    refused(r"holds no readable image: a.png \(not an image that Pillow can read\)", tmp_path / "words")
 
 
 def test_a_home_folder_is_understood(tmp_path, packed, monkeypatch):

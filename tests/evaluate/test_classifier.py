@@ -76,7 +76,7 @@ def test_what_is_damaged_or_something_else_is_refused_in_a_sentence(network, dig
     folder = save(tmp_path / "features", network)
     whole = (folder / "features.safetensors").read_bytes()
     notes = json.loads((folder / "features.json").read_text())
-    with pytest.raises(InputError, match="of pictures with 1 channels, got 3"):
+    with pytest.raises(InputError, match="of images with 1 channels, got 3"):
         ClassifierFeatures(folder)(digits[0][:2].expand(-1, 3, -1, -1))
     changed = bytearray(whole)
     changed[-1] ^= 1

@@ -73,7 +73,7 @@ def test_degenerate_covariances_have_a_distance():
     assert frechet(alike, flat) == pytest.approx(
         (7 - flat.mean(0)).square().sum().item() + torch.cov(flat.T).trace().item(), rel=1e-9
     )
-    assert "5 pictures do not span the 40 dimensions" in too_few(*few.shape)
+    assert "5 images do not span the 40 dimensions" in too_few(*few.shape)
     assert too_few(41, 40) is None
 
 
@@ -189,16 +189,16 @@ def test_inception_score_of_even_sure_classes_is_their_number_and_of_no_differen
 def test_what_cannot_be_measured_is_refused_in_a_sentence(sets):
     one, other = sets
     refused = [
-        (lambda: frechet(one[:1], other), "two or more pictures, got 1"),
+        (lambda: frechet(one[:1], other), "two or more images, got 1"),
         (lambda: frechet(one[:, :5], other), "of 5 and of 12 numbers cannot be compared"),
         (lambda: frechet_interval([Moments.of(one)], Moments.of(other)), "two or more parts, got 1"),
         (lambda: Moments.of(one).merge(Moments.of(one[:, :5])), "of 12 and of 5 numbers"),
         (lambda: Moments.of(one[0]), r"\[pictures, numbers\], none of them 0, got \[12\]"),
         (lambda: Moments.of(one[:0]), r"got \[0, 12\]"),
         (lambda: Moments.of(one / 0), "must be finite"),
-        (lambda: kernel_distance(one[:1], other), "two or more pictures a side, got 1 and 300"),
+        (lambda: kernel_distance(one[:1], other), "two or more images a side, got 1 and 300"),
         (lambda: kernel_distance(one, other[:, :3]), "of 12 and of 3 numbers"),
-        (lambda: two_sample_test(one[:3], other), "4 or more pictures a side, got 3 and 300"),
+        (lambda: two_sample_test(one[:3], other), "4 or more images a side, got 3 and 300"),
     ]
     for call, sentence in refused:
         with pytest.raises(InputError, match=sentence):

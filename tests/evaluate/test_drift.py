@@ -92,7 +92,7 @@ def test_any_shape(shape):
 
 
 def test_one_picture_is_refused(data):
-    with pytest.raises(InputError, match="two or more pictures, got 1 and 600"):
+    with pytest.raises(InputError, match="two or more images, got 1 and 600"):
         drift(looks_of(pictures(1, 0)), data)
 
 

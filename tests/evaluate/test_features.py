@@ -1,4 +1,4 @@
-"""What turns pictures into vectors: what it is called, what it depends on, and what is refused in a sentence."""
+"""What turns images into vectors: what it is called, what it depends on, and what is refused in a sentence."""
 
 import numpy as np
 import pytest
@@ -76,14 +76,14 @@ def test_pixel_features_are_the_principal_components_of_the_data(pictures):
     features = PixelFeatures(pictures.numpy())
     found, rows = features(pictures), pictures.float().flatten(1) / 127.5 - 1
     values = torch.linalg.svdvals(rows - rows.mean(0))
-    assert found.shape == (40, 40)  # 40 pictures have no more of them
+    assert found.shape == (40, 40)  # 40 images have no more of them
     assert torch.allclose(found.norm(dim=0)[:39], values[:39], rtol=1e-3)
     assert torch.allclose(found.mean(0), torch.zeros(40), atol=1e-4)
     assert features.resize == "none"
     large = torch.randint(0, 256, (6, 1, 128, 64), dtype=torch.uint8)
     assert PixelFeatures(large.numpy()).resize == "area to 32 x 16"
     assert PixelFeatures(large.numpy()).hash != features.hash
-    with pytest.raises(InputError, match="two or more pictures, got 1"):
+    with pytest.raises(InputError, match="two or more images, got 1"):
         PixelFeatures(large[:1].numpy())
 
 
@@ -123,7 +123,7 @@ def test_files_that_are_no_features_are_refused_in_a_sentence(pictures, tmp_path
         def forward(self, x):
             return x.float() @ torch.ones(7, 1)
 
-    with pytest.raises(InputError, match=r"cannot take uint8 pictures, 3 channels, of shape \[40, 3, 12, 10\]"):
+    with pytest.raises(InputError, match=r"cannot take uint8 images, 3 channels, of shape \[40, 3, 12, 10\]"):
         ScriptFeatures(script(Fixed(), tmp_path / "fixed.pt"))(pictures)
 
 

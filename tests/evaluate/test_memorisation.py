@@ -1,4 +1,4 @@
-"""The copyist is caught, held-out pictures are not, whatever the process; nor do mirrors hide a copy."""
+"""The copyist is caught, held-out images are not, whatever the process; nor do mirrors hide a copy."""
 
 import numpy as np
 import pytest
@@ -63,7 +63,7 @@ def test_the_copyist_is_caught_and_held_out_pictures_are_not(digits, process):
 
 
 def test_a_tenth_of_copies_is_found_and_so_are_copies_of_what_is_there_twice(digits):
-    """With every training picture there twice the ratio sees nothing; that samples are nearer than others does."""
+    """With every training image there twice the ratio sees nothing; that samples are nearer than others does."""
     twice = Pictures(
         np.concatenate([digits[:500], np.clip(digits[:500].astype(int) + 2, 0, 255).astype(np.uint8)]), None, False
     )

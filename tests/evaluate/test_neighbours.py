@@ -70,9 +70,9 @@ def test_equal_laws_cover_one_another_and_a_narrow_one_does_not():
 
 def test_too_few_neighbours_are_refused():
     x = torch.randn(4, 2)
-    with pytest.raises(InputError, match="4 pictures have no 5-th neighbour each"):
+    with pytest.raises(InputError, match="4 images have no 5-th neighbour each"):
         density_coverage(x, torch.randn(20, 2))
-    with pytest.raises(InputError, match="4 pictures have no 4-th neighbour"):
+    with pytest.raises(InputError, match="4 images have no 4-th neighbour"):
         precision_recall(torch.randn(20, 2), x, k=4)
     for k in (0, 4):
         with pytest.raises(InputError, match=rf"k must be in 1..3, .* got {k}"):

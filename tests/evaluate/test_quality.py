@@ -68,5 +68,5 @@ def test_blur_is_a_gaussian_that_keeps_the_mean():
 
 def test_few_pictures_are_refused(reference):
     few = FeatureSet(reference.features[:15], None)
-    with pytest.raises(InputError, match="a set of 15 pictures says nothing: 16 or more"):
+    with pytest.raises(InputError, match="a set of 15 images says nothing: 16 or more"):
         measure(few, reference, reference.moments)

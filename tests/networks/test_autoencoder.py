@@ -191,7 +191,7 @@ def test_pictures_too_small_for_a_discriminator():
 
 
 def staged(**settings):
-    """A first stage, its loss, pictures and noise; with weights that are nowhere zero."""
+    """A first stage, its loss, images and noise; with weights that are nowhere zero."""
     own = {"width": 8, "blocks": 1, "factor": 2, "latent_channels": 3, "codes": 5} | settings
     config = autoencoder_config()
     config = replace(config, autoencoder=replace(config.autoencoder, **own))

@@ -149,7 +149,7 @@ def test_gradients_reach_every_parameter(positions):
 
 
 def shuffled(x, order, patch=2):
-    """The picture with its patches in another order, by rows of the grid."""
+    """The image with its patches in another order, by rows of the grid."""
     height, width = (side // patch for side in x.shape[2:])
     cut = x.unflatten(3, (width, patch)).unflatten(2, (height, patch))  # [B, C, h, p, w, p]
     cut = cut.permute(0, 2, 4, 1, 3, 5).flatten(1, 2)[:, order]  # [B, N, C, p, p]
@@ -235,7 +235,7 @@ def test_registers_change_the_rest_and_are_left_out():
 
 
 def plain_block(block, x, condition):
-    """One block of the paper, written out for one picture: x [N, D], condition [D]; no positions."""
+    """One block of the paper, written out for one image: x [N, D], condition [D]; no positions."""
     m = block.modulation(condition).chunk(6)
 
     def norm(h, shift, scale):
@@ -455,8 +455,8 @@ def test_arguments_that_do_not_fit(changes, sentence):
     ("x", "t", "label", "sentence"),
     [
         ((2, 3, 8, 8), [0, 1], None, r"x must be \[B, 1, H, W\], got \[2, 3, 8, 8\]"),
-        ((2, 1, 8, 7), [0, 1], None, "8 x 7 pictures do not divide into patches of 2 x 2: each side must be a mult"),
-        ((2, 1, 8, 8), [0], None, r"t must be \[2\], one time per picture, got \[1\]"),
+        ((2, 1, 8, 7), [0, 1], None, "8 x 7 images do not divide into patches of 2 x 2: each side must be a mult"),
+        ((2, 1, 8, 8), [0], None, r"t must be \[2\], one time per image, got \[1\]"),
         ((2, 1, 8, 8), [0, 1], [0, 3], "label must be in 0..2, got 3"),
     ],
 )

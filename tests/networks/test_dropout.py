@@ -1,4 +1,4 @@
-"""Dropout by key: what is dropped is a function of the picture's key, the layer and the place, and nothing else."""
+"""Dropout by key: what is dropped is a function of the image's key, the layer and the place, and nothing else."""
 
 import pytest
 import torch

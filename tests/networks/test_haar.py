@@ -80,7 +80,7 @@ def test_learned_variance_doubles_the_channels():
 
 
 def test_what_is_refused():
-    with pytest.raises(InputError, match="3 x 8 pictures are too small for 2 levels: each side must be at least 4"):
+    with pytest.raises(InputError, match="3 x 8 images are too small for 2 levels: each side must be at least 4"):
         network()(*batch(1, 1, 3, 8))
     with pytest.raises(InputError, match="stem must be one of conv, haar; got 'harr'; did you mean 'haar'"):
         network(stem="harr")

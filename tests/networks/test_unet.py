@@ -60,7 +60,7 @@ def test_sizes(size, channels):
     out = network(x, t)
     assert out.shape == x.shape
     assert out.isfinite().all()
-    alone = network(x[:1], t[:1])  # a picture does not depend on its neighbours in the batch
+    alone = network(x[:1], t[:1])  # an image does not depend on its neighbours in the batch
     torch.testing.assert_close(alone, out[:1], rtol=1e-4, atol=1e-5)
 
 
@@ -215,8 +215,8 @@ def test_arguments_that_do_not_fit(changes, sentence):
     [
         ((2, 3, 8, 8), [0, 1], None, r"x must be \[B, 1, H, W\], got \[2, 3, 8, 8\]"),
         ((2, 8, 8), [0, 1], None, r"x must be \[B, 1, H, W\], got \[2, 8, 8\]"),
-        ((2, 1, 12, 3), [0, 1], None, "12 x 3 pictures are too small for 3 levels: each side must be at least 4"),
-        ((2, 1, 8, 8), [0], None, r"t must be \[2\], one time per picture, got \[1\]"),
+        ((2, 1, 12, 3), [0, 1], None, "12 x 3 images are too small for 3 levels: each side must be at least 4"),
+        ((2, 1, 8, 8), [0], None, r"t must be \[2\], one time per image, got \[1\]"),
         ((2, 1, 8, 8), [0, 1], [0, 3], "label must be in 0..2, got 3"),
         ((2, 1, 8, 8), [0, 1], [-1, 0], "label must be in 0..2, got -1"),
         ((2, 1, 8, 8), [0, 1], [0], r"label must be \[2\] of integers, got \[1\] torch.int64"),

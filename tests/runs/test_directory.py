@@ -64,7 +64,7 @@ def rewrite(path, change):
         (lambda saved: saved | {"format": 9}, "run format 9, this version reads 1"),
         (lambda saved: saved | {"config": saved["config"] | {"presett": 1}}, "did you mean 'preset'"),
         (lambda saved: saved | {"config": {"train": {"imags": 1}}}, "a key of train .* did you mean 'images'"),
-        (lambda saved: saved | {"config": {"train": {"batch": 0}}}, "--batch must be at least 1, got 0"),
+        (lambda saved: saved | {"config": {"train": {"batch": -1}}}, "--batch must be at least 0, got -1"),
     ],
 )
 def test_a_config_that_cannot_be_used_is_said(run, change, sentence):

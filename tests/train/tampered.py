@@ -1,6 +1,6 @@
 """Something goes wrong in the second of several processes alone.
 
-loss: in its step 3 a picture has no finite loss. memory: a quarter of the batch does not fit. gain: it cannot
+loss: in its step 3 an image has no finite loss. memory: a quarter of the batch does not fit. gain: it cannot
 measure how fast bf16 is.
 """
 

@@ -47,7 +47,7 @@ def attention(q, k, v, attn_mask=None):
 
 
 def plainly(run):
-    """The same training without any of what makes it fast: contiguous pictures and weights, attention as it is written,
+    """The same training without any of what makes it fast: contiguous images and weights, attention as it is written,
     Adam and the average one weight after another. Weights, batches, times and noise come from the same seeds.
     """
     config, packed = open_run(run).config, pack("digits")

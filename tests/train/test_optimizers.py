@@ -19,7 +19,7 @@ CONFIG = TrainConfig(images=64, batch=8, optimizer="muon", lr=0.01, warmup=0, cl
 
 
 def draw(step):
-    """Pictures [8, 3, 6, 6] of any step."""
+    """Images [8, 3, 6, 6] of any step."""
     return (torch.randn(8, 3, 6, 6, generator=seeded(0, NOISE, step)),)
 
 

@@ -61,7 +61,7 @@ def test_two_sharded_processes_train_what_one_does(straight, tmp_path):
 
 
 def test_micro_batches_of_unequal_shares_and_fewer_pictures_than_processes(tmp_path):
-    """15 pictures are 7 and 8, which in micro-batches of 7 are one and two; 1 preview picture leaves one idle."""
+    """15 images are 7 and 8, which in micro-batches of 7 are one and two; 1 preview image leaves one idle."""
     flags = ("--batch", 15, "--preview-pictures", 1)
     train(tmp_path / "one", 1, *flags, steps=4)
     train(tmp_path / "two", 2, *flags, "--shard", "--micro-batch", 7, steps=4)

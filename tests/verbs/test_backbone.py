@@ -117,7 +117,7 @@ REFUSED = {
     "with =": ("--blocks=3", "--blocks belongs to --backbone unet, got --backbone dit"),
     "patch": (
         "--patch 3 --size 8 8",
-        "8 x 8 pictures do not divide into patches of 3 x 3: each side must be a multiple of 3",
+        "8 x 8 images do not divide into patches of 3 x 3: each side must be a multiple of 3",
     ),
     "no patch": ("--patch 0", "--patch must be at least 1, got 0"),
     "heads": ("--heads 3", "--heads must divide the width 16, got 3"),

@@ -29,8 +29,8 @@ def test_every_pair_is_measured_and_said(run, capsys):
     ]
     assert all(row["frechet"]["interval"] > 0 and row["seconds_per_picture"] > 0 for row in line["rows"])
     assert line["floor"]["frechet"]["value"] < min(row["frechet"]["value"] for row in line["rows"])
-    assert "24 held-out pictures" in said
-    assert "24 pictures do not span the 192 dimensions" in said
+    assert "24 held-out images" in said
+    assert "24 images do not span the 192 dimensions" in said
     assert picture(run / "evaluate" / "compare.png").shape[0] > 300
     assert cli("evaluate", run, "-n", 24, "--sampler", "ddim", "--steps", 6) == 0
     alone = lines(run)[-1]

@@ -124,14 +124,14 @@ def test_it_measures_the_real_step_and_the_size_of_a_checkpoint(tmp_path, capsys
 @pytest.fixture
 def folder(tmp_path):
     """Two classes, other sizes, one of everything that train changes or leaves out."""
-    root = tmp_path / "my pictures"
+    root = tmp_path / "my images"
     pictures = write_all(root, [f"a/{k}.png" for k in range(6)] + [f"b/{k}.png" for k in range(5)], height=14, width=14)
     write(root / "a" / "wide.png", colours(1, 12, 20, seed=1)[0])
     write(root / "b" / "same.bmp", pictures["a/0.png"])
     clear = np.zeros((14, 14, 4), np.uint8)
     clear[3:9, 3:9] = 255
     write(root / "b" / "clear.png", clear)
-    (root / "b" / "text.png").write_text("no picture")
+    (root / "b" / "text.png").write_text("no image")
     return root
 
 
@@ -150,7 +150,7 @@ def test_train_does_what_was_said(folder, tmp_path, capsys):
         assert config["config"]["data"][name] == train[name]
     assert config["config"]["preset"] == found["suggestion"]["preset"] == "digits"
     assert config["config"]["data"]["size"] == [14, 14]
-    counts = ("1 of 14 pictures have transparent", "2 of 14", "Skipped 1 of 15 files: b/text.png")
+    counts = ("1 of 14 images have transparent", "2 of 14", "Skipped 1 of 15 files: b/text.png")
     assert all(count in said for count in counts[::2])
     assert (train["composed"], train["reshaped"], train["skipped"]) == (1, 1, 1)
 
@@ -162,11 +162,11 @@ def test_what_is_worth_doing_first(folder, tmp_path, capsys):
     assert first[0] == "Repair or delete 1 file that cannot be read: train leaves out what it cannot read."
     assert first[1] == "Choose a class for the copies that lie in several: 1 group of them."
     assert first[2].startswith("Look at 1 exact copy and delete")
-    assert first[3].startswith("Look at 1 picture of one colour")
-    assert first[4].startswith("Add pictures to the 14 there are: below 500")
+    assert first[3].startswith("Look at 1 image of one colour")
+    assert first[4].startswith("Add images to the 14 there are: below 500")
     assert len(first) == 5
     assert all(sentence in said for sentence in first)
-    assert "b/text.png: not a picture that Pillow can read" in said
+    assert "b/text.png: not an image that Pillow can read" in said
     assert "a/0.png = b/same.bmp" in said
 
 
@@ -184,7 +184,7 @@ def test_test_pictures_that_are_in_train_are_found(tmp_path):
     np.savez(tmp_path / "set.npz", images_train=pictures[:6], images_test=pictures[4:])
     found = doctor(tmp_path / "set.npz", "--quick", out=tmp_path / "found.json")
     assert found["copies"]["across_splits"]["test"]["exact"] == 2
-    assert "Take out 2 pictures of test that are in the split" in found["worth_doing_first"][0]
+    assert "Take out 2 images of test that are in the split" in found["worth_doing_first"][0]
     other = doctor(tmp_path / "set.npz", "--quick", "--split", "test", out=tmp_path / "found.json")
     assert other["pictures"]["readable"] == 4
     assert other["copies"]["across_splits"]["train"]["exact"] == 2
@@ -195,7 +195,7 @@ def test_one_picture(tmp_path, capsys):
     write(tmp_path / "one.png", colours(1, 12, 12)[0])
     found = doctor(tmp_path / "one.png", "--quick", out=tmp_path / "found.json")
     assert found["pictures"]["readable"] == found["overfit"]["pictures"] == 1
-    assert found["worth_doing_first"][0].startswith("Add pictures to the 1 there is: below 500")
+    assert found["worth_doing_first"][0].startswith("Add images to the 1 there is: below 500")
     assert plain(found["worth_doing_first"][0]) in plain(capsys.readouterr().out)
 
 
@@ -217,7 +217,7 @@ REFUSED = {
     "no such split": (["digits", "--split", "test"], "digits has no test split"),
     "preset": (["digits", "--preset", "digts"], "did you mean 'digits'?"),
     "size": (["digits", "--size", 0, 8], "--size height must be in 1..4096, got 0"),
-    "size for the network": (["digits", "--size", 1, 8], "1 x 8 pictures are too small for 2 levels"),
+    "size for the network": (["digits", "--size", 1, 8], "1 x 8 images are too small for 2 levels"),
     "channels": (["digits", "--channels", 5], "--channels must be in 1..4, got 5"),
     "device": (["digits", "--device", "nonsense"], "--device nonsense is not on this machine"),
     "a typo": (["digits", "--quik"], "did you mean --quick?"),
@@ -236,8 +236,8 @@ def test_what_it_refuses(words, sentence, capsys):
 def test_sources_without_a_picture_are_refused(tmp_path, capsys):
     (tmp_path / "empty").mkdir()
     (tmp_path / "text").mkdir()
-    (tmp_path / "text" / "a.png").write_text("not a picture")
-    for name, sentence in (("empty", "holds no picture: it is empty"), ("text", "holds no readable picture among 1")):
+    (tmp_path / "text" / "a.png").write_text("not an image")
+    for name, sentence in (("empty", "holds no image: it is empty"), ("text", "holds no readable image among 1")):
         assert cli("data", "doctor", tmp_path / name, "--json", tmp_path / "found.json") == 2
         assert sentence in plain(capsys.readouterr().err)
     assert not (tmp_path / "found.json").exists()
@@ -367,7 +367,7 @@ def test_a_heavy_network_is_tried_on_fewer_pictures():
 
 
 def test_bytes_that_a_picture_leaves():
-    """Two layers keep their inputs, a square its own: 3 x 10 float32 for each of 3 pictures. The second layer keeps its
+    """Two layers keep their inputs, a square its own: 3 x 10 float32 for each of 3 images. The second layer keeps its
     weights as well, which are there anyway."""
     model = nn.Sequential(nn.Linear(10, 10, bias=False), nn.Linear(10, 10, bias=False))
 

@@ -1,4 +1,4 @@
-"""What evaluate measures: in float32, clipped as the run samples, against its own training set; on which pictures."""
+"""What evaluate measures: in float32, clipped as the run samples, against its own training set; on which images."""
 
 import json
 import shutil
@@ -73,7 +73,7 @@ def test_a_run_in_bf16_is_measured_in_float32(run, tmp_path):
 
 
 def test_estimates_are_clipped_where_the_run_samples_so(run, tmp_path):
-    """Pixels lie in -1..1: clipping an estimate into it takes it nearer to any picture, or leaves it."""
+    """Pixels lie in -1..1: clipping an estimate into it takes it nearer to any image, or leaves it."""
     clipped, free = (
         measured(as_if(run, tmp_path / str(clip), "sample", clip=clip), "--bits", "--loss", *FEW)
         for clip in (True, False)
@@ -90,7 +90,7 @@ def test_estimates_are_clipped_where_the_run_samples_so(run, tmp_path):
 
 
 def test_a_run_that_mirrors_is_compared_with_the_mirror_images_too(run, tmp_path):
-    """At the noisiest level the ideal knows nothing: it may have been any picture of the class, or twice as many."""
+    """At the noisiest level the ideal knows nothing: it may have been any image of the class, or twice as many."""
     own, mirrored = (
         measured(as_if(run, tmp_path / flip, "data", flip=flip), "--loss", "-n", 12)["loss"] for flip in ("no", "yes")
     )
@@ -98,7 +98,7 @@ def test_a_run_that_mirrors_is_compared_with_the_mirror_images_too(run, tmp_path
     assert mirrored["perplexity"][-1] == pytest.approx(1, abs=1e-3)
 
 
-# ---- which pictures
+# ---- which images
 
 
 def test_another_source_is_measured_on_its_test_split_unless_told(run, digits, tmp_path, capsys):
@@ -109,7 +109,7 @@ def test_another_source_is_measured_on_its_test_split_unless_told(run, digits, t
         sha = pack(path, split=split).meta["sha256"]["images"]
         expected = {"source": str(path), "split": split, "trained_on": False, "sha256": sha}
         assert measured(run, "--bits", *FEW, "--source", path, *flags)["bits"]["data"] == expected
-    assert "no held-out pictures" in plain(capsys.readouterr().out)
+    assert "no held-out images" in plain(capsys.readouterr().out)
 
 
 def test_a_run_that_always_had_labels_refuses_pictures_without(run, source, digits, tmp_path, capsys):
@@ -117,7 +117,7 @@ def test_a_run_that_always_had_labels_refuses_pictures_without(run, source, digi
     always = tmp_path / "always"
     assert train(always, "--label-dropout", 0, "--timesteps", 20, source=source) == 0
     assert cli("evaluate", always, "--bits", *FEW, "--source", bare, "--split", "test") == 2
-    sentence = f"{always} was trained with --label-dropout 0: it needs pictures with labels, these have none"
+    sentence = f"{always} was trained with --label-dropout 0: it needs images with labels, these have none"
     assert sentence in plain(capsys.readouterr().err)
     assert not (always / "eval.jsonl").exists()
     assert measured(always, "--bits", *FEW)["bits"]["n"] == 12  # its own have labels

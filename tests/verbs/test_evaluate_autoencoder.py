@@ -31,8 +31,8 @@ def test_what_is_said_of_reconstructions(stage, capsys):
     assert record["kind"] == "reconstruction"
     assert record.keys() >= {"features", "reference", "checkpoint", "weights", "seed", "made_by", "ladder"}
     assert ("kl" in record) != ("codes_used" in record)
-    assert record["of"] == "40 held-out pictures"
-    assert f"PSNR {record['psnr']:.2f} dB, SSIM {record['ssim']:.4f} (40 held-out pictures)" in said
+    assert record["of"] == "40 held-out images"
+    assert f"PSNR {record['psnr']:.2f} dB, SSIM {record['ssim']:.4f} (40 held-out images)" in said
     sheet = picture(stage / "evaluate" / "reconstructions.png")
     assert sheet.shape[1] > 5 * sheet.shape[0]  # two rows of 16
     yardstick = open_yardstick(open_run(stage), "random", None, 50_000, ALONE)

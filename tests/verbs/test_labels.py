@@ -20,7 +20,7 @@ def parsed(kind, *line):
 @pytest.mark.parametrize("name", ODD)
 @pytest.mark.parametrize("flag", ["--label", "--prompt"])
 def test_a_text_is_what_was_typed(name, flag):
-    for kind, line in ((Sample, ["RUN"]), (Vary, ["RUN", "PICTURE"])):
+    for kind, line in ((Sample, ["RUN"]), (Vary, ["RUN", "IMAGE"])):
         assert getattr(parsed(kind, *line, f"{flag}={name}"), flag[2:]) == name
         assert getattr(parsed(kind, *line), flag[2:]) is None
 

@@ -177,7 +177,7 @@ def drawn_latents(autoencoder, images):
 
 
 def test_what_the_network_learns_is_whitened_and_decoded(latent, stage):
-    """The codec of the run is the autoencoder's, with the statistics of all its pictures, mirrored ones included."""
+    """The codec of the run is the autoencoder's, with the statistics of all its images, mirrored ones included."""
     run, packed = open_run(latent), pack("digits")
     codec, autoencoder = codec_of(run, CPU), read_first_stage(stage / FIRST_STAGE, CPU)
     assert run.shape == (1, 8, 8)
@@ -242,13 +242,13 @@ def test_one_sentence_for_every_mistake(stage, latent, run, tmp_path, capsys):
     assert "takes a run of bytepixels train autoencoder, or a diffusers folder of an AutoencoderKL" in said
     if "first_stage" not in read_json(run / "config.json")["data"]:
         said = refused("train", "digits", "--preset", "digits", "--run", tmp_path / "a", "--autoencoder", run)
-        assert "is a run that draws pictures, not an autoencoder" in said
+        assert "is a run that draws images, not an autoencoder" in said
     colour = first_stage(tmp_path / "colour", channels=3)
     said = refused("train", "digits", "--preset", "digits", "--run", tmp_path / "a", "--autoencoder", colour)
-    assert "the autoencoder takes pictures of 3 channels, these have 1" in said
+    assert "the autoencoder takes images of 3 channels, these have 1" in said
     odd = words("--preset digits --size 9 9")
     said = refused("train", "digits", *odd, "--run", tmp_path / "a", "--autoencoder", stage)
-    assert "each side of a picture must be a multiple of 2, got 9 x 9" in said
+    assert "each side of an image must be a multiple of 2, got 9 x 9" in said
     assert "--bits are of pixels" in refused("evaluate", latent, *words("--bits --loss"))
     assert not (tmp_path / "a").exists()
 

@@ -83,7 +83,7 @@ def test_memory_of_a_step():
 
 
 class Device:
-    """A device, as far as fitting() can see, that holds so many pictures at a time."""
+    """A device, as far as fitting() can see, that holds so many images at a time."""
 
     def __init__(self, pictures):
         self.pictures, self.asked, self.sharded = pictures, [], False
@@ -112,7 +112,7 @@ def test_on_a_gpu_a_pass_is_tried(pictures, expected):
 
 def test_where_one_picture_is_too_much():
     device = Device(0)
-    with pytest.raises(TrainingError, match="one picture at a time is too much for the memory of meta"):
+    with pytest.raises(TrainingError, match="one image at a time is too much for the memory of meta"):
         fitting(device, device.loss, (torch.zeros(5, 1), None), 5)
     assert device.asked == [5, 3, 2, 1]
 

@@ -31,7 +31,7 @@ def test_ctrl_c_while_packing_and_the_same_command_again(tmp_path, monkeypatch, 
     assert capsys.readouterr().err.endswith(said)
     monkeypatch.setattr(Rows, "write", write)
     assert cli(*command) == 0
-    assert "3 of 5 pictures lay packed already when this command began" in capsys.readouterr().out
+    assert "3 of 5 images lay packed already when this command began" in capsys.readouterr().out
 
 
 def test_what_lay_there_already_is_no_speed(monkeypatch):
@@ -66,4 +66,4 @@ def test_packing_ends_with_the_budget_and_goes_on_from_there(tmp_path, monkeypat
     assert 0 < int(found[1]) < 40
     assert not (tmp_path / "run").exists()
     assert cli(*line, "--images", 32) == 0
-    assert re.search(r"(\d+) of 40 pictures lay packed already", capsys.readouterr().out)
+    assert re.search(r"(\d+) of 40 images lay packed already", capsys.readouterr().out)

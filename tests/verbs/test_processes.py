@@ -109,7 +109,7 @@ def test_samples_through_the_command_line(kind, run, tmp_path, capsys):
     assert manifest["settings"]["sampler"] in SAMPLERS
     draw(run, tmp_path / "churn", "-n", 2, "--sampler", "heun", "--churn", 2)
     one, _ = draw(run, tmp_path / "one", "-n", 1, "--seed", 2)
-    assert farthest(one, pictures) <= 1  # picture k depends on seed k alone
+    assert farthest(one, pictures) <= 1  # image k depends on seed k alone
 
 
 REFUSED = [
@@ -226,8 +226,8 @@ def test_folders_say_what_they_are_guided_away_from(learned):
     [
         ("--schedule linear", "schedule linear", "cosine"),
         ("--diffusion edm --variance fixed --objective simple", "diffusion edm", "ddpm"),
-        ("--size 4 4", "pictures (1, 4, 4)", "(1, 8, 8)"),
-        ("--channels 3", "pictures (3, 8, 8)", "(1, 8, 8)"),
+        ("--size 4 4", "images (1, 4, 4)", "(1, 8, 8)"),
+        ("--channels 3", "images (3, 8, 8)", "(1, 8, 8)"),
     ],
 )
 def test_a_weaker_model_of_another_kind_is_refused(learned, tmp_path, capsys, flags, other, own):

@@ -42,7 +42,7 @@ def test_the_record_says_all_that_a_number_needs(run, source, capsys):
     assert len(reference["sha256"]) == 64
     assert line["frechet_distance"] == line["measures"]["frechet"]["value"]
     assert line["measures"]["frechet"]["interval"] > 0
-    assert "40 pictures do not span the 192 dimensions" in line["warning"]
+    assert "40 images do not span the 192 dimensions" in line["warning"]
 
 
 def test_the_numbers_are_those_of_the_pictures_that_sample_draws(run, source, tmp_path, monkeypatch):
@@ -63,7 +63,7 @@ def test_the_numbers_are_those_of_the_pictures_that_sample_draws(run, source, tm
 
 
 def self_rows(painter, label, count):
-    """Rows of training pictures of one class."""
+    """Rows of training images of one class."""
     return (painter.labels == label).nonzero().flatten()[:1].expand(count)
 
 
@@ -71,7 +71,7 @@ def test_a_bad_model_is_above_its_floor_and_the_card_says_so(run, capsys):
     line = measured(run, "-n", 100, "--features", "pixels")
     said = plain(capsys.readouterr().out)
     assert line["measures"]["frechet"]["value"] > 3 * line["floor"]["measures"]["frechet"]["value"]
-    assert line["floor"]["of"] == "100 held-out pictures"
+    assert line["floor"]["of"] == "100 held-out images"
     assert "Frechet distance (features pixels)" in said
     assert "FID" not in said
     assert "a model that memorised everything 100%" in said
@@ -183,7 +183,7 @@ def test_few_training_images_are_refused_before_anything_is_drawn(tmp_path, caps
     [
         ({"labels": np.zeros(40, int)}, "", "has 1 classes: features are learnt from 2 or more"),
         ({}, "", "has 0 classes"),
-        ({"labels": np.arange(40)}, "", "has 40 pictures of 40 classes: too few"),
+        ({"labels": np.arange(40)}, "", "has 40 images of 40 classes: too few"),
         ({"labels": np.arange(40) % 2}, "--epochs 0", "--epochs must be at least 1, got 0"),
     ],
 )

@@ -82,7 +82,7 @@ def test_it_says_what_was_measured(measured):
     assert quality["reference"]["source"] in page.text
     for heading in (
         "Samples",
-        "Nearest training pictures",
+        "Nearest training images",
         "Out of the noise",
         "Over time",
         "How good",

@@ -68,7 +68,7 @@ def rows(capsys, folder):
     """{name: cells} of runs list, and the lines after the table."""
     lines = said(capsys, "list", folder).out.splitlines()
     cells = [re.split(r"  +", line) for line in lines]
-    assert cells[0] == ["run", "preset", "pictures", "images seen", "loss", "last change", "size", "state"]
+    assert cells[0] == ["run", "preset", "images", "images seen", "loss", "last change", "size", "state"]
     table = {row[0]: row[1:] for row in cells[1:] if len(row) == 8}
     return table, lines[1 + len(table) :]
 
@@ -208,7 +208,7 @@ def test_all_there_is_to_know(runs, capsys):
         assert f"{own} " in f"{lines[2]} "
     for not_own in ("--flip", "--precision", "--lr ", "--device"):
         assert f" {not_own}" not in lines[2].replace("--lr-decay", "")
-    assert "data: digits, 1,797 pictures, 8 x 8, channels 1, 10 classes" in lines
+    assert "data: digits, 1,797 images, 8 x 8, channels 1, 10 classes" in lines
     assert "classes: 0, 1, 2, 3, 4, 5, 6, 7, 8, 9" in lines
     assert "images seen: 192 of 192" in lines
     shown = [line for line in lines if line.startswith("  step-")]

@@ -1,4 +1,4 @@
-"""sample: what it writes, that picture k depends on seed k alone, and that every setting does what it says."""
+"""sample: what it writes, that image k depends on seed k alone, and that every setting does what it says."""
 
 from dataclasses import replace
 
@@ -32,7 +32,7 @@ def train_once(tmp_path_factory, *flags, steps):
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """30 steps on digits: enough for labels, weights and settings to show in the pictures. Samples with 6 steps."""
+    """30 steps on digits: enough for labels, weights and settings to show in the images. Samples with 6 steps."""
     return train_once(tmp_path_factory, *words("--warmup 0 --lr-decay none --steps 6 --attention 0"), steps=30)
 
 
@@ -42,14 +42,14 @@ def unlabelled(tmp_path_factory):
 
 
 def draw(run, out, *flags):
-    """{seed: picture} and the manifest of one sample command."""
+    """{seed: image} and the manifest of one sample command."""
     assert cli("sample", run, "--out", out, *flags) == 0
     manifest = read_json(out / "manifest.json")
     return {one["seed"]: picture(out / one["file"]) for one in manifest["pictures"]}, manifest
 
 
 def farthest(some, others):
-    """The largest difference in grey levels between pictures of the same seeds."""
+    """The largest difference in grey levels between images of the same seeds."""
     return max(int(np.abs(some[k].astype(int) - others[k]).max()) for k in some.keys() & others.keys())
 
 
@@ -80,7 +80,7 @@ def test_the_line_that_scripts_use(run, tmp_path, capsys):
 def test_the_grid_holds_the_pictures_row_by_row(run, tmp_path):
     pictures, _ = draw(run, tmp_path, "-n", 5)
     sheet = picture(tmp_path / "grid.png")
-    assert sheet.shape == (2 + 2 * 66, 2 + 3 * 66)  # 5 pictures in 3 columns, enlarged 8 times
+    assert sheet.shape == (2 + 2 * 66, 2 + 3 * 66)  # 5 images in 3 columns, enlarged 8 times
     for k, one in pictures.items():
         top, left = 2 + k // 3 * 66, 2 + k % 3 * 66
         np.testing.assert_array_equal(sheet[top : top + 64 : 8, left : left + 64 : 8], one)

@@ -56,14 +56,14 @@ def kept(network, run):
 
 
 def draw(run, out, *flags):
-    """{seed: picture} and the manifest of one sample command."""
+    """{seed: image} and the manifest of one sample command."""
     assert cli("sample", run, "--out", out, *flags) == 0
     manifest = read_json(out / "manifest.json")
     return {one["seed"]: picture(out / one["file"]) for one in manifest["pictures"]}, manifest
 
 
 def farthest(some, others):
-    """The largest difference in grey levels between pictures of the same seeds."""
+    """The largest difference in grey levels between images of the same seeds."""
     assert some.keys() == others.keys()
     return max(int(np.abs(some[seed].astype(int) - others[seed]).max()) for seed in some)
 
@@ -144,7 +144,7 @@ def long_job(monkeypatch):
 
 
 def fails(run, tmp_path, monkeypatch, capsys):
-    """What yes and auto say where the compiler fails. yes: exit code 1 and no picture; auto: as if it were no."""
+    """What yes and auto say where the compiler fails. yes: exit code 1 and no image; auto: as if it were no."""
     assert cli("sample", run, "-n", 3, "--compile", "yes", "--out", tmp_path / "yes") == 1
     yes = capsys.readouterr().err
     assert not list((tmp_path / "yes").iterdir())
@@ -236,7 +236,7 @@ def test_the_code_gets_what_it_was_made_for():
 
 
 def again(run, out, *flags):
-    """The pictures and words of sample --compile yes in a process that has no compiler."""
+    """The images and words of sample --compile yes in a process that has no compiler."""
     line = [sys.executable, "-m", "bytepixels", "sample", run, "--out", out, "--compile", "yes", *flags]
     made = subprocess.run(
         [str(word) for word in line], env=os.environ | {"CXX": "no-such-compiler"}, capture_output=True, text=True
@@ -257,7 +257,7 @@ def test_compiled_code_draws_the_same_and_is_used_again(tmp_path, capsys, precis
         assert cli("sample", run, "--compile", "yes") == 1
         assert lacking in capsys.readouterr().err
         return
-    ask = "-n", 7, "--batch", 3, "--guidance", 2, "--guidance-interval", 0.1, 5  # 6, 3, 2 and 1 pictures at a time
+    ask = "-n", 7, "--batch", 3, "--guidance", 2, "--guidance-interval", 0.1, 5  # 6, 3, 2 and 1 images at a time
     plain, _ = draw(run, tmp_path / "no", *ask, "--compile", "no")
     compiled, manifest = draw(run, tmp_path / "yes", *ask, "--compile", "yes")
     assert "compiled: kept for the next time" in capsys.readouterr().out

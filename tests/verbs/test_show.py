@@ -1,4 +1,4 @@
-"""show: strips whose first column is the pictures themselves and whose last is noise, and the curves."""
+"""show: strips whose first column is the images themselves and whose last is noise, and the curves."""
 
 import numpy as np
 import pytest
@@ -29,7 +29,7 @@ def test_the_strips_begin_with_the_pictures_and_end_in_noise(tmp_path, capsys):
     digits = pack("digits").images[:3, 0]
     for schedule in SCHEDULES:
         strip = picture(tmp_path / f"forward-{schedule}.png")
-        assert strip.shape == (HEADER + 2 + 3 * 66, 2 + 5 * 66)  # 8 x 8 pictures, enlarged 8 times
+        assert strip.shape == (HEADER + 2 + 3 * 66, 2 + 5 * 66)  # 8 x 8 images, enlarged 8 times
         columns = [column(strip, k, 3, 8, 8, 8) for k in range(5)]
         np.testing.assert_array_equal(columns[0], digits)
         likeness = [np.corrcoef(one.ravel(), digits.ravel())[0, 1] for one in columns]

@@ -59,8 +59,8 @@ def farthest(some, others):
 
 @pytest.mark.parametrize("colour", COLOURS)
 def test_the_prompt_decides_the_colour(run, tmp_path, colour):
-    """Also a prompt that no picture had."""
-    for prompt in (f"a {colour} picture", colour):
+    """Also a prompt that no image had."""
+    for prompt in (f"a {colour} image", colour):
         pictures, manifest = drawn(run, tmp_path / prompt, "-n", 4, "--prompt", prompt)
         assert mean_colour(pictures).argmax() == list(COLOURS).index(colour)
         assert np.abs(mean_colour(pictures) - COLOURS[colour]).max() < 80
@@ -68,7 +68,7 @@ def test_the_prompt_decides_the_colour(run, tmp_path, colour):
 
 
 def test_without_a_prompt_the_captions_come_in_turn(run, tmp_path):
-    captions = [f"a {colour} picture" for colour in COLOURS]
+    captions = [f"a {colour} image" for colour in COLOURS]
     assert open_run(run).data["text"]["captions"] == captions
     pictures, manifest = drawn(run, tmp_path / "a", "-n", 4, "--seed", 1)
     assert [one["prompt"] for one in manifest["pictures"]] == [captions[k % 3] for k in range(1, 5)]
@@ -108,7 +108,7 @@ def test_what_is_left_out_of_a_long_prompt_is_said_once(run, source, tmp_path, c
 
 @pytest.mark.parametrize("flags", [[], ["--guidance", 3]])
 def test_a_picture_does_not_depend_on_the_batch(run, tmp_path, flags):
-    flags = ["-n", 5, "--prompt", "a blue picture", *flags]
+    flags = ["-n", 5, "--prompt", "a blue image", *flags]
     whole, _ = drawn(run, tmp_path / "whole", *flags)
     for batch in (1, 2):
         parts, _ = drawn(run, tmp_path / str(batch), *flags, "--batch", batch)
@@ -135,7 +135,7 @@ def test_guidance_by_a_prompt_is_the_combination_by_hand(run):
 
 
 def test_edit_with_a_prompt(run, source, tmp_path):
-    """The way from almost pure noise to a picture is led by the words; the manifest says which."""
+    """The way from almost pure noise to an image is led by the words; the manifest says which."""
     flags = words("--strength 1 -n 2 --steps 5 --guidance 2")
     assert cli("edit", "vary", run, source / "000.png", *flags, "--prompt", "blue", "--out", tmp_path) == 0
     assert read_json(tmp_path / "manifest.json")["prompt"] == "blue"
@@ -143,10 +143,10 @@ def test_edit_with_a_prompt(run, source, tmp_path):
 
 
 def test_folders_are_named_for_prompts(run):
-    for prompt in ("a red picture", "a red picture!", "../../x"):
+    for prompt in ("a red image", "a red image!", "../../x"):
         assert cli("sample", run, "-n", 1, "--prompt", prompt) == 0
     names = {path.name for path in (run / "samples").iterdir() if path.is_dir()}
-    assert len([name for name in names if "a-red-picture" in name]) == 2
+    assert len([name for name in names if "a-red-image" in name]) == 2
     assert all((run / "samples" / name / "manifest.json").is_file() for name in names)
 
 
@@ -328,7 +328,7 @@ def test_a_pack_that_knew_no_captions_yet(source, tmp_path):
 
 
 def test_samples_are_measured_with_captions_of_the_training_set(run, source, tmp_path, monkeypatch):
-    """Of pictures drawn at random, whatever the batch."""
+    """Of images drawn at random, whatever the batch."""
     from bytepixels.evaluation import sample_quality as quality
 
     told, draw = [], quality.draw_pictures

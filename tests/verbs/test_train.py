@@ -107,7 +107,7 @@ def test_previews_are_what_the_raw_and_the_averaged_weights_draw(run, tmp_path):
     raw, average = (torch.tensor(picture(tmp_path / name / "grid.png"))[None] for name in ("model", "ema"))
     assert not torch.equal(raw, average)
     shown = picture(run / "samples" / "images-000000160.png")
-    assert shown.shape == (134, 134 + 12 + 134)  # 2 x 2 pictures of 64, gaps of 2, 12 between the two grids
+    assert shown.shape == (134, 134 + 12 + 134)  # 2 x 2 images of 64, gaps of 2, 12 between the two grids
     np.testing.assert_array_equal(shown, beside(raw, average)[0].numpy())
 
 
@@ -124,7 +124,7 @@ def test_golden_loss(tmp_path):
     assert (losses[0], losses[-1]) == pytest.approx(GOLDEN, rel=1e-4)
 
 
-# From pictures of every kind to pictures
+# From images of every kind to images
 
 
 def paint(path, height, width, seed):
@@ -158,7 +158,7 @@ def test_a_flat_folder_of_mixed_sizes(flat, tmp_path, capsys):
     run, flags = tmp_path / "run", ["--size", 12, 10, "--fit", "pad", "--background", "black", "--flip", "auto"]
     assert train(run, *flags, source=flat) == 0
     said = capsys.readouterr().out
-    assert "pictures have another aspect ratio than 12 x 10: padded." in said
+    assert "images have another aspect ratio than 12 x 10: padded." in said
     assert "note: Only 6 images: the model is likely to copy them" in said
     saved = read_json(run / "config.json")
     assert saved["config"]["data"]["flip"] == "yes"
@@ -254,7 +254,7 @@ def test_samples_are_measured_along_the_way_on_request(tmp_path, capsys):
 
 @pytest.fixture
 def poisoned(monkeypatch):
-    """In step 3, picture 5 of the batch has no finite loss; returns what undoes it."""
+    """In step 3, image 5 of the batch has no finite loss; returns what undoes it."""
     honest, calls = diffusion_task.diffusion_loss, []
 
     def diffusion_loss(*args):
@@ -278,12 +278,12 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, capsys, poisoned, mon
     monkeypatch.setattr(Batches, "indices", lambda self, step: drawn.setdefault(step, indices(self, step)))
     assert train(run, "--log-seconds", log_seconds, "--checkpoint-minutes", 0, "--seed", 11, steps=6) == 1
     error, t, bad = capsys.readouterr().err, int(poisoned[3][5]), int(drawn[3][5])
-    assert f"not finite at step 3 with seed 11 (picture {bad}, t {t}, loss nan" in error
+    assert f"not finite at step 3 with seed 11 (image {bad}, t {t}, loss nan" in error
     assert str(run / "nonfinite.json") in error
     assert "Traceback" not in error
     report = read_json(run / "nonfinite.json")
     assert (report["step"], report["seed"]) == (3, 11)
-    assert [one["picture"] for one in report["batch"]] == drawn[3].tolist()
+    assert [one["image"] for one in report["batch"]] == drawn[3].tolist()
     assert [one["t"] for one in report["batch"]] == poisoned[3].tolist()
     assert [k for k, one in enumerate(report["batch"]) if one["loss"] == "nan"] == [5]
     assert checkpoints(run)[-1].name == "step-00000003"

@@ -72,7 +72,7 @@ def some(count):
 
 @torch.no_grad()
 def through(autoencoder, images):
-    """Latents' moments, and pictures again."""
+    """Latents' moments, and images again."""
     x = PixelCodec().to_model(images)
     return autoencoder.encode(x), PixelCodec().to_images(autoencoder(x))
 
@@ -177,7 +177,7 @@ def test_what_is_said(tmp_path, capsys):
     said = plain("".join(capsys.readouterr()))
     record = read_lines(run)[-1]
     codes = f"{record['codes_used']:.0%} of the codes in use, perplexity {record['perplexity']:.0f}"
-    assert f"PSNR {record['psnr']:.2f} dB, SSIM {record['ssim']:.4f} (20 training pictures); {codes}" in said
+    assert f"PSNR {record['psnr']:.2f} dB, SSIM {record['ssim']:.4f} (20 training images); {codes}" in said
     assert f"train on its latents with: bytepixels train digits --autoencoder {run}" in said
     assert stage(run, *KINDS["vq"], steps=1) == 0
     assert "is finished: 16 images seen" in capsys.readouterr().out
@@ -240,7 +240,7 @@ def test_an_autoencoder_is_no_model_of_pictures(run, diffusion, tmp_path, capsys
         return plain(error)
 
     before, image = snapshot(run), next((run / "samples").iterdir())
-    draws = f"{run} is an autoencoder, which draws no pictures; bytepixels train SOURCE --autoencoder {run} trains a"
+    draws = f"{run} is an autoencoder, which draws no images; bytepixels train SOURCE --autoencoder {run} trains a"
     for line in (
         ("sample", run, "--out", tmp_path / "out"),
         ("edit", "vary", run, image, "--out", tmp_path / "out"),
@@ -250,7 +250,7 @@ def test_an_autoencoder_is_no_model_of_pictures(run, diffusion, tmp_path, capsys
         assert draws in refused(*line)
     assert "is an autoencoder: bytepixels train autoencoder goes on with it" in refused("train", "digits", "--run", run)
     line = ("train", "autoencoder", "digits", "--run", diffusion)
-    assert f"{diffusion} draws pictures, it is no autoencoder; choose another --run" in refused(*line)
+    assert f"{diffusion} draws images, it is no autoencoder; choose another --run" in refused(*line)
     line = ("train", "autoencoder", "digits", "--run", run, "--ssim", 0.5)
     assert "was begun with other settings (--ssim 0.1 -> 0.5); choose another --run" in refused(*line)
     assert snapshot(run) == before
@@ -261,9 +261,9 @@ def test_an_autoencoder_is_no_model_of_pictures(run, diffusion, tmp_path, capsys
     ("flags", "said"),
     [
         ("--factor 3", "--factor must be one of 1, 2, 4, 8; got 3"),
-        ("--size 9 8", "each side of a picture must be a multiple of 2, got 9 x 8"),
-        ("--factor 8 --size 12 8", "each side of a picture must be a multiple of 8, got 12 x 8"),
-        ("--discriminator 1 --size 4 4", "the shorter side of a picture for --discriminator must be at least 6, got 4"),
+        ("--size 9 8", "each side of an image must be a multiple of 2, got 9 x 8"),
+        ("--factor 8 --size 12 8", "each side of an image must be a multiple of 8, got 12 x 8"),
+        ("--discriminator 1 --size 4 4", "the shorter side of an image for --discriminator must be at least 6, got 4"),
         ("--shard --optimizer adam", "--shard needs several processes"),
         ("--perceptual nowhere.pt", "--perceptual takes a TorchScript file; nowhere.pt cannot be read as one"),
         ("--kind vq --codes 1", "--codes must be at least 2, got 1"),
@@ -288,9 +288,9 @@ def test_one_sentence_for_every_mistake(tmp_path, capsys, flags, said):
 @pytest.mark.parametrize(
     ("network", "said"),
     [
-        (Halvings(), "cannot take pictures of 8 x 8: Given input size: (3x1x1). Calculated output size: (3x0x0). "),
-        (AtLeast(), "cannot take pictures of 8 x 8: AssertionError: too small"),
-        (One(), "must give each picture numbers of its own, got [] for 2 pictures"),
+        (Halvings(), "cannot take images of 8 x 8: Given input size: (3x1x1). Calculated output size: (3x0x0). "),
+        (AtLeast(), "cannot take images of 8 x 8: AssertionError: too small"),
+        (One(), "must give each image numbers of its own, got [] for 2 images"),
     ],
 )
 @pytest.mark.parametrize("batch", [1, BATCH])
@@ -328,7 +328,7 @@ def test_two_processes_train_what_one_does(tmp_path):
     assert two["psnr"] == pytest.approx(one["psnr"], abs=1e-3)
     line = (*flags, "--optimizer", "adam", "--shard", "--run", tmp_path / "shard")
     _, said = run_together(2, "train", "autoencoder", "digits", *line)
-    assert "--shard is for networks that draw pictures; an autoencoder is trained without it" in plain(said)
+    assert "--shard is for networks that draw images; an autoencoder is trained without it" in plain(said)
     assert not (tmp_path / "shard").exists()
 
 
@@ -336,5 +336,5 @@ def test_a_loss_that_is_not_finite_names_the_picture_and_no_time(tmp_path):
     """An autoencoder's batch has no times."""
     result = StepResult(3, torch.tensor([0.5, float("nan")]), torch.tensor(float("nan")), 0.1)
     error = stopped(tmp_path, ALONE, result, Culprits([7, 9], None, 0))
-    assert "(picture 9, loss nan, gradient nan)" in str(error)
-    assert read_json(tmp_path / "nonfinite.json")["batch"][0] == {"picture": 7, "loss": "0.5"}
+    assert "(image 9, loss nan, gradient nan)" in str(error)
+    assert read_json(tmp_path / "nonfinite.json")["batch"][0] == {"image": 7, "loss": "0.5"}

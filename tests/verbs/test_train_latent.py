@@ -100,11 +100,11 @@ def test_encode_says_what_the_latents_are_like(run, capsys):
     capsys.readouterr()
     assert cli("encode", stage, "digits") == 0
     said = capsys.readouterr().out
-    assert "1,797 pictures: latents of 4 x 4, channels 2, in " in said  # digits are not mirrored
+    assert "1,797 images: latents of 4 x 4, channels 2, in " in said  # digits are not mirrored
     mean = open_run(run).data["first_stage"]["statistics"]["mean"][1]
     assert f"channel 1: mean {mean:.4g}, deviation" in said
     assert cli("encode", stage, "digits", "--flip", "yes") == 0
-    assert "1,797 pictures, as they are and mirrored" in capsys.readouterr().out
+    assert "1,797 images, as they are and mirrored" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -228,7 +228,7 @@ def foreseen(error: RuntimeError) -> str | None:
     from ..training.micro_batch import is_out_of_memory
 
     if is_out_of_memory(error):
-        return "out of memory; try train --micro-batch, or sample --batch, with fewer pictures"
+        return "out of memory; try train --micro-batch, or sample --batch, with fewer images"
     return None
 
 

@@ -12,8 +12,8 @@ from ..runs.prune import Plan, carry_out, plan_prune
 from ..runs.run_directory import is_run, open_run
 from .runs_show import bytes_of, show_run, time_of
 
-COLUMNS = ("run", "preset", "pictures", "images seen", "loss", "last change", "size", "state")
-LEAST = ("last change", "pictures", "size", "loss")  # which a narrow terminal goes without, in this order
+COLUMNS = ("run", "preset", "images", "images seen", "loss", "last change", "size", "state")
+LEAST = ("last change", "images", "size", "loss")  # which a narrow terminal goes without, in this order
 
 
 def list_runs(request: ListRuns) -> Iterator[str]:

@@ -60,7 +60,7 @@ def _go_on(one: Overview, run: Run) -> str:
 def _data(run: Run) -> Iterator[str]:
     channels, height, width = run.shape
     classes = f"{len(run.data['classes'])} classes" if run.data["classes"] else "unconditional"
-    size = f"{run.data['count']:,} pictures, {height} x {width}, channels {channels}"
+    size = f"{run.data['count']:,} images, {height} x {width}, channels {channels}"
     yield f"data: {run.data['source']}, {size}, {classes}"
     if run.data["classes"]:
         shown = run.data["classes"][:20]

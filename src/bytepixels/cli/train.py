@@ -38,7 +38,7 @@ def train_autoencoder(argv: list[str]) -> int:
     path = Path(line.get("--run") or Path("runs") / f"{_name(line)}-autoencoder")
     default = open_run(path).config if is_run(path) else autoencoder_config()
     if (autoencoder := default.autoencoder) is None:
-        raise InputError(f"{path} draws pictures, it is no autoencoder; choose another --run")
+        raise InputError(f"{path} draws images, it is no autoencoder; choose another --run")
     default = one_budget(line, default)
     request = line.request(TrainAutoencoder(tyro.MISSING, None, 0, autoencoder, default.data, default.train))
     config = replace(default, data=request.data, autoencoder=request.autoencoder, train=request.train)
@@ -61,7 +61,7 @@ def train_latent(argv: list[str]) -> int:
     own = path.with_name(f"{path.name}-autoencoder")
     first = open_run(own).config if is_run(own) else autoencoder_config()
     if first.autoencoder is None:
-        raise InputError(f"{own} draws pictures, and the autoencoder of {path} would be there; choose another --run")
+        raise InputError(f"{own} draws images, and the autoencoder of {path} would be there; choose another --run")
     second = model_defaults(line, path)
     if is_run(own) and not is_run(path):
         second = replace(second, data=first.data)

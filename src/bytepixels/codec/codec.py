@@ -1,4 +1,4 @@
-"""Codecs: uint8 pictures <-> x0, what the process works on. Latents are another codec; nothing else changes."""
+"""Codecs: uint8 images <-> x0, what the process works on. Latents are another codec; nothing else changes."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -16,24 +16,24 @@ LEAST_DEVIATION = 1e-6  # of a channel, in units of its mean: below, float32 doe
 
 
 class Codec(Protocol):
-    """What turns pictures into x0 and back."""
+    """What turns images into x0 and back."""
 
     @property
     def bounds(self) -> Bounds:
         """(low, high) between which x0 lies: for `clipped(denoise, *codec.bounds)`."""
 
     def to_model(self, images: Tensor) -> Tensor:
-        """Pictures, uint8 [B, C, H, W], or what a training reads in their place -> x0 float32 [B, c, h, w]."""
+        """Images, uint8 [B, C, H, W], or what a training reads in their place -> x0 float32 [B, c, h, w]."""
 
     def to_images(self, x0: Tensor) -> Tensor:
         """x0 [B, c, h, w] -> uint8 [B, C, H, W]."""
 
     def shape(self, pictures: Shape) -> Shape:
-        """(c, h, w) of x0 for pictures of (C, H, W)."""
+        """(c, h, w) of x0 for images of (C, H, W)."""
 
 
 class Autoencoder(Protocol):
-    """A first stage: pictures in [-1, 1], [B, C, H, W], and latents [B, z, h, w], `factor` times as small."""
+    """A first stage: images in [-1, 1], [B, C, H, W], and latents [B, z, h, w], `factor` times as small."""
 
     factor: int
     latent_channels: int
@@ -42,7 +42,7 @@ class Autoencoder(Protocol):
         """Mean and standard deviation of the latents, each [B, z, h, w]."""
 
     def decode(self, z: Tensor, /) -> Tensor:
-        """Latents -> pictures."""
+        """Latents -> images."""
 
 
 class PixelCodec:
@@ -53,7 +53,7 @@ class PixelCodec:
     def to_model(self, images: Tensor) -> Tensor:
         """uint8 [B, C, H, W] -> float32 in [-1, 1]. InputError for any other type."""
         if images.dtype != torch.uint8:
-            raise InputError(f"pictures must be uint8, got {images.dtype}")
+            raise InputError(f"images must be uint8, got {images.dtype}")
         return images.float().div_(127.5).sub_(1)
 
     def to_images(self, x0: Tensor) -> Tensor:
@@ -61,18 +61,18 @@ class PixelCodec:
         return x0.float().clamp(-1, 1).add(1).mul_(127.5).round_().to(torch.uint8)
 
     def shape(self, pictures: Shape) -> Shape:
-        """x0 has the shape of the pictures."""
+        """x0 has the shape of the images."""
         return pictures
 
 
 class LatentCodec:
-    """Pictures <-> whitened latents of an autoencoder: x0 = sigma_data * (latent - mean) / deviation, by channel.
+    """Images <-> whitened latents of an autoencoder: x0 = sigma_data * (latent - mean) / deviation, by channel.
 
     mean, deviation: [z], of the latents over the whole data set (`Latents.statistics`).
     low, high: [z], what the latents of the data lie between.
     sigma_data: the process' own, so that each sees the deviation that it takes x0 to have: 1, and 0.5 for EDM, whose
         noise levels are chosen for that (Karras et al. 2024, EDM2, scale latents to 0.5 as well).
-    at_a_time: pictures in one call of the autoencoder, which takes much memory for each.
+    at_a_time: images in one call of the autoencoder, which takes much memory for each.
     """
 
     def __init__(
@@ -93,20 +93,20 @@ class LatentCodec:
         for channel, (middle, spread) in enumerate(zip(mean, deviation, strict=True)):
             if not LEAST_DEVIATION * abs(middle) < spread < math.inf:
                 found = f"mean {middle:g}, deviation {spread:g}"
-                raise InputError(f"channel {channel} of the latents tells no two pictures apart ({found})")
+                raise InputError(f"channel {channel} of the latents tells no two images apart ({found})")
         values = torch.tensor([mean, deviation, low, high], dtype=torch.float32, device=device)
         self._mean, spread, least, most = values[..., None, None]  # [z, 1, 1]
         self._scale = spread / sigma_data
         self.bounds = self._whitened(least), self._whitened(most)
 
     def to_model(self, images: Tensor) -> Tensor:
-        """Pictures uint8 [B, C, H, W], encoded to the mean of their posterior, or latents as they are drawn from the
+        """Images uint8 [B, C, H, W], encoded to the mean of their posterior, or latents as they are drawn from the
         stored moments, float [B, z, h, w] -> x0 float32 [B, z, h, w]. InputError for another number of channels."""
         if images.dtype == torch.uint8:
             encode = encoder_of(self.autoencoder, self._mean.device)
             images = torch.cat([encode(part)[0] for part in images.split(self.at_a_time)])
         if images.ndim != 4 or images.shape[1] != len(self._mean) or not images.is_floating_point():
-            wanted = f"pictures uint8 [B, C, H, W] or latents [B, {len(self._mean)}, h, w]"
+            wanted = f"images uint8 [B, C, H, W] or latents [B, {len(self._mean)}, h, w]"
             raise InputError(f"a latent codec takes {wanted}, got {images.dtype} {list(images.shape)}")
         return self._whitened(images.float())
 
@@ -117,7 +117,7 @@ class LatentCodec:
             return torch.cat([PixelCodec().to_images(self.autoencoder.decode(part)) for part in latents])
 
     def shape(self, pictures: Shape) -> Shape:
-        """(z, h, w). InputError for pictures that the autoencoder's factor does not divide."""
+        """(z, h, w). InputError for images that the autoencoder's factor does not divide."""
         _, height, width = pictures
         factor = self.autoencoder.factor
         if height % factor or width % factor:
@@ -132,7 +132,7 @@ class LatentCodec:
 def encoder_of(
     autoencoder: Autoencoder, device: torch.device | str = "cpu"
 ) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
-    """Pictures uint8 [B, C, H, W] -> mean and standard deviation of their latents, float32 [B, z, h, w], on the device
+    """Images uint8 [B, C, H, W] -> mean and standard deviation of their latents, float32 [B, z, h, w], on the device
     that the autoencoder is on: what `store_latents` calls."""
 
     def encode(images: Tensor) -> tuple[Tensor, Tensor]:

@@ -25,7 +25,7 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class Latents:
-    """The moments of N pictures' latents, Gaussians without correlation; `len()` is N."""
+    """The moments of N images' latents, Gaussians without correlation; `len()` is N."""
 
     moments: np.ndarray  # float32 [N, F, 2z, h, w], a read-only memory map: means, then deviations; F: as is, mirrored
     labels: np.ndarray | None  # int64 [N], positions in `classes`
@@ -57,15 +57,15 @@ def store_latents(
     cache: str | Path | None = None,
     progress: Progress | None = None,
 ) -> Latents:
-    """Encode every picture of a pack, once: the next call with the same opens what the first one wrote, or goes on
+    """Encode every image of a pack, once: the next call with the same opens what the first one wrote, or goes on
     where it was interrupted. Processes that do the same at once each encode parts of it, and all return the whole.
 
     encode: uint8 [B, C, H, W] on the host -> mean and standard deviation of the latents, each float [B, z, h, w].
     key: whatever decides what `encode` returns, such as the sha256 of the autoencoder's weights and the precision. With
         the pack's sha256 and `flips` it names the folder.
-    flips: encode the mirrored pictures too: an encoder is not exactly symmetric, so mirrored latents are no substitute.
+    flips: encode the mirrored images too: an encoder is not exactly symmetric, so mirrored latents are no substitute.
     cache: a folder; None is $BYTEPIXELS_CACHE or the platform's cache folder.
-    progress: called with (pictures done, pictures in all).
+    progress: called with (images done, images in all).
 
     Moments are float32: float16 rounds a mean near 1 by up to 0.0005, which a weak KL weight lets the deviation fall
     below, and the noise of the posterior would then be that of the rounding. Raises InputError where the encoder's
@@ -137,7 +137,7 @@ class LatentBatches(Batches):
     """Latents [R, z, h, w] float32, not whitened, and labels of any step, in the order that Batches has.
 
     A latent is mean + deviation * noise, with noise that is a function of (seed, step) and of the place in the whole
-    batch. flip: half of them are those of the mirrored pictures; InputError where these were not encoded.
+    batch. flip: half of them are those of the mirrored images; InputError where these were not encoded.
     """
 
     def __init__(
@@ -150,7 +150,7 @@ class LatentBatches(Batches):
         rows: slice | None = None,
     ):
         if flip and latents.moments.shape[1] == 1:
-            raise InputError("flip needs the latents of the mirrored pictures, and these were stored without flips")
+            raise InputError("flip needs the latents of the mirrored images, and these were stored without flips")
         super().__init__(latents.moments, latents.labels, batch, seed, flip, device, rows)
 
     def _given(self, images: Tensor, step: int) -> Tensor:

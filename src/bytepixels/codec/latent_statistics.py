@@ -9,7 +9,7 @@ BEYOND = 4  # deviations beyond the outermost means: a draw lies within, but for
 
 def statistics_of(rows: Rows) -> dict[str, list[float]]:
     """Of latents mean + deviation * noise drawn from moments float32 [N, F, 2z, h, w]: "mean" and "deviation" [z] over
-    all pictures, ways and places, in float64; "low" and "high", which nearly every draw lies between.
+    all images, ways and places, in float64; "low" and "high", which nearly every draw lies between.
 
     Exact, with nothing drawn: the mean of the means, and the variance of the means plus the mean of the variances.
     """

@@ -1,4 +1,4 @@
-"""Every picture of a pack through an encoder, by any number of processes; taken up where it was left."""
+"""Every image of a pack through an encoder, by any number of processes; taken up where it was left."""
 
 import time
 from collections.abc import Callable
@@ -14,21 +14,21 @@ from ..data.notes import HopelessError
 from ..data.pack_writer import DONE, Draft, Progress, word
 from ..data.rows import Rows
 
-PART = 512  # pictures that one process encodes at a time
-PIXELS = 1 << 18  # in one call of the encoder: 256 pictures of 32 x 32, one of 512 x 512
+PART = 512  # images that one process encodes at a time
+PIXELS = 1 << 18  # in one call of the encoder: 256 images of 32 x 32, one of 512 x 512
 
 Encode = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
 class Encoding:
-    """Moments in the making. Calls of the encoder are of the same pictures whatever was interrupted, since what a
-    picture becomes may depend, in the last bit, on those beside it."""
+    """Moments in the making. Calls of the encoder are of the same images whatever was interrupted, since what an
+    image becomes may depend, in the last bit, on those beside it."""
 
     draft: Draft[Any]
     images: np.ndarray  # uint8 [N, C, H, W]
     encode: Encode
-    words: np.ndarray  # uint64 [N], one for each picture: 0 until its row is written
+    words: np.ndarray  # uint64 [N], one for each image: 0 until its row is written
     rows: Rows  # float32 [N, F, 2z, h, w]
 
     @classmethod
@@ -41,11 +41,11 @@ class Encoding:
             words = draft.words("rows", len(images))
             needed = int(np.count_nonzero(words == 0)) * int(np.prod(shape)) * 4
             advice = "make room, or take an autoencoder with a larger factor or fewer channels"
-            draft.check_space(needed, f"the latents of {len(images):,} pictures", advice)
+            draft.check_space(needed, f"the latents of {len(images):,} images", advice)
             return cls(draft, images, encode, words, draft.rows((len(images), *shape), np.float32))
 
     def run(self, progress: Progress) -> None:
-        """Write the row, then the word, of every picture that has none. Ends when all is done, by whomever."""
+        """Write the row, then the word, of every image that has none. Ends when all is done, by whomever."""
         while left := [start for start in self._starts() if not self.words[start : start + PART].all()]:
             done = [self._part(start, progress) for start in left]
             if not any(done):
@@ -94,7 +94,7 @@ def _moments(encode: Encode, pictures: Tensor) -> np.ndarray:
     mean, deviation = (one.detach().float().cpu() for one in encode(pictures))
     if mean.ndim != 4 or len(mean) != len(pictures) or mean.shape != deviation.shape:
         shapes = f"{list(mean.shape)} and {list(deviation.shape)}"
-        raise HopelessError(f"an encoder of {len(pictures)} pictures must give two tensors [B, z, h, w], got {shapes}")
+        raise HopelessError(f"an encoder of {len(pictures)} images must give two tensors [B, z, h, w], got {shapes}")
     if not (mean.isfinite().all() and deviation.isfinite().all() and (deviation >= 0).all()):
         raise HopelessError("the encoder gives latents that are not finite, or have a negative deviation")
     return torch.cat([mean, deviation], dim=1).numpy()

@@ -1,6 +1,6 @@
-"""How far a reconstruction is from its picture: what a first stage is trained on, and what people read. Per picture.
+"""How far a reconstruction is from its image: what a first stage is trained on, and what people read. Per image.
 
-Pictures x, y are float [B, C, H, W] in -1..1 unless said; every error is a mean over a picture's numbers, [B].
+Images x, y are float [B, C, H, W] in -1..1 unless said; every error is a mean over an image's numbers, [B].
 """
 
 import math
@@ -35,7 +35,7 @@ def gradient_error(x: Tensor, y: Tensor) -> Tensor:
 
 
 def ssim(x: Tensor, y: Tensor) -> Tensor:
-    """Structural similarity, 1 for equal pictures (Wang et al. 2004): a Gaussian of 11 pixels, or of all there are."""
+    """Structural similarity, 1 for equal images (Wang et al. 2004): a Gaussian of 11 pixels, or of all there are."""
     return _similarity(x, y)[0]
 
 
@@ -77,7 +77,7 @@ def _similarity(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def psnr(images: Tensor, others: Tensor) -> Tensor:
-    """Peak signal-to-noise ratio in dB of pictures uint8 [B, C, H, W]; infinite where they are equal."""
+    """Peak signal-to-noise ratio in dB of images uint8 [B, C, H, W]; infinite where they are equal."""
     error = (images.double() - others.double()).square().flatten(1).mean(1)
     return 10 * torch.log10(255**2 / error)
 
@@ -95,7 +95,7 @@ def hinge(real: Tensor, fake: Tensor) -> Tensor:
 def adaptive_weight(error: Tensor, judged: Tensor, y: Tensor) -> Tensor:
     """Esser et al. 2021, eq. 7: the ratio of the gradients of the error and of the discriminator's term, each [B].
 
-    With respect to the reconstruction y and picture by picture, not to the last layer: it depends on no batch then.
+    With respect to the reconstruction y and image by image, not to the last layer: it depends on no batch then.
     """
     slopes = (torch.autograd.grad(one.sum(), y, retain_graph=True)[0] for one in (error, judged))
     own, other = (slope.flatten(1).norm(dim=1) for slope in slopes)

@@ -15,7 +15,7 @@ class DataConfig:
     to what the network can halve; at most 32 x 32 (64 x 64 on a GPU with preset small; autoencoders: 128 x 128). The
     size is said before training begins."""
     channels: int | None = None
-    """1 grey, 2 grey + alpha, 3 RGB, 4 RGBA. Default: 1 when every picture is grey, else 3."""
+    """1 grey, 2 grey + alpha, 3 RGB, 4 RGBA. Default: 1 when every image is grey, else 3."""
     fit: Literal["crop", "pad", "squash"] = "crop"
     """How an image of another shape is made to fit: crop cuts its sides, pad adds margins, squash distorts it."""
     background: str = "white"

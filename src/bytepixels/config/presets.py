@@ -39,9 +39,9 @@ def digits() -> Config:
 
 
 def small() -> Config:
-    """A good default for a folder of pictures on a laptop CPU: their own size, 32 x 32 at the most.
+    """A good default for a folder of images on a laptop CPU: their own size, 32 x 32 at the most.
 
-    bytepixels train PICTURES
+    bytepixels train IMAGES
     Time and result: RESULTS.md, "The recipe of small": shapes after five minutes of one core, and more with each hour.
     """
     return Config(
@@ -96,9 +96,9 @@ def speedrun() -> Config:
 
 
 def autoencoder_config() -> Config:
-    """The first stage of latent diffusion, for a CPU and pictures of 64 to 128 pixels.
+    """The first stage of latent diffusion, for a CPU and images of 64 to 128 pixels.
 
-    bytepixels train autoencoder PICTURES
+    bytepixels train autoencoder IMAGES
     """
     return Config(
         preset="autoencoder",

@@ -1,6 +1,6 @@
 """One config for a run: frozen dataclasses, checked when they are made. The command line's flags are these fields.
 
-Sizes in pixels (height, width); budgets, warm-up and half-lives in images (training pictures seen), not steps.
+Sizes in pixels (height, width); budgets, warm-up and half-lives in images (training images seen), not steps.
 """
 
 import shlex

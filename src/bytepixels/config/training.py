@@ -19,10 +19,10 @@ class TrainConfig:
     """Training: how long, how fast, and how it is watched."""
 
     images: Images = 1_000_000
-    """The budget: training pictures to see in all, repeats counted; 5M and 500k are numbers too. The learning rate's
+    """The budget: training images to see in all, repeats counted; 5M and 500k are numbers too. The learning rate's
     decay ends with the budget. A run that is done goes on with a larger one."""
     epochs: float | None = None
-    """The budget in passes over the pictures, instead of --images."""
+    """The budget in passes over the images, instead of --images."""
     budget: str | None = None
     """The budget in time, instead of --images: 2h, 90m, 1h30m, from the start of the command to its end, packing and
     previews included. As many images as fit, reckoned from the measured rate again and again."""

@@ -1,4 +1,4 @@
-"""Numbers as people write them: 5M pictures, 1h30m."""
+"""Numbers as people write them: 5M images, 1h30m."""
 
 import math
 import re
@@ -13,7 +13,7 @@ SECONDS = {"d": 86_400, "h": 3_600, "m": 60, "s": 1}
 
 
 def images_of(text: str) -> int:
-    """ "5M" -> 5,000,000. InputError for what is no whole number of pictures."""
+    """ "5M" -> 5,000,000. InputError for what is no whole number of images."""
     unit = MULTIPLES.get(text[-1:].lower(), 1)
     try:
         count = float(text[:-1] if unit > 1 else text) * unit

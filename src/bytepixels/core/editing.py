@@ -1,4 +1,4 @@
-"""Editing pictures that exist: inpainting, variations, interpolation, and the way back from a picture to its noise.
+"""Editing images that exist: inpainting, variations, interpolation, and the way back from an image to its noise.
 
 No network is trained for any of it: each is a wrapper round the denoiser, or another path along the same levels.
 """
@@ -22,21 +22,21 @@ MOSTLY_NOISE = -5.0
 
 
 def inpainted(denoise: Denoise, known: Tensor, mask: Tensor) -> Denoise:
-    """The estimate of x0 with the known picture in its place, where `mask` is 1.
+    """The estimate of x0 with the known image in its place, where `mask` is 1.
 
     known: x0, [C, H, W] or [B, C, H, W]; mask: 0 (repaint) to 1 (keep), it broadcasts with `known`. With the true x0 a
     ddpm step is, there, exactly the forward chain's q(x_nxt | x_now, x0): the known part keeps its law at every level,
     in agreement with the x that the unknown part was estimated from (Lugmayr et al. 2022, eq. 8a, draws it afresh).
-    InputError for a mask out of range, and for a mask or a known picture that does not fit x.
+    InputError for a mask out of range, and for a mask or a known image that does not fit x.
     """
     if mask.shape[-2:] != known.shape[-2:]:
-        raise InputError(f"the mask must have the picture's size {list(known.shape[-2:])}, got {list(mask.shape[-2:])}")
+        raise InputError(f"the mask must have the image's size {list(known.shape[-2:])}, got {list(mask.shape[-2:])}")
     low, high = mask.min().item(), mask.max().item()
     if not 0 <= low <= high <= 1:
         raise InputError(f"the mask must lie in 0..1, got {low:g}..{high:g}")
 
     def inpaint(x: Tensor, level: Level) -> Tensor:
-        for name, part, whole in (("known picture", known, 3), ("mask", mask, 2)):
+        for name, part, whole in (("known image", known, 3), ("mask", mask, 2)):
             if part.shape[-whole:] != x.shape[-whole:] or not _spreads(part, x):
                 raise InputError(f"the {name} must fit x {list(x.shape)}, got {list(part.shape)}")
         return torch.lerp(denoise(x, level), known.to(x), mask.to(x))
@@ -94,10 +94,10 @@ def wander(
 
 
 def start_from(x0: Tensor, levels: Sequence[Level], strength: float, noise: Noise) -> tuple[Tensor, list[Level]]:
-    """A picture with noise on it, and the levels to denoise it along: Meng et al. 2022 (SDEdit), Algorithm 1.
+    """An image with noise on it, and the levels to denoise it along: Meng et al. 2022 (SDEdit), Algorithm 1.
 
     Of the grid's steps the last round(strength * steps) are kept, at least one; x is at the first level of those.
-    strength: above 0 (the picture stays) to 1 (the whole grid: what alpha leaves of the picture, often nothing).
+    strength: above 0 (the image stays) to 1 (the whole grid: what alpha leaves of the image, often nothing).
     """
     if not 0 < strength <= 1:
         raise InputError(f"strength must be above 0 and at most 1, got {strength}")
@@ -107,10 +107,10 @@ def start_from(x0: Tensor, levels: Sequence[Level], strength: float, noise: Nois
 
 
 def slerp(a: Tensor, b: Tensor, share: float) -> Tensor:
-    """From a to b along the arc between them, each picture of [B, C, H, W] by itself (Shoemake 1985).
+    """From a to b along the arc between them, each image of [B, C, H, W] by itself (Shoemake 1985).
 
     share: 0 (a, exactly) to 1 (b, exactly). The length goes evenly from |a| to |b|: noise stays as long as noise is,
-    where a straight line would cut it short. InputError for opposite pictures, which no one arc joins.
+    where a straight line would cut it short. InputError for opposite images, which no one arc joins.
     """
     check_range("share", share, 0, 1)
     compute = torch.promote_types(a.dtype, torch.float32)
@@ -118,7 +118,7 @@ def slerp(a: Tensor, b: Tensor, share: float) -> Tensor:
     unit_a, unit_b = a / size_a, b / size_b
     angle = 2 * torch.atan2(_length(unit_a - unit_b), _length(unit_a + unit_b))  # exact for small angles, unlike acos
     if bool((angle > torch.pi - NEARLY_PARALLEL).any()):
-        raise InputError("opposite pictures have no one arc between them")
+        raise InputError("opposite images have no one arc between them")
     near, sine = angle < NEARLY_PARALLEL, torch.sin(angle)
     weight_a = torch.where(near, 1 - share, torch.sin((1 - share) * angle) / sine)
     weight_b = torch.where(near, share, torch.sin(share * angle) / sine)
@@ -138,7 +138,7 @@ def invert(x0: Tensor, levels: Sequence[Level], denoise: Denoise, refine: int = 
     levels: noisiest first, then CLEAN; walked from the end. A step back is ddim_step solved for its beginning, in which
     the estimate is taken there as well: fixed-point iteration from the eps of the step before, 1 + refine evaluations.
     At its fixed point `trajectory` with ddim gives x0 back exactly; before it the error is of order 2 + refine in the
-    step. InputError for a grid of one step from pure noise, which holds no picture.
+    step. InputError for a grid of one step from pure noise, which holds no image.
     """
     check_count("refine", refine, 0)
     if levels[0].alpha == 0 and levels[1].sigma == 0:

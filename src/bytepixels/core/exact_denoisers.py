@@ -1,6 +1,6 @@
 """Exact laws to check samplers with: data whose best denoiser, and in one dimension whose probability flow, is known.
 
-A Gaussian mixture in one dimension, pixel by pixel, and a set of pictures taken as the whole of the data.
+A Gaussian mixture in one dimension, pixel by pixel, and a set of images taken as the whole of the data.
 """
 
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from torch import Tensor
 from .levels import Level
 
 BISECTIONS = 80  # each halves the interval: 20 standard deviations down to the spacing of float64
-MOST_SHARES = 2**24  # of (picture, training picture) pairs held at once
+MOST_SHARES = 2**24  # of (image, training image) pairs held at once
 
 
 @dataclass(frozen=True)
@@ -60,10 +60,10 @@ class Mixture:
 
 
 class Empirical:
-    """The exact denoiser of data that is these pictures and no others: the perfect copyist.
+    """The exact denoiser of data that is these images and no others: the perfect copyist.
 
-    pictures: [N, C, H, W]. (x [B, C, H, W], level) -> E[x0 | x_t = x], like x, in x's own precision: the mean of the
-    pictures, weighed by softmax(-|x - alpha x0|^2 / (2 sigma^2)) (Karras et al. 2022, appendix B.3, eq. 57).
+    images: [N, C, H, W]. (x [B, C, H, W], level) -> E[x0 | x_t = x], like x, in x's own precision: the mean of the
+    images, weighed by softmax(-|x - alpha x0|^2 / (2 sigma^2)) (Karras et al. 2022, appendix B.3, eq. 57).
     """
 
     def __init__(self, pictures: Tensor):

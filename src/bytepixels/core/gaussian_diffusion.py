@@ -38,13 +38,13 @@ class GaussianDiffusion(Process):
         if self.betas.shape != (timesteps,) or not bool(((self.betas > 0) & (self.betas <= 1)).all()):
             raise InputError(f"a schedule must give {timesteps} betas in (0, 1], got {_describe(self.betas)}")
         if bool((self.betas[:-1] == 1).any()):
-            raise InputError("only the last beta may be 1: after it nothing is left of the picture")
+            raise InputError("only the last beta may be 1: after it nothing is left of the image")
         self.alphas = 1 - self.betas
         self.alpha_bar = torch.cumprod(self.alphas, dim=0)
         least = self.alpha_bar[self.alpha_bar > 0].sqrt().min().item() if bool((self.alpha_bar > 0).any()) else 1.0
         if least < LEAST_ALPHA:
             raise InputError(
-                f"{timesteps} timesteps of this schedule leave {least:.1e} of a picture (sqrt(alpha_bar)), less than "
+                f"{timesteps} timesteps of this schedule leave {least:.1e} of an image (sqrt(alpha_bar)), less than "
                 f"{LEAST_ALPHA:.0e}, which float32 needs: take fewer timesteps or schedule cosine"
             )
         alpha_sigma = torch.stack([self.alpha_bar.sqrt(), (1 - self.alpha_bar).sqrt()])  # [2, T]

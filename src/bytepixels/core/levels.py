@@ -34,11 +34,11 @@ CLEAN = Level(t=0.0, alpha=1.0, sigma=0.0)
 
 
 class Process(ABC):
-    """How pictures turn into noise: times to train at, their alpha and sigma, and levels to sample along."""
+    """How images turn into noise: times to train at, their alpha and sigma, and levels to sample along."""
 
     sigma_data: float  # the standard deviation that x0 is taken to have
     noisiest: float  # the least half_log_snr above pure noise that `level` takes; -inf where there is no such limit
-    pure_noise: bool  # whether nothing is left of the picture at the noisiest level: alpha is 0
+    pure_noise: bool  # whether nothing is left of the image at the noisiest level: alpha is 0
     whole_times: bool  # whether t counts timesteps
     default_spacing: str
 
@@ -131,6 +131,6 @@ def _check_batch(x0: Tensor, t: Tensor, noise: Tensor | None, whole_times: bool)
         raise InputError(f"x0 must be floating point [B, C, H, W], got {x0.dtype} {list(x0.shape)}")
     if t.shape != x0.shape[:1] or t.is_floating_point() == whole_times:
         kind = "integers" if whole_times else "floating-point times"
-        raise InputError(f"t must be [{len(x0)}] {kind}, one for each picture, got {t.dtype} {list(t.shape)}")
+        raise InputError(f"t must be [{len(x0)}] {kind}, one for each image, got {t.dtype} {list(t.shape)}")
     if noise is not None and noise.shape != x0.shape:
         raise InputError(f"noise must have the shape of x0, {list(x0.shape)}, got {list(noise.shape)}")

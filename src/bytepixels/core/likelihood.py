@@ -1,6 +1,6 @@
-"""How likely pictures are: the variational bound of a chain of steps, and the density along the probability-flow ODE.
+"""How likely images are: the variational bound of a chain of steps, and the density along the probability-flow ODE.
 
-Bits are per dimension: of a whole picture, divided by its C * H * W numbers. Nats are of the whole picture.
+Bits are per dimension: of a whole image, divided by its C * H * W numbers. Nats are of the whole image.
 """
 
 import math
@@ -36,7 +36,7 @@ class Bound(NamedTuple):
 
 
 class Measured(NamedTuple):
-    """One number for each picture, and the standard error that random probes left in it."""
+    """One number for each image, and the standard error that random probes left in it."""
 
     value: Tensor  # [B]
     standard_error: Tensor  # [B]: 0 where the divergence was exact, NaN for a single probe
@@ -50,7 +50,7 @@ def variational_bound(
     variance: str = "large",
     sigma_data: float = 1,
 ) -> Bound:
-    """The bound of the chain along `levels`, for pictures x0 [B, C, H, W] of 256 grey levels in -1..1.
+    """The bound of the chain along `levels`, for images x0 [B, C, H, W] of 256 grey levels in -1..1.
 
     levels: noisiest first, CLEAN last. estimate: `Denoiser.estimate`. Every term has its own x_t, from one call of
     `noise`: a fair draw of the bound, not the bound itself. variance: "small", "large" or "learned" (then `estimate`
@@ -102,7 +102,7 @@ def noise_range(process: Process) -> tuple[float, float]:
     """The noisiest and the cleanest log(alpha / sigma) of a process' own grid that are finite."""
     known = [level.half_log_snr for level in process.levels(spacing="log_snr") if math.isfinite(level.half_log_snr)]
     if len(known) < 2:
-        raise InputError(f"a range of noise needs two levels with some picture left, the process has {len(known)}")
+        raise InputError(f"a range of noise needs two levels with some image left, the process has {len(known)}")
     return known[0], known[-1]
 
 
@@ -122,7 +122,7 @@ def ode_log_likelihood(
     ends: the noisiest and the cleanest log(alpha / sigma); `noise_range` unless told. steps: of the classical
     Runge-Kutta method of order 4, even in log(alpha / sigma), four evaluations each. probes: random signs for the
     divergence (Hutchinson's estimate), drawn by one call of `noise` each and kept on the way; 0 is exact, and takes
-    one pass back for every number of a picture.
+    one pass back for every number of an image.
     """
     check_count("steps", steps, 1)
     check_count("probes", probes, 0)
@@ -188,7 +188,7 @@ def ode_bits(
     dequantisation: str = "noise",
     ends: tuple[float, float] | None = None,
 ) -> Measured:
-    """At most this many bits per dimension for pictures x0 [B, C, H, W] of 256 grey levels in -1..1, by the ODE.
+    """At most this many bits per dimension for images x0 [B, C, H, W] of 256 grey levels in -1..1, by the ODE.
 
     At most, once more steps change it no more: with too few the density is not one, and the number means nothing.
 

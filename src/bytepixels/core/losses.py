@@ -34,7 +34,7 @@ def diffusion_loss(
     weighting: str | None = None,
     objective: str = "simple",
 ) -> tuple[Tensor, Tensor]:
-    """The loss of each picture [B], and the times [B] it was measured at.
+    """The loss of each image [B], and the times [B] it was measured at.
 
     x0: [B, C, H, W], pixels in [-1, 1]; label: [B] or None. Times and noise are drawn unless given.
     objective: "simple" is the squared error of the prediction (Ho et al. 2020, eq. 14, before the mean), times a
@@ -122,7 +122,7 @@ def sample(
     levels: Sequence[Level] | None = None,
     variance: str | None = None,
 ) -> Tensor:
-    """Pictures `shape` = [B, C, H, W] in [-1, 1], from noise: Ho et al. 2020, Algorithm 2, clamped at the end.
+    """Images `shape` = [B, C, H, W] in [-1, 1], from noise: Ho et al. 2020, Algorithm 2, clamped at the end.
 
     By default the article's sampler: all T steps, the large variance, nothing clipped on the way. On fewer steps "ddpm"
     takes the small variance, because the large one spoils them (CIFAR-10 FID in 50 steps 32.7 against 8.0; Song et al.
@@ -161,7 +161,7 @@ def default_variance(steps: int, process: Process) -> Literal["small", "large"]:
 
 
 def pure_noise(like: Tensor, level: Level, noise: Noise, sigma_data: float = 1.0) -> Tensor:
-    """x_T: noise with the variance that pictures have at the first level, alpha^2 sigma_data^2 + sigma^2."""
+    """x_T: noise with the variance that images have at the first level, alpha^2 sigma_data^2 + sigma^2."""
     return math.hypot(level.alpha * sigma_data, level.sigma) * noise(like)
 
 

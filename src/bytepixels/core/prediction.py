@@ -1,6 +1,6 @@
 """What the network predicts, and how to read x0 out of it: x0 = c_skip * x_t + c_out * net(c_in * x_t, t).
 
-"eps": the noise (Ho et al. 2020). "x0": the picture. "v": alpha * eps - sigma * x0 (Salimans & Ho 2022, appendix D)
+"eps": the noise (Ho et al. 2020). "x0": the image. "v": alpha * eps - sigma * x0 (Salimans & Ho 2022, appendix D)
 where the process preserves variance and sigma_data = 1; where alpha = 1 it is Karras et al. 2022's F, negated.
 """
 

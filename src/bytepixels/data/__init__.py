@@ -1,4 +1,4 @@
-"""Pictures from anywhere to one uint8 array: `pack(source)`."""
+"""Images from anywhere to one uint8 array: `pack(source)`."""
 
 from .pack import pack
 from .packed import Packed, default_cache, open_packed

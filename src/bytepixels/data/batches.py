@@ -1,4 +1,4 @@
-"""Which pictures a training step sees: a function of (seed, step) alone, so that nothing needs to be remembered."""
+"""Which images a training step sees: a function of (seed, step) alone, so that nothing needs to be remembered."""
 
 import numpy as np
 import torch
@@ -9,11 +9,11 @@ from ..errors import InputError
 from ..randomness import FLIP, ORDER, seeded
 from .reader import Ahead, row_reader
 
-RESIDENT = 0.25  # share of the device's free memory that the pictures may take to be kept there
+RESIDENT = 0.25  # share of the device's free memory that the images may take to be kept there
 
 
 class Batches:
-    """Pictures [B, C, H, W] uint8 and labels [B] of any step: every epoch in a new order, batches run across epochs.
+    """Images [B, C, H, W] uint8 and labels [B] of any step: every epoch in a new order, batches run across epochs.
 
     images: uint8 [N, C, H, W], possibly memory-mapped; copied once to the device when they fit there, else read from
         the disk, two steps ahead of the training.
@@ -42,7 +42,7 @@ class Batches:
         self._orders: dict[int, np.ndarray] = {}
 
     def indices(self, step: int) -> np.ndarray:
-        """Which pictures the whole batch of step `step` is made of, [B]."""
+        """Which images the whole batch of step `step` is made of, [B]."""
         positions = np.arange(step * self.batch, (step + 1) * self.batch)
         epochs, places = np.divmod(positions, len(self.images))
         return np.concatenate([self._order(e)[places[epochs == e]] for e in np.unique(epochs).tolist()])
@@ -60,7 +60,7 @@ class Batches:
         return self.indices(step)[self.rows]
 
     def _given(self, images: Tensor, step: int) -> Tensor:
-        """What is given out of the rows [R, ...] that were read: half of the pictures left to right, with `flip`."""
+        """What is given out of the rows [R, ...] that were read: half of the images left to right, with `flip`."""
         if not self.flip:
             return images
         return torch.where(self._coin(step)[:, None, None, None], images.flip(-1), images)
@@ -78,7 +78,7 @@ class Batches:
         )
 
     def _order(self, epoch: int) -> np.ndarray:
-        """A permutation of all pictures for one epoch; the last two are kept."""
+        """A permutation of all images for one epoch; the last two are kept."""
         if epoch not in self._orders:
             self._orders = {e: order for e, order in self._orders.items() if e == epoch - 1}
             self._orders[epoch] = torch.randperm(len(self.images), generator=seeded(self.seed, ORDER, epoch)).numpy()

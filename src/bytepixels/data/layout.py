@@ -1,4 +1,4 @@
-"""The size and channels of a pack, from what was asked for and from the headers of the pictures."""
+"""The size and channels of a pack, from what was asked for and from the headers of the images."""
 
 from contextlib import closing
 
@@ -27,7 +27,7 @@ def find_layout(draft: Draft, pictures: Pictures, settings: Settings) -> tuple[L
 
 
 def _headers(draft: Draft, pictures: Pictures, colour_settles: bool) -> np.ndarray:
-    """The words of the readable pictures, uint64; not of all of them where one in colour settles what was asked."""
+    """The words of the readable images, uint64; not of all of them where one in colour settles what was asked."""
     words = draft.words("headers", len(pictures.names))
     if not (colour_settles and _coloured(words).any()):
         with closing(together(words, pictures.parts, read_header, draft.folder, 0)) as found:
@@ -50,7 +50,7 @@ def _common_size(headers: np.ndarray) -> tuple[tuple[int, int], str]:
     heights, widths = headers >> 34, headers >> 4 & SIDE
     if len(np.unique(headers >> 4)) <= 1:
         height, width = (int(heights[0]), int(widths[0])) if len(headers) else (1, 1)
-        return (height, width), f"All pictures are {height} x {width}: packed at that size."
+        return (height, width), f"All images are {height} x {width}: packed at that size."
     side = int(np.median(np.minimum(heights, widths)))
     note = f"Sizes differ: packed at {side} x {side}, the median short side; set the size for another."
     return (side, side), note

@@ -1,4 +1,4 @@
-"""From a source to a finished pack: every picture once, by threads and by as many processes as there are."""
+"""From a source to a finished pack: every image once, by threads and by as many processes as there are."""
 
 import hashlib
 import io
@@ -34,7 +34,7 @@ class _Job:
     pictures: Pictures
     layout: Layout
     notes: list[str]
-    words: np.ndarray  # uint64 [N], one for each picture: 0 until its row is written
+    words: np.ndarray  # uint64 [N], one for each image: 0 until its row is written
     rows: Rows
 
 
@@ -55,7 +55,7 @@ def make(path: Path, source: Source, settings: Settings, strict: bool, progress:
 
 
 def _fill(draft: Draft, source: Source, settings: Settings, strict: bool, progress: Progress, before: int) -> list[str]:
-    """Fill draft.whole; returns what there is to say of a draft that was taken up with `before` pictures."""
+    """Fill draft.whole; returns what there is to say of a draft that was taken up with `before` images."""
     pictures = source.read()
     total = len(pictures.names)
     with quiet_pillow():
@@ -74,16 +74,16 @@ def _fill(draft: Draft, source: Source, settings: Settings, strict: bool, progre
                 sealed = draft.made() or _seal(job)
     if not before:
         return []
-    return [f"{before:,} of {total:,} pictures lay packed already when this command began: it went on from there."]
+    return [f"{before:,} of {total:,} images lay packed already when this command began: it went on from there."]
 
 
 def _check_space(draft: Draft, count: int, layout: Layout) -> None:
-    pictures = f"{count:,} pictures of {layout.height} x {layout.width}"
+    pictures = f"{count:,} images of {layout.height} x {layout.width}"
     draft.check_space(count * layout.channels * layout.height * layout.width, pictures, "ask for a smaller size")
 
 
 def _decode(job: _Job, strict: bool, progress: Progress) -> None:
-    """Write the row, then the word, of every picture that has none."""
+    """Write the row, then the word, of every image that has none."""
     words, total, done = job.words, len(job.words), 0
 
     def look_up() -> None:
@@ -114,7 +114,7 @@ def _decode(job: _Job, strict: bool, progress: Progress) -> None:
 
 
 def _row(image: Image.Image, layout: Layout) -> tuple[int, bytes]:
-    """A picture's word and row."""
+    """An image's word and row."""
     decoded = to_pixels(image, layout)
     row = decoded.pixels.tobytes()
     dark = is_dark(decoded.pixels)
@@ -127,7 +127,7 @@ def _seal(job: _Job) -> bool:
     names = job.pictures.names
     skipped = job.draft.skipped(job.words)
     if len(skipped) == len(names):
-        raise HopelessError(f"{job.source.name} holds no readable picture: {named(skipped, names)}")
+        raise HopelessError(f"{job.source.name} holds no readable image: {named(skipped, names)}")
     images = job.draft.seal(job.words, job.rows, skipped) if job.words.all() else None
     if images is None:
         return False

@@ -1,4 +1,4 @@
-"""What there is to say about a pack: what had to be done to its pictures, and which could not be read."""
+"""What there is to say about a pack: what had to be done to its images, and which could not be read."""
 
 import numpy as np
 
@@ -7,7 +7,7 @@ from .sources.fit import Layout
 from .sources.folder_labels import printable
 from .sources.source import Source
 
-COMPOSED, RESHAPED, ENLARGED, DARK = 4, 8, 16, 32  # bits of a picture's word, beside those of the draft
+COMPOSED, RESHAPED, ENLARGED, DARK = 4, 8, 16, 32  # bits of an image's word, beside those of the draft
 
 
 class HopelessError(InputError):
@@ -25,7 +25,7 @@ def notes_of(words: np.ndarray, layout: Layout, skipped: dict[int, str], names: 
         ENLARGED: f"are smaller than {layout.height} x {layout.width}: enlarged.",
     }
     counts = {bit: np.count_nonzero(words & bit) for bit in sentences}
-    notes = [f"{counts[bit]:,} of {total:,} pictures {sentences[bit]}" for bit in sentences if counts[bit]]
+    notes = [f"{counts[bit]:,} of {total:,} images {sentences[bit]}" for bit in sentences if counts[bit]]
     if dark := [names[position] for position in np.flatnonzero(words & DARK).tolist()]:
         notes.append(
             f"warning: {len(dark):,} of {total:,} images are black or nearly so: no value above 1 of 255 (such as "
@@ -44,7 +44,7 @@ def named(skipped: dict[int, str], names: list[str]) -> str:
 
 
 def refusal(source: Source, name: str, reason: str) -> InputError:
-    """Of a picture that cannot be read, where every one must be."""
+    """Of an image that cannot be read, where every one must be."""
     return HopelessError(
         f"{source.name}: {printable(name)} cannot be read ({reason}); without strict it would be skipped"
     )

@@ -1,4 +1,4 @@
-"""Any source of pictures -> one memory-mapped uint8 array, decoded once and kept in a cache."""
+"""Any source of images -> one memory-mapped uint8 array, decoded once and kept in a cache."""
 
 import hashlib
 import json
@@ -33,23 +33,23 @@ def pack(
     cache: str | Path | None = None,
     progress: Progress | None = None,
 ) -> Packed:
-    """Decode every picture of `source` to uint8 [N, C, H, W], once: the next call with the same content and settings
+    """Decode every image of `source` to uint8 [N, C, H, W], once: the next call with the same content and settings
     opens what the first one wrote, or goes on where it was interrupted. Processes that pack the same thing at once, on
     one machine or on a file system with locks that they share, each decode parts of it (of a compressed tar one decodes
     all), and all return the whole.
 
-    source: a folder (subfolders are classes), a .zip or .tar(.gz/.xz/.bz2) of one, a .npz or .npy, one picture,
+    source: a folder (subfolders are classes), a .zip or .tar(.gz/.xz/.bz2) of one, a .npz or .npy, one image,
         WebDataset shards (one, a folder of them, or a pattern such as train-{000000..000127}.tar), the official
         CIFAR-10 or MNIST files, or a name in SOURCES.
-    size: (height, width); None keeps a size that all pictures share, else takes the median short side, square.
-    channels: 1 grey, 2 grey and alpha, 3 RGB, 4 RGBA; None is 1 where every picture is grey, else 3.
+    size: (height, width); None keeps a size that all images share, else takes the median short side, square.
+    channels: 1 grey, 2 grey and alpha, 3 RGB, 4 RGBA; None is 1 where every image is grey, else 3.
     fit: for another aspect ratio: "crop" the centre, "pad" with the background, or "squash".
     background: a CSS colour, under whatever is transparent (with 1 or 3 channels).
     strict: refuse what cannot be read instead of skipping and naming it.
     split: train, val, test or all, where the source is divided so.
     captions: they are wanted: a pack that an earlier version made without looking for them gets those of its source.
     cache: a folder; None is $BYTEPIXELS_CACHE or the platform's cache folder.
-    progress: called with (pictures done, pictures in all).
+    progress: called with (images done, images in all).
 
     Raises InputError, in one sentence, when there is nothing to pack or an argument is out of range.
     """

@@ -1,7 +1,7 @@
 """A pack, or its latents, in the making, in a folder of its own: what is done is kept, so that an interruption costs
 nothing.
 
-It holds one 64-bit word for each picture (0 until it is done), why pictures were skipped, locks, and in whole/ what the
+It holds one 64-bit word for each image (0 until it is done), why images were skipped, locks, and in whole/ what the
 result will be. A row is written before its word, the word holds the row's checksum, and whole/meta.json comes last.
 """
 
@@ -32,7 +32,7 @@ _MAKER = f"1-{PIL.__version__}"  # another decoder goes on with none of this one
 _STALE_SECONDS = 7 * 24 * 3600
 
 Whole = TypeVar("Whole")
-Progress = Callable[[int, int], None]  # (pictures done, pictures in all)
+Progress = Callable[[int, int], None]  # (images done, images in all)
 
 
 class Draft(Generic[Whole]):
@@ -103,7 +103,7 @@ class Draft(Generic[Whole]):
         return np.memmap(path, np.uint64, "r+", shape=(count,))
 
     def done(self) -> int:
-        """How many pictures lie there already."""
+        """How many images lie there already."""
         return int(np.count_nonzero(self._words()))
 
     def _words(self) -> np.ndarray:
@@ -116,7 +116,7 @@ class Draft(Generic[Whole]):
         return Rows(self.whole / self.array, shape, dtype)
 
     def skip(self, position: int, reason: str) -> int:
-        """Take note of why a picture is skipped; returns its word."""
+        """Take note of why an image is skipped; returns its word."""
         with self._reasons.open("ab", buffering=0) as file:  # the line in front may have been cut short
             file.write(b"\n" + json.dumps([position, reason]).encode())
         return word(DONE | SKIPPED, json.dumps(reason).encode())
@@ -188,7 +188,7 @@ class Draft(Generic[Whole]):
 
 
 def word(bits: int, content: bytes) -> int:
-    """What stands for a picture that is done."""
+    """What stands for an image that is done."""
     return crc32(content) << 32 | bits
 
 

@@ -19,7 +19,7 @@ CAPTIONS = "captions.json"
 
 @dataclass(frozen=True)
 class Packed:
-    """N pictures of one size, ready to be indexed; `len()` is N."""
+    """N images of one size, ready to be indexed; `len()` is N."""
 
     images: np.ndarray  # uint8 [N, C, H, W], a read-only memory map
     labels: np.ndarray | None  # int64 [N], positions in `classes`
@@ -27,7 +27,7 @@ class Packed:
     meta: dict[str, Any]  # source, settings, count, skipped files, sha256 of the arrays
     path: Path
     notes: tuple[str, ...]  # sentences that the user should read once
-    captions: tuple[str, ...] | None = None  # of each picture, "" for none; None where no picture has one
+    captions: tuple[str, ...] | None = None  # of each image, "" for none; None where no image has one
 
     def __len__(self) -> int:
         return len(self.images)
@@ -82,7 +82,7 @@ def load_array(path: Path, dtype: type, shape: tuple[int, ...]) -> np.ndarray:
 
 def captions_file(captions: Sequence[str] | None, skipped: Container[int]) -> dict[str, bytes]:
     """The file of a pack that holds its captions, name -> content; {} where there are none, so that a pack without them
-    is what it was before there were any. skipped: positions of pictures that are left out."""
+    is what it was before there were any. skipped: positions of images that are left out."""
     if captions is None:
         return {}
     kept = [caption for position, caption in enumerate(captions) if position not in skipped]

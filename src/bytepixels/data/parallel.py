@@ -1,4 +1,4 @@
-"""Many pictures at once: threads, in order, with little in memory; and many processes, each at a part of its own."""
+"""Many images at once: threads, in order, with little in memory; and many processes, each at a part of its own."""
 
 import time
 from collections import deque
@@ -17,7 +17,7 @@ from .locks import PAUSE, claim
 from .sources.source import Item, Part
 
 Result = TypeVar("Result")
-CHUNK = 16  # pictures per task: handing over single thumbnails costs as much as decoding them
+CHUNK = 16  # images per task: handing over single thumbnails costs as much as decoding them
 CHUNK_BYTES = 1 << 20  # ... but fewer when they are large and held in memory
 HELD_BYTES = 1 << 28  # in memory at a time, as files or as results; what is larger goes alone
 
@@ -34,7 +34,7 @@ def together(
     result_bytes: int,
     waiting: Callable[[], None] = lambda: None,
 ) -> Generator[tuple[int, Result | Unreadable], None, None]:
-    """Yield (position, work(picture)) of every picture whose `done` [N] is 0, where the caller then takes note of it.
+    """Yield (position, work(image)) of every image whose `done` [N] is 0, where the caller then takes note of it.
 
     Other processes may do the same at once: each locks, in `folder`, the part that it is at, and what a killed one left
     is taken by another. Ends when all is done, by whomever; `waiting()` is called while there is only that to wait for.
@@ -45,7 +45,7 @@ def together(
             with closing(in_parallel(work, _taken_items(done, parts, left, folder, taken), result_bytes)) as results:
                 yield from results
             if not all(done[parts[number].positions].all() for number in taken):
-                raise OSError("pictures of the source went missing while they were packed; run the same command again")
+                raise OSError("images of the source went missing while they were packed; run the same command again")
         finally:
             for lock in taken.values():
                 lock.release()
@@ -57,7 +57,7 @@ def together(
 def _taken_items(
     done: np.ndarray, parts: list[Part], left: list[int], folder: Path, taken: dict[int, FileLock]
 ) -> Iterator[Item]:
-    """The pictures of the parts that nobody is at, locked one after the other."""
+    """The images of the parts that nobody is at, locked one after the other."""
     for number in left:
         lock = claim(folder / f"part-{number}.lock")
         if lock is not None:
@@ -71,7 +71,7 @@ def _taken_items(
 def in_parallel(
     work: Callable[[Image.Image], Result], items: Iterable[Item], result_bytes: int
 ) -> Generator[tuple[int, Result | Unreadable], None, None]:
-    """Yield (position, work(picture)) in the order of the items, worked out by threads: Pillow's decoders let go of the
+    """Yield (position, work(image)) in the order of the items, worked out by threads: Pillow's decoders let go of the
     interpreter. Two chunks per thread are under way, of at most HELD_BYTES with their results of `result_bytes` each;
     close the generator to stop early."""
     threads = usable_cpus()
@@ -112,7 +112,7 @@ def _attempt(work: Callable[[Image.Image], Result], item: Item) -> Result | Unre
         with item.open() as image:
             return work(image)
     except UnidentifiedImageError:
-        return Unreadable("not a picture that Pillow can read")
+        return Unreadable("not an image that Pillow can read")
     except Image.DecompressionBombError:
         return Unreadable(f"more than {2 * (Image.MAX_IMAGE_PIXELS or 0) / 1e6:.0f} million pixels are too many")
     except Exception as error:  # a decoder that meets damaged bytes may raise nearly anything

@@ -45,7 +45,7 @@ class _FileRows:
                     raise OSError("it ends too early")
         except OSError as error:
             reason = error.strerror or error
-            raise OSError(f"pictures can no longer be read from {self.path}: {reason}") from error
+            raise OSError(f"images can no longer be read from {self.path}: {reason}") from error
         return rows
 
 

@@ -22,7 +22,7 @@ class Row:
     frechet: float
     without: list[float]  # the same with one tenth of the seeds left out
     kernel: tuple[float, float]
-    seconds: float  # a picture
+    seconds: float  # an image
 
     @property
     def interval(self) -> float:
@@ -113,7 +113,7 @@ def plot(rows: list[Row], floor: Row, what: str, name: str, subject: str, path: 
             axes, ([evaluations(row.settings) for row in chosen], [row.seconds for row in chosen]), strict=True
         ):
             axis.errorbar(x, y, yerr=e, label=sampler, marker=marks[k % len(marks)], markersize=5, capsize=3)
-    for axis, unit in zip(axes, ("network evaluations a picture", "seconds a picture"), strict=True):
+    for axis, unit in zip(axes, ("network evaluations an image", "seconds an image"), strict=True):
         axis.axhspan(
             floor.frechet - floor.interval, floor.frechet + floor.interval, color="grey", alpha=0.25, label=what
         )

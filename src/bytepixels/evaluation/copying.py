@@ -1,4 +1,4 @@
-"""Which samples are copies: nearest training pictures by pixels and by features, the null and the control."""
+"""Which samples are copies: nearest training images by pixels and by features, the null and the control."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
     from .yardstick import Yardstick
 
 MOST = 1000  # samples whose neighbours are looked for
-CONTROLS, KNOWN = 32, 2000  # copies that the copyist makes, and training pictures that it knows
+CONTROLS, KNOWN = 32, 2000  # copies that the copyist makes, and training images that it knows
 SHOWN = 12  # samples in neighbours.png
 
 
 @dataclass(frozen=True)
 class Copying:
-    """Copies among the samples, among pictures nobody trained on, and among a copyist's; by pixels and by features."""
+    """Copies among the samples, among images nobody trained on, and among a copyist's; by pixels and by features."""
 
     found: dict[str, dict[str, Copies]]  # "pixels" and "features" -> "samples", "held_out" and "copyist"
     pixels: Nearest  # of the samples
@@ -51,7 +51,7 @@ def look_for_copies(
     device: torch.device,
     seed: int,
 ) -> Copying:
-    """Compare samples uint8 [n, C, H, W], at most 1,000 of them, with all training pictures."""
+    """Compare samples uint8 [n, C, H, W], at most 1,000 of them, with all training images."""
     known, codec = Pictures(yardstick.own.packed.images, None, flip), PixelCodec()
     rows = chosen_rows(len(known.images), min(KNOWN, len(yardstick.reference))).numpy()  # all in the reference
     forged = copyist(Pictures(np.array(known.images[rows]), None, flip), process, range(CONTROLS), device)
@@ -68,7 +68,7 @@ def look_for_copies(
 
 
 def nearest_by_features(images: Tensor, yardstick: Yardstick, flip: bool) -> Nearest:
-    """The two nearest vectors of the reference; where the run mirrors, of the picture or its mirror image, whichever is
+    """The two nearest vectors of the reference; where the run mirrors, of the image or its mirror image, whichever is
     nearer."""
     ways = [images, images.flip(-1)] if flip else [images]
     found = [nearest(features_of(yardstick.features, x).features, yardstick.reference.features, 2) for x in ways]
@@ -79,7 +79,7 @@ def nearest_by_features(images: Tensor, yardstick: Yardstick, flip: bool) -> Nea
 
 def picture_neighbours(images: Tensor, copying: Copying, yardstick: Yardstick, run: Run) -> None:
     """RUN/evaluate/samples.png, and neighbours.png: the samples nearest to the training set, and below each its nearest
-    training picture by pixels and by features."""
+    training image by pixels and by features."""
     known = yardstick.own.packed.images
     shown = copying.pixels.distance[:, 0].argsort()[:SHOWN]
     by_pixels = copying.pixels.position[shown, 0].numpy()

@@ -47,11 +47,11 @@ class Subject:
     device: torch.device
     process: Process
     denoiser: Denoiser  # without labels
-    world: World  # its processes measure their shares of the pictures
+    world: World  # its processes measure their shares of the images
     codec: Codec
 
     def share(self, n: int) -> tuple[slice, Callable[[Tensor], Tensor]]:
-        """The pictures among n that this process measures, and what puts everybody's [..., share] to [..., n]."""
+        """The images among n that this process measures, and what puts everybody's [..., share] to [..., n]."""
         check_range("-n on that many processes", n, self.world.size)
         return self.world.rows(n), lambda part: self.world.gather(part.movedim(-1, 0), n).movedim(0, -1)
 
@@ -100,11 +100,11 @@ def run_set(run: Run, request: Evaluate) -> PictureSet:
 
 
 def evaluate_bits(subject: Subject, pictures: PictureSet) -> None:
-    """Print and keep the bits per dimension of `pictures`."""
+    """Print and keep the bits per dimension of `images`."""
     request, plan = subject.request, bits_plan(subject)
     x0, label = pictures.choose(request.n or 64, request.seed, subject.device)
     seeds = range(request.seed, request.seed + len(x0))
-    events.say(f"{len(x0)} pictures of {pictures.name}{'' if label is None else ', each with its label'}")
+    events.say(f"{len(x0)} images of {pictures.name}{'' if label is None else ', each with its label'}")
     with Work("bits", len(x0) * plan.evaluations, "evaluations") as progress:
         own, gather = subject.share(len(x0))
         count = counter(progress, subject.world.size)
@@ -115,7 +115,7 @@ def evaluate_bits(subject: Subject, pictures: PictureSet) -> None:
     chain = f"chain of {len(plan.levels) - 1} steps{', x0 clipped' if plan.clip else ''}" if plan.levels else ""
     ode = f"ODE of {plan.ode_steps} RK4 steps, {plan.probes} probes, dequantised by {plan.dequantisation}"
     how = "; ".join(part for part in (chain, ode if plan.ode_steps else "") if part)
-    events.say(f"{subject.title}; {how}; {plan.evaluations:,} evaluations a picture")
+    events.say(f"{subject.title}; {how}; {plan.evaluations:,} evaluations an image")
     settings: dict[str, Any] = {
         "steps": len(plan.levels) - 1 if plan.levels else None,
         "clip": plan.clip,
@@ -159,13 +159,13 @@ def evaluate_loss(subject: Subject) -> None:
     own = training_set(run, request.source)
     other = held_out_set(run, request.source) if request.split is None else other_set(run, own.source, request.split)
     if other is not None and other.trained_on:
-        raise InputError(f"--loss compares with held-out pictures, but the run was trained on split {request.split}")
+        raise InputError(f"--loss compares with held-out images, but the run was trained on split {request.split}")
     sets = [one for one in (own, other) if one is not None]
     to_model = partial(drawn_x0, codec=subject.codec, seed=request.seed)
     chosen = [one.choose(request.n or 256, request.seed, subject.device, to_model) for one in sets]
     known = known_of(run, own, subject.codec, subject.world, subject.device)
     trivial, levels = LinearGuess(known, subject.device), loss_of.levels_of(subject.process, LEVELS)
-    ideals = [IdealDenoiser(known, trivial.mean), None]  # only for the pictures that it is the ideal of
+    ideals = [IdealDenoiser(known, trivial.mean), None]  # only for the images that it is the ideal of
     measured: list[loss_of.Errors] = []
     with Work("loss", sum(len(x0) for x0, _ in chosen) * len(levels), "evaluations") as progress:
         count, predict = counter(progress, subject.world.size), predictor(subject)
@@ -175,7 +175,7 @@ def evaluate_loss(subject: Subject) -> None:
             part = loss_of.measure_errors(predict, trivial, ideal, levels, x0[rows], mine, seeds, request.batch, count)
             measured.append(loss_of.gathered(part, gather))
     for one, (x0, _) in zip(sets, chosen, strict=True):
-        events.say(f"{len(x0)} pictures of {one.name}")
+        events.say(f"{len(x0)} images of {one.name}")
     training, held_out = measured[0], measured[1] if other is not None else None
     verdict = loss_of.judge(training, held_out)
     events.say(*loss_report.sentences(levels, verdict, held_out is not None))

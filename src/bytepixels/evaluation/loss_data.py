@@ -14,7 +14,7 @@ from ..sampling.first_stage import encode, kept
 
 
 def drawn_x0(images: Tensor, codec: Codec, seed: int) -> Tensor:
-    """x0 [n, c, h, w] of pictures uint8 [n, C, H, W], on their device: latents are drawn, as in training, with noise
+    """x0 [n, c, h, w] of images uint8 [n, C, H, W], on their device: latents are drawn, as in training, with noise
     that is a function of the seed."""
     if not isinstance(codec, LatentCodec):
         return codec.to_model(images)
@@ -26,7 +26,7 @@ def drawn_x0(images: Tensor, codec: Codec, seed: int) -> Tensor:
 
 
 def known_of(run: Run, own: PictureSet, codec: Codec, world: World, device: torch.device) -> Known:
-    """The pictures that a run was trained on, or their latents, which are in the cache or encoded once more."""
+    """The images that a run was trained on, or their latents, which are in the cache or encoded once more."""
     mirrored = run.config.data.flip == "yes"
     if not isinstance(codec, LatentCodec):
         assert isinstance(codec, PixelCodec)

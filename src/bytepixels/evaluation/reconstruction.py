@@ -1,4 +1,4 @@
-"""evaluate RUN of an autoencoder: what its latents keep of pictures, and how far off that is."""
+"""evaluate RUN of an autoencoder: what its latents keep of images, and how far off that is."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -25,7 +25,7 @@ from ..sampling.trained_model import load_checkpoint
 from .summary import how_far, number
 from .yardstick import Yardstick, open_yardstick
 
-SHOWN = 16  # pictures in reconstructions.png
+SHOWN = 16  # images in reconstructions.png
 
 
 def evaluate_reconstruction(run: Run, request: Quality) -> None:
@@ -55,7 +55,7 @@ def evaluate_reconstruction(run: Run, request: Quality) -> None:
 
 
 def described(images: Tensor, again: Tensor, what: str, yardstick: Yardstick) -> dict[str, Any]:
-    """The distances of reconstructions uint8 [n, C, H, W] and, as their floor, of the pictures themselves."""
+    """The distances of reconstructions uint8 [n, C, H, W] and, as their floor, of the images themselves."""
     features = yardstick.features
 
     def distance(pictures: Tensor) -> dict[str, float]:
@@ -88,7 +88,7 @@ def card(record: dict[str, Any], found: dict[str, float]) -> Iterator[str]:
     """What was found, in lines."""
     name, floor = title(record["features"]["name"]), record["floor"]["measures"]["frechet"]
     yield f"{in_words(found, record['of'])}."
-    yield f"{name}: reconstructions {number(record['measures']['frechet'])}, the pictures themselves {number(floor)}"
+    yield f"{name}: reconstructions {number(record['measures']['frechet'])}, the images themselves {number(floor)}"
     yield how_far(record)
     yield "The scale: " + ", ".join(f"{name} {value:.3g}" for name, value in record["ladder"].items())
     yield f"{record['checkpoint']} ({record['weights']}); no model on its latents comes nearer than they do."

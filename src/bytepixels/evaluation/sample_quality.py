@@ -1,4 +1,4 @@
-"""evaluate RUN: samples of a run beside its training and held-out pictures; a card, and a line of RUN/eval.jsonl."""
+"""evaluate RUN: samples of a run beside its training and held-out images; a card, and a line of RUN/eval.jsonl."""
 
 import time
 from dataclasses import dataclass
@@ -43,8 +43,8 @@ class Painter:
     network: nn.Module
     device: torch.device
     world: World
-    labels: Tensor | None  # of the training pictures: samples have classes as often as those
-    texts: TextRows | None = None  # of the training pictures: samples have captions like theirs
+    labels: Tensor | None  # of the training images: samples have classes as often as those
+    texts: TextRows | None = None  # of the training images: samples have captions like theirs
 
     def draw(
         self, settings: SampleConfig, seeds: range, batch: int, budget: float, what: str = "sample"
@@ -65,13 +65,13 @@ class Painter:
 
                 drawn.append(draw_together(self.world, part, self.run.shape, draw))
                 done = start + len(part)
-                progress.update(done * steps, f"{done:,} pictures")
+                progress.update(done * steps, f"{done:,} images")
                 if self.world.agree(int(done >= LEAST and time.monotonic() - began > budget))[0]:
                     break
         return torch.cat(drawn), time.monotonic() - began
 
     def _rows(self, count: int, seed: int) -> Tensor:
-        """Which training pictures the samples have their labels and captions from."""
+        """Which training images the samples have their labels and captions from."""
         return torch.randint(self.run.data["count"], (count,), generator=seeded(seed, LABELS))
 
 
@@ -126,7 +126,7 @@ def judge(images: Tensor, yardstick: Yardstick, run: Run, request: Quality, devi
 
 
 def through_first_stage(yardstick: Yardstick, run: Run, n: int, seed: int, device: torch.device) -> dict[str, float]:
-    """The Frechet distance of the floor's pictures once they have been through the run's autoencoder, and half its 95%
+    """The Frechet distance of the floor's images once they have been through the run's autoencoder, and half its 95%
     interval: what its samples could be at best."""
     codec, (images, _) = codec_of(run, device), yardstick.others(n, seed)
     again = codec.to_images(codec.to_model(images.to(device))).cpu()
@@ -187,6 +187,6 @@ def made_with(settings: SampleConfig, painter: Painter, request: Quality) -> dic
 
 
 def evaluations(settings: SampleConfig) -> int:
-    """Of the network, for one picture."""
+    """Of the network, for one image."""
     once = 2 * settings.steps - 1 if settings.sampler in TWICE else settings.steps
     return once * (2 if settings.guidance != 1 else 1)

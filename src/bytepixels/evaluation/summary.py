@@ -43,19 +43,19 @@ def card(record: dict[str, Any]) -> Iterator[str]:
     yield (
         f"{record['n']:,} samples of {record['checkpoint']} ({record['weights']}), seeds from {record['seed']}: "
         f"{record['sampler']}, {record['steps']} steps, {record['spacing']}{guided}, {record['evaluations']} "
-        f"evaluations a picture, {record['seconds']:.0f} s"
+        f"evaluations an image, {record['seconds']:.0f} s"
     )
     yield (
-        f"against {reference['n']:,} pictures of {reference['source']}, split {reference['split']}; features "
+        f"against {reference['n']:,} images of {reference['source']}, split {reference['split']}; features "
         f"{features['name']} {features['sha256'][:12]}, resize {features['resize']}"
     )
 
 
 def how_far(record: dict[str, Any]) -> str:
-    """The Frechet distance in words: beside held-out pictures, and those with noise."""
+    """The Frechet distance in words: beside held-out images, and those with noise."""
     floor, value = record["floor"], record["frechet_distance"]
     if value <= floor["measures"]["frechet"]["value"]:
-        return f"No further from the training pictures than {floor['of']}."
+        return f"No further from the training images than {floor['of']}."
     return f"About as far off as real images with {as_noise(value, record['ladder'])}."
 
 

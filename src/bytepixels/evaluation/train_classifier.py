@@ -23,11 +23,11 @@ from ..runs.packing import DIGITS, pack_with_progress
 from ..runs.run_directory import make_folder, provenance
 from ..wording import many
 
-HELD_OUT = 0.1  # of the pictures, where there is no test split
+HELD_OUT = 0.1  # of the images, where there is no test split
 
 
 def train_features(request: TrainFeatures) -> Path:
-    """Train, keep after every epoch, and say how good it is on pictures that it has not seen. Returns the folder."""
+    """Train, keep after every epoch, and say how good it is on images that it has not seen. Returns the folder."""
     if under_torchrun():
         raise InputError("evaluate train-features is for one process: run it without torchrun")
     recipe = Recipe(request.width, request.epochs, request.batch, request.lr, seed=request.seed)
@@ -43,7 +43,7 @@ def train_features(request: TrainFeatures) -> Path:
     recipe = replace(recipe, flip=packed.classes != DIGITS if request.flip == "auto" else request.flip == "yes")
     notes = {"classes": list(packed.classes), "size": list(packed.images.shape[2:]), "channels": packed.images.shape[1]}
     notes |= {"source": request.source, "sha256": packed.meta["sha256"]["images"], "made_by": provenance()}
-    events.say(f"{each:,} pictures to learn from, {len(test[0]):,} held out ({name}); {recipe}")
+    events.say(f"{each:,} images to learn from, {len(test[0]):,} held out ({name}); {recipe}")
     an_epoch = each - each % min(recipe.batch, each)
     with Work("features", recipe.epochs * an_epoch, "images") as progress:
         for seen, loss, network in train_classifier(*learn, len(packed.classes), recipe, device):
@@ -52,10 +52,10 @@ def train_features(request: TrainFeatures) -> Path:
                 found, epoch = accuracy(network, *test, device), seen // an_epoch
                 said = {"epochs": epoch, "held_out_accuracy": found, "held_out": name, "n": len(test[0])}
                 save_classifier(out, network, recipe, notes | said | {"cpu_seconds": time.process_time() - began})
-                events.note(f"epoch {epoch}: {100 * found:.2f}% of held-out pictures named right; kept in {out}")
+                events.note(f"epoch {epoch}: {100 * found:.2f}% of held-out images named right; kept in {out}")
                 progress.kept = f"what {many(epoch, 'epoch')} of {recipe.epochs:,} made is kept in {out}"
     half = 196 * math.sqrt(found * (1 - found) / len(test[0]))
-    events.say(f"{100 * found:.2f}% ± {half:.2f}% of {len(test[0]):,} held-out pictures ({name}) are named right")
+    events.say(f"{100 * found:.2f}% ± {half:.2f}% of {len(test[0]):,} held-out images ({name}) are named right")
     events.say(f"{duration(time.process_time() - began)} of CPU time; evaluate RUN --features {out}")
     return out
 
@@ -64,7 +64,7 @@ Labelled = tuple[Tensor, Tensor]  # uint8 [N, C, H, W], int64 [N]
 
 
 def held_out_split(packed: Packed, request: TrainFeatures) -> tuple[Labelled, Labelled, str]:
-    """(to learn from, to test on, what the second is): the source's test split, else a tenth of the pictures."""
+    """(to learn from, to test on, what the second is): the source's test split, else a tenth of the images."""
     assert packed.labels is not None
     images, labels = torch.from_numpy(np.array(packed.images)), torch.from_numpy(packed.labels.copy())
     size, channels = (packed.images.shape[2], packed.images.shape[3]), packed.images.shape[1]
@@ -79,8 +79,8 @@ def held_out_split(packed: Packed, request: TrainFeatures) -> tuple[Labelled, La
     count = max(1, round(HELD_OUT * len(images)))
     if len(images) < 2 * len(packed.classes) or len(images) - count < 2:
         raise InputError(
-            f"{request.source} has {len(images)} pictures of {len(packed.classes)} classes: too few to learn from"
+            f"{request.source} has {len(images)} images of {len(packed.classes)} classes: too few to learn from"
         )
     order = chosen_rows(len(images), len(images), request.seed)
     own, rest = order[count:], order[:count]
-    return (images[own], labels[own]), (images[rest], labels[rest]), "a tenth of the pictures, chosen by the seed"
+    return (images[own], labels[own]), (images[rest], labels[rest]), "a tenth of the images, chosen by the seed"

@@ -32,15 +32,15 @@ class Yardstick:
     moments: Moments
 
     def others(self, n: int, seed: int) -> tuple[Tensor, str]:
-        """uint8 pictures that are as good as can be, and what they are: held-out ones where there are any."""
+        """uint8 images that are as good as can be, and what they are: held-out ones where there are any."""
         chosen = self.held_out or self.own
         rows = chosen_rows(len(chosen.packed), n, seed).numpy()
-        what = f"{len(rows):,} held-out pictures" if self.held_out else f"{len(rows):,} training pictures themselves"
+        what = f"{len(rows):,} held-out images" if self.held_out else f"{len(rows):,} training images themselves"
         return torch.from_numpy(np.array(chosen.packed.images[rows])), what
 
 
 def open_yardstick(run: Run, name: str, source: str | None, most: int | None, world: World) -> Yardstick:
-    """The run's pictures and their features: made by the first process, read by the others."""
+    """The run's images and their features: made by the first process, read by the others."""
     own, held_out = training_set(run, source), held_out_set(run, source)
     if len(own.packed) < LEAST_KNOWN:
         why = f"distances need {LEAST_KNOWN} training images or more, and {own.source} holds {len(own.packed)}"
@@ -49,7 +49,7 @@ def open_yardstick(run: Run, name: str, source: str | None, most: int | None, wo
     features = open_features(name, own.packed.images, world.device)
     most = most or (PAIRS if name == "imagenet" else MOST)
     folder, images = default_cache() / "features", own.packed.images
-    with Work("reference", min(most, len(images)), "pictures") as progress:
+    with Work("reference", min(most, len(images)), "images") as progress:
         done = 0
 
         def count(pictures: int) -> None:

@@ -1,4 +1,4 @@
-"""How good a run is, in numbers. Nothing here knows of configs: it is handed pictures, processes and denoisers."""
+"""How good a run is, in numbers. Nothing here knows of configs: it is handed images, processes and denoisers."""
 
 import math
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def mean_and_error(values: Tensor) -> tuple[float, float]:
-    """The mean over pictures [n], and its standard error (NaN for one picture)."""
+    """The mean over images [n], and its standard error (NaN for one image)."""
     error = values.std().item() / math.sqrt(len(values)) if len(values) > 1 else math.nan
     return values.mean().item(), error
 
@@ -18,10 +18,10 @@ def parts(n: int, batch: int) -> list[slice]:
 
 
 def rows_of(label: Tensor | None, part: slice | Tensor) -> Tensor | None:
-    """The labels of some pictures, where there are labels."""
+    """The labels of some images, where there are labels."""
     return None if label is None else label[part]
 
 
 def joined(pieces: list[Tensor]) -> Tensor:
-    """What batches returned, [..., B] each, along their pictures, on the host in float64."""
+    """What batches returned, [..., B] each, along their images, on the host in float64."""
     return torch.cat([piece.cpu().double() for piece in pieces], dim=-1)

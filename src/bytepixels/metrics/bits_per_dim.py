@@ -1,4 +1,4 @@
-"""Bits per dimension of pictures: the chain's bound and the ODE's, batch by batch; their table and their curve."""
+"""Bits per dimension of images: the chain's bound and the ODE's, batch by batch; their table and their curve."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -31,14 +31,14 @@ class BitsPlan:
 
     @property
     def evaluations(self) -> int:
-        """Of the network, for one picture; the ODE's also run `probes` passes back each."""
+        """Of the network, for one image; the ODE's also run `probes` passes back each."""
         ode = 4 * self.ode_steps + (self.dequantisation == "noise") if self.ode_steps else 0
         return max(len(self.levels) - 1, 0) + ode
 
 
 @dataclass(frozen=True)
 class Bits:
-    """Bits per dimension of n pictures."""
+    """Bits per dimension of n images."""
 
     bounds: dict[str, Bound]  # for each variance: prior [n], terms [steps, n]
     ode: Measured | None  # [n]
@@ -52,9 +52,9 @@ def measure_bits(
     seeds: Sequence[int],
     count: Callable[[int], None] = lambda pictures: None,
 ) -> Bits:
-    """Bits of x0 [n, C, H, W] (256 grey levels in -1..1), each with its label. Picture k's noise depends on seeds[k].
+    """Bits of x0 [n, C, H, W] (256 grey levels in -1..1), each with its label. Image k's noise depends on seeds[k].
 
-    count: called with the number of pictures at every evaluation of the network.
+    count: called with the number of images at every evaluation of the network.
     """
     chains, odes = [], []
     for part in parts(len(x0), plan.batch):
@@ -92,13 +92,13 @@ def _clipped(estimate: Estimate) -> Estimate:
 
 
 def gathered(bits: Bits, gather: Callable[[Tensor], Tensor]) -> Bits:
-    """The bits of all pictures, from every process' share of them: `gather` puts [..., share] together."""
+    """The bits of all images, from every process' share of them: `gather` puts [..., share] together."""
     bounds = {variance: Bound(*map(gather, bound)) for variance, bound in bits.bounds.items()}
     return Bits(bounds, None if bits.ode is None else Measured(*map(gather, bits.ode)))
 
 
 def numbers(bits: Bits) -> dict[str, Any]:
-    """Means over the pictures and their standard errors, as eval.jsonl holds them."""
+    """Means over the images and their standard errors, as eval.jsonl holds them."""
     found: dict[str, Any] = {}
     for variance, bound in bits.bounds.items():
         total, error = mean_and_error(bound.total)

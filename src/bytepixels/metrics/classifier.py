@@ -18,7 +18,7 @@ from .features import state_hash, unit
 
 FORMAT = 1
 WEIGHTS, NOTES = "features.safetensors", "features.json"
-SHIFT = 8  # a picture is moved by up to an eighth of its side
+SHIFT = 8  # an image is moved by up to an eighth of its side
 
 
 class Classifier(nn.Module):
@@ -77,7 +77,7 @@ class Recipe:
 def train_classifier(
     images: Tensor, labels: Tensor, classes: int, recipe: Recipe, device: torch.device
 ) -> Iterator[tuple[int, float, Classifier]]:
-    """(pictures seen, loss, the network) after every step: one cycle of the learning rate, Nesterov, flips and shifts.
+    """(images seen, loss, the network) after every step: one cycle of the learning rate, Nesterov, flips and shifts.
 
     images: uint8 [N, C, H, W] and labels [N], both on the host. A function of the seed.
     """
@@ -103,7 +103,7 @@ def train_classifier(
 
 
 def augmented(images: Tensor, flip: bool, seed: int, step: int) -> Tensor:
-    """Pictures [B, C, H, W], half of them mirrored if so, each moved by up to an eighth of its side."""
+    """Images [B, C, H, W], half of them mirrored if so, each moved by up to an eighth of its side."""
     count, _, height, width = images.shape
     if flip:
         mirror = torch.rand(count, generator=seeded(seed, FLIP, step)) < 0.5
@@ -122,7 +122,7 @@ def _moved(side: int, count: int, generator: torch.Generator) -> Tensor:
 
 
 def accuracy(network: Classifier, images: Tensor, labels: Tensor, device: torch.device, batch: int = 500) -> float:
-    """Share of pictures whose class it names."""
+    """Share of images whose class it names."""
     network.eval()
     right = 0
     with torch.no_grad():
@@ -164,7 +164,7 @@ class ClassifierFeatures:
     def __call__(self, images: Tensor) -> Tensor:
         channels = int(self.notes["channels"])
         if images.shape[1] != channels:
-            raise InputError(f"features {self.name} are of pictures with {channels} channels, got {images.shape[1]}")
+            raise InputError(f"features {self.name} are of images with {channels} channels, got {images.shape[1]}")
         x = unit(images.to(self.device))
         if tuple(x.shape[2:]) != self.size:
             x = F.interpolate(x, self.size, mode="bilinear", antialias=True, align_corners=False)

@@ -23,7 +23,7 @@ def kernel_distance(one: Tensor, other: Tensor, parts: int = PARTS) -> tuple[flo
     """
     one, other = _pair(one, other)
     if min(len(one), len(other)) < 2:
-        raise InputError(f"a kernel distance needs two or more pictures a side, got {len(one)} and {len(other)}")
+        raise InputError(f"a kernel distance needs two or more images a side, got {len(one)} and {len(other)}")
     count = min(parts, len(one) // 2, len(other) // 2)
     rows, columns = split_rows(len(one), count), split_rows(len(other), count)
     within_one, within_other = _kernel_sums(one, one, rows, rows), _kernel_sums(other, other, columns, columns)
@@ -75,10 +75,10 @@ def sliced_wasserstein(one: Tensor, other: Tensor, projections: int = 128, seed:
 class TwoSampleTest(NamedTuple):
     """Can a classifier tell the two sets apart? 0.5: it cannot."""
 
-    accuracy: float  # on pictures that it did not learn from
+    accuracy: float  # on images that it did not learn from
     interval: float  # half the 95% one
     p_value: float  # how likely so high an accuracy is where the laws are the same
-    n: int  # pictures that it was tested on
+    n: int  # images that it was tested on
 
 
 def two_sample_test(one: Tensor, other: Tensor, seed: int = 0) -> TwoSampleTest:
@@ -92,7 +92,7 @@ def two_sample_test(one: Tensor, other: Tensor, seed: int = 0) -> TwoSampleTest:
     one, other = _pair(one, other)
     n = min(len(one), len(other))
     if n < 4:
-        raise InputError(f"a two-sample test needs 4 or more pictures a side, got {len(one)} and {len(other)}")
+        raise InputError(f"a two-sample test needs 4 or more images a side, got {len(one)} and {len(other)}")
     order = [torch.randperm(len(x), generator=seeded(seed, k))[:n] for k, x in enumerate((one, other))]
     both = torch.stack([one[order[0]], other[order[1]]])  # [2, n, D]
     learn, test = both[:, : n // 2].flatten(0, 1).numpy(), both[:, n // 2 :].flatten(0, 1).numpy()
@@ -112,7 +112,7 @@ def inception_score(probabilities: Tensor, splits: int = 10) -> tuple[float, flo
     """
     p = checked(probabilities)
     if p.min() < 0 or not torch.allclose(p.sum(1), p.new_ones(len(p)), atol=1e-3):
-        raise InputError("probabilities must be at least 0 and add up to 1 for every picture")
+        raise InputError("probabilities must be at least 0 and add up to 1 for every image")
     scores = []
     for part in split_rows(len(p), splits):
         own, marginal = p[part], p[part].mean(0)

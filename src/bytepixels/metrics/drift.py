@@ -18,7 +18,7 @@ LEAST = 1e-9  # spread and half interval of a statistic that never varies, such 
 
 
 class Looks(NamedTuple):
-    """Numbers of n pictures, one row each, whose means say what a set looks like."""
+    """Numbers of n images, one row each, whose means say what a set looks like."""
 
     mean: Tensor  # [n, C] of each channel, grey levels of 255
     square: Tensor  # [n, C] of their squares
@@ -69,13 +69,13 @@ def _radial_power(grey: Tensor) -> Tensor:
 
 
 def drift(samples: Looks, data: Looks, seed: int = 0) -> list[Drift]:
-    """Each statistic of the samples beside the data's, with what as many pictures of the data span.
+    """Each statistic of the samples beside the data's, with what as many images of the data span.
 
     By the bootstrap: a draw as large as the samples against one as large as the data, both of the data, so that the
-    intervals are as wide as chance makes them. InputError for fewer than two pictures.
+    intervals are as wide as chance makes them. InputError for fewer than two images.
     """
     if min(len(samples.mean), len(data.mean)) < 2:
-        raise InputError(f"drift needs two or more pictures, got {len(samples.mean)} and {len(data.mean)}")
+        raise InputError(f"drift needs two or more images, got {len(samples.mean)} and {len(data.mean)}")
     generator, known = seeded(seed, ORDER), samples.classes is not None and data.classes is not None
     columns = torch.cat([part for part in data if part is not None], 1)
     drawn = [_draws(columns, n, generator) for n in (len(samples.mean), len(data.mean))]
@@ -107,7 +107,7 @@ def _draws(columns: Tensor, n: int, generator: torch.Generator) -> Tensor:
 def _statistics(
     mean: Tensor, square: Tensor, brightness: Tensor, power: Tensor, classes: Tensor | None = None
 ) -> dict[str, Tensor]:
-    """Of means over pictures [sets, numbers]: what is compared."""
+    """Of means over images [sets, numbers]: what is compared."""
     found = {
         "mean of each channel": mean,
         "standard deviation of each channel": (square - mean.square()).clamp(min=0).sqrt(),

@@ -1,4 +1,4 @@
-"""Feature vectors of a set of pictures, kept on the disk by the hash of the pictures, the features and the resize."""
+"""Feature vectors of a set of images, kept on the disk by the hash of the images, the features and the resize."""
 
 import hashlib
 import json
@@ -19,13 +19,13 @@ from .features import Features
 from .frechet import Moments, merged
 
 FORMAT = 3
-MOST = 50_000  # pictures of a set that are looked at
+MOST = 50_000  # images of a set that are looked at
 CHUNK = 4096  # vectors at a time in float64
 
 
 @dataclass(frozen=True)
 class FeatureSet:
-    """The features of some pictures."""
+    """The features of some images."""
 
     features: Tensor  # [n, D] float32
     probabilities: Tensor | None  # [n, K] of the network's classes
@@ -47,7 +47,7 @@ def features_of(
     batch: int = 128,
     count: Callable[[int], None] = lambda pictures: None,
 ) -> FeatureSet:
-    """Of uint8 [N, C, H, W], or of its `rows`, on the host. count: called with the number of pictures of each batch."""
+    """Of uint8 [N, C, H, W], or of its `rows`, on the host. count: called with the number of images of each batch."""
     rows = torch.arange(len(images)) if rows is None else rows
     found, known = [], []
     for part in parts(len(rows), batch):
@@ -73,9 +73,9 @@ def reference_of(
     most: int = MOST,
     count: Callable[[int], None] = lambda pictures: None,
 ) -> FeatureSet:
-    """The features of a data set, of at most `most` of its pictures: read from `folder`, or made and left there.
+    """The features of a data set, of at most `most` of its images: read from `folder`, or made and left there.
 
-    data_hash: the sha256 of the pictures. A file that is damaged or of something else is not taken.
+    data_hash: the sha256 of the images. A file that is damaged or of something else is not taken.
     """
     key = [FORMAT, data_hash, features.name, features.hash, features.resize, len(images), most]
     digest = hashlib.sha256(json.dumps(key).encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""Pictures to feature vectors. Only Inception's Frechet distance is called FID; others name their features."""
+"""Images to feature vectors. Only Inception's Frechet distance is called FID; others name their features."""
 
 import hashlib
 from pathlib import Path
@@ -18,11 +18,11 @@ PCA_SIDE, PCA_COMPONENTS = 32, 64
 
 
 class Features(Protocol):
-    """What turns pictures into vectors that can be compared."""
+    """What turns images into vectors that can be compared."""
 
     name: str
     hash: str  # sha256 of the weights
-    resize: str  # what happens to the size of the pictures
+    resize: str  # what happens to the size of the images
 
     def __call__(self, images: Tensor) -> Tensor:
         """uint8 [B, C, H, W] -> float32 [B, D]."""
@@ -56,7 +56,7 @@ class RandomFeatures:
     """Three convolutions with fixed random weights: mean and standard deviation of each of their channels.
 
     They see colour, contrast and texture, know nothing of objects, need no download, and are the same everywhere: a
-    function of the seed and of the number of channels. Pictures keep their size.
+    function of the seed and of the number of channels. Images keep their size.
     """
 
     widths = (24, 32, 40)
@@ -90,7 +90,7 @@ class PixelFeatures:
         from sklearn.decomposition import PCA
 
         if len(images) < 2:
-            raise InputError(f"the principal components of pixels need two or more pictures, got {len(images)}")
+            raise InputError(f"the principal components of pixels need two or more images, got {len(images)}")
         height, width = images.shape[2:]
         scale = max(1, max(height, width) / PCA_SIDE)
         self.size = max(1, round(height / scale)), max(1, round(width / scale))
@@ -150,9 +150,9 @@ class ScriptFeatures:
                 found = self.network(rgb(images).to(self.device), **wanted)
         except RuntimeError as error:
             shape, line = list(images.shape), str(error).strip().split("\n")[-1]
-            raise InputError(f"{self.path} cannot take uint8 pictures, 3 channels, of shape {shape}: {line}") from error
+            raise InputError(f"{self.path} cannot take uint8 images, 3 channels, of shape {shape}: {line}") from error
         if not isinstance(found, Tensor) or len(found) != len(images):
-            raise InputError(f"{self.path} must return one vector for each picture")
+            raise InputError(f"{self.path} must return one vector for each image")
         return found.flatten(1).float().cpu()
 
 

@@ -25,7 +25,7 @@ def parts_of(images: Tensor) -> Iterator[Tensor]:
 def reconstructed(
     autoencoder: nn.Module, images: Tensor, device: torch.device, count: Callable[[int], None] = lambda done: None
 ) -> Tensor:
-    """Pictures uint8 [n, C, H, W] through the mean of their latents, and back. count: called with how many are done."""
+    """Images uint8 [n, C, H, W] through the mean of their latents, and back. count: called with how many are done."""
     codec, again = PixelCodec(), list[Tensor]()
     for x in parts_of(images):
         again.append(codec.to_images(autoencoder(codec.to_model(x.to(device)))).cpu())
@@ -35,7 +35,7 @@ def reconstructed(
 
 @torch.no_grad()
 def fidelity(autoencoder: Autoencoder, images: Tensor, again: Tensor, device: torch.device) -> dict[str, float]:
-    """What is left of pictures uint8 [n, C, H, W], reconstructed in `again`: means of PSNR (dB) and SSIM; and of the
+    """What is left of images uint8 [n, C, H, W], reconstructed in `again`: means of PSNR (dB) and SSIM; and of the
     latents the divergence in nats per number (kl), or the share of codes in use and their perplexity (vq)."""
     codec = PixelCodec()
     pairs = list(zip(parts_of(images), parts_of(again), strict=True))

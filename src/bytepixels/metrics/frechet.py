@@ -38,9 +38,9 @@ class Moments:
 
     @property
     def covariance(self) -> Tensor:
-        """[D, D], over n - 1. InputError for one picture, which has none."""
+        """[D, D], over n - 1. InputError for one image, which has none."""
         if self.n < 2:
-            raise InputError(f"a covariance needs two or more pictures, got {self.n}")
+            raise InputError(f"a covariance needs two or more images, got {self.n}")
         return self.scatter / (self.n - 1)
 
     @cached_property
@@ -103,19 +103,19 @@ def split_rows(n: int, count: int) -> list[slice]:
 
 
 def checked(features: Tensor) -> Tensor:
-    """[N, D] in float64. InputError for another shape, for no pictures, and for values that are not finite."""
+    """[N, D] in float64. InputError for another shape, for no images, and for values that are not finite."""
     if features.ndim != 2 or not features.numel():
         raise InputError(f"features must be [pictures, numbers], none of them 0, got {list(features.shape)}")
     if not bool(features.isfinite().all()):
-        raise InputError("features must be finite: those of some picture are not")
+        raise InputError("features must be finite: those of some image are not")
     return features.double()
 
 
 def too_few(n: int, dimensions: int) -> str | None:
-    """What is to be said of n pictures in so many dimensions; None where they are enough."""
+    """What is to be said of n images in so many dimensions; None where they are enough."""
     if n > dimensions:
         return None
     return (
-        f"{n:,} pictures do not span the {dimensions:,} dimensions of these features: their covariance is singular "
+        f"{n:,} images do not span the {dimensions:,} dimensions of these features: their covariance is singular "
         f"and a Frechet distance from it is far too high"
     )

@@ -1,4 +1,4 @@
-"""What a denoiser can be compared with: the best linear guess, and the ideal denoiser of a finite set of pictures, or
+"""What a denoiser can be compared with: the best linear guess, and the ideal denoiser of a finite set of images, or
 of the Gaussians that an autoencoder makes of them."""
 
 from collections.abc import Callable, Iterator
@@ -11,7 +11,7 @@ from torch import Tensor
 from ..codec.codec import LatentCodec, PixelCodec
 from ..core.levels import Level
 
-BLOCK_NUMBERS = 2**21  # of float32 in a block of pictures: 8 MiB, which the allocator keeps for the next one
+BLOCK_NUMBERS = 2**21  # of float32 in a block of images: 8 MiB, which the allocator keeps for the next one
 
 Gaussian = tuple[Tensor, Tensor | None]  # means [K, C, H, W], and variances like them; None where these are 0
 
@@ -28,7 +28,7 @@ class Known(Protocol):
 
 
 class Pictures(NamedTuple):
-    """The pictures that a run was trained on, as it saw them."""
+    """The images that a run was trained on, as it saw them."""
 
     images: np.ndarray  # uint8 [N, C, H, W], possibly memory-mapped
     labels: Tensor | None  # [N] int64 on the host; None where the run knows no classes
@@ -44,15 +44,15 @@ class Pictures(NamedTuple):
             yield torch.cat([x0, x0.flip(-1)]) if self.mirrored else x0
 
     def gaussians(self, device: torch.device, members: np.ndarray | None = None) -> Iterator[Gaussian]:
-        """The pictures themselves."""
+        """The images themselves."""
         return ((block, None) for block in self.blocks(device, members))
 
 
 class Latents(NamedTuple):
-    """The latents that a run was trained on: of every picture a Gaussian, from which training draws x0."""
+    """The latents that a run was trained on: of every image a Gaussian, from which training draws x0."""
 
     moments: np.ndarray  # float32 [N, F, 2z, h, w]: means, then deviations; F: as is, mirrored; memory-mapped
-    labels: Tensor | None  # as of Pictures
+    labels: Tensor | None  # as of Images
     codec: LatentCodec
 
     def gaussians(self, device: torch.device, members: np.ndarray | None = None) -> Iterator[Gaussian]:
@@ -89,10 +89,10 @@ class LinearGuess:
 
 
 class IdealDenoiser:
-    """E[x0 | x_t] where x0 is of one of `known`, each as likely: of pictures the softmax of
+    """E[x0 | x_t] where x0 is of one of `known`, each as likely: of images the softmax of
     -|x_t - alpha x_i|^2 / (2 sigma^2); of Gaussians each one's own estimate, weighted by how likely it makes x_t.
 
-    No denoiser has a lower error on those; of pictures, at little noise it knows which one it was, and copies it. With
+    No denoiser has a lower error on those; of images, at little noise it knows which one it was, and copies it. With
     labels, over those of the same class. `centre` [1, C, H, W] is taken off all of them, for float32's sake.
     """
 
@@ -107,7 +107,7 @@ class IdealDenoiser:
         return self.posterior(x, level, label)[0]
 
     def posterior(self, x: Tensor, level: Level, label: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """x0 [B, C, H, W], and the entropy in nats [B] of which picture it was. label [B]: a class with pictures."""
+        """x0 [B, C, H, W], and the entropy in nats [B] of which image it was. label [B]: a class with images."""
         if label is None:
             return self._over(x, level, None)
         x0, entropy = torch.empty_like(x), x.new_empty(len(x))

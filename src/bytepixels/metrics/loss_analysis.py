@@ -15,7 +15,7 @@ from .ideal_denoiser import IdealDenoiser, LinearGuess
 
 Predict = Callable[[Tensor, Level, Tensor | None], Tensor]  # x_t [B, C, H, W], level, label [B] or None -> x0
 ALIKE = 1e-6  # squared error, of -1..1: if the ideal gains less on the trivial guess, there is nothing to learn
-COPY = 2.0  # below this perplexity the ideal knows which picture it was: its error is a copyist's
+COPY = 2.0  # below this perplexity the ideal knows which image it was: its error is a copyist's
 
 
 def levels_of(process: Process, count: int) -> list[Level]:
@@ -29,12 +29,12 @@ def levels_of(process: Process, count: int) -> list[Level]:
 
 @dataclass(frozen=True)
 class Errors:
-    """Squared errors of x0 per number of a picture, [levels, n] each, of the same noisy pictures."""
+    """Squared errors of x0 per number of an image, [levels, n] each, of the same noisy images."""
 
     run: Tensor
     trivial: Tensor
-    ideal: Tensor | None  # None for held-out pictures: an ideal that does not know them is none
-    entropy: Tensor | None  # [levels, n] nats, of which training picture it was
+    ideal: Tensor | None  # None for held-out images: an ideal that does not know them is none
+    entropy: Tensor | None  # [levels, n] nats, of which training image it was
 
 
 def measure_errors(
@@ -48,9 +48,9 @@ def measure_errors(
     batch: int,
     count: Callable[[int], None] = lambda pictures: None,
 ) -> Errors:
-    """Errors on x0 [n, C, H, W]; picture k's noise, other at every level, depends on seeds[k].
+    """Errors on x0 [n, C, H, W]; image k's noise, other at every level, depends on seeds[k].
 
-    count: called with the number of pictures at every evaluation of the run.
+    count: called with the number of images at every evaluation of the run.
     """
     noise, rows = SeededNoise(seeds), []
     for level in levels:
@@ -59,7 +59,7 @@ def measure_errors(
             guesses.append(run(x[part], level, rows_of(label, part)))
             count(len(guesses[-1]))
         compared, entropy = [torch.cat(guesses), trivial(x, level)], []
-        if ideal is not None:  # of all pictures at once: it goes through its whole set each time
+        if ideal is not None:  # of all images at once: it goes through its whole set each time
             copy, nats = ideal.posterior(x, level, label)
             compared, entropy = [*compared, copy], [nats]
         errors = [(guess - x0).square().mean(dim=(1, 2, 3)) for guess in compared]
@@ -69,7 +69,7 @@ def measure_errors(
 
 
 def gathered(errors: Errors, gather: Callable[[Tensor], Tensor]) -> Errors:
-    """The errors of all pictures, from every process' share of them: `gather` puts [..., share] together."""
+    """The errors of all images, from every process' share of them: `gather` puts [..., share] together."""
     parts = (errors.run, errors.trivial, errors.ideal, errors.entropy)
     return Errors(*(None if part is None else gather(part) for part in parts))  # type: ignore[arg-type]
 
@@ -78,28 +78,28 @@ def gathered(errors: Errors, gather: Callable[[Tensor], Tensor]) -> Errors:
 class Verdict:
     """What the errors say, as shares of the way from the trivial guess (0) to the ideal (1), with standard errors.
 
-    sum(trivial - run) / sum(trivial - ideal), summed over levels and pictures. The ideal of a finite set is better than
-    anything that does not know the set: with few pictures, 1 is out of reach without memorising, already where it is no
-    plain copy. On held-out pictures it has no error; the share of the trivial one's that it has on training pictures
+    sum(trivial - run) / sum(trivial - ideal), summed over levels and images. The ideal of a finite set is better than
+    anything that does not know the set: with few images, 1 is out of reach without memorising, already where it is no
+    plain copy. On held-out images it has no error; the share of the trivial one's that it has on training images
     stands for it.
     """
 
-    perplexity: list[float]  # exp(mean entropy) at every level: how many training pictures it may have been
-    learnt: tuple[float, float] | None  # on training pictures, over the levels where the perplexity is 2 or more
+    perplexity: list[float]  # exp(mean entropy) at every level: how many training images it may have been
+    learnt: tuple[float, float] | None  # on training images, over the levels where the perplexity is 2 or more
     learnt_held_out: tuple[float, float] | None
-    copied: tuple[float, float] | None  # on training pictures, over the other levels
-    memorised: tuple[float, float] | None  # `copied`, less the same on held-out pictures
+    copied: tuple[float, float] | None  # on training images, over the other levels
+    memorised: tuple[float, float] | None  # `copied`, less the same on held-out images
     lower_on_training: list[int]  # levels whose training error is below the held-out by over 2 standard errors
     worse_than_trivial: list[int]  # levels whose training error is above the trivial one by over 2 standard errors
 
     @property
     def memorises(self) -> bool:
-        """Whether it goes further towards the copies on training pictures, by over 2 standard errors."""
+        """Whether it goes further towards the copies on training images, by over 2 standard errors."""
         return self.memorised is not None and self.memorised[0] > 2 * self.memorised[1]
 
 
 def judge(training: Errors, held_out: Errors | None) -> Verdict:
-    """Compare the errors on training pictures with those on held-out ones, where there are any."""
+    """Compare the errors on training images with those on held-out ones, where there are any."""
     assert training.ideal is not None
     assert training.entropy is not None
     perplexity = training.entropy.mean(1).exp()
@@ -133,7 +133,7 @@ def _share(errors: Errors, gap: Tensor, chosen: Tensor) -> tuple[float, float] |
 
 
 def _above(errors: Tensor, others: Tensor) -> list[int]:
-    """Levels at which the mean over one set of pictures is above that over another by over 2 standard errors."""
+    """Levels at which the mean over one set of images is above that over another by over 2 standard errors."""
     pairs = zip(map(mean_and_error, errors), map(mean_and_error, others), strict=True)
     return [k for k, ((a, da), (b, db)) in enumerate(pairs) if a - b > 2 * math.hypot(da, db)]
 

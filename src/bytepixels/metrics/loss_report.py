@@ -29,7 +29,7 @@ def numbers(levels: Sequence[Level], training: Errors, held_out: Errors | None, 
 def plot_errors(
     levels: Sequence[Level], training: Errors, held_out: Errors | None, verdict: Verdict, title: str, path: Path
 ) -> None:
-    """The errors, as shares of the trivial guess's, against log SNR; shaded where the ideal knows the picture."""
+    """The errors, as shares of the trivial guess's, against log SNR; shaded where the ideal knows the image."""
     import matplotlib
 
     matplotlib.use("agg")
@@ -42,12 +42,12 @@ def plot_errors(
     axes.plot(x, (training.run / training.trivial.mean(1)[:, None]).mean(1), marker="o", markersize=3, label="run")
     if held_out is not None:
         share = (held_out.run / held_out.trivial.mean(1)[:, None]).mean(1)
-        axes.plot(x, share, marker="s", markersize=3, linestyle=":", label="run, held-out pictures")
+        axes.plot(x, share, marker="s", markersize=3, linestyle=":", label="run, held-out images")
     axes.plot(x, training.ideal.mean(1) / training.trivial.mean(1), color="black", label="ideal of the training set")
     copies = torch.tensor(verdict.perplexity) < COPY
     if copies.any():
         edge = (x[copies][0] + x[~copies][-1]) / 2 if (~copies).any() else x[0]
-        axes.axvspan(float(edge), float(x[-1]), color="tab:red", alpha=0.1, label="the ideal knows the picture here")
+        axes.axvspan(float(edge), float(x[-1]), color="tab:red", alpha=0.1, label="the ideal knows the image here")
     axes.set(xlabel="log SNR (noisy to clean)", ylabel="squared error / the trivial guess's", title=title)
     top = min(3, max(1.1, axes.get_ylim()[1]))
     for line in axes.get_lines()[1:]:  # what is higher is marked at the edge
@@ -74,7 +74,7 @@ def sentences(levels: Sequence[Level], verdict: Verdict, held_out: bool) -> list
         more = (
             ""
             if verdict.learnt_held_out is None
-            else f"; the same on held-out pictures: {_percent(verdict.learnt_held_out)}"
+            else f"; the same on held-out images: {_percent(verdict.learnt_held_out)}"
         )
         free = len(levels) - copies
         said.append(f"Learnt {_percent(verdict.learnt)} of what can be learnt without copying ({free} levels){more}.")
@@ -86,16 +86,14 @@ def sentences(levels: Sequence[Level], verdict: Verdict, held_out: bool) -> list
     if verdict.memorised is not None:
         more = f"{_percent(verdict.memorised)} further than on held-out images"
         memorises = f"That is {more}: it has memorised some of its training set, or the two sets differ."
-        plain = "no sign of memorising" if verdict.memorised[1] < TELLING else "too few pictures to tell"
+        plain = "no sign of memorising" if verdict.memorised[1] < TELLING else "too few images to tell"
         said.append(memorises if verdict.memorises else f"That is {more}: {plain}.")
     if not held_out:
-        said.append("Whether it memorises cannot be told: there are no held-out pictures.")
+        said.append("Whether it memorises cannot be told: there are no held-out images.")
     elif verdict.lower_on_training:
-        said.append(
-            f"Its error is lower on training pictures at log SNR {_log_snr(levels, *verdict.lower_on_training)}."
-        )
+        said.append(f"Its error is lower on training images at log SNR {_log_snr(levels, *verdict.lower_on_training)}.")
     else:
-        said.append("At no level is its error on training pictures below that on held-out ones.")
+        said.append("At no level is its error on training images below that on held-out ones.")
     if verdict.worse_than_trivial:
         said.append(f"Worse than the trivial guess at log SNR {_log_snr(levels, *verdict.worse_than_trivial)}.")
     return said

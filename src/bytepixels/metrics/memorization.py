@@ -1,4 +1,4 @@
-"""Are samples copies of training pictures? Their nearest ones, and how near beside pictures that cannot be copies."""
+"""Are samples copies of training images? Their nearest ones, and how near beside images that cannot be copies."""
 
 from collections import deque
 from collections.abc import Sequence
@@ -16,15 +16,15 @@ from ..randomness import SeededNoise
 from .ideal_denoiser import IdealDenoiser, LinearGuess, Pictures
 from .precision_recall import Nearest
 
-COPY_RATIO = 1 / 3  # Yoon et al. 2023: a copy is three times as near to its picture as to the next one
-NEAR = 0.05  # the share of held-out pictures that count as near, by definition
+COPY_RATIO = 1 / 3  # Yoon et al. 2023: a copy is three times as near to its image as to the next one
+NEAR = 0.05  # the share of held-out images that count as near, by definition
 COPYIST_STEPS = 20
 
 
 def nearest_pictures(x0: Tensor, pictures: Pictures, k: int = 2) -> Nearest:
-    """The k training pictures nearest to each of x0 [n, C, H, W], root mean square over pixels, in grey levels of 255.
+    """The k training images nearest to each of x0 [n, C, H, W], root mean square over pixels, in grey levels of 255.
 
-    Where the run mirrors, a picture is as near as the nearer of itself and its mirror image. k below their number.
+    Where the run mirrors, an image is as near as the nearer of itself and its mirror image. k below their number.
     """
     flat, start = x0.flatten(1), 0
     distance = torch.full((len(x0), k), torch.inf, device=x0.device)
@@ -55,10 +55,10 @@ def copyist(pictures: Pictures, process: Process, seeds: Sequence[int], device: 
 class Copies:
     """How many of a set are copies, and how many are merely near."""
 
-    ratio: list[float]  # first to second distance, for each picture
+    ratio: list[float]  # first to second distance, for each image
     distance: list[float]  # to the first
     rate: float  # share with a ratio below a third
-    near: float | None  # share nearer than 95% of the held-out pictures are; None without such
+    near: float | None  # share nearer than 95% of the held-out images are; None without such
     n: int
 
     @property
@@ -73,9 +73,9 @@ class Copies:
 
 
 def copies(found: Nearest, held_out: Nearest | None) -> Copies:
-    """Judge the two nearest of each picture; held_out: those of pictures that nobody trained on."""
+    """Judge the two nearest of each image; held_out: those of images that nobody trained on."""
     first, second = found.distance[:, 0], found.distance[:, 1]
-    ratio = torch.where(second > 0, first / second, torch.zeros_like(first))  # on top of two pictures at once: a copy
+    ratio = torch.where(second > 0, first / second, torch.zeros_like(first))  # on top of two images at once: a copy
     near = None
     if held_out is not None:
         near = (first < held_out.distance[:, 0].quantile(NEAR)).double().mean().item()
@@ -83,7 +83,7 @@ def copies(found: Nearest, held_out: Nearest | None) -> Copies:
 
 
 def copies_more(samples: Copies, held_out: Copies) -> bool:
-    """Whether samples are copies more often than held-out pictures are, by over 2 standard errors; or near them so."""
+    """Whether samples are copies more often than held-out images are, by over 2 standard errors; or near them so."""
     spread = sqrt(sum((one.interval / 1.96) ** 2 for one in (samples, held_out)))
     if samples.rate - held_out.rate > 2 * spread:
         return True

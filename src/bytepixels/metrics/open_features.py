@@ -1,4 +1,4 @@
-"""--features: from a word or a path to what turns pictures into vectors."""
+"""--features: from a word or a path to what turns images into vectors."""
 
 from pathlib import Path
 

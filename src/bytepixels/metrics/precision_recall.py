@@ -27,7 +27,7 @@ def nearest(of: Tensor, among: Tensor, k: int, skip_self: bool = False) -> Neare
     of, among = checked(of), checked(among)
     most = len(among) - skip_self
     if not 1 <= k <= most:
-        raise InputError(f"k must be in 1..{most}, the pictures that may be neighbours, got {k}")
+        raise InputError(f"k must be in 1..{most}, the images that may be neighbours, got {k}")
     found = []
     for start, distances in _blocks(of, among):
         if skip_self:
@@ -69,7 +69,7 @@ def _share_within(points: Tensor, support: Tensor, k: int) -> float:
 def _radius(support: Tensor, k: int) -> Tensor:
     """[M]: how far each vector's k-th neighbour is."""
     if len(support) <= k:
-        raise InputError(f"{len(support)} pictures have no {k}-th neighbour each: more than {k} are needed")
+        raise InputError(f"{len(support)} images have no {k}-th neighbour each: more than {k} are needed")
     return nearest(support, support, k, skip_self=True).distance[:, -1]
 
 

@@ -29,7 +29,7 @@ def measure(samples: FeatureSet, reference: FeatureSet, moments: Moments, seed: 
     InputError for fewer than 16 samples.
     """
     if len(samples) < LEAST:
-        raise InputError(f"a set of {len(samples)} pictures says nothing: {LEAST} or more are needed")
+        raise InputError(f"a set of {len(samples)} images says nothing: {LEAST} or more are needed")
     own, known = samples.features, reference.features[:PAIRS]
     found: Measures = {"frechet": _pair(*frechet(own, moments)), "kernel": _pair(*kernel_distance(own, known))}
     own, some = own[:PAIRS], known[: len(own)]
@@ -67,7 +67,7 @@ LADDER = len(NOISES) + len(BLURS) + 2  # rungs
 
 
 def ladder(images: Tensor) -> Iterator[tuple[str, Tensor]]:
-    """(name, pictures) for uint8 [n, C, H, W] made worse in known ways: noise, blur, light, and half of them twice."""
+    """(name, images) for uint8 [n, C, H, W] made worse in known ways: noise, blur, light, and half of them twice."""
     for noise in NOISES:
         drawn = torch.randn(images.shape, generator=seeded(noise, NOISE))
         yield f"noise {noise}", _levels(images.float() + noise * drawn)
@@ -78,7 +78,7 @@ def ladder(images: Tensor) -> Iterator[tuple[str, Tensor]]:
 
 
 def as_noise(value: float, rungs: dict[str, float]) -> str:
-    """Where a distance lies among those of the noisy pictures, in words."""
+    """Where a distance lies among those of the noisy images, in words."""
     steps = sorted((rungs[f"noise {noise}"], noise) for noise in NOISES)
     if value <= steps[0][0]:
         return f"noise of std {steps[0][1]}/255 or less"

@@ -1,4 +1,4 @@
-"""The first stage of latent diffusion: pictures to latents of 1 / factor of their resolution, and back."""
+"""The first stage of latent diffusion: images to latents of 1 / factor of their resolution, and back."""
 
 import math
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ LOG_VARIANCE = (-30.0, 20.0)  # what a log variance is clamped to, as in Rombach
 class Autoencoder(nn.Module):
     """Rombach et al. 2022, appendix G: a convolutional encoder and decoder with attention in their middles.
 
-    channels: of the pictures. width: channels at full resolution; level i has width * multipliers[i] and 1 / 2**i of
+    channels: of the images. width: channels at full resolution; level i has width * multipliers[i] and 1 / 2**i of
         the resolution, so that the factor is 2**(levels - 1): 1, 2, 4, 8. blocks: residual blocks per level of the
         encoder; the decoder has one more.
     latent_channels: Z, of the latents. attention: whether the middles attend.
@@ -97,7 +97,7 @@ class Autoencoder(nn.Module):
             nn.init.constant_(self.to_latent.bias[self.latent_channels :], 2 * math.log(FRESH_STD))
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Pictures x [B, C, H, W] in -1..1 -> mean and standard deviation of their latents, each [B, Z, H/f, W/f].
+        """Images x [B, C, H, W] in -1..1 -> mean and standard deviation of their latents, each [B, Z, H/f, W/f].
 
         kind "vq": the latents before they are put to the nearest code, which `decode` does, and deviations of zero.
         Raises InputError for another number of channels and for sides that the factor f does not divide.
@@ -115,7 +115,7 @@ class Autoencoder(nn.Module):
         return mean, torch.exp(log_variance.clamp(*LOG_VARIANCE) / 2)
 
     def decode(self, z: Tensor) -> Tensor:
-        """Latents z [B, Z, h, w] -> pictures [B, C, f h, f w], about -1..1 (nothing is clamped), of z's type.
+        """Latents z [B, Z, h, w] -> images [B, C, f h, f w], about -1..1 (nothing is clamped), of z's type.
 
         kind "vq": each vector of z is put to its nearest code first; gradients pass straight through that.
         """
@@ -131,14 +131,14 @@ class Autoencoder(nn.Module):
         return x + from_coarse(_channels(self.factor * z, self.channels * self.factor**2), self.factor)
 
     def forward(self, x: Tensor, noise: Tensor | None = None) -> Tensor:
-        """Pictures and back: through a draw of their latents with standard normal `noise`, or through the mean."""
+        """Images and back: through a draw of their latents with standard normal `noise`, or through the mean."""
         mean, std = self.encode(x)
         return self.decode(mean if noise is None else mean + std * noise)
 
     def check_size(self, height: int, width: int) -> None:
         """Raise InputError for sides that the factor does not divide."""
         if height % self.factor or width % self.factor or 0 in (height, width):
-            raise InputError(f"each side of a picture must be a multiple of {self.factor}, got {height} x {width}")
+            raise InputError(f"each side of an image must be a multiple of {self.factor}, got {height} x {width}")
 
 
 def _channels(x: Tensor, count: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""What every network is: told the noisy pictures, the time and perhaps the label, and refusing what does not fit."""
+"""What every network is: told the noisy images, the time and perhaps the label, and refusing what does not fit."""
 
 import torch
 from torch import Tensor, nn
@@ -12,13 +12,13 @@ from .text_conditioning import Text, TextReader
 class Network(nn.Module):
     """network(x, t, label=None, dropout_keys=None) -> like x; the time and the label become one vector of `size`.
 
-    channels: of the pictures. num_classes: K for a class-conditional network; labels are 0..K-1 and K (`null_label`)
+    channels: of the images. num_classes: K for a class-conditional network; labels are 0..K-1 and K (`null_label`)
     means "no label". embedding: "article" or "ddpm" (see `embedding.py`), of `waves` columns. time_scale: what t is
     multiplied with before. text_dim: D of the vectors of a text, where the network reads one (see `text.py`).
     Raises InputError for arguments out of range.
     """
 
-    multiple = 1  # what the sides of the pictures must divide by
+    multiple = 1  # what the sides of the images must divide by
 
     def __init__(
         self,
@@ -58,7 +58,7 @@ class Network(nn.Module):
         return None, None
 
     def check_size(self, height: int, width: int) -> None:
-        """Raise InputError for pictures of a size that the network cannot take."""
+        """Raise InputError for images of a size that the network cannot take."""
         raise NotImplementedError
 
     def check_input(self, x: Tensor, t: Tensor, label: Tensor | None) -> None:
@@ -68,7 +68,7 @@ class Network(nn.Module):
             raise InputError(f"x must be [B, {self.channels}, H, W], got {list(x.shape)}")
         self.check_size(*x.shape[2:])
         if t.shape != x.shape[:1]:
-            raise InputError(f"t must be [{len(x)}], one time per picture, got {list(t.shape)}")
+            raise InputError(f"t must be [{len(x)}], one time per image, got {list(t.shape)}")
         if label is not None:
             self._check_label(label, x.shape[0])  # len(x) would fix the batch of an exported network
 

@@ -1,4 +1,4 @@
-"""What tells reconstructions from pictures, patch by patch, and the two networks as they are trained together."""
+"""What tells reconstructions from images, patch by patch, and the two networks as they are trained together."""
 
 import math
 from typing import NamedTuple
@@ -16,7 +16,7 @@ class PatchDiscriminator(nn.Module):
     """Isola et al. 2017, section 3.2.2: convolutions of stride 2, then a logit for each patch.
 
     forward(x): [B, C, H, W] -> [B, 1, h, w], above 0 for what looks real. Group norms stand where theirs are batch
-    norms, so that a picture's logits do not depend on those beside it.
+    norms, so that an image's logits do not depend on those beside it.
     """
 
     def __init__(self, channels: int = 3, width: int = 64, layers: int = 3):
@@ -36,7 +36,7 @@ class PatchDiscriminator(nn.Module):
 
 def patch_layers(height: int, width: int) -> int:
     """As many layers as leave a logit, three at most. Raises InputError for sides below 6."""
-    check_range("the shorter side of a picture for --discriminator", min(height, width), 6)
+    check_range("the shorter side of an image for --discriminator", min(height, width), 6)
     return min(3, int(math.log2(min(height, width) / 3)))
 
 
@@ -49,14 +49,14 @@ class Reconstruction(NamedTuple):
     chosen: Tensor | None  # numbers of their codes [B, h, w], and those [B, Z, h, w]; None without codes
     codes: Tensor | None
     judged: Tensor | None  # logits of x that move the autoencoder alone
-    real: Tensor | None  # logits of the pictures, and of x, that move the discriminator alone
+    real: Tensor | None  # logits of the images, and of x, that move the discriminator alone
     fake: Tensor | None
 
 
 class FirstStage(nn.Module):
     """An autoencoder, and what judges it where there is one: trained by one optimiser in one backward pass.
 
-    forward(x, noise): pictures [B, C, H, W] in -1..1, standard normal noise like their latents; None for their means.
+    forward(x, noise): images [B, C, H, W] in -1..1, standard normal noise like their latents; None for their means.
     """
 
     def __init__(self, autoencoder: Autoencoder, discriminator: PatchDiscriminator | None = None):

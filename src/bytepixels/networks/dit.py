@@ -1,4 +1,4 @@
-"""A transformer in the U-Net's place: patches of the picture are its words. With no arguments, DiT-S/2."""
+"""A transformer in the U-Net's place: patches of the image are its words. With no arguments, DiT-S/2."""
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +20,7 @@ INIT_STD = 0.02  # of the embeddings
 class DiT(Network):
     """Peebles & Xie 2023: blocks of attention and MLP over patches, modulated by the time and the label (adaLN-Zero).
 
-    channels: of the pictures. patch: pixels along a patch's side, which the pictures' sides must divide by.
+    channels: of the images. patch: pixels along a patch's side, which the images' sides must divide by.
     width: numbers per token, shared by `heads` heads. depth: blocks.
     positions: "rope" turns queries and keys by angles of their row and column (Su et al. 2021, in two dimensions as
         Heo et al. 2024); "sincos" adds waves to the tokens, as the paper does. Both are computed for the grid at hand.
@@ -90,7 +90,7 @@ class DiT(Network):
         """The prediction for a noisy batch.
 
         x: [B, C, H, W], each side a multiple of the patch's. t: [B], float or integer.
-        label: [B] int64 in 0..K, or None for no label. dropout_keys: [B] integers that decide, picture by picture, what
+        label: [B] int64 in 0..K, or None for no label. dropout_keys: [B] integers that decide, image by image, what
         is dropped while training; drawn when None. text: as in `UNet`. Returns [B, out_channels, H, W] of x's type.
         Raises InputError for what `check_input` and `read` refuse.
         """
@@ -117,7 +117,7 @@ class DiT(Network):
         """Raise InputError for a side that does not divide into patches."""
         if height % self.patch or width % self.patch:
             limit = f"patches of {self.patch} x {self.patch}: each side must be a multiple of {self.patch}"
-            raise InputError(f"{height} x {width} pictures do not divide into {limit}")
+            raise InputError(f"{height} x {width} images do not divide into {limit}")
 
 
 class Block(nn.Module):

@@ -1,4 +1,4 @@
-"""Dropout whose masks are a function of one key for each picture: the same in any batch, on any device."""
+"""Dropout whose masks are a function of one key for each image: the same in any batch, on any device."""
 
 import torch
 from torch import Tensor, nn
@@ -10,8 +10,8 @@ STEPS = 2**16  # of the probability: a mask compares 16 bits
 class Dropout(nn.Dropout):
     """Zero each number with probability p while training, and scale the rest by 1 / (1 - p) (Srivastava et al. 2014).
 
-    forward(x, keys): x [B, C, ...], keys [B] integers. Which numbers of picture k go depends on keys[k], on the
-    layer's `number` and on their place in the picture, and on nothing else: several processes, or micro-batches, drop
+    forward(x, keys): x [B, C, ...], keys [B] integers. Which numbers of image k go depends on keys[k], on the
+    layer's `number` and on their place in the image, and on nothing else: several processes, or micro-batches, drop
     what one would. Without keys they are drawn from torch's own generator.
     """
 

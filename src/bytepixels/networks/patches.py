@@ -1,4 +1,4 @@
-"""Pictures as rows of patches, and two ways to tell a patch's place in the grid."""
+"""Images as rows of patches, and two ways to tell a patch's place in the grid."""
 
 import torch
 from torch import Tensor

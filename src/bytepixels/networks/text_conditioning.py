@@ -14,7 +14,7 @@ class TextReader(nn.Module):
     """The vectors of a text, normed, and a learned one that stands for "no text".
 
     forward(text, batch) -> (tokens [B, L + 1, D], mask [B, L + 1]) and the pooled text [B, time_dim], zero at first.
-    A picture whose mask is empty, and every picture where text is None, has the learned vector for its only token; the
+    An image whose mask is empty, and every image where text is None, has the learned vector for its only token; the
     others do not see it. The mean of the tokens is added to the timestep, as in Imagen (Saharia et al. 2022, D.1).
     """
 

@@ -1,4 +1,4 @@
-"""Pictures larger than memory has room for, through an autoencoder tile by tile."""
+"""Images larger than memory has room for, through an autoencoder tile by tile."""
 
 from collections.abc import Callable
 
@@ -12,7 +12,7 @@ TILE, OVERLAP = 512, 128  # pixels
 
 
 class Tiled:
-    """An autoencoder whose pictures may be of any size: those larger than a tile go through it tile by tile."""
+    """An autoencoder whose images may be of any size: those larger than a tile go through it tile by tile."""
 
     def __init__(self, autoencoder: Autoencoder):
         self.autoencoder = autoencoder
@@ -23,7 +23,7 @@ class Tiled:
         return encode_tiled(self.autoencoder, x)
 
     def decode(self, z: Tensor) -> Tensor:
-        """The pictures of latents z [B, Z, h, w]."""
+        """The images of latents z [B, Z, h, w]."""
         return decode_tiled(self.autoencoder, z)
 
 
@@ -33,7 +33,7 @@ def encode_tiled(
     """`autoencoder.encode(x)` in tiles of at most `tile` x `tile` pixels, of which neighbours share `overlap` or more.
 
     Both are multiples of the factor. In the shared strips one tile fades into the next, linearly. What differs from
-    the whole: norms and attention see a tile, and zeros stand beyond its edges. A picture that fits in a tile is
+    the whole: norms and attention see a tile, and zeros stand beyond its edges. An image that fits in a tile is
     encoded whole.
     """
     autoencoder.check_size(*x.shape[2:])
@@ -44,7 +44,7 @@ def encode_tiled(
 
 
 def decode_tiled(autoencoder: Autoencoder, z: Tensor, tile: int = TILE, overlap: int = OVERLAP) -> Tensor:
-    """`autoencoder.decode(z)`, likewise: tile and overlap are in pixels of the picture."""
+    """`autoencoder.decode(z)`, likewise: tile and overlap are in pixels of the image."""
     f = autoencoder.factor
     _check(tile, overlap, f)
     return blended(autoencoder.decode, z, tile // f, overlap // f, 1, f)
@@ -86,7 +86,7 @@ def _spans(side: int, tile: int, overlap: int, step: int) -> list[slice]:
 
 def _ramp(span: slice, whole: int, overlap: int, like: Tensor) -> Tensor:
     """The weights along a tile: rising over `overlap` places at its start, falling at its end; 1 at the edges of the
-    picture."""
+    image."""
     places = torch.arange(span.stop - span.start, dtype=like.dtype, device=like.device) + 0.5
     rising = places / overlap if span.start > 0 and overlap else torch.ones_like(places)
     falling = places.flip(0) / overlap if span.stop < whole and overlap else torch.ones_like(places)

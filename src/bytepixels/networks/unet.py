@@ -17,9 +17,9 @@ from .text_conditioning import Text
 class UNet(Network):
     """Ho et al. 2020, appendix B: residual blocks going down and up, with a skip connection from every layer.
 
-    channels: of the pictures. width: channels of level 0; level i has width * multipliers[i] and 1 / 2**i of its
+    channels: of the images. width: channels of level 0; level i has width * multipliers[i] and 1 / 2**i of its
         resolution. blocks: residual blocks per level (one more on the way up).
-    stem: "conv": level 0 has the pictures' resolution; "haar": half of it, of the Haar transform (see `haar.py`), for a
+    stem: "conv": level 0 has the images' resolution; "haar": half of it, of the Haar transform (see `haar.py`), for a
         quarter of the work. An odd side is made even by repeating its last pixels, which are cut off again.
     attention: the levels that attend (the middle always does), each with `heads` heads.
     dropout: in [0, 1), inside the residual blocks. embedding: "article" or "ddpm" (see `embedding.py`).
@@ -95,7 +95,7 @@ class UNet(Network):
         """The prediction for a noisy batch.
 
         x: [B, C, H, W], each side at least 2**(levels - 1), even or odd. t: [B], float or integer.
-        label: [B] int64 in 0..K, or None for no label. dropout_keys: [B] integers that decide, picture by picture, what
+        label: [B] int64 in 0..K, or None for no label. dropout_keys: [B] integers that decide, image by image, what
         is dropped while training; drawn when None. text: vectors [B, L, D] and a mask [B, L], whose empty rows mean no
         text, as None does for all. Returns [B, out_channels, H, W] of x's type.
         Raises InputError for shapes that do not fit, labels on a network without classes, a text on one without, and
@@ -123,7 +123,7 @@ class UNet(Network):
         """Raise InputError when a side is too small to be halved on every level."""
         if min(height, width) < self.min_side:
             limit = f"{self.min_side.bit_length() + 1 - self.stem} levels: each side must be at least {self.min_side}"
-            raise InputError(f"{height} x {width} pictures are too small for {limit}")
+            raise InputError(f"{height} x {width} images are too small for {limit}")
 
 
 def _check_levels(width: int, multipliers: Sequence[int], attention: Sequence[int], heads: int) -> None:

@@ -21,12 +21,12 @@ def thinned(values: Sequence[float], points: int = POINTS) -> list[float]:
 
 
 def training_charts(logs: Mapping[str, Sequence[Record]]) -> list[str]:
-    """Loss, gradient norm, learning rate and rate of every run against the pictures that it has seen."""
+    """Loss, gradient norm, learning rate and rate of every run against the images that it has seen."""
     kinds = {
         "loss": ("loss", True, "Training loss, as logged."),
         "grad_norm": ("norm of the gradient", True, "Norm of the gradient, before it is clipped."),
         "lr": ("learning rate", False, "Learning rate."),
-        "images_per_second": ("pictures a second", False, "Training speed."),
+        "images_per_second": ("images a second", False, "Training speed."),
     }
     found = []
     for key, (label, log_y, caption) in kinds.items():
@@ -35,7 +35,7 @@ def training_charts(logs: Mapping[str, Sequence[Record]]) -> list[str]:
             known = [line for line in lines if isinstance(line.get(key), int | float)]
             x, y = (thinned([float(line[part]) for line in known]) for part in ("images", key))
             series.append(Series(name, x, y, colour=k))
-        found.append(figure(line_chart(caption, series, "pictures seen", label, log_y=log_y), caption))
+        found.append(figure(line_chart(caption, series, "images seen", label, log_y=log_y), caption))
     return [one for one in found if one]
 
 
@@ -43,7 +43,7 @@ def noise_level_chart(record: Record) -> str:
     """Loss per noise level with its floor: what evaluate --loss found."""
     errors = record["errors"]
     trivial = [mean for mean, _ in errors["trivial"]]
-    names = {"training": "this run, training pictures", "held_out": "this run, held-out pictures"}
+    names = {"training": "this run, training images", "held_out": "this run, held-out images"}
     series = [
         Series(name, record["log_snr"], _shares(errors[key], trivial), colour=k)
         for k, (key, name) in enumerate(names.items())
@@ -67,8 +67,8 @@ def compare_charts(record: Record, name: str) -> list[str]:
     """Distance against evaluations, and against seconds: what compare found."""
     floor, found = record["floor"], []
     units = {
-        "evaluations": ("network evaluations a picture", f"{name} against evaluations, with 95% intervals."),
-        "seconds_per_picture": ("seconds a picture", f"{name} against time."),
+        "evaluations": ("network evaluations an image", f"{name} against evaluations, with 95% intervals."),
+        "seconds_per_picture": ("seconds an image", f"{name} against time."),
     }
     for key, (label, caption) in units.items():
         series = []
@@ -84,16 +84,16 @@ def compare_charts(record: Record, name: str) -> list[str]:
 
 
 def ladder_chart(record: Record, name: str) -> str:
-    """The scale: held-out pictures with more and more noise, the samples as a level line."""
+    """The scale: held-out images with more and more noise, the samples as a level line."""
     rungs = record["ladder"]
     ends, own, floor = [NOISES[0], NOISES[-1]], record["measures"]["frechet"], record["floor"]
     best = floor["measures"]["frechet"]
     series = [
-        Series("held-out pictures with noise", NOISES, [rungs[f"noise {noise}"] for noise in NOISES], points=True),
+        Series("held-out images with noise", NOISES, [rungs[f"noise {noise}"] for noise in NOISES], points=True),
         Series("samples", ends, [own["value"]] * 2, [own["interval"]] * 2, colour=1),
         Series(f"floor: {floor['of']}", ends, [best["value"]] * 2, [best["interval"]] * 2, colour=5, dashed=True),
     ]
-    caption = f"{name}: where the samples lie among pictures with known damage."
+    caption = f"{name}: where the samples lie among images with known damage."
     return figure(line_chart(caption, series, "noise, grey levels", name, log_x=True, log_y=True), caption)
 
 
@@ -112,6 +112,6 @@ def drift_charts(record: Record) -> list[str]:
                 Series("data", x, one["data"], one["half"], colour=0),
                 Series("samples", x, one["samples"], colour=1),
             ]
-            caption = f"{one['name'][0].upper()}{one['name'][1:]}: the band is what as many pictures of the data span."
+            caption = f"{one['name'][0].upper()}{one['name'][1:]}: the band is what as many images of the data span."
             found.append(figure(line_chart(caption, series, across, label), caption))
     return found

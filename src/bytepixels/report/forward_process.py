@@ -1,4 +1,4 @@
-"""show SOURCE: the forward process on one's own pictures, and the curves of every schedule."""
+"""show SOURCE: the forward process on one's own images, and the curves of every schedule."""
 
 import math
 from contextlib import suppress
@@ -29,7 +29,7 @@ TEXT, HEADER = 13, 40  # pixels: the height of the letters, and of the lines abo
 
 
 def show(packed: Packed, out: Path, n: int = 4, columns: int = 11, timesteps: int = 1000) -> list[Path]:
-    """Write forward-SCHEDULE.png (x_0 .. x_T of the first n pictures, one row each) and schedules.png; their paths.
+    """Write forward-SCHEDULE.png (x_0 .. x_T of the first n images, one row each) and schedules.png; their paths.
 
     Where so many have no room at the size that they are packed at, the size that they are drawn at is said.
     """
@@ -51,7 +51,7 @@ def show(packed: Packed, out: Path, n: int = 4, columns: int = 11, timesteps: in
 
 
 def forward_strip(images: Tensor, process: GaussianDiffusion, columns: int) -> Tensor:
-    """uint8 [N, C, H, W] -> [N * columns, C, H, W]: each picture clean, then noisier at even times up to T - 1."""
+    """uint8 [N, C, H, W] -> [N * columns, C, H, W]: each image clean, then noisier at even times up to T - 1."""
     codec = PixelCodec()
     x0 = codec.to_model(images)
     noise = SeededNoise(range(len(images)))(x0)
@@ -108,7 +108,7 @@ def shown_size(source: str, n: int, columns: int) -> tuple[int, int] | None:
 
 
 def plot_schedules(processes: dict[str, GaussianDiffusion], path: Path) -> None:
-    """What is left of the picture (alpha_bar) and the log signal-to-noise ratio, against t / T."""
+    """What is left of the image (alpha_bar) and the log signal-to-noise ratio, against t / T."""
     import matplotlib
 
     matplotlib.use("agg")

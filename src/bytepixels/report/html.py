@@ -1,4 +1,4 @@
-"""One HTML file that needs nothing else: pieces of a page, its style, and pictures inside it."""
+"""One HTML file that needs nothing else: pieces of a page, its style, and images inside it."""
 
 import base64
 from collections.abc import Iterable, Sequence
@@ -85,7 +85,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]], caption: str = "")
 
 
 def figure(content: str, caption: str) -> str:
-    """A chart or a picture with words below it; "" where there is none."""
+    """A chart or an image with words below it; "" where there is none."""
     return f"<figure>{content}<figcaption>{escape(caption)}</figcaption></figure>" if content else ""
 
 

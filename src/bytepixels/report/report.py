@@ -71,7 +71,7 @@ def body(stories: list[Story]) -> Iterator[str]:
 
 
 def way_out_of_noise(run: Run, count: int, device_name: str) -> Tensor:
-    """uint8 [C, H, W]: one row a picture, from noise to the sample, at even steps of the run's own sampler."""
+    """uint8 [C, H, W]: one row an image, from noise to the sample, at even steps of the run's own sampler."""
     device, settings = best_device(device_name), chosen_settings(run, {})
     network = open_network(run, None, "ema", device)[0]
     codec = codec_of(run, device)

@@ -37,10 +37,10 @@ def facts(story: Story) -> str:
     budget = run.config.train.images
     rows = [
         (
-            "pictures",
+            "images",
             f"{run.data['count']:,} of {run.data['source']}, {height} x {width}, channels {channels}{classes}",
         ),
-        ("seen", f"{story.images:,} of {budget:,} pictures ({story.images / run.data['count']:.1f} epochs)"),
+        ("seen", f"{story.images:,} of {budget:,} images ({story.images / run.data['count']:.1f} epochs)"),
         _what(run),
         ("begun", f"{run.made_by[0].get('time', '?')}, commit {str(run.made_by[0].get('git_commit'))[:12]}"),
     ]
@@ -59,14 +59,14 @@ def _what(run: Run) -> tuple[str, str]:
 
 
 def reconstructions(story: Story) -> str:
-    """Pictures beside what their latents keep of them, and that in numbers."""
+    """Images beside what their latents keep of them, and that in numbers."""
     run, parts = story.run, ["<h3>Reconstructions</h3>"]
     grids = sorted(run.samples.glob("images-*.png"))
-    said = "Pictures on the left, what the average makes of their latents on the right; {}."
+    said = "Images on the left, what the average makes of their latents on the right; {}."
     shown = [figure(image(one, "reconstructions"), said.format(_seen(one).split(":")[0])) for one in grids]
     parts += [f'<div class="strip" tabindex="0">{"".join(shown)}</div>'] if shown else []
-    if measured := image(run.path / "evaluate" / "reconstructions.png", "pictures above their reconstructions"):
-        seen = figure(measured, "What evaluate saw: pictures above, reconstructed below.")
+    if measured := image(run.path / "evaluate" / "reconstructions.png", "images above their reconstructions"):
+        seen = figure(measured, "What evaluate saw: images above, reconstructed below.")
         parts.append(f'<div class="scroll">{seen}</div>')
     records = [one for one in story.evaluations if one.get("kind") == "reconstruction"]
     names = {"psnr": "PSNR, dB", "ssim": "SSIM", "kl": "nats per number of a latent", "codes_used": "codes in use"}
@@ -82,7 +82,7 @@ def reconstructions(story: Story) -> str:
     used = [k for k, name in enumerate(names, 1) if any(row[k] != "-" for row in rows)]
     kept = [[row[0], *(row[k] for k in used), row[-1]] for row in rows]
     heads = [list(names.values())[k - 1] for k in used]
-    return "".join([*parts, table(["pictures seen", *heads, "of"], kept)])
+    return "".join([*parts, table(["images seen", *heads, "of"], kept)])
 
 
 def pictures(story: Story) -> str:
@@ -96,16 +96,16 @@ def pictures(story: Story) -> str:
         parts.append(
             figure(image(grids[-1], "a grid of samples"), "Drawn in training: raw weights left, average right.")
         )
-    neighbours = image(run.path / "evaluate" / "neighbours.png", "samples above their nearest training pictures")
+    neighbours = image(run.path / "evaluate" / "neighbours.png", "samples above their nearest training images")
     if neighbours:
         said = (
-            "Top: the samples nearest to the training pictures. Below each: its nearest one by pixels, and by features."
+            "Top: the samples nearest to the training images. Below each: its nearest one by pixels, and by features."
         )
-        parts += ["<h3>Nearest training pictures</h3>", f'<div class="scroll">{figure(neighbours, said)}</div>']
+        parts += ["<h3>Nearest training images</h3>", f'<div class="scroll">{figure(neighbours, said)}</div>']
     else:
         parts.append(text(f"Not measured yet: bytepixels evaluate {shlex.quote(str(run.path))}", "soft"))
     if story.strip is not None:
-        strip = figure(image(story.strip, "states from noise to picture"), "From pure noise, left, to a sample, right.")
+        strip = figure(image(story.strip, "states from noise to image"), "From pure noise, left, to a sample, right.")
         parts += ["<h3>Out of the noise</h3>", strip]
     if grids:
         shown = "".join(figure(image(one, "samples in training"), _seen(one)) for one in grids)
@@ -115,7 +115,7 @@ def pictures(story: Story) -> str:
 
 def _seen(grid: Path) -> str:
     number = grid.stem.removeprefix("images-")
-    return f"{int(number):,} pictures seen: raw weights left, average right" if number.isdecimal() else grid.stem
+    return f"{int(number):,} images seen: raw weights left, average right" if number.isdecimal() else grid.stem
 
 
 def quality(story: Story) -> str:
@@ -142,7 +142,7 @@ def _distances(record: dict[str, Any], name: str) -> str:
     reference, features = record["reference"], record["features"]
     caption = (
         f"{record['n']:,} samples of {record['checkpoint']} ({record['sampler']}, {record['steps']} steps) against "
-        f"{reference['n']:,} pictures of split {reference['split']}; features {features['name']} "
+        f"{reference['n']:,} images of split {reference['split']}; features {features['name']} "
         f"{features['sha256'][:12]}; floor: {record['floor']['of']}"
     )
     warning = text(record["warning"], "warning") if record.get("warning") else ""
@@ -225,7 +225,7 @@ def _to_repeat(run: Run, commands: list[str]) -> str:
 
 def compared(stories: Sequence[Story]) -> str:
     """One column a run."""
-    rows: list[list[str]] = [["pictures seen", *(f"{one.images:,}" for one in stories)]]
+    rows: list[list[str]] = [["images seen", *(f"{one.images:,}" for one in stories)]]
     losses = [recent_loss(one.run.path) for one in stories]
     rows.append([f"loss, mean of the log's last {RECENT} lines", *("-" if x is None else f"{x:.4f}" for x in losses)])
     found = [one.latest("quality") for one in stories]

@@ -23,10 +23,10 @@ It explains itself: bytepixels data doctor --help
 
 @dataclass(frozen=True)
 class Doctor:
-    """Look at every picture of SOURCE before training on it: one page. Nothing of it is changed or packed.
+    """Look at every image of SOURCE before training on it: one page. Nothing of it is changed or packed.
 
     Says what there is (sizes, kinds, damaged files, copies, classes, colours), what train would do with it, which
-    preset, size and budget suit it, and, by training on a few of its pictures, how long that takes here, how much
+    preset, size and budget suit it, and, by training on a few of its images, how long that takes here, how much
     memory it needs, and whether it learns at all. The exit code is 0 whatever it finds.
     """
 
@@ -35,13 +35,13 @@ class Doctor:
     size: tuple[int, int] | None = None
     """Height and width to train at. Default: what is suggested."""
     channels: int | None = None
-    """1 grey, 2 grey + alpha, 3 RGB, 4 RGBA. Default: 1 when every picture is grey, else 3."""
+    """1 grey, 2 grey + alpha, 3 RGB, 4 RGBA. Default: 1 when every image is grey, else 3."""
     fit: Literal["crop", "pad", "squash"] = "crop"
-    """How a picture of another shape is made to fit: cut its sides, add margins, or distort it."""
+    """How an image of another shape is made to fit: cut its sides, add margins, or distort it."""
     background: str = "white"
-    """The colour under transparent pictures and around padded ones."""
+    """The colour under transparent images and around padded ones."""
     split: str = "train"
-    """Which split to look at where the source has several; the others are only searched for copies of its pictures."""
+    """Which split to look at where the source has several; the others are only searched for copies of its images."""
     preset: str | None = None
     """small, digits or cifar10. Default: what is suggested."""
     device: str = "auto"
@@ -59,5 +59,5 @@ class Doctor:
 
     @property
     def data(self) -> DataConfig:
-        """What is asked of the pictures."""
+        """What is asked of the images."""
         return DataConfig(self.size, self.channels, self.fit, self.background, split=self.split)

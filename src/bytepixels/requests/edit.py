@@ -11,16 +11,16 @@ from ..errors import InputError, check_choice, check_range
 from .words import Words
 
 HELP = """\
-usage: bytepixels edit inpaint|vary|interpolate|invert RUN PICTURE [OPTIONS]
+usage: bytepixels edit inpaint|vary|interpolate|invert RUN IMAGE [OPTIONS]
 
-Pictures of your own, changed by a trained run; nothing is trained for it.
+Images of your own, changed by a trained run; nothing is trained for it.
 
-  bytepixels edit inpaint RUN PICTURE --mask MASK.png   paint anew what is white in the mask, keep the rest
-  bytepixels edit vary RUN PICTURE --strength 0.6       other pictures like this one: noise, then back
-  bytepixels edit interpolate RUN A B                   from one to the other: two pictures, or two seeds
-  bytepixels edit invert RUN PICTURE                    the noise that a picture comes from, and the picture from it
+  bytepixels edit inpaint RUN IMAGE --mask MASK.png   paint anew what is white in the mask, keep the rest
+  bytepixels edit vary RUN IMAGE --strength 0.6       other images like this one: noise, then back
+  bytepixels edit interpolate RUN A B                   from one to the other: two images, or two seeds
+  bytepixels edit invert RUN IMAGE                    the noise that an image comes from, and the image from it
 
-Each writes its pictures, grid.png (what went in beside what came out) and manifest.json.
+Each writes its images, grid.png (what went in beside what came out) and manifest.json.
 Every one explains itself: bytepixels edit inpaint --help
 """
 
@@ -32,7 +32,7 @@ class EditFlags:
     run: Positional[Annotated[Path, arg(metavar="RUN")]]
     """The folder of a run, or a model that comes along: digits, cifar10, emoji."""
     steps: int | None = None
-    """Steps from noise to picture. Default: the run's own, like all that follow."""
+    """Steps from noise to image. Default: the run's own, like all that follow."""
     spacing: str | None = None
     """trailing, leading, linspace, quadratic, log_snr or karras; auto takes the sampler's best."""
     guidance: float | None = None
@@ -41,7 +41,7 @@ class EditFlags:
     """Clip each estimate of the clean image to the range of pixels on the way."""
     label: Words = None
     """A class by its name or, where no class is named by a number, by its number from 0.
-    Default: none, the picture speaks for itself."""
+    Default: none, the image speaks for itself."""
     prompt: Words = None
     """What the result shows, in words: of a run with --text. Default: nothing is said."""
     out: Path | None = None
@@ -60,10 +60,10 @@ class EditFlags:
 
 @dataclass(frozen=True, kw_only=True)
 class Drawing(EditFlags):
-    """An edit that draws noise: n pictures, each a function of its seed."""
+    """An edit that draws noise: n images, each a function of its seed."""
 
-    picture: Positional[Annotated[Path, arg(metavar="PICTURE")]]
-    """Any picture file; it is made to fit the run as its training pictures were."""
+    picture: Positional[Annotated[Path, arg(metavar="IMAGE")]]
+    """Any image file; it is made to fit the run as its training images were."""
     n: Annotated[int, arg(aliases=["-n"])] = 4
     """How many results."""
     seed: int = 0
@@ -81,10 +81,10 @@ class Drawing(EditFlags):
 
 @dataclass(frozen=True, kw_only=True)
 class Inpaint(Drawing):
-    """Paint a part of PICTURE anew and keep the rest, to the pixel (RePaint, Lugmayr et al. 2022)."""
+    """Paint a part of IMAGE anew and keep the rest, to the pixel (RePaint, Lugmayr et al. 2022)."""
 
     mask: Path
-    """An image of PICTURE's shape (any size), cropped as it is: white (128 and more) is painted anew, black and what is
+    """An image of IMAGE's shape (any size), cropped as it is: white (128 and more) is painted anew, black and what is
     transparent is kept."""
     sampler: str | None = None
     """One that draws noise: ddpm, dpmpp_sde_2m, or ddim with --eta. Default: ddpm, or ddim where --eta is given."""
@@ -104,10 +104,10 @@ class Inpaint(Drawing):
 
 @dataclass(frozen=True, kw_only=True)
 class Vary(Drawing):
-    """Put noise on PICTURE and take it away again: pictures like it (SDEdit, Meng et al. 2022)."""
+    """Put noise on IMAGE and take it away again: images like it (SDEdit, Meng et al. 2022)."""
 
     strength: float = 0.6
-    """How much noise: near 0 the picture stays, 1 goes the whole way. It is the share of the steps that are taken."""
+    """How much noise: near 0 the image stays, 1 goes the whole way. It is the share of the steps that are taken."""
     sampler: str | None = None
     """ddpm, ddim, heun, dpmpp_2m and the others of sample. Default: the run's own."""
     eta: float | None = None
@@ -121,14 +121,14 @@ class Vary(Drawing):
 
 @dataclass(frozen=True, kw_only=True)
 class Interpolate(EditFlags):
-    """Pictures on the way from A to B: their noises are mixed along the sphere, then denoised with ddim."""
+    """Images on the way from A to B: their noises are mixed along the sphere, then denoised with ddim."""
 
     a: Positional[Annotated[str, arg(metavar="A")]]
-    """A picture file, whose noise is found by inversion; or a seed, which is a whole number."""
+    """An image file, whose noise is found by inversion; or a seed, which is a whole number."""
     b: Positional[Annotated[str, arg(metavar="B")]]
     """An image file if A is one, a seed if A is one."""
     n: Annotated[int, arg(aliases=["-n"])] = 8
-    """How many pictures in the row, both ends included."""
+    """How many images in the row, both ends included."""
     refine: int = 3
     """Extra evaluations for each step of the inversion of an image: more is more exact and slower."""
 
@@ -140,10 +140,10 @@ class Interpolate(EditFlags):
 
 @dataclass(frozen=True, kw_only=True)
 class Invert(EditFlags):
-    """Find the noise that ddim makes PICTURE from, make PICTURE from it again, and say how near it comes."""
+    """Find the noise that ddim makes IMAGE from, make IMAGE from it again, and say how near it comes."""
 
-    picture: Positional[Annotated[Path, arg(metavar="PICTURE")]]
-    """Any picture file; it is made to fit the run as its training pictures were."""
+    picture: Positional[Annotated[Path, arg(metavar="IMAGE")]]
+    """Any image file; it is made to fit the run as its training images were."""
     refine: int = 3
     """Evaluations for each step back beyond the first: the more, the nearer it comes."""
 

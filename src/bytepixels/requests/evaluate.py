@@ -19,7 +19,7 @@ class OfSamples:
 
     run: Positional[Annotated[Path, arg(metavar="RUN")]]
     """The folder of a run, or a model that comes along: digits, cifar10, emoji. Numbers go to
-    RUN/eval.jsonl, pictures to RUN/evaluate."""
+    RUN/eval.jsonl, images to RUN/evaluate."""
     n: Annotated[int, arg(aliases=["-n"])] = 256
     """How many samples. A Frechet distance from few is too high: compare it with the floor."""
     features: str = "auto"
@@ -30,7 +30,7 @@ class OfSamples:
     reference: int | None = None
     """Training images to compare with, at most. Default: 50,000; by features of ImageNet 10,000."""
     source: str | None = None
-    """Where the training pictures are now. Default: where they were."""
+    """Where the training images are now. Default: where they were."""
     batch: int = 64
     """Images at a time: it changes the speed and the memory, not the numbers."""
     seed: int = 0
@@ -53,7 +53,7 @@ class OfSamples:
 
 @dataclass(frozen=True)
 class Quality(OfSamples):
-    """How good a run's samples are: distances from its training pictures, copies, and drift; a card of it.
+    """How good a run's samples are: distances from its training images, copies, and drift; a card of it.
 
     With --bits or --loss it measures something else: bytepixels evaluate --bits --help. What distances are made of is
     said in the card and in every record: see --features; evaluate train-features makes features that know your classes.
@@ -93,12 +93,12 @@ class Evaluate:
     loss: bool = False
     """Is my loss good? The error at every noise level, between a trivial guess and the ideal of the training set."""
     source: str | None = None
-    """Other pictures for --bits; for --loss, where the training pictures are now. Default: the run's own."""
+    """Other images for --bits; for --loss, where the training images are now. Default: the run's own."""
     split: str | None = None
     """The split that --bits measures, and that --loss takes as held-out: train, val, test or all. Default: test where
     there is one."""
     n: Annotated[int | None, arg(aliases=["-n"])] = None
-    """How many pictures. Default: 64 for --bits, 256 for --loss."""
+    """How many images. Default: 64 for --bits, 256 for --loss."""
     steps: int | None = None
     """Bound the chain of that many steps. Default: all timesteps."""
     ode_steps: int = 64
@@ -141,7 +141,7 @@ class Evaluate:
 @dataclass(frozen=True)
 class Compare(OfSamples):
     """How many steps does your model need, and by which sampler? Every pair draws the same seeds, and is measured by
-    its distance from the training pictures, beside held-out ones."""
+    its distance from the training images, beside held-out ones."""
 
     samplers: tuple[str, ...] = ("ddim", "unipc_3")
     """Samplers of bytepixels sample to compare: ddpm, ddim, heun, dpmpp_2m, unipc_3 and the others."""
@@ -165,7 +165,7 @@ class Report:
     out: Path | None = None
     """The file. Default: RUN/report.html, of the first run."""
     strip: int = 4
-    """Pictures drawn for the denoising strip; 0 draws none."""
+    """Images drawn for the denoising strip; 0 draws none."""
     device: str = "auto"
     """Where to compute: cpu, cuda, mps; auto takes the fastest there is."""
 
@@ -177,8 +177,8 @@ class Report:
 
 @dataclass(frozen=True)
 class TrainFeatures:
-    """Train a small classifier on labelled pictures. Its last layer but one are features that know what is in them:
-    evaluate RUN --features FOLDER. Reports its accuracy on held-out pictures.
+    """Train a small classifier on labelled images. Its last layer but one are features that know what is in them:
+    evaluate RUN --features FOLDER. Reports its accuracy on held-out images.
     """
 
     source: Positional[Annotated[str, arg(metavar="SOURCE")]]
@@ -186,7 +186,7 @@ class TrainFeatures:
     out: Path | None = None
     """The folder for the features. Default: features/SOURCE."""
     epochs: int = 10
-    """How often each picture is seen."""
+    """How often each image is seen."""
     width: int = 16
     """Channels at full resolution; the features are eight times as many."""
     batch: int = 256
@@ -194,7 +194,7 @@ class TrainFeatures:
     lr: float = 0.2
     """Peak of the learning rate."""
     flip: Literal["auto", "yes", "no"] = "auto"
-    """Mirror half of the pictures. auto: yes, except where the classes are the ten digits."""
+    """Mirror half of the images. auto: yes, except where the classes are the ten digits."""
     size: tuple[int, int] | None = None
     """Height and width. Default: the data's own."""
     channels: int | None = None

@@ -23,7 +23,7 @@ Every one explains itself: bytepixels runs prune --help
 
 @dataclass(frozen=True, kw_only=True)
 class ListRuns:
-    """Every run in FOLDER: pictures, images seen of its budget, loss (mean of its log's last 20 lines), and state.
+    """Every run in FOLDER: images, images seen of its budget, loss (mean of its log's last 20 lines), and state.
 
     Of the checkpoints only the sizes are looked at; runs show compares every byte.
     """

@@ -39,7 +39,7 @@ class SampleRequest:
 
 @dataclass(frozen=True)
 class Sample:
-    """Draw new pictures from a trained run: seed-K.png each, grid.png and manifest.json."""
+    """Draw new images from a trained run: seed-K.png each, grid.png and manifest.json."""
 
     run: Positional[Annotated[Path, arg(metavar="RUN")]]
     """The folder of a run, or a model that comes along: digits, cifar10, emoji."""
@@ -75,8 +75,8 @@ class Sample:
     """A class by its name or, where no class is named by a number, by its number from 0.
     Default: the classes in turn."""
     prompt: Words = None
-    """What the pictures show, in words: of a run with --text; "" is no text at all (unconditional). Default: captions
-    of its training pictures in turn."""
+    """What the images show, in words: of a run with --text; "" is no text at all (unconditional). Default: captions
+    of its training images in turn."""
     out: Path | None = None
     """The folder for the images. Default: RUN/samples/SAMPLER-STEPS-seed-SEED."""
     batch: int = 64
@@ -91,4 +91,4 @@ class Sample:
     """Where to compute: cpu, cuda, mps; auto takes the fastest there is."""
     compile: Literal["auto", "yes", "no"] = "auto"
     """Compile the network, or take the compiled one that an earlier call left in the cache. auto: in a long job, where
-    it measures to be faster. Pictures of a compiled network differ in the rounding."""
+    it measures to be faster. Images of a compiled network differ in the rounding."""

@@ -11,7 +11,7 @@ from ..errors import check_range
 
 @dataclass(frozen=True)
 class Show:
-    """Draw the forward process x_0 .. x_T on your own pictures for every schedule, and the schedules' curves."""
+    """Draw the forward process x_0 .. x_T on your own images for every schedule, and the schedules' curves."""
 
     source: Positional[Annotated[str, arg(metavar="SOURCE")]]
     """The images, as for train: a folder, .zip, .tar, shards, .npz, or digits, cifar10, mnist, fashion-mnist."""
@@ -38,11 +38,11 @@ class Show:
 class Verify:
     """Check the mathematics on this machine against exact laws: a table, verify.png, exit code 1 if a row falls short.
 
-    Where the data is a Gaussian, a mixture or a known set of pictures, the best denoiser is known exactly, and so is
+    Where the data is a Gaussian, a mixture or a known set of images, the best denoiser is known exactly, and so is
     what each method should make of it. Every deterministic sampler must converge with the order that its paper
     promises (1 for ddim, 4 for unipc_3: twice the steps, a sixteenth of the error), on all three kinds of process;
     those that draw noise must reach the data's mean and variance; the variational bound must be as tight as theory
-    allows; and a picture must depend on its seed alone. Ten seconds to half a minute, no download, no network to train.
+    allows; and an image must depend on its seed alone. Ten seconds to half a minute, no download, no network to train.
     """
 
     out: Path = Path("verify")

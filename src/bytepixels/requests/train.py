@@ -15,7 +15,7 @@ from ..errors import InputError
 
 @dataclass(frozen=True)
 class Train:
-    """Train a model on the pictures of SOURCE, or go on with a run that was interrupted (same command again)."""
+    """Train a model on the images of SOURCE, or go on with a run that was interrupted (same command again)."""
 
     source: Positional[Annotated[str, arg(metavar="SOURCE")]]
     """A folder (one subfolder per class, or flat), a .zip or .tar of one, WebDataset shards (a folder of them, or a
@@ -33,7 +33,7 @@ class Train:
 
 @dataclass(frozen=True)
 class TrainAutoencoder:
-    """Train an autoencoder, the first stage of latent diffusion, on the pictures of SOURCE.
+    """Train an autoencoder, the first stage of latent diffusion, on the images of SOURCE.
 
     Then, on its latents: bytepixels train SOURCE --autoencoder RUN. The same command again goes on where it stopped.
     """
@@ -51,7 +51,7 @@ class TrainAutoencoder:
 
 @dataclass(frozen=True)
 class TrainLatent:
-    """Latent diffusion in one command: an autoencoder on the pictures of SOURCE, then a model on its latents.
+    """Latent diffusion in one command: an autoencoder on the images of SOURCE, then a model on its latents.
 
     The budget (--images, --epochs or --budget) is split between the two. The same command again goes on where it
     stopped. The flags of the autoencoder begin with --stage; the others are the model's.
@@ -75,7 +75,7 @@ class TrainLatent:
 
 @dataclass(frozen=True)
 class Encode:
-    """Store the latents of the pictures of SOURCE, and say what they are like.
+    """Store the latents of the images of SOURCE, and say what they are like.
 
     train SOURCE --autoencoder STAGE finds them in the cache, and does the same where they are not there.
     """

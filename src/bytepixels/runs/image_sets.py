@@ -1,4 +1,4 @@
-"""The pictures a run is measured on: those it was trained on, those held out from it, and a fair choice among them."""
+"""The images a run is measured on: those it was trained on, those held out from it, and a fair choice among them."""
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -24,18 +24,18 @@ PIXELS = PixelCodec()
 
 @dataclass(frozen=True)
 class PictureSet:
-    """Pictures of one size with a name, a hash, and labels as the run numbers its classes."""
+    """Images of one size with a name, a hash, and labels as the run numbers its classes."""
 
     source: str
     split: str
     packed: Packed
-    labels: Tensor | None  # [N] int64 on the host; None where the run or the pictures have none
+    labels: Tensor | None  # [N] int64 on the host; None where the run or the images have none
     trained_on: bool
 
     @property
     def name(self) -> str:
         """What a person is told."""
-        kind = "the pictures it was trained on" if self.trained_on else "not trained on"
+        kind = "the images it was trained on" if self.trained_on else "not trained on"
         return f"{self.source}, split {self.split} ({kind}), sha256 {self.packed.meta['sha256']['images'][:12]}"
 
     def record(self) -> dict[str, Any]:
@@ -46,7 +46,7 @@ class PictureSet:
     def choose(
         self, n: int, seed: int, device: torch.device, to_model: Callable[[Tensor], Tensor] = PIXELS.to_model
     ) -> tuple[Tensor, Tensor | None]:
-        """x0 [n or fewer, C, H, W] and labels of n pictures, drawn without repeats: a function of the seed."""
+        """x0 [n or fewer, C, H, W] and labels of n images, drawn without repeats: a function of the seed."""
         if len(self.packed) < 2:
             raise InputError(f"{self.source} holds one image: its loss has no standard error; give more with --source")
         rows = torch.randperm(len(self.packed), generator=seeded(seed, ORDER))[:n]
@@ -65,17 +65,17 @@ def source_of(run: Run) -> str:
 
 
 def training_set(run: Run, source: str | None = None) -> PictureSet:
-    """What the run was trained on, from `source` where it has moved; InputError when those are other pictures."""
+    """What the run was trained on, from `source` where it has moved; InputError when those are other images."""
     source = source or source_of(run)
     asked = read_config(DataConfig, run.data.get("asked", asdict(run.config.data)), "data")
     packed = pack_with_progress(source, asked, captions=run.text is not None)
     if packed.meta["sha256"] != run.data["sha256"]:
-        raise InputError(f"{source} does not hold the {run.data['count']:,} pictures that {run.path} was trained on")
+        raise InputError(f"{source} does not hold the {run.data['count']:,} images that {run.path} was trained on")
     return PictureSet(source, run.config.data.split, packed, _labels(run, packed), trained_on=True)
 
 
 def other_set(run: Run, source: str, split: str) -> PictureSet:
-    """Any split of any source, made to the size and channels of the run's pictures."""
+    """Any split of any source, made to the size and channels of the run's images."""
     packed = pack_with_progress(source, replace(run.config.data, split=split))
     same = packed.meta["sha256"]["images"] == run.data["sha256"]["images"]
     return PictureSet(source, split, packed, _labels(run, packed), trained_on=same)
@@ -88,7 +88,7 @@ def held_out_set(run: Run, source: str | None = None) -> PictureSet | None:
     try:
         found = other_set(run, source or source_of(run), "test")
     except InputError as error:
-        events.say(f"note: no held-out pictures: {error}")
+        events.say(f"note: no held-out images: {error}")
         return None
     return None if found.trained_on else found
 
@@ -97,9 +97,7 @@ def _labels(run: Run, packed: Packed) -> Tensor | None:
     """Labels of `packed` as positions in the run's classes; InputError for a class that the run does not know, and
     where it needs labels and there are none."""
     if packed.labels is None and run.classes and run.config.train.label_dropout == 0:
-        raise InputError(
-            f"{run.path} was trained with --label-dropout 0: it needs pictures with labels, these have none"
-        )
+        raise InputError(f"{run.path} was trained with --label-dropout 0: it needs images with labels, these have none")
     if packed.labels is None or not run.classes:
         return None
     numbers = [find_class("a class of the images", name, run.classes) for name in packed.classes]

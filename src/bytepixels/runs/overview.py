@@ -48,7 +48,7 @@ class Overview:
 
     @property
     def images(self) -> int:
-        """Pictures seen: by the last checkpoint that is whole, or by now while it is being trained."""
+        """Images seen: by the last checkpoint that is whole, or by now while it is being trained."""
         done = max((one.images or 0 for one in self.saved if not one.damage), default=0)
         last = self.recent[-1:] if self.in_use else []
         return max([done, *(line["images"] for line in last)])

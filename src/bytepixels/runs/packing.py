@@ -61,9 +61,9 @@ def as_asked(data: DataConfig, path: Path) -> DataConfig:
 def pack_with_progress(
     source: str, data: DataConfig, captions: bool = False, within: Preparation = UNLIMITED
 ) -> Packed:
-    """The source as packed pictures, with a live line while it works, and what there is to say about them; `within` is
+    """The source as packed images, with a live line while it works, and what there is to say about them; `within` is
     the time there is for it."""
-    with Work("pack", 0, "pictures") as progress:
+    with Work("pack", 0, "images") as progress:
 
         def show(done: int, total: int) -> None:
             if not progress.total:  # listing the source, and what lay there already, are no measure of the speed
@@ -89,7 +89,7 @@ def pack_with_progress(
 
 
 def flips(config: Config, packed: Packed) -> bool:
-    """Whether half of the pictures are mirrored."""
+    """Whether half of the images are mirrored."""
     return config.data.flip == "yes" or (config.data.flip == "auto" and packed.classes != DIGITS)
 
 

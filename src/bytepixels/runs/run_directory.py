@@ -35,7 +35,7 @@ class Run:
     path: Path
     config: Config
     data: dict[str, Any]
-    """What it was trained on: source, count, classes and the sha256 of the packed pictures."""
+    """What it was trained on: source, count, classes and the sha256 of the packed images."""
     made_by: list[dict[str, Any]] = field(default_factory=list)
     """Versions, machine and commit of every process that worked on it, the first one first."""
     id: str | None = None
@@ -63,15 +63,15 @@ class Run:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Channels, height and width of its pictures, known once the run has begun."""
+        """Channels, height and width of its images, known once the run has begun."""
         size, channels = self.config.data.size, self.config.data.channels
         if size is None or channels is None:
-            raise InputError(f"{self.path / 'config.json'} does not say the size and channels of the pictures")
+            raise InputError(f"{self.path / 'config.json'} does not say the size and channels of the images")
         return channels, *size
 
     @property
     def x0_shape(self) -> tuple[int, int, int]:
-        """Of what its network sees: its pictures, or their latents."""
+        """Of what its network sees: its images, or their latents."""
         first = self.data.get("first_stage")
         return self.shape if first is None else tuple(first["shape"])
 

@@ -1,6 +1,6 @@
 """sample --compile: the network that samples, compiled once for every run that has one like it, and kept in the cache.
 
-What is kept has no weights in it and takes any number of pictures from 2 on: another checkpoint, another run with the
+What is kept has no weights in it and takes any number of images from 2 on: another checkpoint, another run with the
 same network and another --batch use the same file. It is machine code that torch loads; the cache must be one's own.
 """
 
@@ -44,7 +44,7 @@ class CompileError(RuntimeError):
 
 
 class Compiled(nn.Module):
-    """A network by its compiled code, with its own weights; one picture alone goes through the network itself."""
+    """A network by its compiled code, with its own weights; one image alone goes through the network itself."""
 
     def __init__(self, network: nn.Module, code: Callable[..., Tensor]):
         super().__init__()
@@ -114,14 +114,14 @@ def choose_network(
 
 
 def job(settings: SampleConfig, request: "SampleRequest") -> tuple[int, int]:
-    """How many pictures an evaluation of the network has, and how many evaluations there are."""
+    """How many images an evaluation of the network has, and how many evaluations there are."""
     guided = settings.guidance != 1 and request.weak is None  # with and without the label, in one batch
     evaluations = -(-request.n // request.batch) * settings.steps * (2 if settings.sampler in TWICE else 1)
     return min(request.n, request.batch) * (2 if guided else 1), evaluations
 
 
 def example(network: nn.Module, shape: tuple[int, int, int], pictures: int, device: torch.device) -> tuple[Tensor, ...]:
-    """What the network is called with: x, t and, where it has classes, label. At least two pictures."""
+    """What the network is called with: x, t and, where it has classes, label. At least two images."""
     pictures = max(pictures, 2)  # torch.export takes a one for a size that never changes
     x, t = torch.zeros(pictures, *shape, device=device), torch.full((pictures,), 0.5, device=device)
     label = torch.zeros(pictures, dtype=torch.int64, device=device)
@@ -165,7 +165,7 @@ def load(path: Path, device: torch.device) -> Callable[..., Tensor]:
 
 
 def compile_into(path: Path, network: nn.Module, config: Config, inputs: tuple[Tensor, ...]) -> None:
-    """Compile for any number of pictures and write the code to `path`, which is whole or as it was."""
+    """Compile for any number of images and write the code to `path`, which is whole or as it was."""
     weights, batch = network.state_dict(), torch.export.Dim("batch", min=2)
     sizes = (dict.fromkeys(weights), tuple({0: batch} for _ in inputs))
     temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")

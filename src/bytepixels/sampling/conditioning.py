@@ -22,7 +22,7 @@ from ..runs.run_directory import Run
 from ..text import TextEncoder, TextRows, open_text_encoder, store_captions
 from ..text.encoders import WORDLLAMA, words_read
 
-KEPT = 64  # captions that a run remembers: its pictures without a prompt have them in turn
+KEPT = 64  # captions that a run remembers: its images without a prompt have them in turn
 Text = tuple[Tensor, Tensor]  # vectors [B, L, D] and mask [B, L]
 
 
@@ -32,7 +32,7 @@ def with_text(config: Config, packed: Packed, source: str) -> tuple[Config, dict
     if name is None:
         return config, {}
     if packed.captions is None:
-        wanted = "a metadata.csv with the columns file_name and text, or a metadata.jsonl, beside the pictures"
+        wanted = "a metadata.csv with the columns file_name and text, or a metadata.jsonl, beside the images"
         raise InputError(f"--text {name} needs captions, and {source} has none: {wanted}")
     if packed.classes and network.labels and config.train.label_dropout == 0:
         raise InputError("--text beside class labels needs a --label-dropout above 0, or --no-labels")
@@ -58,7 +58,7 @@ def check_same_text(old: Run, text: dict[str, Any] | None) -> None:
 
 
 def text_rows(run: Run, packed: Packed, device: torch.device) -> TextRows | None:
-    """The encoded captions of the training set, by the positions of their pictures; None where the run reads none."""
+    """The encoded captions of the training set, by the positions of their images; None where the run reads none."""
     if run.text is None:
         return None
     if packed.captions is None:
@@ -85,7 +85,7 @@ def encoder_of(path: Path, name: str, digest: str, device: torch.device) -> Text
 
 
 def prompts_of(run: Run, seeds: Sequence[int], prompt: str | None) -> list[str] | None:
-    """The text of each picture: `prompt`, or the captions that the run remembers in turn (seed modulo their number);
+    """The text of each image: `prompt`, or the captions that the run remembers in turn (seed modulo their number);
     None where the run reads none."""
     if run.text is None:
         if prompt is not None:
@@ -98,7 +98,7 @@ def prompts_of(run: Run, seeds: Sequence[int], prompt: str | None) -> list[str] 
 
 
 def text_of(run: Run, seeds: Sequence[int], prompt: str | None, device: torch.device) -> Text | None:
-    """The encoded text of each picture, as prompts_of has it. Of a prompt that is too long it is said what is read."""
+    """The encoded text of each image, as prompts_of has it. Of a prompt that is too long it is said what is read."""
     prompts = prompts_of(run, seeds, prompt)
     if prompts is None or run.text is None:
         return None
@@ -140,7 +140,7 @@ def find_label(run: Run, label: str | None) -> int | None:
 
 
 def labels_of(run: Run, seeds: Sequence[int], label: int | None) -> list[int] | None:
-    """The class of each picture: `label`, or the classes in turn (seed modulo their number).
+    """The class of each image: `label`, or the classes in turn (seed modulo their number).
 
     None without classes, and without a label where the run reads text, which may say otherwise.
     """

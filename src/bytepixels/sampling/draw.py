@@ -122,7 +122,7 @@ def draw_pictures(
     weak: tuple[Run, nn.Module] | None = None,
     text: Text | None = None,
 ) -> Tensor:
-    """uint8 [B, C, H, W], picture k a function of seeds[k], its label and its text.
+    """uint8 [B, C, H, W], image k a function of seeds[k], its label and its text.
 
     watch(step, x_t) sees every state on the way.
     label: of all of them, or of each; None takes the classes in turn, or none where the run reads text.

@@ -1,4 +1,4 @@
-"""edit RUN: pictures of one's own, changed by a trained run and written beside what they were made from."""
+"""edit RUN: images of one's own, changed by a trained run and written beside what they were made from."""
 
 import hashlib
 import math
@@ -31,7 +31,7 @@ from .trained_model import open_model, open_network
 
 
 def edit(flags: EditFlags) -> tuple[Path, list[str], Tensor]:
-    """Do one edit. Its folder (the pictures, grid.png with the inputs at the left, manifest.json), what to say, and
+    """Do one edit. Its folder (the images, grid.png with the inputs at the left, manifest.json), what to say, and
     the images, uint8 [n, C, H, W]."""
     studio = open_studio(flags)
     plan = make_plan(studio, flags)
@@ -87,7 +87,7 @@ def settings_for(run: Run, flags: EditFlags) -> SampleConfig:
         asked["guidance"] = 1.0
     if isinstance(flags, Inpaint):
         asked = {"sampler": "ddim" if asked.get("eta") else "ddpm"} | asked
-        if asked["sampler"] == "ddpm":  # the variance of the forward chain, given the picture
+        if asked["sampler"] == "ddpm":  # the variance of the forward chain, given the image
             asked["reverse_variance"] = "small"
     elif not isinstance(flags, Vary):  # the step that inversion undoes, and no noise
         asked |= {"sampler": "ddim", "eta": 0.0, "churn": 0.0}
@@ -130,7 +130,7 @@ def _carry_out(plan: Plan, out: Path, progress: Work) -> Iterator[Tensor]:
 
 
 def sheet(inputs: list[Tensor], results: Tensor, columns: int | None) -> Tensor:
-    """The inputs, one below the other, and the results at their right: one picture [C, H, W]."""
+    """The inputs, one below the other, and the results at their right: one image [C, H, W]."""
     right = grid(results, columns)
     if not inputs:
         return right
@@ -141,7 +141,7 @@ def sheet(inputs: list[Tensor], results: Tensor, columns: int | None) -> Tensor:
 
 
 def fidelity_of(result: Tensor, picture: Tensor) -> dict[str, float | None]:
-    """How near a result comes to a picture, both uint8: "rmse" in grey levels of 255, "psnr" in dB (None: the same)."""
+    """How near a result comes to an image, both uint8: "rmse" in grey levels of 255, "psnr" in dB (None: the same)."""
     rmse = (result.double() - picture.double()).square().mean().sqrt().item()
     return {"rmse": rmse, "psnr": 20 * math.log10(255 / rmse) if rmse > 0 else None}
 
@@ -157,7 +157,7 @@ def _kind(flags: EditFlags) -> str:
 
 
 def _folder_name(flags: EditFlags, studio: Studio, plan: Plan) -> str:
-    """Says all that makes these pictures others than their neighbours, their inputs by a digest."""
+    """Says all that makes these images others than their neighbours, their inputs by a digest."""
     settings = studio.settings
     parts = [_kind(flags), *plan.subject, settings.sampler, str(settings.steps), settings.spacing]
     parts += [f"{name}-{value:g}" for name, value in {"eta": settings.eta, "churn": settings.churn}.items() if value]
@@ -172,7 +172,7 @@ def _folder_name(flags: EditFlags, studio: Studio, plan: Plan) -> str:
 
 
 def _manifest(flags: EditFlags, studio: Studio, plan: Plan, count: int, fidelity: dict[str, Any]) -> dict[str, Any]:
-    """How each of the first `count` pictures was made."""
+    """How each of the first `count` images was made."""
     pictures: list[dict[str, Any]] = [{"file": file} for file in plan.files[:count]]
     for k, seed in enumerate((plan.seeds or [])[:count]):
         pictures[k]["seed"] = seed

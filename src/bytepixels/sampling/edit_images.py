@@ -1,4 +1,4 @@
-"""The pictures and masks that edit takes, and how holes and noise are shown."""
+"""The images and masks that edit takes, and how holes and noise are shown."""
 
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,9 +18,9 @@ SHOWN_NOISE = 3.0  # standard deviations from mid-grey to white, where noise is 
 
 
 def load_picture(run: Run, path: Path, channels: int | None = None, background: str | None = None) -> Tensor:
-    """One picture file as the run sees pictures: uint8 [C, H, W], made to fit as its training pictures were."""
+    """One image file as the run sees images: uint8 [C, H, W], made to fit as its training images were."""
     if not path.is_file():
-        raise InputError(f"{path} is a folder, not a picture file" if path.is_dir() else f"there is no file {path}")
+        raise InputError(f"{path} is a folder, not an image file" if path.is_dir() else f"there is no file {path}")
     data = run.config.data
     with TemporaryDirectory(ignore_cleanup_errors=True) as cache:
         packed = pack(
@@ -32,32 +32,32 @@ def load_picture(run: Run, path: Path, channels: int | None = None, background: 
             cache=cache,
         )
         if len(packed) != 1:
-            raise InputError(f"{path} holds {len(packed):,} pictures, not one")
+            raise InputError(f"{path} holds {len(packed):,} images, not one")
         return torch.from_numpy(packed.images[0].copy())
 
 
 def load_mask(run: Run, path: Path, picture: Path) -> Tensor:
-    """A mask file, made to fit as the picture is: bool [1, H, W], True is white.
+    """A mask file, made to fit as the image is: bool [1, H, W], True is white.
 
     Padding and transparent parts are black. InputError where it is white nowhere or everywhere, or where its shape is
-    another than the picture's: they would be cropped differently.
+    another than the image's: they would be cropped differently.
     """
     mask = load_picture(run, path, channels=1, background="black")
     (height, width), (mask_height, mask_width) = _size(picture), _size(path)
     if abs(height * mask_width - width * mask_height) > max(height, width, mask_height, mask_width):  # a pixel's worth
-        shapes = f"{mask_height} x {mask_width} for a picture of {height} x {width}"
+        shapes = f"{mask_height} x {mask_width} for an image of {height} x {width}"
         raise InputError(f"{path} must have the shape of {picture}: it is {shapes} (height x width)")
     anew = mask >= WHITE
     if not bool(anew.any()):
         lightest = f"{WHITE} of 255 and more counts as white, its lightest pixel at that size is {int(mask.max())}"
         raise InputError(f"{path} is white nowhere ({lightest}): nothing would be painted anew")
     if bool(anew.all()):
-        raise InputError(f"{path} is white everywhere: nothing would be kept; bytepixels sample draws whole pictures")
+        raise InputError(f"{path} is white everywhere: nothing would be kept; bytepixels sample draws whole images")
     return anew
 
 
 def _size(path: Path) -> tuple[int, int]:
-    """Height and width of a picture file, upright."""
+    """Height and width of an image file, upright."""
     (item,) = open_source(path, "all", Path()).read().items()
     with item.open() as image:
         header = read_header(image)

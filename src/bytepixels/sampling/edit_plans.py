@@ -42,10 +42,10 @@ class Studio:
     codec: Codec
     label: int | None
     device: torch.device
-    text: Text | None = None  # of one picture
+    text: Text | None = None  # of one image
 
     def sampling(self, batch: int, counted: Counted) -> tuple[Denoise, Step]:
-        """The denoiser and the sampler's step, for `batch` pictures."""
+        """The denoiser and the sampler's step, for `batch` images."""
         label = None if self.label is None else torch.full((batch,), self.label, device=self.device)
         text = None
         if self.text is not None:
@@ -83,17 +83,17 @@ class Plan:
     subject: Sequence[str]  # what the folder is named for
     files: Sequence[str]  # what the results are called
     shown: Sequence[Tensor]  # uint8 [C, H, W] each: what went in
-    work: int  # evaluations of the network, times pictures
+    work: int  # evaluations of the network, times images
     draw: Callable[[Sequence[int], Counted], Tensor]  # positions in `files` -> uint8 [B, C, H, W]
     facts: dict[str, Any]  # for the manifest, and to be said
     seeds: Sequence[int] | None = None  # of the results
-    compare: dict[int, Tensor] = field(default_factory=dict)  # a result's position -> the picture that it should be
-    batch: int | None = None  # pictures at a time; None is all at once
+    compare: dict[int, Tensor] = field(default_factory=dict)  # a result's position -> the image that it should be
+    batch: int | None = None  # images at a time; None is all at once
     columns: int | None = None  # of the results in grid.png
 
 
 def plan_inpaint(studio: Studio, flags: Inpaint) -> Plan:
-    """Mask 1 is kept: its estimate is the known picture itself, at every level."""
+    """Mask 1 is kept: its estimate is the known image itself, at every level."""
     settings, steps = studio.settings, studio.settings.steps
     if not (settings.sampler in STOCHASTIC or settings.eta > 0 or settings.churn > 0):
         known = " or ".join(STOCHASTIC)
@@ -121,7 +121,7 @@ def plan_inpaint(studio: Studio, flags: Inpaint) -> Plan:
 
 
 def plan_vary(studio: Studio, flags: Vary) -> Plan:
-    """The picture, noised to a level of the grid, and denoised from that level."""
+    """The image, noised to a level of the grid, and denoised from that level."""
     picture = load_picture(studio.run, flags.picture)
 
     def start(seeds: Sequence[int]) -> tuple[Tensor, list[Level], SeededNoise]:
@@ -160,10 +160,10 @@ def _drawing(
 
 
 def plan_interpolate(studio: Studio, flags: Interpolate) -> Plan:
-    """Between the noises of two pictures, or of two seeds, along the sphere; denoised with ddim."""
+    """Between the noises of two images, or of two seeds, along the sphere; denoised with ddim."""
     ends, seeds = [flags.a, flags.b], [_seed(flags.a), _seed(flags.b)]
     if (seeds[0] is None) != (seeds[1] is None):
-        raise InputError(f"A and B are two pictures or two seeds (whole numbers from 0), got {flags.a} and {flags.b}")
+        raise InputError(f"A and B are two images or two seeds (whole numbers from 0), got {flags.a} and {flags.b}")
     pictures = [load_picture(studio.run, Path(end)) for end in ends] if seeds[0] is None else []
     steps = studio.evaluations(studio.levels)
     inversion = steps * (1 + flags.refine) if pictures else 0
@@ -188,7 +188,7 @@ def plan_interpolate(studio: Studio, flags: Interpolate) -> Plan:
 
 
 def plan_invert(studio: Studio, flags: Invert) -> Plan:
-    """Back to the noise with ddim's steps undone, and from there to the picture again."""
+    """Back to the noise with ddim's steps undone, and from there to the image again."""
     picture = load_picture(studio.run, flags.picture)
     steps = studio.evaluations(studio.levels)
     each = steps * (1 + flags.refine) + steps

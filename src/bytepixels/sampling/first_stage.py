@@ -33,7 +33,7 @@ SETTINGS = "autoencoder"  # of the metadata
 
 @dataclass(frozen=True)
 class Encoded:
-    """A run's pictures through its first stage."""
+    """A run's images through its first stage."""
 
     source: str  # where that was found
     autoencoder: Autoencoder
@@ -44,7 +44,7 @@ class Encoded:
         return latent_codec(self.autoencoder, self.latents.statistics, config, device)
 
     def means(self, some: slice) -> np.ndarray:
-        """Latents float32 [n, z, h, w] of some pictures."""
+        """Latents float32 [n, z, h, w] of some images."""
         return np.array(self.latents.moments[some, 0, : self.latents.shape[0]])
 
     def record(self) -> dict[str, Any]:
@@ -54,7 +54,7 @@ class Encoded:
 
 
 def codec_of(run: Run, device: torch.device) -> Codec:
-    """What turns a run's pictures into x0 and back."""
+    """What turns a run's images into x0 and back."""
     first = run.data.get("first_stage")
     if first is None:
         return PixelCodec()
@@ -81,7 +81,7 @@ def find_first_stage(path: Path, device: torch.device) -> Autoencoder:
         raise InputError(f"--autoencoder takes {kinds}; {path} is neither")
     run = open_run(path)
     if run.config.autoencoder is None:
-        raise InputError(f"--autoencoder {path} is a run that draws pictures, not an autoencoder")
+        raise InputError(f"--autoencoder {path} is a run that draws images, not an autoencoder")
     model = build_first_stage(run.config, run.shape, device)
     load_checkpoint(model, run, None, "ema")
     return model.autoencoder.eval().requires_grad_(False)
@@ -127,7 +127,7 @@ def fingerprint(autoencoder: Autoencoder) -> str:
 def encoded(
     config: Config, path: Path, packed: Packed, mirrored: bool, device: torch.device, within: Preparation = UNLIMITED
 ) -> Encoded | None:
-    """The pictures through the first stage of the run at `path`, or of the one that begins there; None where it has
+    """The images through the first stage of the run at `path`, or of the one that begins there; None where it has
     none. Encoded once: the next training on the same latents finds them in the cache."""
     old = open_run(path).data.get("first_stage") if is_run(path) else None
     if old is None and config.first_stage is None:
@@ -150,12 +150,12 @@ def _check_same(autoencoder: Autoencoder, other: Path, run: Path) -> None:
 def encode(
     packed: Packed, autoencoder: Autoencoder, mirrored: bool, device: torch.device, within: Preparation = UNLIMITED
 ) -> Latents:
-    """The moments of all pictures, with a live line while they are encoded; `within` is the time there is."""
+    """The moments of all images, with a live line while they are encoded; `within` is the time there is."""
     channels, height, width = packed.images.shape[1:]
     if channels != autoencoder.channels:
-        raise InputError(f"the autoencoder takes pictures of {autoencoder.channels} channels, these have {channels}")
+        raise InputError(f"the autoencoder takes images of {autoencoder.channels} channels, these have {channels}")
     autoencoder.check_size(height, width)
-    with Work("encode", 0, "pictures") as progress:
+    with Work("encode", 0, "images") as progress:
         progress.kept = "stopped while encoding; the same command goes on from there"
         encoder, show = encoder_of(Tiled(autoencoder), device), partial(within.show, progress, "encoding")
         return store_latents(packed, encoder, fingerprint(autoencoder), mirrored, progress=show)

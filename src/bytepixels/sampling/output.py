@@ -1,4 +1,4 @@
-"""sample RUN: new pictures from a trained run, by its own settings unless told otherwise."""
+"""sample RUN: new images from a trained run, by its own settings unless told otherwise."""
 
 import json
 import shutil
@@ -26,13 +26,13 @@ from .draw import Drawing
 
 OTHER_FILES = (".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".heic")
 GRID_CLASSES = 20  # most classes, drawn in turn, that get a column each in grid.png
-GRID_MOST = 400  # pictures in grid.png; the rest are in their own files
+GRID_MOST = 400  # images in grid.png; the rest are in their own files
 
 
 def sample_run(path: Path, overrides: Mapping[str, Any], request: SampleRequest) -> Path:
-    """Draw request.n pictures into a folder and return it: seed-K.png each, grid.png, manifest.json.
+    """Draw request.n images into a folder and return it: seed-K.png each, grid.png, manifest.json.
 
-    overrides: fields of SampleConfig that replace the run's own. Pictures are written batch by batch; an interruption
+    overrides: fields of SampleConfig that replace the run's own. Images are written batch by batch; an interruption
     leaves those that are done, with their grid and manifest.
     """
     drawing = Drawing.prepared(path, overrides, request)
@@ -101,7 +101,7 @@ def weak_name(weak: Path) -> str:
 
 
 def _folder_name(settings: SampleConfig, request: SampleRequest) -> str:
-    """Says all that makes these pictures others than their neighbours."""
+    """Says all that makes these images others than their neighbours."""
     parts = [settings.sampler, str(settings.steps)]
     parts += [settings.spacing] if settings.spacing != "trailing" else []
     parts += [settings.reverse_variance] if settings.reverse_variance != "auto" else []
@@ -117,7 +117,7 @@ def _folder_name(settings: SampleConfig, request: SampleRequest) -> str:
 
 
 def write_manifest(out: Path, manifest: dict[str, Any]) -> None:
-    """manifest.json: how each picture was made, and below "earlier" how those were that an earlier call left there,
+    """manifest.json: how each image was made, and below "earlier" how those were that an earlier call left there,
     which is said."""
     made = {one["file"] for one in manifest["pictures"]}
     earlier = []
@@ -139,7 +139,7 @@ def write_manifest(out: Path, manifest: dict[str, Any]) -> None:
 def _manifest(
     run: Run, checkpoint: Path, settings: SampleConfig, request: SampleRequest, seeds: Sequence[int], label: int | None
 ) -> dict[str, Any]:
-    """How each picture was made."""
+    """How each image was made."""
     labels, prompts = labels_of(run, seeds, label), prompts_of(run, seeds, request.prompt)
     told = [{"label": run.classes[one]} for one in labels] if labels else [{} for _ in seeds]
     told = [one | {"prompt": prompts[k]} for k, one in enumerate(told)] if prompts else told

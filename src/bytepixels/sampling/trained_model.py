@@ -20,11 +20,11 @@ Found = TypeVar("Found")
 
 
 def open_model(path: Path) -> Run:
-    """The run at `path`; InputError where it draws no pictures."""
+    """The run at `path`; InputError where it draws no images."""
     run = open_run(path)
     if run.config.autoencoder is not None:
         then = f"bytepixels train SOURCE --autoencoder {path} trains a model that does"
-        raise InputError(f"{path} is an autoencoder, which draws no pictures; {then}")
+        raise InputError(f"{path} is an autoencoder, which draws no images; {then}")
     return run
 
 
@@ -112,7 +112,7 @@ def load_weak(run: Run, path: Path, device: torch.device) -> tuple[Run, nn.Modul
     is_checkpoint = path.parent.name == "checkpoints"
     weak = open_model(path.parent.parent if is_checkpoint else path)
     own, other = ({name: getattr(one.config.process, name) for name in NOISE} for one in (run, weak))
-    own, other = own | {"pictures": run.x0_shape}, other | {"pictures": weak.x0_shape}
+    own, other = own | {"images": run.x0_shape}, other | {"images": weak.x0_shape}
     for name, value in own.items():
         if other[name] != value:
             raise InputError(f"--weak {path} has {name.replace('_', '-')} {other[name]}, {run.path} has {value}")

@@ -93,7 +93,7 @@ def _encode(captions: Sequence[str], encoder: TextEncoder, path: Path, progress:
 
 
 class TextRows:
-    """(vectors float32 [R, L, D], mask bool [R, L]) of any pictures' captions, on the device; L is the longest of all.
+    """(vectors float32 [R, L, D], mask bool [R, L]) of any images' captions, on the device; L is the longest of all.
 
     The tokens are copied once to the device when they fit there, else read from the disk.
     """
@@ -105,7 +105,7 @@ class TextRows:
         self.resident = torch.from_numpy(np.array(encoded.tokens)).to(self.device) if fits else None
 
     def __call__(self, index: np.ndarray) -> tuple[Tensor, Tensor]:
-        """Of the pictures at these positions, [R]."""
+        """Of the images at these positions, [R]."""
         starts, counts = self.encoded.spans[index].T[..., None]  # each [R, 1]
         mask = np.arange(self.length) < counts
         places = np.where(mask, starts + np.arange(self.length), 0)

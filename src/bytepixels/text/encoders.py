@@ -188,7 +188,7 @@ def _load(folder: Path, words: Path, device: torch.device) -> tuple[Any, Any]:
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
     kind = AutoModelForTextEncoding if type(config) in AutoModelForTextEncoding._model_mapping else AutoModel
     model = kind.from_pretrained(folder, local_files_only=True, use_safetensors=True, dtype=torch.float32)
-    model = getattr(model, "text_model", model)  # of CLIP, which has one for pictures too
+    model = getattr(model, "text_model", model)  # of CLIP, which has one for images too
     if getattr(config, "is_encoder_decoder", False):
         model = model.get_encoder()
     return tokenizer, model.eval().requires_grad_(False).to(device)

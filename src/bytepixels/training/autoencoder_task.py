@@ -1,4 +1,4 @@
-"""train autoencoder, as the trainer sees it: reconstructions of a run's own pictures."""
+"""train autoencoder, as the trainer sees it: reconstructions of a run's own images."""
 
 from collections.abc import Callable
 from typing import Any
@@ -40,17 +40,17 @@ from .perceptual import NONE, chosen_perceptual, open_perceptual
 
 
 class Autoencoding:
-    """An autoencoder of pictures."""
+    """An autoencoder of images."""
 
     what = "reconstructions"
-    which = "pictures left, what the average makes of their latents right"
+    which = "images left, what the average makes of their latents right"
     steps = passes = 1
 
     def __init__(self, run: Run, packed: Packed, world: World):
         config, device = run.config, world.device
         assert config.autoencoder is not None
         if config.train.shard:
-            raise InputError("--shard is for networks that draw pictures; an autoencoder is trained without it")
+            raise InputError("--shard is for networks that draw images; an autoencoder is trained without it")
         if config.train.compile == "yes" and config.autoencoder.discriminator > 0:
             raise InputError("--compile yes does not go with --discriminator, whose weight needs a gradient on the way")
         if config.autoencoder.perceptual not in (None, NONE):
@@ -99,8 +99,8 @@ class Autoencoding:
         images = self._some(count)
         again = reconstructed(_own(state.ema), images, self.device)
         found = fidelity(_own(state.ema), images, again, self.device)
-        record = {"kind": "reconstruction", **found, "n": len(images), "of": "training pictures"}
-        return record | {"made_by": provenance()}, in_words(found, many(len(images), "training picture"))
+        record = {"kind": "reconstruction", **found, "n": len(images), "of": "training images"}
+        return record | {"made_by": provenance()}, in_words(found, many(len(images), "training image"))
 
     def _some(self, count: int) -> Tensor:
         """uint8 [count or fewer, C, H, W], always the same."""
@@ -109,7 +109,7 @@ class Autoencoding:
 
 @torch.no_grad()
 def try_perceptual(path: str, shape: tuple[int, int, int], device: torch.device) -> None:
-    """Give it two pictures. InputError where it cannot take them."""
+    """Give it two images. InputError where it cannot take them."""
     distance = open_perceptual(path, device)
     try:
         distance(*torch.zeros(2, 2, *shape, device=device))
@@ -117,7 +117,7 @@ def try_perceptual(path: str, shape: tuple[int, int, int], device: torch.device)
         if is_out_of_memory(error):
             raise
         why = str(error).strip().rpartition("\n")[2].removeprefix("RuntimeError: ")
-        raise InputError(f"--perceptual {path} cannot take pictures of {shape[1]} x {shape[2]}: {why}") from error
+        raise InputError(f"--perceptual {path} cannot take images of {shape[1]} x {shape[2]}: {why}") from error
 
 
 def _own(model: nn.Module) -> Autoencoder:
@@ -133,7 +133,7 @@ def build_codes(model: FirstStage, seed: int) -> CodeMemory | None:
 
 
 def build_reconstruction_loss(config: Config, device: torch.device, codes: CodeMemory | None = None) -> Loss:
-    """(model, images uint8, noise of the latents, share of the discriminator [B]) -> loss per picture [B], float32.
+    """(model, images uint8, noise of the latents, share of the discriminator [B]) -> loss per image [B], float32.
 
     `codes` takes note of the latents.
     """

@@ -1,4 +1,4 @@
-"""What a run trains, as the trainer sees it: a network, its batches and loss, and pictures that show how far it is."""
+"""What a run trains, as the trainer sees it: a network, its batches and loss, and images that show how far it is."""
 
 from collections.abc import Callable
 from functools import partial
@@ -32,7 +32,7 @@ from .autoencoder_task import Autoencoding
 from .loop import Batch, DrawBatch, Loss, TrainState
 from .preview_metric import kernel_record
 
-AT_A_TIME = 64  # pictures that one process draws
+AT_A_TIME = 64  # images that one process draws
 
 
 class Task(Protocol):
@@ -44,7 +44,7 @@ class Task(Protocol):
     budget: int  # images to see in all, as far as is known
     steps: int  # from noise to an image of a preview; 1 where there is no noise
     passes: int  # of the network for each image and step of a preview
-    what: str  # its pictures show
+    what: str  # its images show
     which: str  # is where in them
     then: str  # what can be done with it
 
@@ -61,31 +61,31 @@ class Task(Protocol):
         ...
 
     def example(self) -> tuple[Tensor, ...]:
-        """What the network is called with for one picture."""
+        """What the network is called with for one image."""
         ...
 
     def indices(self, step: int) -> np.ndarray:
-        """Which pictures the whole batch of a step is made of, [B]."""
+        """Which images the whole batch of a step is made of, [B]."""
         ...
 
     def preview(self, state: TrainState, stop: Stop, count: int, steps: int) -> Tensor:
-        """Of `count` pictures drawn in `steps` steps, uint8 [C, H, W]; everywhere."""
+        """Of `count` images drawn in `steps` steps, uint8 [C, H, W]; everywhere."""
         ...
 
     def measure(self, state: TrainState, stop: Stop, count: int) -> tuple[dict[str, Any], str]:
-        """The average, measured on `count` pictures: a line of eval.jsonl, and a few words; on process 0."""
+        """The average, measured on `count` images: a line of eval.jsonl, and a few words; on process 0."""
         ...
 
 
 class Diffusion:
-    """A denoiser of pictures."""
+    """A denoiser of images."""
 
     what = "samples"
     which = "raw weights left, their average right"
 
     def __init__(self, run: Run, packed: Packed, world: World, latents: Encoded | None = None):
         self.run, self.packed, self.world = run, packed, world
-        self.then = f"draw pictures with: bytepixels sample {run.path}"
+        self.then = f"draw images with: bytepixels sample {run.path}"
         config, device = run.config, world.device
         train, flip = config.train, config.data.flip == "yes"
         self.budget, self.steps = train.images, config.sample.steps
@@ -124,10 +124,10 @@ class Diffusion:
             return {}, ""
         found = kernel_record(images, self.packed)
         distance = f"{found['kernel_distance']:.4g} ± {found['interval']:.2g}"
-        return found, f"kernel distance {distance} ({many(count, 'sample')}; training pictures: {found['floor']:.2g})"
+        return found, f"kernel distance {distance} ({many(count, 'sample')}; training images: {found['floor']:.2g})"
 
     def _drawn(self, network: nn.Module, stop: Stop, count: int, steps: int) -> Tensor:
-        """Pictures of `count` seeds, uint8 [count, C, H, W], everywhere. One process alone stops when asked to.
+        """Images of `count` seeds, uint8 [count, C, H, W], everywhere. One process alone stops when asked to.
 
         In fewer steps than the run's own, by the sampler that is best for so few.
         """
@@ -165,7 +165,7 @@ def build_draw(
     texts: TextRows | None = None,
 ) -> DrawBatch:
     """step -> (images uint8, label, t, noise, weight, dropout keys), None for what there is not: all that is random.
-    With `texts` two more: the vectors and the mask of each picture's caption, the mask empty where it is forgotten.
+    With `texts` two more: the vectors and the mask of each image's caption, the mask empty where it is forgotten.
 
     A function of (seed, step), and of what `times` remembers where it is given; `weight` makes up for it. Every process
     draws for the global batch, which costs next to nothing, and keeps the rows that its `batches` give out.
@@ -204,7 +204,7 @@ def build_draw(
 def build_loss(
     config: Config, process: Process, codec: Codec, device: torch.device, times: ImportanceTimes | None = None
 ) -> Loss:
-    """(model, *what build_draw draws) -> loss per picture [B], float32. `times` takes note of them."""
+    """(model, *what build_draw draws) -> loss per image [B], float32. `times` takes note of them."""
     settings = config.process
     weighting = None if settings.weighting == "none" else settings.weighting
 

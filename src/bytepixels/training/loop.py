@@ -27,7 +27,7 @@ from .optimizers import make_optimizer, no_moments
 
 Batch = tuple[Tensor | None, ...]  # whatever the loss needs, each [B, ...]
 DrawBatch = Callable[[int], Batch]  # step -> this process' rows of that step's batch
-Loss = Callable[..., Tensor]  # (model, *batch) -> loss per picture [B]
+Loss = Callable[..., Tensor]  # (model, *batch) -> loss per image [B]
 
 
 PHASES = DATA, FORWARD, BACKWARD, OPTIMISER, AVERAGE = (

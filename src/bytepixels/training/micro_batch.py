@@ -1,4 +1,4 @@
-"""How much memory a training step takes, and how many pictures of a batch fit at a time."""
+"""How much memory a training step takes, and how many images of a batch fit at a time."""
 
 import gc
 from typing import NamedTuple
@@ -22,7 +22,7 @@ class StepMemory(NamedTuple):
 
     weights: int
     fixed: float  # kept for the backward pass whatever the batch, such as copies of the weights in another type
-    each: float  # kept for each picture
+    each: float  # kept for each image
 
     def of(self, pictures: int, copies: int = 5) -> float:
         """What a step needs; `copies` of the weights: themselves, gradient, two moments, average."""
@@ -36,10 +36,10 @@ class StepMemory(NamedTuple):
 
 
 def step_memory(model: nn.Module, loss: Loss, batch: Batch) -> StepMemory:
-    """From forward passes over one and two pictures of the batch, or corners of them."""
+    """From forward passes over one and two images of the batch, or corners of them."""
     images = batch[0]
     assert images is not None
-    multiple = getattr(model, "multiple", 1)  # a corner must divide into patches, as the pictures do
+    multiple = getattr(model, "multiple", 1)  # a corner must divide into patches, as the images do
     side = max(CROP // multiple, 1) * multiple
     ratio = images[0].numel() / images[0, :, :side, :side].numel()
     once, twice = (kept_bytes(model, loss, corners(batch, pictures, side)) for pictures in (1, 2))
@@ -48,7 +48,7 @@ def step_memory(model: nn.Module, loss: Loss, batch: Batch) -> StepMemory:
 
 
 def corners(batch: Batch, pictures: int, side: int = CROP) -> Batch:
-    """The first rows of a batch, and of its pictures and their noise, at whatever resolution, a corner."""
+    """The first rows of a batch, and of its images and their noise, at whatever resolution, a corner."""
     assert batch[0] is not None
     sides = batch[0].shape[2:]
 
@@ -80,17 +80,17 @@ def kept_bytes(model: nn.Module, loss: Loss, batch: Batch) -> int:
 
 
 def fitting(state: TrainState, loss: Loss, batch: Batch, micro: int) -> int:
-    """`micro` pictures at a time, or its half, a quarter, ...: so many that a step fits in memory.
+    """`micro` images at a time, or its half, a quarter, ...: so many that a step fits in memory.
 
     On a GPU a pass of that size is tried. The CPU's memory is promised before it is there, and who takes too much is
     killed; and of a sharded network no process calls its part alone: so there it is reckoned. TrainingError when not
-    even one picture fits on a GPU.
+    even one image fits on a GPU.
     """
     if state.world.device.type == "cpu" or state.world.sharded:
         return step_memory(state.model, loss, batch).at_a_time(micro, free_memory(state.world.device), copies=3)
     while not _goes_through(state, loss, tuple(None if value is None else value[:micro] for value in batch)):
         if micro == 1:
-            raise TrainingError(f"one picture at a time is too much for the memory of {state.world.device}")
+            raise TrainingError(f"one image at a time is too much for the memory of {state.world.device}")
         micro = -(-micro // 2)
     return micro
 

@@ -10,7 +10,7 @@ from ..distributed.process_group import World
 from ..files import write_json
 from .loop import StepResult
 
-MOST_SKIPPED = 100  # steps in a row: by then it is the weights, not the pictures
+MOST_SKIPPED = 100  # steps in a row: by then it is the weights, not the images
 
 
 class TrainingError(RuntimeError):
@@ -32,7 +32,7 @@ def stopped(run: Path, world: World, result: StepResult, culprits: Culprits) -> 
     times = [{}] * batch if culprits.t is None else [{"t": t} for t in world.gather(culprits.t, batch).tolist()]
     grad_norm = str(result.grad_norm.item())
     each: list[dict[str, Any]] = [
-        {"picture": picture, **t, "loss": str(loss)}
+        {"image": picture, **t, "loss": str(loss)}
         for picture, t, loss in zip(culprits.pictures, times, losses, strict=True)
     ]
     path = run / "nonfinite.json"

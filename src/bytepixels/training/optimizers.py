@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from ..config.training import TrainConfig
 
-SMALLEST = 5  # rows or columns of a hidden layer's weight; a picture has at most four channels
+SMALLEST = 5  # rows or columns of a hidden layer's weight; an image has at most four channels
 MATRIX_STATE = "momentum_buffer"  # torch.optim.Muon's name
 MOMENTUM = 0.95  # Nesterov's
 QUINTIC = 3.4445, -4.7750, 2.0315  # of the Newton-Schulz step, steepest at zero (Jordan et al. 2024)
@@ -31,7 +31,7 @@ class Muon(torch.optim.Optimizer):
     """Jordan et al. 2024: a hidden layer's step is its momentum made orthogonal; equal to torch.optim.Muon in bf16.
 
     A convolution's weight [out, in, h, w] is a matrix of `out` rows. Steps are scaled to Adam's typical size (Liu et
-    al. 2025, eq. 4), so that one learning rate serves both. Embeddings, biases, norms and what touches the picture's
+    al. 2025, eq. 4), so that one learning rate serves both. Embeddings, biases, norms and what touches the image's
     own channels are Adam's. `state` is that of both, by parameter; a tensor in it has its parameter's shape, or none.
 
     bf16: make steps orthogonal in bf16 on a CPU too, as on cards always; else in float32, which most CPUs multiply far

@@ -28,7 +28,7 @@ def chosen_perceptual(name: str | None) -> str | None:
 def open_perceptual(path: str, device: torch.device) -> Distance:
     """`imagenet`, or a TorchScript file: a distance of two images, or features, whose squared error it is then.
 
-    A file is given RGB in -1..1. A network of one picture with `resize_images` and `return_lpips` is StyleGAN2's vgg16
+    A file is given RGB in -1..1. A network of one image with `resize_images` and `return_lpips` is StyleGAN2's vgg16
     (Karras et al. 2020): it takes RGB in 0..255, and the squares of its differences add up to LPIPS. InputError for a
     file that is none of these.
     """
@@ -43,7 +43,7 @@ def open_perceptual(path: str, device: torch.device) -> Distance:
     arguments = network.forward.schema.arguments[1:]  # without itself
     takes = sum(not one.has_default_value() for one in arguments)
     if takes not in (1, 2):
-        raise InputError(f"--perceptual {path} must take one picture or two, it takes {takes}")
+        raise InputError(f"--perceptual {path} must take one image or two, it takes {takes}")
     lpips = takes == 1 and {one.name for one in arguments} >= LPIPS.keys()
     options = LPIPS if lpips else {}
 
@@ -53,8 +53,8 @@ def open_perceptual(path: str, device: torch.device) -> Distance:
             x, y = 127.5 * (x + 1), 127.5 * (y + 1)
         found = network(x, y) if takes == 2 else (network(x, **options) - network(y, **options)).square()
         if found.shape[:1] != x.shape[:1]:
-            few = f"{list(found.shape)} for {len(x)} pictures"
-            raise InputError(f"--perceptual {path} must give each picture numbers of its own, got {few}")
+            few = f"{list(found.shape)} for {len(x)} images"
+            raise InputError(f"--perceptual {path} must give each image numbers of its own, got {few}")
         found = found.reshape(len(x), -1)
         return found.sum(1) if lpips else found.mean(1)
 

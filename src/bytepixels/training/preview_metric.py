@@ -11,13 +11,13 @@ from ..metrics.feature_cache import chosen_rows, features_of
 from ..metrics.open_features import open_features
 from ..runs.run_directory import provenance
 
-REFERENCE = 2_000  # training pictures to compare with, at most
+REFERENCE = 2_000  # training images to compare with, at most
 
 
 def kernel_record(images: Tensor, packed: Packed) -> dict[str, Any]:
-    """The kernel distance of samples uint8 [n, C, H, W] from training pictures, as eval.jsonl holds it.
+    """The kernel distance of samples uint8 [n, C, H, W] from training images, as eval.jsonl holds it.
 
-    floor: that of as many other training pictures, so where a perfect model would be.
+    floor: that of as many other training images, so where a perfect model would be.
     """
     features = open_features("random", packed.images, torch.device("cpu"))
     rows = chosen_rows(len(packed), REFERENCE + len(images))

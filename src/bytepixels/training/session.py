@@ -1,4 +1,4 @@
-"""train SOURCE: from pictures to a run; the same line again goes on where it stopped."""
+"""train SOURCE: from images to a run; the same line again goes on where it stopped."""
 
 import shlex
 import time
@@ -37,7 +37,7 @@ from .perceptual import chosen_perceptual
 from .pretrained import open_origin, record_of
 from .trainer import Trainer
 
-FEW = 500  # pictures: below this a model is likely to copy its training set (see the field's memorisation reports)
+FEW = 500  # images: below this a model is likely to copy its training set (see the field's memorisation reports)
 
 
 def train(
@@ -84,7 +84,7 @@ def train(
 
 
 def shared_run(world: World, packed: Packed, prepare: Callable[[], Run]) -> Run:
-    """The run as the first process prepares it, in all of them. InputError for pictures that differ between them."""
+    """The run as the first process prepares it, in all of them. InputError for images that differ between them."""
 
     def plain() -> dict[str, Any]:
         run = prepare()
@@ -92,7 +92,7 @@ def shared_run(world: World, packed: Packed, prepare: Callable[[], Run]) -> Run:
 
     said = world.decide(plain)
     if said["data"]["sha256"] != packed.meta["sha256"]:
-        raise InputError(f"process {world.rank} found other pictures in {said['data']['source']} than process 0")
+        raise InputError(f"process {world.rank} found other images in {said['data']['source']} than process 0")
     return Run(**said | {"path": Path(said["path"]), "config": Config.from_dict(said["config"])})
 
 
@@ -145,7 +145,7 @@ def prepare_run(
     latents: Encoded | None = None,
     origin: Path | None = None,
 ) -> Run:
-    """A new run, not yet written, or the one that is there once its pictures and settings are seen to be the same."""
+    """A new run, not yet written, or the one that is there once its images and settings are seen to be the same."""
     asked, config = config.data, resolved(config, packed)
     config, text = with_text(config, packed, source)
     config = on_this_machine(config, packed, path, device, latents)

@@ -105,7 +105,7 @@ class Trainer:
 
     @property
     def images(self) -> int:
-        """Pictures seen so far."""
+        """Images seen so far."""
         return self.state.step * self.config.batch
 
     @property
@@ -272,7 +272,7 @@ class Trainer:
         return preview or Preview(0, 0)
 
     def preview(self, preview: Preview, progress: Work, stop: Stop) -> None:
-        """A picture of how far it is, and what is measured of it. It takes a while and may fail, so we save first."""
+        """An image of how far it is, and what is measured of it. It takes a while and may fail, so we save first."""
         before = time.monotonic()
         self.save(progress)
         self.writer.finish()

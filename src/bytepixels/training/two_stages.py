@@ -52,7 +52,7 @@ def encode(request: Encode) -> Iterator[str]:
     latents = encode_pictures(packed, autoencoder, mirrored, device)
     z, h, w = latents.shape
     ways = ", as they are and mirrored" if mirrored else ""
-    yield f"{many(len(latents), 'picture')}{ways}: latents of {h} x {w}, channels {z}, in {latents.path}"
+    yield f"{many(len(latents), 'image')}{ways}: latents of {h} x {w}, channels {z}, in {latents.path}"
     for channel, (mean, deviation) in enumerate(
         zip(latents.statistics["mean"], latents.statistics["deviation"], strict=True)
     ):

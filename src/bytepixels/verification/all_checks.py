@@ -28,6 +28,6 @@ def sections(curves: list[Curve]) -> dict[str, Callable[[], list[Check]]]:
         "Samplers that draw noise: mean and variance on Gaussian data": moment_checks,
         "Processes and predictions: there and back": process_checks,
         "The variational bound of Gaussian data, in nats": bound_checks,
-        "A picture depends on its seed alone": seed_checks,
-        "Real pictures (1,797 digits) and their exact denoiser": picture_checks,
+        "An image depends on its seed alone": seed_checks,
+        "Real images (1,797 digits) and their exact denoiser": picture_checks,
     }

@@ -1,6 +1,6 @@
-"""Every sampler on real pictures, through the exact denoiser of their set: scikit-learn's 1,797 handwritten digits.
+"""Every sampler on real images, through the exact denoiser of their set: scikit-learn's 1,797 handwritten digits.
 
-Between sigma = alpha and the pictures the flow forks, towards one training picture or its neighbour, and near a fork
+Between sigma = alpha and the images the flow forks, towards one training image or its neighbour, and near a fork
 no order can be measured. So orders are taken as far as sigma = alpha; the whole way is held to where it ends.
 """
 
@@ -25,11 +25,11 @@ SEEDS = range(8)
 END = 0.0  # half_log_snr where sigma = alpha
 COARSE, FINE, REFERENCE = 128, 256, 512  # steps
 ROUNDING_STEPS, ROUNDING = 32, 3e-5  # ten times what was measured
-ENDING_STEPS, ENDING = 32, 1e-5  # root mean square over the pixels; another picture of the set is 0.08 away or more
+ENDING_STEPS, ENDING = 32, 1e-5  # root mean square over the pixels; another image of the set is 0.08 away or more
 
 
 def picture_checks() -> list[Check]:
-    """Per sampler: its order, float32 against float64, and whether it ends on one of the pictures."""
+    """Per sampler: its order, float32 against float64, and whether it ends on one of the images."""
     digits = PixelCodec().to_model(torch.from_numpy(pack("digits").images.copy()))  # [1797, 1, 8, 8]
     process, double, single = GaussianDiffusion(), Empirical(digits.double()), Empirical(digits)
     like = torch.empty(len(SEEDS), *digits.shape[1:], dtype=torch.float64)
@@ -79,9 +79,9 @@ def _rounding(name: str, x: Tensor, process: Process, double: Denoise, single: D
 
 
 def _ending(name: str, digits: Tensor, process: Process, denoise: Denoise) -> Check:
-    """How far from the nearest picture of the set each seed ends, the worst of them, in float32."""
+    """How far from the nearest image of the set each seed ends, the worst of them, in float32."""
     noise, levels = SeededNoise(SEEDS), process.levels(ENDING_STEPS, "log_snr")
     x = pure_noise(torch.empty(len(SEEDS), *digits.shape[1:]), levels[0], noise)
     end = run(x, levels, denoise, SAMPLERS[name], no_noise if name in deterministic() else noise)
     away = (end.double()[:, None] - digits.double()).square().mean((2, 3, 4)).sqrt()  # [seeds, pictures]
-    return Check(f"{name}: ends on a picture of the set", float(away.amin(1).max()), 0, ENDING)
+    return Check(f"{name}: ends on an image of the set", float(away.amin(1).max()), 0, ENDING)

@@ -44,7 +44,7 @@ def _times(process: Process, levels: Sequence[Level]) -> Tensor:
 
 
 def _pictures(levels: Sequence[Level]) -> tuple[Tensor, Tensor]:
-    """x0 and noise for one picture at each level, [len(levels), 1, 2, 2] float64."""
+    """x0 and noise for one image at each level, [len(levels), 1, 2, 2] float64."""
     generator = torch.Generator().manual_seed(0)
     x0, noise = torch.randn(2, len(levels), 1, 2, 2, dtype=torch.float64, generator=generator)
     return x0, noise

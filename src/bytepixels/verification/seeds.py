@@ -1,4 +1,4 @@
-"""A picture is a function of its seed: the same alone and in any batch."""
+"""An image is a function of its seed: the same alone and in any batch."""
 
 import torch
 from torch import Tensor
@@ -17,7 +17,7 @@ TOLERANCE = 1e-5  # of pixels in -1..1: matrix products of another shape round o
 
 
 def seed_checks() -> list[Check]:
-    """Seeds 0..6 in one batch against the same alone, and in twos: noise bitwise, pictures but for rounding."""
+    """Seeds 0..6 in one batch against the same alone, and in twos: noise bitwise, images but for rounding."""
     network = small_network()
     noise, pictures = noise_of(SEEDS), draw(network, SEEDS)
     rows = []
@@ -27,10 +27,10 @@ def seed_checks() -> list[Check]:
         drawn = torch.cat([draw(network, part) for part in parts])
         rows += [
             Check(f"noise: by {size} against all {len(SEEDS)} at once", largest(noises - noise)),
-            Check(f"pictures: by {size} against all {len(SEEDS)} at once", largest(drawn - pictures), 0, TOLERANCE),
+            Check(f"images: by {size} against all {len(SEEDS)} at once", largest(drawn - pictures), 0, TOLERANCE),
         ]
     apart = min(largest(pictures[i] - pictures[j]) for i in range(len(SEEDS)) for j in range(i))
-    return [*rows, Check("other seeds are other pictures", float(apart > 1000 * TOLERANCE), 1)]
+    return [*rows, Check("other seeds are other images", float(apart > 1000 * TOLERANCE), 1)]
 
 
 def noise_of(seeds: range) -> Tensor:

@@ -1,9 +1,9 @@
-"""The same picture twice: exactly, or nearly so (compressed again, resized, mirrored, a little brighter).
+"""The same image twice: exactly, or nearly so (compressed again, resized, mirrored, a little brighter).
 
-A picture is known by 64 bits: the signs of the lowest frequencies of its grey thumbnail (a discrete cosine transform,
-as in the perceptual hashes of Zauner 2010). Two pictures are nearly the same when at most 7 bits differ and their
+An image is known by 64 bits: the signs of the lowest frequencies of its grey thumbnail (a discrete cosine transform,
+as in the perceptual hashes of Zauner 2010). Two images are nearly the same when at most 7 bits differ and their
 colour thumbnails of 8 x 8 correlate by at least 0.95, one of them mirrored or not. Hashes that differ in at most 7 bits
-share one of their 8 bytes, so only pictures that share a byte are compared.
+share one of their 8 bytes, so only images that share a byte are compared.
 """
 
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ NEAR_BITS = 7  # the most that may differ, one less than there are bytes
 NEAR_CORRELATION = 0.95
 FAINT = 0.1  # of the frequencies' root mean square: what is not above it is minus, as its sign would be chance
 FLAT = 1.0  # grey levels of contrast, below which a thumbnail has no shape
-ROWS, WINDOW = 256, 8192  # how many pictures are compared at a time, and with how many at most that share a byte
+ROWS, WINDOW = 256, 8192  # how many images are compared at a time, and with how many at most that share a byte
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
 
@@ -49,7 +49,7 @@ def _lowest() -> tuple[np.ndarray, np.ndarray]:
 
 
 class Groups:
-    """A partition of n pictures; `of[k]` is the first picture of k's group."""
+    """A partition of n images; `of[k]` is the first image of k's group."""
 
     def __init__(self, n: int):
         self.of = np.arange(n)
@@ -76,7 +76,7 @@ class Groups:
 
 
 def same(digests: list[bytes]) -> Groups:
-    """Groups of pictures that are equal, pixel for pixel."""
+    """Groups of images that are equal, pixel for pixel."""
     groups = Groups(len(digests))
     first: dict[bytes, int] = {}
     for k, digest in enumerate(digests):
@@ -85,7 +85,7 @@ def same(digests: list[bytes]) -> Groups:
 
 
 def nearly_same(exact: Groups, bits: np.ndarray, mirrored: np.ndarray, thumbs: np.ndarray) -> tuple[Groups, bool]:
-    """Groups of pictures that are equal or nearly so, and whether all that share a byte were compared.
+    """Groups of images that are equal or nearly so, and whether all that share a byte were compared.
 
     bits, mirrored: int8 [N, 64]; thumbs: uint8 [N, 3, 8, 8]. A group holds whatever a chain of near copies connects.
     """
@@ -120,7 +120,7 @@ def _shapes(thumbs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _correlations(shapes: np.ndarray, one: np.ndarray, other: np.ndarray, turned: np.ndarray) -> np.ndarray:
-    """Of pairs of pictures, one of them mirrored where `turned`: float32 [P]."""
+    """Of pairs of images, one of them mirrored where `turned`: float32 [P]."""
     found = np.empty(len(one), np.float32)
     for start in range(0, len(one), 1 << 15):
         part = slice(start, start + (1 << 15))

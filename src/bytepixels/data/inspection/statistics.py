@@ -1,4 +1,4 @@
-"""What was seen of a source, as plain numbers, names and lists: all that a report says of its pictures."""
+"""What was seen of a source, as plain numbers, names and lists: all that a report says of its images."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,10 +12,10 @@ from .duplicates import nearly_same, same
 from .survey import Glance, Survey
 
 Numbers = dict[str, Any]  # what JSON can hold
-FEW_IN_CLASS = 50  # pictures of a class, below which little can be learnt of it
+FEW_IN_CLASS = 50  # images of a class, below which little can be learnt of it
 VARIANTS = 0.1  # share of near copies in a set, above which they are its nature (digits, drawings) and not an accident
 EXAMPLES, NAMES, UNREADABLE = 3, 3, 10  # groups of copies shown, names in each, files that cannot be read
-KEPT = 0.66  # of a picture, below which a crop takes more than a third of it and its owner should know
+KEPT = 0.66  # of an image, below which a crop takes more than a third of it and its owner should know
 CHANNELS = {1: ["grey"], 2: ["grey", "alpha"], 3: ["red", "green", "blue"], 4: ["red", "green", "blue", "alpha"]}
 
 
@@ -52,7 +52,7 @@ def picture_numbers(found: Survey, seen: Mapping[int, Glance], layout: Layout) -
 
 
 def _kept(one: Glance, layout: Layout) -> float:
-    """The share of a picture that a crop to the layout's shape leaves."""
+    """The share of an image that a crop to the layout's shape leaves."""
     stretch = (one.width * layout.height) / (one.height * layout.width)
     return min(stretch, 1 / stretch)
 
@@ -68,7 +68,7 @@ def file_numbers(found: Survey) -> Numbers:
         {"name": printable(found.pictures.names[k]), "reason": printable(reason)}
         for k, reason in sorted(found.unreadable.items())
     ]
-    strange = sum("not a picture" in file["reason"] for file in files)
+    strange = sum("not an image" in file["reason"] for file in files)
     return {
         "unreadable": files,
         "no_pictures": strange,
@@ -78,7 +78,7 @@ def file_numbers(found: Survey) -> Numbers:
 
 
 def copy_numbers(found: Survey, split: str, others: Mapping[str, Survey]) -> Numbers:
-    """Equal and nearly equal pictures: within the split, across its classes, and between it and other splits."""
+    """Equal and nearly equal images: within the split, across its classes, and between it and other splits."""
     surveys = {split: found, **others}
     readable = {name: one.readable for name, one in surveys.items()}
     own = len(readable[split])
@@ -129,7 +129,7 @@ def _examples(groups: Sequence[np.ndarray], names: Sequence[str]) -> list[list[s
 def _across_classes(
     exact: Sequence[np.ndarray], near: Sequence[np.ndarray], labels: np.ndarray, names: Sequence[str]
 ) -> Numbers:
-    """Groups whose pictures bear different labels; the examples show one picture of each class."""
+    """Groups whose images bear different labels; the examples show one image of each class."""
     mixed = [[group for group in groups if len(set(labels[group].tolist())) > 1] for groups in (exact, near)]
     first = [group[np.unique(labels[group], return_index=True)[1]] for groups in mixed for group in groups]
     return {"exact_groups": len(mixed[0]), "near_groups": len(mixed[1]), "examples": _examples(first, names)}
@@ -142,7 +142,7 @@ def _across_splits(
     near: np.ndarray,
     names: Sequence[str],
 ) -> Numbers:
-    """split -> how many of its pictures are in the first split too, equal or nearly so."""
+    """split -> how many of its images are in the first split too, equal or nearly so."""
     first, *rest = surveys
     start = own = len(readable[first])
     answer: Numbers = {}
@@ -158,7 +158,7 @@ def _across_splits(
 
 
 def class_numbers(found: Survey) -> Numbers | None:
-    """How many readable pictures each class has; None without labels."""
+    """How many readable images each class has; None without labels."""
     if found.pictures.labels is None:
         return None
     classes = found.pictures.classes

@@ -1,4 +1,4 @@
-"""One look at every picture of a source: what its file says, what its pixels say, and what it is recognised by."""
+"""One look at every image of a source: what its file says, what its pixels say, and what it is recognised by."""
 
 import hashlib
 from collections.abc import Iterator
@@ -16,8 +16,8 @@ from ..sources.decode import Layout, is_dark, orientation, quiet_pillow, read_he
 from ..sources.source import Pictures
 from .duplicates import BITS, THUMB, fingerprints
 
-CHUNK, CHUNK_BYTES = 512, 16 << 20  # pictures, and bytes of theirs, whose pixels are counted at a time
-SAMPLE, SAMPLE_BYTES = 256, 64 << 20  # packed pictures that are kept to train a few steps on
+CHUNK, CHUNK_BYTES = 512, 16 << 20  # images, and bytes of theirs, whose pixels are counted at a time
+SAMPLE, SAMPLE_BYTES = 256, 64 << 20  # packed images that are kept to train a few steps on
 
 
 class Glance(NamedTuple):
@@ -32,10 +32,10 @@ class Glance(NamedTuple):
 
 
 class Look(NamedTuple):
-    """What the pixels of one picture say."""
+    """What the pixels of one image say."""
 
     digest: bytes  # of every decoded pixel, upright, as RGBA
-    thumb: np.ndarray  # uint8 [3, 16, 16], the whole picture
+    thumb: np.ndarray  # uint8 [3, 16, 16], the whole image
     pixels: np.ndarray  # uint8 [C, H, W], as it is packed
     marks: tuple[bool, ...]  # transparent, composed, reshaped, enlarged, flat, dark
 
@@ -45,7 +45,7 @@ MARKS = ("transparent", "composed", "reshaped", "enlarged", "flat", "dark")
 
 @dataclass
 class Survey:
-    """All pictures of one split: an entry for each, read or not, and the pixels of those that were, counted."""
+    """All images of one split: an entry for each, read or not, and the pixels of those that were, counted."""
 
     pictures: Pictures
     unreadable: dict[int, str]  # position -> why
@@ -61,7 +61,7 @@ class Survey:
 
     @property
     def readable(self) -> np.ndarray:
-        """Positions of the pictures that could be read, [n]."""
+        """Positions of the images that could be read, [n]."""
         return np.array([k for k in range(len(self.digests)) if k not in self.unreadable], np.int64)
 
     def count(self, mark: str) -> int:
@@ -69,7 +69,7 @@ class Survey:
 
 
 def glances(pictures: Pictures, progress: Progress | None = None) -> dict[int, Glance]:
-    """Position -> what its header says, of every picture that has one."""
+    """Position -> what its header says, of every image that has one."""
     found = {}
     with quiet_pillow(), closing(in_parallel(glance, pictures.items(), 0)) as seen:
         for count, (position, result) in enumerate(seen, 1):
@@ -89,7 +89,7 @@ def glance(image: Image.Image) -> Glance:
 
 
 def look(image: Image.Image, layout: Layout) -> Look:
-    """Decode one picture in full, and make of it what is packed."""
+    """Decode one image in full, and make of it what is packed."""
     height, width, _ = read_header(image)
     whole = to_pixels(image, Layout(height, width, 4, "squash", layout.background)).pixels  # [4, height, width]
     pixels = np.ascontiguousarray(whole.transpose(1, 2, 0))
@@ -111,7 +111,7 @@ def look(image: Image.Image, layout: Layout) -> Look:
 
 
 def survey(pictures: Pictures, layout: Layout, progress: Progress | None = None) -> Survey:
-    """Look at every picture, in memory of about half a kilobyte each."""
+    """Look at every image, in memory of about half a kilobyte each."""
     total = len(pictures.names)
     found = Survey(
         pictures,
@@ -158,7 +158,7 @@ def _chunks(
 
 
 def _count(found: Survey, looks: dict[int, Look]) -> None:
-    """Add the pixels of some pictures to the counts, and keep what they are recognised by."""
+    """Add the pixels of some images to the counts, and keep what they are recognised by."""
     if not looks:
         return
     at = np.array(list(looks))

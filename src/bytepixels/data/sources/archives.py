@@ -1,4 +1,4 @@
-"""Pictures inside a .zip or a .tar (plain, .gz, .xz, .bz2), read where they lie: nothing is extracted to disk."""
+"""Images inside a .zip or a .tar (plain, .gz, .xz, .bz2), read where they lie: nothing is extracted to disk."""
 
 import io
 import zipfile
@@ -25,14 +25,14 @@ _METHODS = {
     *(zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA),
     getattr(zipfile, "ZIP_ZSTANDARD", zipfile.ZIP_STORED),  # Python 3.14
 }
-KEPT_BYTES = 1 << 26  # pictures of a compressed tar that are kept in memory, for it is slow to read a second time
+KEPT_BYTES = 1 << 26  # images of a compressed tar that are kept in memory, for it is slow to read a second time
 
 
 def open_archive(path: Path, split: str) -> Source:
     """A zip or tar archive, told by its content; InputError when it is neither or is damaged."""
     read = _read_zip if zipfile.is_zipfile(path) else _read_tar if is_tar(path) else None
     if read is None:
-        raise InputError(f"{path} is no picture, .npz, .npy, .zip or .tar archive, or it is damaged")
+        raise InputError(f"{path} is no image, .npz, .npy, .zip or .tar archive, or it is damaged")
     slow = read is _read_tar and is_compressed(path)
     return Source(str(path), file_key(path), lambda: read(path, split), alone=slow)
 
@@ -74,7 +74,7 @@ def _needed(name: str) -> bool:
 
 
 def _is_text(name: str) -> bool:
-    """Whether a file says something of the pictures beside it, by its name."""
+    """Whether a file says something of the images beside it, by its name."""
     return is_metadata(name) or is_dataset(name)
 
 
@@ -103,7 +103,7 @@ def _open_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Image.Ima
 
 def _read_tar(path: Path, split: str) -> Pictures:
     """A tar has no index, and a compressed one cannot seek: it is read from front to back, once for the names and once
-    more for the pictures, which come in its order and know their own position. KEPT_BYTES need no second time.
+    more for the images, which come in its order and know their own position. KEPT_BYTES need no second time.
     """
     names, links, held, held_bytes, metadata = list[str](), 0, dict[int, bytes](), 0, dict[int, bytes]()
     most = KEPT_BYTES if is_compressed(path) else 0

@@ -1,4 +1,4 @@
-"""Pictures in .npy and .npz files: which array, which axis holds the channels, which range the values have."""
+"""Images in .npy and .npz files: which array, which axis holds the channels, which range the values have."""
 
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ TOLERANCE = 1e-3  # floats that were resized or rounded on their way may leave t
 
 
 def open_arrays(path: Path, split: str) -> Source:
-    """A .npy file of pictures, or a .npz file of pictures and perhaps labels; nothing pickled is ever loaded."""
+    """A .npy file of images, or a .npz file of images and perhaps labels; nothing pickled is ever loaded."""
     return Source(str(path), file_key(path), lambda: _read(path, split))
 
 
@@ -43,7 +43,7 @@ def _load(path: Path) -> dict[str, np.ndarray]:
         if needed > free / 2:
             raise InputError(
                 f"{path} needs {needed / 1e9:,.1f} GB of memory when unpacked, of {free / 1e9:,.1f} GB that are free; "
-                f"save its pictures as .npy, which is read where it lies"
+                f"save its images as .npy, which is read where it lies"
             )
         return {key: _plain(loaded, key) for key in loaded.files}
 
@@ -59,7 +59,7 @@ def _plain(loaded: Any, key: str) -> np.ndarray:
 
 
 def _keys(arrays: dict[str, np.ndarray], split: str, source: str) -> tuple[str, str | None, list[str]]:
-    """The keys of the pictures and of their labels, those of the split where the file has splits."""
+    """The keys of the images and of their labels, those of the split where the file has splits."""
     lower = {key.lower(): key for key in arrays}
     named = {f"{kind}_{split}": None for kind in IMAGE_KEYS} | {f"{split}_{kind}": None for kind in IMAGE_KEYS}
     for key in named:
@@ -102,7 +102,7 @@ def _channels_last(images: np.ndarray, name: str) -> np.ndarray:
     last, first = c <= 4, a <= 4
     if not last and not first:
         raise InputError(f"{name} must have 1 to 4 channels, second or last; got shape {list(images.shape)}")
-    if last and (not first or a * b >= b * c):  # where both could be channels, the larger pictures were meant
+    if last and (not first or a * b >= b * c):  # where both could be channels, the larger images were meant
         channels_last = images
     else:
         channels_last = np.moveaxis(images, 1, -1)
@@ -142,7 +142,7 @@ def standard_labels(labels: np.ndarray | None, count: int) -> tuple[np.ndarray |
         labels = labels.astype(np.int64)
     if labels.shape != (count,) or labels.dtype.kind not in "buiUS":
         what = f"of shape {list(labels.shape)} and type {labels.dtype}"
-        return None, (), [f"warning: Labels {what} were ignored: not one class per picture."]
+        return None, (), [f"warning: Labels {what} were ignored: not one class per image."]
     if labels.dtype.kind in "US":
         return class_labels([_text(label) for label in labels.tolist()], "the labels")
     values, positions = np.unique(labels, return_inverse=True)

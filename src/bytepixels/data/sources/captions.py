@@ -1,4 +1,4 @@
-"""Captions beside pictures: metadata.csv with the columns file_name and text, or metadata.jsonl with these fields.
+"""Captions beside images: metadata.csv with the columns file_name and text, or metadata.jsonl with these fields.
 
 It is the convention of image folders: file names are relative to the folder that the metadata lies in.
 """
@@ -31,9 +31,9 @@ def is_metadata(name: str) -> bool:
 class _Found:
     """What the metadata of a source say, and what is wrong with them."""
 
-    captions: dict[str, str] = field(default_factory=dict)  # of a picture's whole name
+    captions: dict[str, str] = field(default_factory=dict)  # of an image's whole name
     broken: list[str] = field(default_factory=list)  # one sentence each
-    strangers: list[str] = field(default_factory=list)  # names of no picture
+    strangers: list[str] = field(default_factory=list)  # names of no image
     twice: list[str] = field(default_factory=list)
     refused: list[str] = field(default_factory=list)  # files without the columns
 
@@ -41,9 +41,9 @@ class _Found:
 def captions_of(
     names: Sequence[str], kept: Sequence[int], read: Callable[[int], bytes]
 ) -> tuple[list[str] | None, list[str]]:
-    """(caption of every kept picture, "" for none, or None where no picture has one; notes).
+    """(caption of every kept image, "" for none, or None where no image has one; notes).
 
-    names: of all files of a source, relative, with /. kept: positions of the pictures that are packed.
+    names: of all files of a source, relative, with /. kept: positions of the images that are packed.
     read: position -> content, called for metadata alone.
     """
     files = [index for index, name in enumerate(names) if name and is_metadata(name)]
@@ -58,10 +58,10 @@ def captions_of(
 
 
 def described(captions: Sequence[str], where: str) -> str:
-    """ "3,583 captions from metadata.csv; 12 pictures have none."."""
+    """ "3,583 captions from metadata.csv; 12 images have none."."""
     none = captions.count("")
     said = f"{counted(len(captions) - none, 'caption')} from {where}"
-    return said + (f"; {counted(none, 'picture')} {'has' if none == 1 else 'have'} none." if none else ".")
+    return said + (f"; {counted(none, 'image')} {'has' if none == 1 else 'have'} none." if none else ".")
 
 
 def tidy(text: str) -> str:
@@ -70,7 +70,7 @@ def tidy(text: str) -> str:
 
 
 def _read_one(name: str, content: bytes, known: dict[str, str], found: _Found) -> None:
-    """Take in one file. The first of several captions for a picture counts."""
+    """Take in one file. The first of several captions for an image counts."""
     folder, shown = posixpath.dirname(name), printable(name)
     if content.startswith(_UTF16):
         text = content.decode("utf-16", errors="replace")
@@ -162,7 +162,7 @@ def _notes(captions: list[str], where: str, found: _Found) -> list[str]:
         notes.append(f"Left out {counted(len(found.broken), 'broken row')}: {found.broken[0]}{_more(found.broken)}.")
     if found.strangers:
         first = printable(found.strangers[0])
-        notes.append(f"{counted(len(found.strangers), 'caption')} of no picture (the first is for {first}).")
+        notes.append(f"{counted(len(found.strangers), 'caption')} of no image (the first is for {first}).")
     if found.twice:
         first = printable(found.twice[0])
         notes.append(f"{counted(len(found.twice), 'second caption')} left out (the first is for {first}).")

@@ -1,4 +1,4 @@
-"""One picture file -> uint8 [C, H, W]: any mode, any size, transparency and rotation done right."""
+"""One image file -> uint8 [C, H, W]: any mode, any size, transparency and rotation done right."""
 
 import logging
 import warnings
@@ -23,16 +23,16 @@ COMMON_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
 REFUSED_FORMATS = {"EPS", "MPEG", "HDF5", "GRIB", "BUFR", "WMF"}
 SWAPS_SIDES = {5, 6, 7, 8}  # EXIF orientations that turn a landscape into a portrait
 ORIENTATION = 0x0112
-LARGE = 1 << 24  # pixels; of larger pictures only two are decoded at a time, for each takes a gigabyte on its way
+LARGE = 1 << 24  # pixels; of larger images only two are decoded at a time, for each takes a gigabyte on its way
 HUGE = 1 << 26  # ... and of those above this, one
 BLOCK = 1 << 20  # pixels
 _LARGE_TURNS, _HUGE_TURN = Semaphore(2), Semaphore(1)
-DARKEST = 1  # of 255: the greatest value of a picture that is black to the eye
+DARKEST = 1  # of 255: the greatest value of an image that is black to the eye
 PNG_EXIF = {"exif", "Raw profile type exif", "XML:com.adobe.xmp"}
 
 
 class Header(NamedTuple):
-    """What a file says about its picture before the pixels are decoded."""
+    """What a file says about its image before the pixels are decoded."""
 
     height: int
     width: int
@@ -40,7 +40,7 @@ class Header(NamedTuple):
 
 
 class Decoded(NamedTuple):
-    """A picture as uint8 [C, H, W], and what had to be done to it."""
+    """An image as uint8 [C, H, W], and what had to be done to it."""
 
     pixels: np.ndarray
     composed: bool  # some pixels were transparent and lie on the background now
@@ -77,7 +77,7 @@ def lacking_suffixes() -> dict[str, str]:
 
 
 def open_picture(file: str | BinaryIO) -> Image.Image:
-    """Read the header of a picture file; the pixels are decoded when first used."""
+    """Read the header of an image file; the pixels are decoded when first used."""
     return Image.open(file, formats=picture_formats())
 
 
@@ -103,7 +103,7 @@ def to_pixels(image: Image.Image, layout: Layout) -> Decoded:
 
 @contextmanager
 def quiet_pillow() -> Iterator[None]:
-    """Without Pillow's warnings: of damaged EXIF and the like, where the pixels are fine; of pictures of 89 million
+    """Without Pillow's warnings: of damaged EXIF and the like, where the pixels are fine; of images of 89 million
     pixels or more, as phones take them. Twice as many it refuses."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -111,7 +111,7 @@ def quiet_pillow() -> Iterator[None]:
 
 
 def is_dark(pixels: np.ndarray) -> bool:
-    """Whether a picture uint8 [C, H, W] is black or nearly so, whatever its alpha."""
+    """Whether an image uint8 [C, H, W] is black or nearly so, whatever its alpha."""
     return not (pixels[: 1 if len(pixels) < 3 else 3] > DARKEST).any()
 
 

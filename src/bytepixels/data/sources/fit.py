@@ -1,4 +1,4 @@
-"""From a picture of any size to the size that all have in a pack."""
+"""From an image of any size to the size that all have in a pack."""
 
 from dataclasses import dataclass
 
@@ -9,7 +9,7 @@ REDUCING_GAP = 3.0  # shrink coarsely to 3 x the size, then finely: many times f
 
 @dataclass(frozen=True)
 class Layout:
-    """What every packed picture looks like; `background` is RGB in 0..255."""
+    """What every packed image looks like; `background` is RGB in 0..255."""
 
     height: int
     width: int
@@ -19,7 +19,7 @@ class Layout:
 
 
 def fit(image: Image.Image, layout: Layout) -> Image.Image:
-    """The picture at the size of the layout, by the layout's way of fitting."""
+    """The image at the size of the layout, by the layout's way of fitting."""
     # Pillow's resize weighs colours by alpha, so RGBA and LA keep clean edges too.
     target = (layout.width, layout.height)
     if image.size == target:

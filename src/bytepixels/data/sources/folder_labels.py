@@ -71,12 +71,12 @@ def natural_key(name: str) -> list[tuple[int, str]]:
 
 
 def arrange(names: list[str], split: str, source: str, used: Container[str] = ()) -> Arrangement:
-    """Order the pictures among `names` (relative, with /) and read classes and splits from their folders.
+    """Order the images among `names` (relative, with /) and read classes and splits from their folders.
 
     Folders that wrap everything are looked through. Folders named train, val or test are splits, of which `split` is
-    taken ("all": every one); images beside them are left out, and named. Then, where every picture lies in a subfolder,
-    the topmost subfolder is its class. Files named as in `used` are no pictures and yet of use. Raises InputError when
-    there is no picture, or no such split.
+    taken ("all": every one); images beside them are left out, and named. Then, where every image lies in a subfolder,
+    the topmost subfolder is its class. Files named as in `used` are no images and yet of use. Raises InputError when
+    there is no image, or no such split.
     """
     visible = [index for index, name in enumerate(names) if name and not is_hidden(name)]
     pictures, others = list[int](), list[int]()
@@ -84,7 +84,7 @@ def arrange(names: list[str], split: str, source: str, used: Container[str] = ()
         (pictures if is_picture(names[index]) else others).append(index)
     unused = [index for index in others if posixpath.basename(names[index]) not in used]
     if not pictures:
-        raise InputError(f"{source} holds no picture{found_instead(_suffixes(names, others))}")
+        raise InputError(f"{source} holds no image{found_instead(_suffixes(names, others))}")
     paths = unwrapped({index: tuple(names[index].split("/")) for index in pictures})
     paths, notes = _one_split(paths, split, source)
     order = sorted(paths, key=lambda index: ([natural_key(part) for part in paths[index]], index))
@@ -132,7 +132,7 @@ def _one_split(
     check_choice("split", split, [*present, "all"])
     kept = {i: (*paths[i][:depth], *paths[i][depth:][1:]) or paths[i] for i, n in splits.items() if split in ("all", n)}
     found = ", ".join(f"{name} ({counts[name]:,})" for name in present)
-    notes = [f"Splits found: {found}; packed {split}, {counted(len(kept), 'picture')}."]
+    notes = [f"Splits found: {found}; packed {split}, {counted(len(kept), 'image')}."]
     if beside := [path for index, path in paths.items() if index not in splits]:
         notes.append(f"warning: left out {counted(len(beside), 'image')} beside the splits: {_places(beside)}.")
     return unwrapped(kept), notes
@@ -197,7 +197,7 @@ def folder_labels(paths: list[tuple[str, ...]]) -> tuple[np.ndarray | None, tupl
 
 
 def class_labels(names: list[str], origin: str) -> tuple[np.ndarray, tuple[str, ...], list[str]]:
-    """(labels int64 [N], classes in natural order, notes) of N pictures whose classes have these names."""
+    """(labels int64 [N], classes in natural order, notes) of N images whose classes have these names."""
     names = [unicodedata.normalize("NFC", name) for name in names]  # macOS takes accents apart
     known = sorted(set(names), key=natural_key)
     label_of = {name: label for label, name in enumerate(known)}
@@ -208,7 +208,7 @@ def class_labels(names: list[str], origin: str) -> tuple[np.ndarray, tuple[str, 
 
 
 def ignored(others: Counter[str]) -> list[str]:
-    """What there is to say of files that are no pictures, counted by suffix."""
+    """What there is to say of files that are no images, counted by suffix."""
     unread, lacking = list[str](), lacking_suffixes()
     for remedy in sorted({lacking[suffix] for suffix in others.keys() & lacking}):
         kinds = Counter({suffix: count for suffix, count in others.items() if lacking.get(suffix) == remedy})
@@ -218,7 +218,7 @@ def ignored(others: Counter[str]) -> list[str]:
 
 
 def counted(number: int, noun: str) -> str:
-    """ "1,000 pictures", or "1 picture"."""
+    """ "1,000 images", or "1 image"."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
@@ -227,7 +227,7 @@ def listed(others: Counter[str]) -> str:
 
 
 def found_instead(others: Counter[str]) -> str:
-    """What follows "holds no picture"."""
+    """What follows "holds no image"."""
     if not others:
         return ": it is empty"
     if others.keys() & lacking_suffixes():

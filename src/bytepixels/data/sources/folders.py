@@ -1,4 +1,4 @@
-"""Pictures in a folder on disk."""
+"""Images in a folder on disk."""
 
 import errno
 import hashlib
@@ -28,7 +28,7 @@ class File(NamedTuple):
 
 
 def open_folder(root: Path, files: list[File], split: str, notes: Sequence[str] = ()) -> Source:
-    """The pictures among the files below root. notes: what there is to say of them before."""
+    """The images among the files below root. notes: what there is to say of them before."""
     names = [file.name for file in files]
     return Source(str(root), files_key(root, files), lambda: read_files(root, names, split, str(root), notes))
 
@@ -40,7 +40,7 @@ def files_key(root: Path, files: list[File]) -> str:
 
 
 def read_files(root: Path, names: list[str], split: str, source: str, before: Sequence[str] = ()) -> Pictures:
-    """The pictures among the files root / name, arranged by their folders."""
+    """The images among the files root / name, arranged by their folders."""
 
     def read(index: int) -> bytes:
         return content_of(os.path.join(root, names[index]))

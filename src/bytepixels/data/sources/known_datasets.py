@@ -101,7 +101,7 @@ def _read_idx_pairs(pairs: list[tuple[Path, Path | None]]) -> Pictures:
         return array_pictures(images, notes=(*notes, "No labels file lies beside it: packed without class labels."))
     labels = np.concatenate([read_idx(file, 1) for file in label_files]).astype(np.int64)
     if len(labels) != len(images):
-        raise InputError(f"{pairs[0][1]} holds {len(labels):,} labels for {len(images):,} pictures")
+        raise InputError(f"{pairs[0][1]} holds {len(labels):,} labels for {len(images):,} images")
     fashion = hashlib.md5(label_files[0].read_bytes()).hexdigest() in _FASHION_LABELS
     names = _FASHION if fashion else tuple(str(value) for value in range(int(labels.max()) + 1))
     return array_pictures(images, labels=labels, classes=names, notes=notes)

@@ -83,7 +83,7 @@ def read_cifar(path: Path, split: str) -> Pictures:
         images = np.concatenate([images for images, _ in found])
         labels = np.concatenate([labels for _, labels in found])
         if len(images) != len(labels) or not 0 <= labels.min() <= labels.max() < len(CIFAR_CLASSES):
-            raise ValueError(f"{len(images)} pictures with {len(labels)} labels in {labels.min()}..{labels.max()}")
+            raise ValueError(f"{len(images)} images with {len(labels)} labels in {labels.min()}..{labels.max()}")
     except InputError:
         raise
     except (OSError, EOFError, pickle.UnpicklingError) as error:
@@ -95,7 +95,7 @@ def read_cifar(path: Path, split: str) -> Pictures:
 
 
 def _unpickled(raw: bytes) -> tuple[np.ndarray, np.ndarray]:
-    """(pictures uint8 [N, 3, 32, 32], labels int64 [N]) of one batch."""
+    """(images uint8 [N, 3, 32, 32], labels int64 [N]) of one batch."""
     batch = _ArrayUnpickler(io.BytesIO(raw), encoding="latin1").load()
     return _numbers(batch["data"], np.uint8).reshape(-1, 3, 32, 32), _numbers(batch["labels"], np.int64).reshape(-1)
 
@@ -122,7 +122,7 @@ def read_idx(path: Path, dimensions: int) -> np.ndarray:
             shape = list(struct.unpack(f">{dimensions}I", head[4:]))
             size = math.prod(shape)
             if size > free_memory() / 2:
-                raise InputError(f"{path} is damaged: it announces {size / 1e9:,.1f} GB of pictures")
+                raise InputError(f"{path} is damaged: it announces {size / 1e9:,.1f} GB of images")
             values = np.frombuffer(file.read(size + 1), np.uint8)  # one more, to see that this is all
     except (OSError, EOFError, zlib.error) as error:
         raise InputError(f"{path} is damaged or cut short: {error}") from error

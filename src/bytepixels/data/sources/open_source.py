@@ -1,4 +1,4 @@
-"""What a user may name as SOURCE: a data set known by name, a folder, an archive, an array file, a picture."""
+"""What a user may name as SOURCE: a data set known by name, a folder, an archive, an array file, an image."""
 
 import os
 from difflib import get_close_matches
@@ -18,7 +18,7 @@ from .webdataset_samples import looks_like_shard
 
 
 def open_source(source: str | Path, split: str, cache: Path) -> Source:
-    """Find out what `source` is and that it exists; its pictures are listed only when `read()` is called.
+    """Find out what `source` is and that it exists; its images are listed only when `read()` is called.
 
     Downloads of named sets go below `cache`. Raises InputError in one sentence where there is no such thing.
     """

@@ -1,4 +1,4 @@
-"""The two shapes that every source takes: a `Source` that exists, and the `Pictures` it turns out to hold."""
+"""The two shapes that every source takes: a `Source` that exists, and the `Images` it turns out to hold."""
 
 import hashlib
 from collections.abc import Callable, Iterator
@@ -13,11 +13,11 @@ from PIL import Image
 from ...errors import InputError
 
 MAX_FILE_BYTES = 1 << 30
-PART = 512  # pictures that one process reads at a time
+PART = 512  # images that one process reads at a time
 
 
 class Item(NamedTuple):
-    """One picture on its way: `open` may be called in any thread, returns it undecoded, or raises."""
+    """One image on its way: `open` may be called in any thread, returns it undecoded, or raises."""
 
     position: int
     open: Callable[[], Image.Image]
@@ -25,7 +25,7 @@ class Item(NamedTuple):
 
 
 class Part(NamedTuple):
-    """The pictures that one process reads at a time: `stream(wanted)` yields those whose position is wanted, in
+    """The images that one process reads at a time: `stream(wanted)` yields those whose position is wanted, in
     whatever order they are read fastest, the same every time."""
 
     positions: slice
@@ -34,24 +34,24 @@ class Part(NamedTuple):
 
 @dataclass(frozen=True)
 class Pictures:
-    """N pictures in their final order, and the parts in which they are read."""
+    """N images in their final order, and the parts in which they are read."""
 
     names: list[str]
     parts: list[Part]
     labels: np.ndarray | None = None  # int64 [N], positions in `classes`
     classes: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
-    captions: list[str] | None = None  # of each, "" for none; None where no picture has one
+    captions: list[str] | None = None  # of each, "" for none; None where no image has one
 
     def items(self) -> Iterator[Item]:
-        """Every picture once, in the order in which the source is read fastest."""
+        """Every image once, in the order in which the source is read fastest."""
         for part in self.parts:
             yield from part.stream(lambda position: True)
 
 
 @dataclass(frozen=True)
 class Source:
-    """A source that exists: `key` changes whenever its content may have, and `read` lists its pictures.
+    """A source that exists: `key` changes whenever its content may have, and `read` lists its images.
 
     alone: listing takes as long as decoding, so one process does both while others wait.
     """
@@ -63,7 +63,7 @@ class Source:
 
 
 def parts_of(count: int, item: Callable[[int], Item]) -> list[Part]:
-    """The parts of a source whose pictures can be opened in any order: `item(position)` for 0..count - 1."""
+    """The parts of a source whose images can be opened in any order: `item(position)` for 0..count - 1."""
 
     def stream(positions: range, wanted: Callable[[int], bool]) -> Iterator[Item]:
         return (item(position) for position in positions if wanted(position))
@@ -82,9 +82,9 @@ def file_key(*paths: Path) -> str:
 
 
 def check_file_size(size: int) -> None:
-    """Refuse a file too large to be a picture before it is read into memory."""
+    """Refuse a file too large to be an image before it is read into memory."""
     if size > MAX_FILE_BYTES:
-        raise ValueError(f"{size >> 20:,} MiB is too large for a picture file")
+        raise ValueError(f"{size >> 20:,} MiB is too large for an image file")
 
 
 def only_split(name: str, split: str) -> None:
@@ -100,9 +100,9 @@ def array_pictures(
     notes: tuple[str, ...] = (),
     value_range: tuple[float, float] | None = None,
 ) -> Pictures:
-    """Pictures of an array: [N, H, W] or [N, H, W, C], uint8 (or uint16 [N, H, W]); of any type with a value range,
+    """Images of an array: [N, H, W] or [N, H, W, C], uint8 (or uint16 [N, H, W]); of any type with a value range,
     which are the values of black and white."""
-    names = [f"picture {index}" for index in range(len(images))]
+    names = [f"image {index}" for index in range(len(images))]
     parts = parts_of(len(images), lambda index: Item(index, partial(_from_array, images, index, value_range)))
     return Pictures(names, parts, labels, classes, notes)
 

@@ -92,7 +92,7 @@ def read_tar(
 
 
 def tar_part(path: Path, position: dict[int, int]) -> Part:
-    """The pictures of one tar, given by their number in it; their positions follow one another, in any order."""
+    """The images of one tar, given by their number in it; their positions follow one another, in any order."""
 
     def stream(wanted: Callable[[int], bool]) -> Iterator[Item]:
         chosen = {number for number, place in position.items() if wanted(place)}
@@ -105,7 +105,7 @@ def tar_part(path: Path, position: dict[int, int]) -> Part:
 
 
 def open_content(content: bytes, size: int | None = None) -> Image.Image:
-    """A picture in memory, undecoded. size: of the file, where it was too large to be read."""
+    """An image in memory, undecoded. size: of the file, where it was too large to be read."""
     check_file_size(len(content) if size is None else size)
     return open_picture(io.BytesIO(content))
 

@@ -1,6 +1,6 @@
 """WebDataset: samples in .tar shards, told apart by key: 0001.jpg belongs with 0001.cls, 0001.json and 0001.txt.
 
-A key is all of a name up to the first dot behind the last slash. Pictures are told by their suffix, classes by .cls or
+A key is all of a name up to the first dot behind the last slash. Images are told by their suffix, classes by .cls or
 by a field of .json, and where there is neither by the folders in the keys.
 """
 
@@ -41,7 +41,7 @@ _RANGE = re.compile(r"\{(\d{1,9})\.\.(\d{1,9})\}")
 
 
 def shards_among(files: list[File]) -> list[File]:
-    """The shards of a folder that holds no pictures beside them, in natural order."""
+    """The shards of a folder that holds no images beside them, in natural order."""
     shards = [file for file in files if file.name.lower().endswith(SUFFIXES) and not is_hidden(file.name)]
     return sorted(shards, key=lambda file: [natural_key(part) for part in file.name.split("/")])
 
@@ -104,7 +104,7 @@ def _read(source: str, root: Path, files: list[File], notes: list[str], indexes:
             classes += shard.classes
             captions += shard.captions
     if not names:
-        raise InputError(f"{source} holds no picture{found_instead(others)}")
+        raise InputError(f"{source} holds no image{found_instead(others)}")
     inside = [name for shard in shards for name in shard.names]
     labels, known, class_notes = _labels(classes, inside)
     notes = [f"{counted(len(names), 'sample')} in {counted(len(files), 'shard')}.", *notes, *ignored(others)]

@@ -1,4 +1,4 @@
-"""What one WebDataset shard holds: its samples' pictures, classes and captions."""
+"""What one WebDataset shard holds: its samples' images, classes and captions."""
 
 import json
 import tarfile
@@ -13,14 +13,14 @@ from .folder_labels import clean_name, is_hidden, is_picture, printable
 from .tar import is_tar, read_tar
 
 CLASS_FIELDS = ("class", "cls", "label", "class_name", "class_id")  # of a .json; the first that is there counts
-PICTURE_NAMES = ("image", "img", "rgb")  # of several pictures of a sample, after one without a name of its own
+PICTURE_NAMES = ("image", "img", "rgb")  # of several images of a sample, after one without a name of its own
 MAX_FACTS = 1 << 20  # bytes of a .cls, .json or .txt
 MAX_CLASS = 255  # characters
 _GLANCE = 100  # members
 
 
 class Shard(NamedTuple):
-    """A picture of each sample that has one, in the archive's order."""
+    """An image of each sample that has one, in the archive's order."""
 
     names: list[str]
     members: list[int]  # their numbers in the archive
@@ -37,7 +37,7 @@ def split_name(name: str) -> tuple[str, str]:
 
 
 def looks_like_shard(path: Path) -> bool:
-    """Whether a file is a tar in which, as far as a glance tells, a picture has a class beside it."""
+    """Whether a file is a tar in which, as far as a glance tells, an image has a class beside it."""
     if not is_tar(path):
         return False
     pictures, classes = set(), set()
@@ -51,7 +51,7 @@ def looks_like_shard(path: Path) -> bool:
 
 
 def read_shard(path: Path) -> Shard:
-    """List a shard. Raises InputError where it is damaged, or holds the same picture of a sample twice."""
+    """List a shard. Raises InputError where it is damaged, or holds the same image of a sample twice."""
     samples: dict[str, dict[str, tuple[int, str]]] = {}
     classes: dict[str, str] = {}
     captions: dict[str, str] = {}

@@ -69,7 +69,7 @@ def doctor(flags: Doctor) -> None:
     if not len(found.readable):
         first = file_numbers(found)["unreadable"][:3]
         named = ", ".join(f"{file['name']} ({file['reason']})" for file in first)
-        raise InputError(f"{flags.source} holds no readable picture among {len(found.digests):,} files: {named}")
+        raise InputError(f"{flags.source} holds no readable image among {len(found.digests):,} files: {named}")
     report = pictures_report(flags, found, seen, layout, others)
     sample = sample_of(found)
     config = resolved(with_budget(config, report["copies"]["distinct"]), sample)
@@ -108,7 +108,7 @@ def look_at(splits: dict[str, Pictures], layout: Layout) -> dict[str, Survey]:
 
 
 def other_splits(flags: Doctor) -> dict[str, Pictures]:
-    """What the source holds beside the split that is looked at: name -> pictures."""
+    """What the source holds beside the split that is looked at: name -> images."""
     found = {}
     for split in ("train", "val", "test") if flags.split != "all" else ():
         if split != flags.split:
@@ -120,7 +120,7 @@ def other_splits(flags: Doctor) -> dict[str, Pictures]:
 def pictures_report(
     flags: Doctor, found: Survey, seen: dict[int, Glance], layout: Layout, others: dict[str, Survey]
 ) -> Numbers:
-    """Print and return what there is to say of the pictures."""
+    """Print and return what there is to say of the images."""
     report: Numbers = {"source": flags.source, "split": flags.split}
     report["pictures"] = picture_numbers(found, seen, layout)
     report["files"] = file_numbers(found)
@@ -136,7 +136,7 @@ def pictures_report(
 
 
 def sample_of(found: Survey) -> Packed:
-    """A few of the pictures, evenly over the source, as if they were all that was packed."""
+    """A few of the images, evenly over the source, as if they were all that was packed."""
     chosen = sorted(found.sample)
     labels = None if found.pictures.labels is None else found.pictures.labels[chosen]
     images = np.stack([found.sample[k] for k in chosen])

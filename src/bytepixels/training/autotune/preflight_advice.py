@@ -22,7 +22,7 @@ def _broken(report: Numbers) -> list[str]:
     if check is None:
         reckoned = report["reckoned"]
         costs = f"{reckoned['bytes'] / 1e9:,.1f} GB and {reckoned['seconds_per_picture']:,.0f} s"
-        found.append(f"Choose a smaller --size or --preset: training on one picture once takes about {costs} here.")
+        found.append(f"Choose a smaller --size or --preset: training on one image once takes about {costs} here.")
     if unreadable:
         files = many(unreadable, "file")
         found.append(f"Repair or delete {files} that cannot be read: train leaves out what it cannot read.")
@@ -38,7 +38,7 @@ def _copies(copies: Numbers) -> list[str]:
     for split, leak in copies["across_splits"].items():
         leaked = leak["exact"] + near * leak["near"]
         if leaked:
-            what = f"{many(leaked, 'picture')} of {split} that {_are(leaked)} in the split looked at too"
+            what = f"{many(leaked, 'image')} of {split} that {_are(leaked)} in the split looked at too"
             found.append(f"Take out {what}: whatever is measured on them is too good.")
     mixed = copies["across_classes"]
     groups = mixed["exact_groups"] + near * mixed["near_groups"] if mixed else 0
@@ -56,13 +56,13 @@ def _pixels(report: Numbers) -> list[str]:
     dark = report["pixels"]["dark"]["pictures"]
     found = []
     if dark:
-        what = f"{many(dark, 'picture')} that {_are(dark)} black or nearly so"
+        what = f"{many(dark, 'image')} that {_are(dark)} black or nearly so"
         found.append(f"Look at {what}: masks of 0 and 1 must be multiplied by 255 first.")
     if flat:
-        found.append(f"Look at {many(flat, 'picture')} of one colour: delete what was not meant to be one.")
+        found.append(f"Look at {many(flat, 'image')} of one colour: delete what was not meant to be one.")
     if readable < FEW:
         have = f"{readable:,} there {_are(readable)}"
-        found.append(f"Add pictures to the {have}: below {FEW} the model is likely to copy them.")
+        found.append(f"Add images to the {have}: below {FEW} the model is likely to copy them.")
     return found
 
 
@@ -70,8 +70,8 @@ def _classes(report: Numbers) -> list[str]:
     few = len(report["classes"]["few"]) if report["classes"] else 0
     if not few:
         return []
-    what = f"{many(few, 'class', 'classes')} with fewer than {FEW_IN_CLASS} pictures"
-    return [f"Add pictures to {what}, or merge them: little can be learnt of them."]
+    what = f"{many(few, 'class', 'classes')} with fewer than {FEW_IN_CLASS} images"
+    return [f"Add images to {what}, or merge them: little can be learnt of them."]
 
 
 def _shapes(report: Numbers) -> list[str]:
@@ -79,12 +79,12 @@ def _shapes(report: Numbers) -> list[str]:
     cut, size = pictures["aspect_ratios"]["cropped_by_more_than_a_third"], " x ".join(map(str, plan["size"]))
     found = []
     if cut:
-        found.append(f"Think of --fit pad, or crop by hand: {many(cut, 'picture')} would lose more than a third.")
+        found.append(f"Think of --fit pad, or crop by hand: {many(cut, 'image')} would lose more than a third.")
     if pictures["enlarged"]:
-        small = many(pictures["enlarged"], "picture")
+        small = many(pictures["enlarged"], "image")
         found.append(f"Replace or leave out {small} smaller than {size}: enlarged, they teach it to draw blurs.")
     if plan["composed"]:
-        clear = many(plan["composed"], "picture")
+        clear = many(plan["composed"], "image")
         found.append(
             f"Choose a --background for {clear} with transparent parts, if {plan['background']} is not theirs."
         )

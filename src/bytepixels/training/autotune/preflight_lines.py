@@ -1,4 +1,4 @@
-"""The numbers of a report on pictures, in words: lines of (label, text) for each of its parts."""
+"""The numbers of a report on images, in words: lines of (label, text) for each of its parts."""
 
 from collections.abc import Mapping, Sequence
 
@@ -30,7 +30,7 @@ def picture_lines(numbers: Numbers) -> Lines:
     }
     found = [f"{numbers[key]:,} {words}" for key, words in special.items() if numbers[key]]
     return [
-        ("pictures", f"{total:,}" + (f" of {numbers['files']:,} files" if total < numbers["files"] else "")),
+        ("images", f"{total:,}" + (f" of {numbers['files']:,} files" if total < numbers["files"] else "")),
         ("sizes", size),
         ("aspect ratio", ratio),
         ("kinds", ", ".join(f"{kind} {count:,}" for kind, count in numbers["kinds"].items())),
@@ -113,7 +113,7 @@ def _ratio(shape: Numbers) -> str:
 def _grouped(numbers: Numbers) -> str:
     if not numbers["groups"]:
         return "none"
-    return f"{many(numbers['groups'], 'group')} of {numbers['pictures']:,} pictures, {numbers['spare']:,} to spare"
+    return f"{many(numbers['groups'], 'group')} of {numbers['pictures']:,} images, {numbers['spare']:,} to spare"
 
 
 def _shown(examples: Sequence[Sequence[str]], between: str = " = ") -> Lines:

@@ -12,7 +12,7 @@ def numbered(sentences: list[str]) -> Lines:
 def time_lines(report: Numbers) -> Lines:
     """What was reckoned of a step, and what was measured."""
     measured, reckoned = report["measured"], report["reckoned"]
-    memory = f"about {_bytes(reckoned['bytes'])} for {many(reckoned['at_a_time'], 'picture')} at a time, reckoned"
+    memory = f"about {_bytes(reckoned['bytes'])} for {many(reckoned['at_a_time'], 'image')} at a time, reckoned"
     free = f"{_bytes(reckoned['free_bytes'])} are free"
     lines = [("network", f"{report['network']['weights']:,} weights")]
     if measured is None:
@@ -30,9 +30,9 @@ def time_lines(report: Numbers) -> Lines:
 def _step(measured: Numbers) -> str:
     """Seconds, their spread, and what they were measured on."""
     least, greatest = measured["seconds_per_step_least"], measured["seconds_per_step_greatest"]
-    pictures = f"{measured['batch']} pictures"
+    pictures = f"{measured['batch']} images"
     if measured["measured_batch"] < measured["batch"]:
-        pictures = f"{measured['measured_batch']} pictures, scaled to {measured['batch']}"
+        pictures = f"{measured['measured_batch']} images, scaled to {measured['batch']}"
     threads = f"{measured['precision']}, {many(measured['threads'], 'thread')}"
     load = "" if measured["load"] is None else f", load {measured['load']:.1f} on {measured['cores']} cores"
     spread = f"{least:.3g} to {greatest:.3g} in {many(measured['steps'], 'step')} of {pictures}"
@@ -50,7 +50,7 @@ def overfit_lines(check: Numbers | None) -> Lines:
         return [("", "Not tried: a step does not fit in memory, or takes too long.")]
     share, good = check["loss_share"], f"{100 * check['good_share']:.0f}%"
     fell = "is not finite" if share is None else f"is {100 * share:.0f}% of the loss of predicting nothing"
-    batch, after = many(check["pictures"], "picture"), many(check["steps"], "step")
+    batch, after = many(check["pictures"], "image"), many(check["steps"], "step")
     verdict = {
         True: f"as it should be, at most {good}",
         False: f"NOT as it should be, at most {good}",

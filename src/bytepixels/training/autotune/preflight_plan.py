@@ -17,7 +17,7 @@ from ..loop import total_steps
 
 LARGE_SET, LARGE_SIDE = 10_000, 32  # images, and pixels of their side, from which a GPU's 35.7M weights are worth it
 LEAST_IMAGES = 50_000  # the budget below which little is drawn yet (RESULTS.md: the first faces of emoji after 38,000)
-# Memorising begins after a time in proportion to the number of pictures (Bonnaire et al. 2025; Favero et al. 2025), so
+# Memorising begins after a time in proportion to the number of images (Bonnaire et al. 2025; Favero et al. 2025), so
 # the limit is one of epochs. 100 is a rule of thumb (RESULTS.md: its first signs after 42 epochs of digits); 2,000 is
 # what DDPM gave its CIFAR-10 (Ho et al. 2020, appendix B), with dropout.
 EPOCHS = {"small": 100, "digits": 100, "cifar10": 2_000, "speedrun": 200}
@@ -32,7 +32,7 @@ def layout_of(data: DataConfig) -> Layout:
 
 
 def with_budget(config: Config, distinct: int) -> Config:
-    """The config with as many images as `distinct` different pictures are good for."""
+    """The config with as many images as `distinct` different images are good for."""
     most = config.train.images
     images = max(min(most, EPOCHS[config.preset] * distinct), min(most, LEAST_IMAGES))
     return replace(config, train=replace(config.train, images=images))
@@ -89,7 +89,7 @@ def command(source: str, config: Config, preset: str | None, asked: DataConfig) 
 
 
 def train_numbers(config: Config, pictures: Mapping[str, int], skipped: int, classes: int) -> Numbers:
-    """What train will do: `config` as it is resolved, `pictures` counts of how they must be changed."""
+    """What train will do: `config` as it is resolved, `images` counts of how they must be changed."""
     return {
         "pictures": pictures["readable"],
         "skipped": skipped,
@@ -118,7 +118,7 @@ def train_paragraph(numbers: Numbers) -> str:
     changed = "; ".join(f"{what}: {count:,}" for what, count in changes.items() if count)
     skipped = f" and skips {many(numbers['skipped'], 'file')} that it cannot read" if numbers["skipped"] else ""
     said = [
-        f"train takes {many(numbers['pictures'], 'picture')} (split {numbers['split']}){skipped}.",
+        f"train takes {many(numbers['pictures'], 'image')} (split {numbers['split']}){skipped}.",
         f"Each becomes {height} x {width}, {' + '.join(CHANNELS[numbers['channels']])}.",
         f"Among them, {changed}." if changed else "None has to be cropped, enlarged or composed.",
         "Random horizontal flips." if numbers["flip"] == "yes" else "No flips.",
@@ -127,7 +127,7 @@ def train_paragraph(numbers: Numbers) -> str:
     if not numbers["classes"]:
         said.append("Unconditional: there are no class labels.")
     elif numbers["labels_learnt"]:
-        said.append(f"Learnt with {labels}, which {share} of the pictures go without.")
+        said.append(f"Learnt with {labels}, which {share} of the images go without.")
     else:
         said.append(f"The {labels} are not learnt: the preset has --no-labels.")
     return " ".join(said)

@@ -78,7 +78,7 @@ def _limit(trainer: Trainer, spent: dict[str, float], steps: int) -> list[str]:
 
 
 def _flops(trainer: Trainer) -> int:
-    """Operations of the network's forward and backward pass for one picture, counted on a copy."""
+    """Operations of the network's forward and backward pass for one image, counted on a copy."""
     network = copy.deepcopy(trainer.state.model)
     call = at_precision(network, trainer.run.config, trainer.device)
     with FlopCounterMode(display=False) as counter:

@@ -1,4 +1,4 @@
-"""Trying it out on a few of the pictures, with the real training step: how fast, how much memory, does it learn."""
+"""Trying it out on a few of the images, with the real training step: how fast, how much memory, does it learn."""
 
 import math
 import os
@@ -48,7 +48,7 @@ class Trial:
 
 
 def try_out(config: Config, sample: Packed, device: torch.device, codec: Codec | None = None) -> Trial:
-    """A run at its beginning, on the pictures of `sample` only, or on latents that stand in their place for `codec`."""
+    """A run at its beginning, on the images of `sample` only, or on latents that stand in their place for `codec`."""
     process, times = build_process(config), build_times(config, device)
     classes = len(sample.classes) if config.network.labels else 0
     flip, train = config.data.flip == "yes", config.train
@@ -67,7 +67,7 @@ def with_batch(config: Config, batch: int) -> Config:
 
 
 def reckon(config: Config, sample: Packed, device: torch.device) -> Numbers:
-    """What a step will take, from steps on small corners of the pictures; "fits" and "in_time" say what can be tried.
+    """What a step will take, from steps on small corners of the images; "fits" and "in_time" say what can be tried.
 
     "at_a_time" is the largest part of the batch (its half, a quarter, ...) whose step fits in memory.
     """
@@ -178,7 +178,7 @@ def _reset_peak(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     else:
-        with suppress(OSError):  # Linux: forget the peak of looking at the pictures
+        with suppress(OSError):  # Linux: forget the peak of looking at the images
             Path("/proc/self/clear_refs").write_text("5")
 
 
