@@ -28,16 +28,17 @@ def main() -> None:
     parser.add_argument("run", type=Path)
     parser.add_argument("name")
     parser.add_argument("--source", required=True, help="what its images are called where it is used")
+    parser.add_argument("--guidance", type=float, help="what it draws with unless told otherwise")
     parser.add_argument("--models", type=Path, default=MODELS)
     options = parser.parse_args()
     folder = options.models / options.name
     shutil.rmtree(folder, ignore_errors=True)
-    export(open_run(options.run), folder, options.source)
+    export(open_run(options.run), folder, options.source, options.guidance)
     files = [path for path in folder.rglob("*") if path.is_file()]
     print(f"{folder}: {sum(path.stat().st_size for path in files) / 1e6:.1f} MB")
 
 
-def export(run: Run, folder: Path, source: str) -> None:
+def export(run: Run, folder: Path, source: str, guidance: float | None = None) -> None:
     """Write what is needed to draw from the run's newest whole checkpoint to an empty folder."""
     newest = find_checkpoint(run, None)
     state = read_sealed(newest / "state.json", sealed_if="run")
@@ -52,6 +53,8 @@ def export(run: Run, folder: Path, source: str) -> None:
     write_sealed(final / "state.json", state | {"sha256": sums, PRUNED: ["model", "optimizer"]})
     config = read_sealed(run.path / "config.json", sealed_if="id")
     config["data"] = {key: value for key, value in config["data"].items() if key != BESIDE} | {"source": source}
+    if guidance is not None:
+        config["config"]["sample"]["guidance"] = guidance
     write_sealed(folder / "config.json", config)
     log = list(read_log(run.path))
     some = log[:: max(1, len(log) // LINES)]
