@@ -1,4 +1,4 @@
-"""The door from Python: train, and a Run to draw from, edit and measure with. The command line does the same by it.
+"""The door from Python: train, and a Run to draw from, edit and measure with. The command line runs the same code.
 
     import bytepixels as bp
 
