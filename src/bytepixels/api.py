@@ -27,7 +27,7 @@ from .console import Console
 from .data.sources.in_memory import source_of
 from .distributed.process_group import join
 from .errors import check_choice
-from .events import Event, heard, listening
+from .events import Event, heard, listening, say
 from .requests.edit import EditFlags, Inpaint, Interpolate, Invert, Vary
 from .requests.evaluate import Compare, Quality, Report
 from .requests.sample import SampleRequest
@@ -64,9 +64,7 @@ def train(
         place = source_of(source)
         config, path, said = planned(_Keywords(settings | begun), place, lambda default: _with(default, settings))
         if said:
-            from . import events
-
-            events.say(said)
+            say(said)
         session(place, config, path, origin=None if origin is None else Path(origin), stopping=_stopping(stop))
     return Run.open(path)
 

@@ -207,14 +207,7 @@ VERBS: dict[str, Callable[[list[str]], int]] = {
     "report": report,
     "verify": verify,
 }
-RESULTS = {
-    "sample",
-    "edit",
-    "data",
-    "evaluate",
-    "compare",
-    "report",
-}  # interrupted, they note what is kept, if anything
+RESULTS = {"sample", "edit", "data", "evaluate", "compare", "report"}  # interrupted, they say what is kept, if anything
 COMPUTING = {"train", "encode", "sample", "edit", "data", "evaluate", "compare", "report"}  # they call networks
 
 

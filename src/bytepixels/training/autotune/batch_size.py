@@ -12,6 +12,7 @@ from .trial import with_batch
 
 SIZES = (64, 32)
 ENOUGH_STEPS = 500  # the largest size that leaves so many is taken (RESULTS.md, "The batch and the budget")
+PIXELS = SIZES[-1] * 64 * 64  # in a step that is measured: neither the memory nor the time of a large one is risked
 
 
 def batch_for(images: float) -> int:
@@ -22,16 +23,17 @@ def batch_for(images: float) -> int:
 def with_batch_size(config: Config, packed: Packed, device: torch.device, latents: Encoded | None = None) -> Config:
     """The config with a batch, where it says 0, which is said.
 
-    How many images a budget of time is, a step of the smallest batch tells.
+    How many images a budget of time is, a step of the smallest batch tells, or, of large images, of as many as PIXELS.
     """
     train = config.train
     if train.batch:
         return config
     images = float(train.images)
     if train.budget is not None and config.autoencoder is None:
-        smallest = with_batch(config, SIZES[-1])
-        _, seconds = measured(trial(smallest, packed, device, compiled=False, latents=latents), 1)
-        images = seconds_of(train.budget) / seconds * SIZES[-1]
+        height, width = packed.images.shape[2:] if latents is None else latents.latents.shape[1:]
+        count = max(1, min(SIZES[-1], PIXELS // (height * width)))
+        _, seconds = measured(trial(with_batch(config, count), packed, device, compiled=False, latents=latents), 1)
+        images = seconds_of(train.budget) / seconds * count
     batch = batch_for(images)
     events.say(f"Batches of {batch} images, from the length of the training (--batch)")
     return with_batch(config, batch)
