@@ -21,7 +21,7 @@ from torch import Tensor
 from bytepixels.build import build_process
 from bytepixels.config.sampling import SampleConfig
 from bytepixels.console import Console
-from bytepixels.core.levels import SPACINGS, Level
+from bytepixels.core.gaussian_diffusion import SPACINGS, Level
 from bytepixels.core.losses import pure_noise
 from bytepixels.core.samplers import SAMPLERS, STOCHASTIC, TWICE, trajectory
 from bytepixels.events import Work, listening
@@ -30,7 +30,7 @@ from bytepixels.randomness import SeededNoise
 from bytepixels.runs.run_directory import Run, open_run, provenance
 from bytepixels.sampling.conditioning import labels_of
 from bytepixels.sampling.settings import build_sampling
-from bytepixels.sampling.trained_model import find_checkpoint, load_network
+from bytepixels.sampling.trained_model import TrainedModel
 
 EVALUATIONS = (5, 6, 8, 10, 15, 20, 50, 100)
 NAMES = [name for name in SAMPLERS if name not in STOCHASTIC and name != "euler"]  # euler is ddim
@@ -42,7 +42,7 @@ class Solver:
 
     def __init__(self, run: Run, seeds: Sequence[int], device: torch.device):
         self.run = replace(run, config=replace(run.config, train=replace(run.config.train, precision="float32")))
-        self.network = load_network(run, find_checkpoint(run, None), "ema", device)
+        self.network = TrainedModel.open(run, device=device).network
         self.process = build_process(run.config)
         labels = labels_of(run, seeds, None)
         self.label = None if labels is None else torch.tensor(labels, device=device)

@@ -13,15 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from sklearn.datasets import load_digits
 from sklearn.svm import SVC
 
-from bytepixels.runs.run_directory import open_run
 from bytepixels.sampling.conditioning import labels_of
-from bytepixels.sampling.draw import draw_pictures
-from bytepixels.sampling.settings import chosen_settings
-from bytepixels.sampling.trained_model import find_checkpoint, load_network
+from bytepixels.sampling.trained_model import TrainedModel
 
 WAYS: tuple[Mapping[str, Any], ...] = (
     {"sampler": "ddpm", "steps": 1000},
@@ -37,17 +33,16 @@ def main() -> None:
     parser.add_argument("run", type=Path)
     parser.add_argument("-n", type=int, default=200)
     options = parser.parse_args()
-    run, device = open_run(options.run), torch.device("cpu")
-    network = load_network(run, find_checkpoint(run, None), "ema", device)
+    model = TrainedModel.open(options.run, device="cpu")
     pixels, labels = load_digits(return_X_y=True)  # 0..16
     classifier = SVC(gamma=0.001).fit(pixels[::2], labels[::2])
     real = classifier.score(pixels[1::2], labels[1::2])
     print(f"real digits that the classifier did not see: {share(real, len(labels) // 2)}")
     seeds = range(options.n)
-    asked = np.array(labels_of(run, seeds, None))
+    asked = np.array(labels_of(model.run, seeds, None))
     for way in WAYS:
         began = time.perf_counter()
-        images = draw_pictures(network, run, chosen_settings(run, way), seeds, device)
+        images = model.draw(model.settings(**way), seeds)
         seconds = time.perf_counter() - began
         right = classifier.score(images.flatten(1).numpy() / 255 * 16, asked)
         print(f"{way['sampler']:8} {way['steps']:5} steps: {share(right, options.n)}, {seconds:.1f} s", flush=True)

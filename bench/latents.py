@@ -48,7 +48,7 @@ from bytepixels.runs.overview import read_log
 from bytepixels.runs.packing import pack_with_progress
 from bytepixels.runs.run_directory import Run, provenance
 from bytepixels.sampling.first_stage import encode, find_first_stage
-from bytepixels.sampling.trained_model import find_checkpoint, load_network
+from bytepixels.sampling.trained_model import TrainedModel
 from bytepixels.training.autotune.precision import choose_precision
 from bytepixels.training.optimizers import adam
 
@@ -176,8 +176,8 @@ def first_stage(arm: Arm, source: str) -> Record:
 def measured(arm: Arm, run: Run, checkpoint: str, yardstick: Yardstick) -> Record:
     """Distances of n samples of a checkpoint, and the seconds of each, decoding included."""
     options = arm.options
-    network = load_network(run, find_checkpoint(run, checkpoint), "ema", arm.device)
-    painter = Painter(run, checkpoint, network, arm.device, ALONE, yardstick.own.labels)
+    model = TrainedModel.open(run, checkpoint, device=arm.device)
+    painter = Painter(model, ALONE, yardstick.own.labels)
     settings = replace(SampleConfig(), sampler=best_sampler(options.steps)[0], steps=options.steps)
     began = arm.clock()
     images, _ = painter.draw(settings, range(options.n), 64, float("inf"))

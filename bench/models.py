@@ -18,7 +18,7 @@ from bytepixels.runs.models import MODELS
 from bytepixels.runs.origin import BESIDE
 from bytepixels.runs.overview import read_log
 from bytepixels.runs.run_directory import FIRST_STAGE, Run, open_run
-from bytepixels.sampling.trained_model import find_checkpoint
+from bytepixels.sampling.load_weights import find_checkpoint
 
 LINES = 200
 

@@ -41,7 +41,7 @@ from bytepixels.metrics.feature_cache import MOST, features_of, reference_of
 from bytepixels.metrics.imagenet import ImageNetFeatures
 from bytepixels.metrics.sample_metrics import PAIRS, frechet
 from bytepixels.runs.overview import read_log
-from bytepixels.runs.run_directory import open_run, provenance
+from bytepixels.runs.run_directory import provenance
 from bytepixels.training.ema import update_ema
 
 CPU = torch.device("cpu")
@@ -187,20 +187,16 @@ def train_ours(options: argparse.Namespace) -> Trained:
     if code := main([*line, "--size", *size, "--no-labels", "--run", str(path), *options.flags.split()]):
         raise SystemExit(code)
     seconds = time.process_time()
-    from bytepixels.sampling.draw import draw_pictures
-    from bytepixels.sampling.settings import chosen_settings
-    from bytepixels.sampling.trained_model import find_checkpoint, load_network
+    from bytepixels.sampling.trained_model import TrainedModel
 
-    run = open_run(path)
-    network = load_network(run, find_checkpoint(run, None), "ema", CPU)
+    model = TrainedModel.open(path, device=CPU)
 
     def draw(n: int, steps: int) -> Tensor:
-        settings = chosen_settings(run, {"sampler": "auto", "spacing": "auto", "steps": steps})
-        seeds = [range(k, min(k + 100, n)) for k in range(0, n, 100)]
-        return torch.cat([draw_pictures(network, run, settings, some, CPU) for some in seeds])
+        settings = model.settings(sampler="auto", spacing="auto", steps=steps)
+        return torch.cat([model.draw(settings, range(k, min(k + 100, n))) for k in range(0, n, 100)])
 
-    *_, last = read_log(run.path)
-    return Trained(last["images"], sum(p.numel() for p in network.parameters()), seconds, draw)
+    *_, last = read_log(path)
+    return Trained(last["images"], sum(p.numel() for p in model.network.parameters()), seconds, draw)
 
 
 def faster_in_bf16() -> bool:

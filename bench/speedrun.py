@@ -37,7 +37,7 @@ from bytepixels.runs.overview import read_log
 from bytepixels.runs.packing import pack_with_progress
 from bytepixels.runs.run_directory import Run, open_run, provenance
 from bytepixels.sampling.settings import chosen_settings
-from bytepixels.sampling.trained_model import find_checkpoint, load_network
+from bytepixels.sampling.trained_model import TrainedModel
 from bytepixels.training.session import train
 
 Changes = Mapping[str, Mapping[str, Any]]  # part of the config -> setting -> value
@@ -71,8 +71,7 @@ def variant(base: Config, name: str, images: int, points: int, seed: int) -> Con
 def distances(run: Run, checkpoint: str, yardstick: Yardstick, n: int, steps: int) -> dict[str, list[float]]:
     """Frechet and kernel distance of n samples, each with half its 95% interval."""
     device = best_device("auto")
-    network = load_network(run, find_checkpoint(run, checkpoint), "ema", device)
-    painter = Painter(run, checkpoint, network, device, ALONE, yardstick.own.labels)
+    painter = Painter(TrainedModel.open(run, checkpoint, device=device), ALONE, yardstick.own.labels)
     settings = chosen_settings(run, {"sampler": best_sampler(steps)[0], "steps": steps})
     images, _ = painter.draw(settings, range(n), 250, float("inf"))
     return compared(images, yardstick)

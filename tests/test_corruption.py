@@ -19,7 +19,7 @@ from bytepixels.build import build_network
 from bytepixels.errors import InputError
 from bytepixels.runs.checkpoints import is_foreign
 from bytepixels.runs.run_directory import open_run
-from bytepixels.sampling.trained_model import find_checkpoint, load_network
+from bytepixels.sampling.trained_model import TrainedModel
 from bytepixels.training.loop import TrainState
 from bytepixels.training.resume import load_latest
 
@@ -236,11 +236,11 @@ def check_loading(world, run, counts):
     if whole:
         assert equal(state.tensors(), world / name / "checkpoints" / f"step-{step:08d}")
         opened = open_run(run)
-        checkpoint = find_checkpoint(opened, None)
-        assert checkpoint.name == f"step-{step:08d}"
         weights = ("ema", "model")[step % 2]
-        drawn = {weights: load_network(opened, checkpoint, weights, CPU).state_dict()}
-        assert equal(drawn, world / name / "checkpoints" / checkpoint.name, [weights])
+        model = TrainedModel.open(opened, weights=weights, device=CPU)
+        assert model.checkpoint_name == f"step-{step:08d}"
+        drawn = {weights: model.network.state_dict()}
+        assert equal(drawn, world / name / "checkpoints" / model.checkpoint_name, [weights])
     counts.add("begun anew" if step is None else f"{'passed over' if newer else 'newest'} taken")
     logged = [json.loads(line) for line in read_log(run)]
     assert all(line["step"] <= (step or 0) for line in logged)

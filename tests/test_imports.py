@@ -3,12 +3,14 @@
 import ast
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 
 import bytepixels
 from bytepixels import choices
+from bytepixels.api import SERVICES
 
 PACKAGE = Path(bytepixels.__file__).parent
 MODULES = {
@@ -36,7 +38,8 @@ ROOMS = {  # who may import whom, beside the ground
 }
 ROOMS |= dict.fromkeys(("training", "evaluation"), f"sampling metrics {ROOMS['sampling']}")
 ROOMS["report"] = f"evaluation metrics sampling {ROOMS['sampling']}"
-TOP = {"api", "cli", "public", "__main__"}
+ROOMS["cli"] = "api config requests"
+TOP = {"api", "public", "__main__"}  # which may import anything
 HEAVY = {"matplotlib", "scipy", "sklearn", "pooch", "tyro", "rich", "PIL", "tensorboard", "diffusers", "transformers"}
 
 
@@ -68,6 +71,8 @@ def allowed(module: str, other: str) -> bool:
     room, found = part(module), part(other)
     if found in (room, "version") or room in (*TOP, ""):
         return True
+    if room == "cli" and found in GROUND - LEAVES - {"heap", "memory"}:
+        return False
     if room in LEAVES:
         return found in LEAVES
     return found in GROUND | set(ROOMS.get(room, "").split())
@@ -193,6 +198,25 @@ for line in {HELP}:
     assert not came, (line, came)
 """
     python(code)
+
+
+ROOT = PACKAGE.parents[1]
+
+
+@pytest.mark.parametrize("path", sorted([*ROOT.glob("bench/*.py"), *ROOT.glob("examples/*.py")]), ids=lambda p: p.name)
+def test_what_a_benchmark_or_an_example_imports_is_there(path):
+    """They are called too seldom to notice by themselves that a name has moved."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "bytepixels":
+            home = import_module(node.module)
+            for alias in node.names:
+                assert hasattr(home, alias.name) or f"{node.module}.{alias.name}" in MODULES, alias.name
+
+
+def test_every_service_of_the_door_is_there():
+    for service in SERVICES.values():
+        module, _, name = service.rpartition(".")
+        assert callable(getattr(import_module(f"bytepixels.{module}"), name))
 
 
 def test_the_first_page_loads_next_to_nothing():

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bytepixels.training import diffusion_task as tasks
+from bytepixels.sampling.trained_model import TrainedModel
 
 from .processes import empty_cache, run_in_process, touches
 from .test_kills import FLAGS, assert_the_same, command
@@ -99,9 +99,9 @@ def test_in_a_preview(tmp_path, capsys, monkeypatch, signals):
     run, whole = tmp_path / "run", tmp_path / "whole"
     flags = [*FLAGS[2:], "--lr-decay", "none", "--previews", 2, "--preview-pictures", 1, "--checkpoint-minutes", 99]
     assert train(whole, *flags, steps=4) == 0
-    drawn, draw = [], tasks.draw_pictures
+    drawn, draw = [], TrainedModel.draw
 
-    def draw_pictures(*arguments, watch):
+    def draw_signalled(*arguments, watch):
         def signalled(step, x):
             drawn.append(step)
             if step == 1:
@@ -111,7 +111,7 @@ def test_in_a_preview(tmp_path, capsys, monkeypatch, signals):
 
         return draw(*arguments, watch=signalled)
 
-    monkeypatch.setattr(tasks, "draw_pictures", draw_pictures)
+    monkeypatch.setattr(TrainedModel, "draw", draw_signalled)
     capsys.readouterr()
     code = train(run, *flags, steps=4)
     said = capsys.readouterr().err
@@ -124,6 +124,6 @@ def test_in_a_preview(tmp_path, capsys, monkeypatch, signals):
         assert code == CODE[signals[1]]
         assert said.endswith("\nbytepixels: interrupted\n")
     assert checkpoints(run)[-1].name == ("step-00000003" if len(signals) == 1 else "step-00000002")
-    monkeypatch.setattr(tasks, "draw_pictures", draw)
+    monkeypatch.setattr(TrainedModel, "draw", draw)
     assert cli("train", "digits", "--run", run) == 0
     assert_the_same(run, whole)

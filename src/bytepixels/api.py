@@ -10,36 +10,67 @@ Settings are named as the flags of the command line are, with _ for -: images="5
 What is said on the way is drawn in the terminal, or goes to whoever listens (`bytepixels.events.listening`).
 """
 
+from __future__ import annotations
+
 import threading
-from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import fields
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from importlib import import_module
 from pathlib import Path
 from queue import Queue
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-import torch
-from torch import Tensor
-
-from .config.run import Config, with_settings
-from .config.sampling import SampleConfig
+from .config.run import Config
 from .console import Console
-from .data.sources.in_memory import source_of
-from .distributed.process_group import join
-from .errors import check_choice
 from .events import Event, heard, listening, say
+from .requests.check_data import Doctor
 from .requests.edit import EditFlags, Inpaint, Interpolate, Invert, Vary
-from .requests.evaluate import Compare, Quality, Report
-from .requests.sample import SampleRequest
+from .requests.evaluate import Compare, Evaluate, Quality, Report, TrainFeatures
+from .requests.keywords import Keywords, configured, request_of
+from .requests.sample import Sample
+from .requests.show import Show
+from .requests.train import Encode
 from .runs.models import model_names as model_names
-from .runs.overview import look_at, read_log
-from .runs.run_directory import open_run
+from .runs.run_directory import is_run, open_run
 from .signals import stop_on_signals
 from .stopping import Stop
-from .training.plan import planned
+from .training.plan import planned as planned
+from .training.plan_stages import planned_autoencoder as planned_autoencoder
+from .training.plan_stages import planned_latent as planned_latent
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from .data.cache import Entry
+    from .runs.overview import Overview
+    from .runs.prune import PrunePlan
+    from .runs.run_directory import Run as Directory  # noqa: F401
 
 T = TypeVar("T")
 Source = Any  # a path, a name, or images: see bytepixels.data.sources.in_memory.source_of
+SERVICES: dict[type[Any], str] = {  # what does what a request asks for; loaded when it is called
+    Sample: "sampling.output.sample",
+    **dict.fromkeys((Inpaint, Vary, Interpolate, Invert), "sampling.edit.edit"),
+    Quality: "evaluation.evaluate.evaluate",
+    Evaluate: "evaluation.likelihood.evaluate",
+    Compare: "evaluation.compare_samplers.compare",
+    TrainFeatures: "evaluation.train_classifier.train_features",
+    Report: "report.report.report",
+    Show: "report.forward_process.show",
+    Doctor: "training.autotune.preflight.doctor",
+    Encode: "training.encode.encode",
+}
+
+
+def perform(request: Any) -> Any:
+    """Do what a request asks for, and return what came of it: the command line, the page and Python all call this.
+
+    request: one of the dataclasses of `bytepixels.requests`. What is said on the way are events.
+    """
+    module, _, name = SERVICES[type(request)].rpartition(".")
+    service = getattr(import_module(f".{module}", __package__), name)
+    with _shown():
+        return service(request)
 
 
 def train(
@@ -49,7 +80,7 @@ def train(
     origin: str | Path | None = None,
     stop: Stop | None = None,
     **settings: Any,
-) -> "Run":
+) -> Run:
     """Train a model on `source`, or go on with the run that is there; returns the run when it is done or stopped.
 
     source: a folder, an archive, a name such as "digits", or images: an array, a tensor, PIL images, a data set.
@@ -57,16 +88,119 @@ def train(
     stop: `stop.ask()`, from any thread, has it save and return; so has Ctrl-C in the main thread.
     settings: any flag of `bytepixels train`, by name. Raises InputError for what does not go together.
     """
-    from .training.session import train as session
+    return _trained(planned, source, run, origin, stop, settings)
+
+
+def train_autoencoder(
+    source: Source, run: str | Path | None = None, *, stop: Stop | None = None, **settings: Any
+) -> Run:
+    """Train the autoencoder of latent diffusion; then train(source, autoencoder=run.path) trains on its latents.
+
+    Arguments as of train, settings as the flags of `bytepixels train autoencoder`; by default runs/SOURCE-autoencoder.
+    """
+    return _trained(planned_autoencoder, source, run, None, stop, settings)
+
+
+def _trained(
+    plan: Callable[..., tuple[Config, Path, str]],
+    source: Source,
+    run: str | Path | None,
+    origin: str | Path | None,
+    stop: Stop | None,
+    settings: dict[str, Any],
+) -> Run:
+    from .data.sources.in_memory import source_of
 
     begun = {name: str(value) for name, value in (("run", run), ("from", origin)) if value is not None}
     with _shown():
         place = source_of(source)
-        config, path, said = planned(_Keywords(settings | begun), place, lambda default: _with(default, settings))
+        config, path, said = plan(Keywords(settings | begun), place, lambda default: configured(default, settings))
         if said:
             say(said)
-        session(place, config, path, origin=None if origin is None else Path(origin), stopping=_stopping(stop))
+        fit(place, config, path, origin=None if origin is None else Path(origin), stop=stop)
     return Run.open(path)
+
+
+def fit(
+    source: str,
+    config: Config,
+    path: Path,
+    *,
+    profile: int = 0,
+    origin: Path | None = None,
+    began: float | None = None,
+    stop: Stop | None = None,
+) -> int:
+    """Train by settings that are complete. Returns 0 when it is done, or the signal that stopped it, after saving.
+
+    profile: how many of the first steps are profiled. began: when the time of a budget begins, by time.monotonic().
+    """
+    from .training.session import train as session
+
+    return session(source, config, path, profile, began, origin, _stopping(stop))
+
+
+def runs(folder: str | Path = "runs") -> list[Overview]:
+    """What was trained in a folder: how far each run is, its size, its state, what is damaged."""
+    from .runs.overview import find_runs, overview_or_damage
+
+    return [overview_or_damage(path) for path in find_runs(Path(folder))]
+
+
+def prune(paths: Sequence[Path], keep: int, optimizer: bool = False, dry_run: bool = False) -> Iterator[PrunePlan]:
+    """Remove all but the newest `keep` checkpoints of runs; each plan, once it is carried out.
+
+    optimizer: those of the checkpoints that stay go too. InputError, before anything goes, when a run is in use.
+    """
+    from .runs.lock import RunLock
+    from .runs.prune import carry_out, plan_prune
+
+    with ExitStack() as stack:
+        unique = list({path.resolve(): path for path in paths}.values())
+        for path in unique:
+            if is_run(path):
+                stack.enter_context(RunLock(path)).take()
+        for plan in [plan_prune(open_run(path), keep, optimizer) for path in unique]:
+            if not dry_run:
+                carry_out(plan)
+            yield plan
+
+
+def overview(path: str | Path, thorough: bool = True) -> Overview:
+    """One run as it lies there; thorough: every byte of its checkpoints is compared. InputError where there is none."""
+    from .runs.overview import look_at
+
+    return look_at(open_run(Path(path)).path, thorough)
+
+
+def cached() -> tuple[Path, int | None, list[Entry]]:
+    """The folder of the cache, the bytes that it may take (None: no limit), and what it holds, longest unused first."""
+    from .data.cache import entries, limit
+    from .data.packed import default_cache
+
+    return default_cache(), limit(), entries(default_cache())
+
+
+def clear_cache(chosen: Sequence[Entry]) -> int:
+    """Remove these from the cache, and return how many bytes that freed. What is in use stays."""
+    from .data.cache import remove
+
+    return remove(chosen)
+
+
+def doctor(source: Source, **settings: Any) -> Any:
+    """What is in a source, what is wrong with it, and what training on it takes here: flags of `data doctor`."""
+    from .data.sources.in_memory import source_of
+
+    return perform(request_of(Doctor, {"source": source_of(source)}, settings))
+
+
+def verify(out: str | Path = "verify") -> bool:
+    """Every method beside what is known exactly; a table, and out/verify.png. Returns whether all of it holds."""
+    from .verification.table import verify as every_row
+
+    with _shown():
+        return every_row(Path(out))
 
 
 class Run:
@@ -78,7 +212,7 @@ class Run:
         self.path = self.directory.path
 
     @classmethod
-    def open(cls, path: str | Path) -> "Run":
+    def open(cls, path: str | Path) -> Run:
         """The run at `path`, or the model of that name."""
         return cls(path)
 
@@ -101,14 +235,19 @@ class Run:
         return self.directory.shape
 
     @property
+    def overview(self) -> Overview:
+        """How far it is, its log, its checkpoints, what was measured, and what is damaged."""
+        return overview(self.path, thorough=False)
+
+    @property
     def log(self) -> list[dict[str, Any]]:
         """Its log: a record of loss, learning rate and images seen every few seconds."""
-        return list(read_log(self.path))
+        return self.overview.log
 
     @property
     def finished(self) -> bool:
         """Whether it has seen its budget."""
-        return look_at(self.path, thorough=False).finished
+        return self.overview.finished
 
     def sample(self, n: int = 16, *, out: str | Path | None = None, **settings: Any) -> Tensor:
         """Draw n images, uint8 [n, C, H, W], each a function of its seed.
@@ -116,22 +255,19 @@ class Run:
         out: a folder to write them to as well, with grid.png and manifest.json.
         settings: any flag of `bytepixels sample`: seed, label, prompt, sampler, steps, guidance, weak, batch ...
         """
-        from .sampling.draw import Drawing
-        from .sampling.output import draw_to
+        import torch
 
-        own, names = {f.name for f in fields(SampleRequest)} - {"n", "out"}, {f.name for f in fields(SampleConfig)}
-        _check_names(settings, own | names)
-        asked = {name: value for name, value in settings.items() if name in own}
-        if asked.get("weak") is not None:
-            asked["weak"] = Path(asked["weak"])
-        request = SampleRequest(n=n, out=None if out is None else Path(out), **asked)
-        overrides = {name: value for name, value in settings.items() if name in names}
+        from .sampling.draw import Drawing, drawn
+        from .sampling.output import write_samples
+
+        request = request_of(Sample, {"run": self.path, "n": n, "out": None if out is None else Path(out)}, settings)
+        images: list[Tensor] = []
         with _shown():
-            drawing = Drawing.prepared(self.path, overrides, request)
-            if request.out is not None:
-                return torch.cat(list(draw_to(request.out, drawing)))
-            with join(drawing.device) as world:
-                return torch.cat([images for _, images in drawing.chosen().batches(world, [])])
+            drawing = Drawing.prepared(request)
+            if request.out is None:
+                return drawn(drawing)
+            write_samples(drawing, images.append)
+        return torch.cat(images)
 
     def inpaint(self, picture: str | Path, mask: str | Path, **settings: Any) -> Tensor:
         """Paint anew what is white in `mask`: uint8 [n, C, H, W]. settings: flags of `bytepixels edit inpaint`."""
@@ -152,32 +288,27 @@ class Run:
     def evaluate(self, **settings: Any) -> dict[str, Any]:
         """How good its samples are: distances with their floor and scale, copies, drift; the record in eval.jsonl.
 
-        settings: flags of `bytepixels evaluate`: n, features, sampler, steps, guidance, budget ...
+        Of an autoencoder, what it makes of images. settings: flags of `bytepixels evaluate`: n, features, steps ...
         """
-        from .evaluation.sample_quality import evaluate_quality
+        return self._perform(Quality, settings)
 
-        with _shown():
-            return evaluate_quality(_request(Quality, {"run": self.path}, settings))
+    def likelihood(self, **settings: Any) -> list[dict[str, Any]]:
+        """Bits per dimension (bits=True), and how far its loss is from the best there is (loss=True): their records."""
+        return self._perform(Evaluate, settings)
 
-    def compare(self, **settings: Any) -> None:
+    def compare(self, **settings: Any) -> dict[str, Any]:
         """Which sampler, and how many steps: a table, and its record. settings: flags of `bytepixels compare`."""
-        from .evaluation.compare_samplers import compare
+        return self._perform(Compare, settings)
 
-        with _shown():
-            compare(_request(Compare, {"run": self.path}, settings))
-
-    def report(self, *others: "Run", **settings: Any) -> Path:
+    def report(self, *others: Run, **settings: Any) -> Path:
         """All there is to see of it, and of others beside it, in one HTML file. settings: flags of `report`."""
-        from .report.report import report
-
-        with _shown():
-            return report(_request(Report, {"runs": (self.path, *(one.path for one in others))}, settings))
+        return perform(request_of(Report, {"runs": (self.path, *(one.path for one in others))}, settings))
 
     def _edit(self, kind: type[EditFlags], own: Mapping[str, Any], settings: Mapping[str, Any]) -> Tensor:
-        from .sampling.edit import edit
+        return perform(request_of(kind, {"run": self.path} | dict(own), settings)).images
 
-        with _shown():
-            return edit(_request(kind, {"run": self.path} | dict(own), settings))[2]
+    def _perform(self, kind: type[Any], settings: Mapping[str, Any]) -> Any:
+        return perform(request_of(kind, {"run": self.path}, settings))
 
 
 def stream(work: Callable[..., T], *arguments: Any, **settings: Any) -> Iterator[Event | T]:
@@ -188,7 +319,7 @@ def stream(work: Callable[..., T], *arguments: Any, **settings: Any) -> Iterator
     said: Queue[Event | None] = Queue()
     result: list[T] = []
     failed: list[BaseException] = []
-    stop = settings.setdefault("stop", Stop()) if work is train else Stop()
+    stop = settings.setdefault("stop", Stop()) if work in (train, train_autoencoder) else Stop()
 
     def run() -> None:
         try:
@@ -210,48 +341,6 @@ def stream(work: Callable[..., T], *arguments: Any, **settings: Any) -> Iterator
     finally:
         stop.ask()
         thread.join()
-
-
-class _Keywords:
-    """What was asked for by keywords, by the names of the flags that they are."""
-
-    help = False
-
-    def __init__(self, settings: Mapping[str, Any]):
-        self.values = {f"--{name.replace('_', '-')}": value for name, value in settings.items()}
-
-    @property
-    def given(self) -> Collection[str]:
-        return self.values.keys()
-
-    def get(self, flag: str) -> str | None:
-        value = self.values.get(flag)
-        return None if value is None else str(value)
-
-
-def _with(default: Config, settings: Mapping[str, Any]) -> Config:
-    """The defaults with what was asked for; the preset and the backbone have made the defaults already."""
-    return with_settings(
-        default, {name: value for name, value in settings.items() if name not in ("preset", "backbone")}
-    )
-
-
-def _request(kind: Callable[..., T], own: Mapping[str, Any], settings: Mapping[str, Any]) -> T:
-    """A request of the command line's, from keywords."""
-    known = {f.name: f for f in fields(kind)}  # type: ignore[arg-type]
-    _check_names(settings, known.keys() - own.keys())
-    values = dict(own) | dict(settings)
-    for name, value in values.items():
-        if "Path" in str(known[name].type) and isinstance(value, str):
-            values[name] = Path(value)
-        elif isinstance(value, list):
-            values[name] = tuple(value)
-    return kind(**values)
-
-
-def _check_names(settings: Mapping[str, Any], names: Collection[str]) -> None:
-    for name in settings:
-        check_choice("a setting", name, sorted(names))
 
 
 @contextmanager

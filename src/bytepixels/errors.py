@@ -13,6 +13,10 @@ class InputError(ValueError):
     """A mistake in what was asked for. The command line prints it as one line and exits with 2."""
 
 
+class JobError(RuntimeError):
+    """What was asked for is right, and this machine or this run cannot do it. One line, and exit code 1."""
+
+
 class Terminated(KeyboardInterrupt):
     """SIGTERM or SIGHUP: the process was asked to end. It unwinds what is under way, as Ctrl-C does."""
 

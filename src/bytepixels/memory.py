@@ -1,4 +1,4 @@
-"""How much memory there is for images."""
+"""How much memory there is for images, and whether an error says that it was too little."""
 
 import os
 from collections.abc import Iterator
@@ -37,3 +37,9 @@ def _cached(group: Path) -> float:
     """Bytes of files that a container's system keeps in memory until somebody needs it."""
     lines = (line.split() for line in (group / "memory.stat").read_text().splitlines())
     return next((float(value) for name, value in lines if name == "inactive_file"), 0.0)
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether that is what torch means: its own error, or the words of its other allocators and of oneDNN."""
+    words = "out of memory", "can't allocate memory", "could not create a primitive"
+    return type(error).__name__ == "OutOfMemoryError" or any(said in str(error) for said in words)

@@ -7,7 +7,7 @@ import torch
 
 from bytepixels.runs.checkpoints import read_state, read_tensors
 from bytepixels.runs.run_directory import open_run
-from bytepixels.sampling.trained_model import find_checkpoint
+from bytepixels.sampling.load_weights import find_checkpoint
 
 from ..processes import run_together
 from ..verbs.tiny import checkpoints, cli, picture, words

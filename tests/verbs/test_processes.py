@@ -10,10 +10,7 @@ from PIL import Image
 
 from bytepixels.core.gaussian_diffusion import SPACINGS
 from bytepixels.core.samplers import SAMPLERS
-from bytepixels.runs.run_directory import open_run
-from bytepixels.sampling.draw import draw_pictures
-from bytepixels.sampling.settings import chosen_settings
-from bytepixels.sampling.trained_model import find_checkpoint, load_network
+from bytepixels.sampling.trained_model import TrainedModel
 
 from .test_sample import CPU, draw, farthest, train_once
 from .tiny import checkpoints, cli, log_of, plain, read_json, same_bits, train, words
@@ -73,14 +70,13 @@ def test_a_resume_is_bitwise_the_run_that_never_stopped(kind, tmp_path):
 
 @pytest.mark.parametrize("spacing", ["auto", *(pytest.param(one, marks=pytest.mark.slow) for one in SPACINGS)])
 def test_every_sampler_runs_on_every_spacing(run, spacing):
-    opened = open_run(run)
-    network = load_network(opened, find_checkpoint(opened, None), "ema", CPU)
+    model = TrainedModel.open(run, device=CPU)
     for sampler in ("auto", *SAMPLERS):
         for steps in (1, 2, 5):
-            settings = chosen_settings(opened, {"sampler": sampler, "spacing": spacing, "steps": steps})
+            settings = model.settings(sampler=sampler, spacing=spacing, steps=steps)
             states = []
             watch = lambda step, x, states=states: states.append(x)  # noqa: E731
-            pictures = draw_pictures(network, opened, settings, [0, 1], CPU, watch=watch)
+            pictures = model.draw(settings, [0, 1], watch=watch)
             assert len(states) == steps + 1
             assert all(state.isfinite().all() for state in states), (sampler, steps)
             assert pictures.shape == (2, 1, 8, 8)
@@ -88,9 +84,8 @@ def test_every_sampler_runs_on_every_spacing(run, spacing):
 
 def test_the_first_state_is_noise_as_wide_as_the_process_says(kind, run):
     """edm: x_T has a standard deviation of 80; flow: of 1, at pure noise."""
-    opened, states = open_run(run), []
-    network = load_network(opened, find_checkpoint(opened, None), "ema", CPU)
-    draw_pictures(network, opened, chosen_settings(opened, {}), range(64), CPU, watch=lambda step, x: states.append(x))
+    model, states = TrainedModel.open(run, device=CPU), []
+    model.draw(model.settings(), range(64), watch=lambda step, x: states.append(x))
     assert states[0].std().item() == pytest.approx(80 if kind.startswith("edm") else 1, rel=0.05)
 
 

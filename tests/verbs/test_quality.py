@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from bytepixels.data import pack
-from bytepixels.evaluation import sample_quality as quality
 from bytepixels.evaluation import train_classifier as trainfeatures
 from bytepixels.evaluation.summary import drift_sentence
 from bytepixels.metrics.features import RandomFeatures
 from bytepixels.metrics.frechet import Moments, frechet_distance
+from bytepixels.sampling.trained_model import TrainedModel
 
 from .tiny import cli, picture, plain, snapshot, train, words
 
@@ -195,8 +195,8 @@ def test_features_that_cannot_be_learnt(tmp_path, capsys, arrays, flags, sentenc
 
 def test_every_sample_has_its_own_label_whatever_the_batch(run, monkeypatch):
     drawn = []
-    draw = quality.draw_pictures
-    monkeypatch.setattr(quality, "draw_pictures", lambda *given, **told: drawn.append(given[5]) or draw(*given, **told))
+    draw = TrainedModel.draw
+    monkeypatch.setattr(TrainedModel, "draw", lambda *given: drawn.append(given[3]) or draw(*given))
     one, other = (measured(run, "-n", 40, "--batch", batch) for batch in (7, 40))
     assert [label for part in drawn[:-1] for label in part] == drawn[-1]
     assert len(set(drawn[-1])) > 5

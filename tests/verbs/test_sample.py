@@ -11,11 +11,10 @@ from bytepixels.config.sampling import SampleConfig
 from bytepixels.core.gaussian_diffusion import SPACINGS
 from bytepixels.core.samplers import SAMPLERS, best_sampler
 from bytepixels.errors import InputError
-from bytepixels.requests.sample import SampleRequest
+from bytepixels.requests.sample import Sample
 from bytepixels.runs.run_directory import open_run
-from bytepixels.sampling.draw import draw_pictures
 from bytepixels.sampling.settings import chosen_settings
-from bytepixels.sampling.trained_model import find_checkpoint, load_network
+from bytepixels.sampling.trained_model import TrainedModel
 
 from .tiny import checkpoints, cli, picture, plain, read_json, snapshot, train, words
 
@@ -129,13 +128,12 @@ def zero_snr(tmp_path_factory):
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_every_sampler_runs_on_every_spacing(run, zero_snr, sampler, spacing):
     for path in (run, zero_snr):
-        opened = open_run(path)
-        network = load_network(opened, find_checkpoint(opened, None), "ema", CPU)
+        model = TrainedModel.open(path, device=CPU)
         for steps in (1, 2, 7):
-            settings = chosen_settings(opened, {"sampler": sampler, "spacing": spacing, "steps": steps})
+            settings = model.settings(sampler=sampler, spacing=spacing, steps=steps)
             states = []
             watch = lambda step, x, states=states: states.append(x)  # noqa: E731
-            pictures = draw_pictures(network, opened, settings, [0, 1], CPU, watch=watch)
+            pictures = model.draw(settings, [0, 1], watch=watch)
             assert len(states) == steps + 1
             assert all(state.isfinite().all() for state in states)
             assert pictures.shape == (2, 1, 8, 8)
@@ -409,7 +407,7 @@ def test_weights_are_ema_or_model(run, tmp_path, capsys, name):
     error = plain(capsys.readouterr().err)
     assert f"--weights must be one of ema, model; got '{name}'" in error
     with pytest.raises(InputError, match=f"--weights must be one of ema, model; got '{name}'"):
-        SampleRequest(weights=name)
+        Sample(run, weights=name)
 
 
 def test_out_may_not_be_a_file(run, tmp_path, capsys):
@@ -429,15 +427,15 @@ def test_guidance_without_labels_leaves_nothing_behind(unlabelled, tmp_path):
 
 
 def test_an_interruption_leaves_what_is_done(run, tmp_path, monkeypatch, capsys):
-    calls = []
+    calls, draw_batch = [], TrainedModel.draw
 
     def draw_two_batches(*args):
         calls.append(args)
         if len(calls) == 3:
             raise KeyboardInterrupt
-        return draw_pictures(*args)
+        return draw_batch(*args)
 
-    monkeypatch.setattr("bytepixels.sampling.draw.draw_pictures", draw_two_batches)
+    monkeypatch.setattr(TrainedModel, "draw", draw_two_batches)
     assert cli("sample", run, "-n", 6, "--batch", 2, "--out", tmp_path) == 130
     assert capsys.readouterr().err.endswith(f"\nbytepixels: interrupted: 4 of 6 images kept in {tmp_path}\n")
     names = [f"seed-{seed}.png" for seed in range(4)]
@@ -449,7 +447,7 @@ def test_an_interruption_before_the_first_image_says_that_nothing_was_kept(run, 
     def interrupted(*args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("bytepixels.sampling.draw.draw_pictures", interrupted)
+    monkeypatch.setattr(TrainedModel, "draw", interrupted)
     assert cli("sample", run, "-n", 2, "--out", tmp_path) == 130
     assert capsys.readouterr().err.endswith("\nbytepixels: interrupted: nothing was kept\n")
 
@@ -493,7 +491,7 @@ def test_pictures_of_an_earlier_call_stay_in_the_manifest(run, tmp_path):
 
 
 def test_a_folder_that_cannot_be_written_is_refused_before_the_work(run, capsys, monkeypatch):
-    monkeypatch.setattr("bytepixels.sampling.draw.draw_pictures", None)
+    monkeypatch.setattr(TrainedModel, "draw", None)
     assert cli("sample", run, "--out", "/proc", "-n", 1) == 2
     assert "--out: the folder /proc cannot be written" in capsys.readouterr().err
 

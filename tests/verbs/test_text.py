@@ -15,7 +15,7 @@ from bytepixels.data.batches import Batches
 from bytepixels.runs.run_directory import open_run
 from bytepixels.sampling.conditioning import text_of
 from bytepixels.sampling.settings import build_sampling
-from bytepixels.sampling.trained_model import find_checkpoint, load_network
+from bytepixels.sampling.trained_model import TrainedModel
 from bytepixels.text import TextRows, open_text_encoder, store_captions
 from bytepixels.training.diffusion_task import build_draw
 from tests.data.fixtures import tar_of
@@ -120,7 +120,7 @@ def test_guidance_by_a_prompt_is_the_combination_by_hand(run):
     """Two evaluations of the network, one with the text and one with none, from one call of it."""
     opened, seeds = open_run(run), [3, 4]
     config, process = opened.config, build_process(opened.config)
-    network = load_network(opened, find_checkpoint(opened, None), "ema", CPU)
+    network = TrainedModel.open(opened, device=CPU).network
     text = text_of(opened, seeds, "green", CPU)
     settings, level = replace(config.sample, guidance=2.5, clip=False), process.levels(10)[4]
     x = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -329,10 +329,8 @@ def test_a_pack_that_knew_no_captions_yet(source, tmp_path):
 
 def test_samples_are_measured_with_captions_of_the_training_set(run, source, tmp_path, monkeypatch):
     """Of images drawn at random, whatever the batch."""
-    from bytepixels.evaluation import sample_quality as quality
-
-    told, draw = [], quality.draw_pictures
-    monkeypatch.setattr(quality, "draw_pictures", lambda *a, text: told.append(text) or draw(*a, text=text))
+    told, draw = [], TrainedModel.draw
+    monkeypatch.setattr(TrainedModel, "draw", lambda *given: told.append(given[4]) or draw(*given))
     for batch in (7, 40):
         assert cli("evaluate", run, "--source", source, "-n", 40, "--batch", batch, "--device", "cpu") == 0
     parts, whole = told[:-1], told[-1]

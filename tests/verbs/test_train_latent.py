@@ -5,9 +5,11 @@ import signal
 
 import pytest
 
+from bytepixels.config.run import with_settings
+from bytepixels.requests.keywords import Keywords
 from bytepixels.runs.run_directory import FIRST_STAGE, open_run
 from bytepixels.training import session as train_verb
-from bytepixels.training.two_stages import split
+from bytepixels.training.plan_stages import planned_latent
 
 from .tiny import TINY, checkpoints, cli, log_of, plain, same_bits, words
 
@@ -43,16 +45,17 @@ def test_two_runs_with_their_shares_of_the_budget(run, tmp_path, capsys):
 
 def test_it_goes_on_without_a_budget_given_with_those_it_has(run):
     """Not with a share of a share."""
-    argv, seen = ["digits", "--run", run], []
 
-    def note(request, first, own, path, divided):
-        seen.append([config.train.images for config, _ in split(request, first, own, path, divided)])
-        return []
+    def images(**settings):
+        def asked(stage, model):
+            return stage, with_settings(model, settings), 0.4
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("bytepixels.training.two_stages.split", note)
-        assert cli("train", "latent", *argv) == cli("train", "latent", *argv, "--images", 320) == 0
-    assert seen == [[32, 128], [128, 192]]
+        both, said = planned_latent(Keywords(settings | {"run": run}), "digits", asked)
+        assert said == ""
+        return [config.train.images for config, _ in both]
+
+    assert images() == [32, 128]
+    assert images(images=320) == [128, 192]
 
 
 @pytest.mark.parametrize("flags", ["--epochs 2", "--budget 100s"])

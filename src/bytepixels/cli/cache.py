@@ -3,11 +3,12 @@
 import time
 from collections.abc import Iterator
 
-from ..data.cache import KINDS, LIMIT, entries, limit, remove
-from ..data.packed import default_cache
+from ..api import cached, clear_cache
+from ..choices import CACHED
 from ..requests.cache import CacheFlags, ClearCache
-from ..wording import many
-from .runs_show import bytes_of, time_of
+from ..wording import bytes_of, many, time_of
+
+LIMIT = "BYTEPIXELS_CACHE_LIMIT"
 
 
 def run_cache(flags: CacheFlags) -> Iterator[str]:
@@ -16,11 +17,10 @@ def run_cache(flags: CacheFlags) -> Iterator[str]:
 
 
 def _show() -> Iterator[str]:
-    root, most = default_cache(), limit()
-    found = entries(root)
+    root, most, found = cached()
     bound = f"limit {bytes_of(most)}" if most is not None else f"no limit; {LIMIT}=5GB would set one"
     yield f"{root}: {bytes_of(sum(one.size for one in found))} ({bound})"
-    for kind, what in KINDS.items():
+    for kind, what in CACHED.items():
         if own := [one for one in found if one.kind == kind]:
             size = bytes_of(sum(one.size for one in own))
             yield f"  {kind:9}  {len(own):5,}  {size:>9}  last used {time_of(own[-1].used)}  {what}"
@@ -30,11 +30,11 @@ def _show() -> Iterator[str]:
 
 def _clear(flags: ClearCache) -> Iterator[str]:
     before = time.time() - 86_400 * flags.older_than
-    chosen = [one for one in entries(default_cache()) if one.kind in (flags.kinds or KINDS) and one.used <= before]
+    chosen = [one for one in cached()[2] if one.kind in (flags.kinds or CACHED) and one.used <= before]
     if flags.dry_run:
         yield from (f"{one.path}  {bytes_of(one.size)}" for one in chosen)
         yield f"would free {bytes_of(sum(one.size for one in chosen))}"
         return
-    freed = remove(chosen)
+    freed = clear_cache(chosen)
     left = sum(one.path.exists() for one in chosen)
     yield f"freed {bytes_of(freed)}" + (f"; {many(left, 'entry', 'entries')} in use or not writable" if left else "")

@@ -9,123 +9,51 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
-from dataclasses import fields, replace
 from itertools import pairwise
 from typing import Any
 
-from ..config.data import DataConfig
-from ..config.sampling import SampleConfig
+from ..api import perform
+from ..api import verify as every_check
 from ..console import Console
-from ..errors import InputError, Terminated, check_choice
-from ..events import listening
+from ..errors import InputError, JobError, Terminated, check_choice
+from ..events import listening, say
+from ..heap import keep_memory
+from ..memory import is_out_of_memory
+from ..requests import cache, check_data, edit, runs
+from ..requests.evaluate import Compare, Evaluate, Quality, Report, TrainFeatures
 from ..requests.sample import Sample
 from ..requests.show import Show, Verify
 from ..requests.train import Encode
-from ..runs.run_directory import open_run
 from ..signals import interruption, unwind_on_sigterm
 from ..spellings import OTHER_VERBS
-from ..wording import many
 from . import clock
+from .cache import run_cache
 from .first_page import first_page
 from .output import unread_output_is_dropped
 from .parsing import Line
+from .runs import run_runs
 from .train import train
 
 
-def sample(argv: list[str]) -> int:
-    request = Line("sample", Sample, argv).request()
-    from ..requests.sample import SampleRequest
-    from ..sampling.compiled import CompileError
-    from ..sampling.output import copy_to, png_of, sample_run
+def _performed(verb: str, kind: type[Any]) -> Callable[[list[str]], int]:
+    """A verb whose request says it all."""
 
-    asked = {f.name: getattr(request, f.name) for f in fields(SampleConfig)}
-    drawing = SampleRequest(**{f.name: getattr(request, f.name) for f in fields(SampleRequest)})
-    if png := png_of(request.out):
-        drawing = replace(drawing, out=None)
-    try:
-        out = sample_run(request.run, {name: value for name, value in asked.items() if value is not None}, drawing)
-    except CompileError as error:
-        print(f"bytepixels: {error}", file=sys.stderr)
-        return 1
-    if png and os.environ.get("RANK", "0") == "0":
-        print(copy_to(png, out))
-    else:
-        print(f"{many(request.n, 'image')}, grid.png and manifest.json: {out}")
-    return 0
+    def run(argv: list[str]) -> int:
+        perform(Line(verb, kind, argv).request())
+        return 0
 
-
-def encode(argv: list[str]) -> int:
-    request = Line("encode", Encode, argv).request()
-    from ..training.two_stages import encode as encode_verb
-
-    for line in encode_verb(request):
-        print(line)
-    return 0
-
-
-def show(argv: list[str]) -> int:
-    request = Line("show", Show, argv).request()
-    from ..report.forward_process import show as show_verb
-    from ..report.forward_process import shown_size
-    from ..runs.packing import pack_with_progress
-
-    size = request.size or shown_size(request.source, request.n, request.columns)
-    packed = pack_with_progress(request.source, DataConfig(size=size, channels=request.channels))
-    for path in show_verb(packed, request.out, request.n, request.columns, request.timesteps):
-        print(path)
-    return 0
+    return run
 
 
 def verify(argv: list[str]) -> int:
-    request = Line("verify", Verify, argv).request()
-    from ..verification.table import verify as verify_verb
-
-    return 0 if verify_verb(request.out) else 1
+    return 0 if every_check(Line("verify", Verify, argv).request().out) else 1
 
 
 def evaluate(argv: list[str]) -> int:
-    from ..requests.evaluate import Evaluate, Quality, TrainFeatures
-
     if argv[:1] == ["train-features"]:
-        features = Line("evaluate train-features", TrainFeatures, argv[1:]).request()
-        from ..evaluation.train_classifier import train_features
-
-        train_features(features)
-    elif any(word.split("=")[0] in ("--bits", "--loss") for word in argv):
-        measuring = Line("evaluate", Evaluate, argv).request()
-        from ..evaluation.likelihood import evaluate as evaluate_verb
-
-        evaluate_verb(measuring)
-    else:
-        request = Line("evaluate", Quality, argv).request()
-        from ..evaluation.reconstruction import evaluate_reconstruction
-        from ..evaluation.sample_quality import evaluate_quality
-
-        if (run := open_run(request.run)).config.autoencoder is not None:
-            evaluate_reconstruction(run, request)
-        else:
-            evaluate_quality(request)
-    return 0
-
-
-def compare(argv: list[str]) -> int:
-    from ..requests.evaluate import Compare
-
-    request = Line("compare", Compare, argv).request()
-    from ..evaluation.compare_samplers import compare as compare_verb
-
-    compare_verb(request)
-    return 0
-
-
-def report(argv: list[str]) -> int:
-    from ..requests.evaluate import Report
-
-    request = Line("report", Report, argv).request()
-    from ..report.report import report as report_verb
-
-    print(report_verb(request))
-    return 0
+        return _performed("evaluate train-features", TrainFeatures)(argv[1:])
+    other = any(word.split("=")[0] in ("--bits", "--loss") for word in argv)
+    return _performed("evaluate", Evaluate if other else Quality)(argv)
 
 
 def _second_word(verb: str, argv: list[str], help_text: str, kinds: Mapping[str, type[Any]]) -> Any:
@@ -137,74 +65,32 @@ def _second_word(verb: str, argv: list[str], help_text: str, kinds: Mapping[str,
     return Line(f"{verb} {kind}", kinds[kind], argv[1:]).request()
 
 
-def edit(argv: list[str]) -> int:
-    from ..requests.edit import HELP as EDIT_HELP
-    from ..requests.edit import KINDS
+def _of_two_words(
+    verb: str, help_text: str, kinds: Mapping[str, type[Any]], do: Callable[[Any], object]
+) -> Callable[[list[str]], int]:
+    """A verb of several words: edit inpaint, runs list."""
 
-    if (request := _second_word("edit", argv, EDIT_HELP, KINDS)) is None:
+    def run(argv: list[str]) -> int:
+        request = _second_word(verb, argv, help_text, kinds)
+        if request is not None:
+            do(request)
         return 0
-    from ..sampling.edit import edit as edit_verb
-    from ..sampling.output import copy_to, png_of
 
-    png = png_of(request.out)
-    out, said, _ = edit_verb(replace(request, out=None) if png else request)
-    print(*said, copy_to(png, out) if png else f"images, grid.png and manifest.json: {out}", sep="\n")
-    return 0
-
-
-def runs(argv: list[str]) -> int:
-    from ..requests.runs import HELP as RUNS_HELP
-    from ..requests.runs import KINDS
-
-    if (request := _second_word("runs", argv, RUNS_HELP, KINDS)) is None:
-        return 0
-    from .runs import run_runs
-
-    for line in run_runs(request):
-        print(line)
-    return 0
-
-
-def cache(argv: list[str]) -> int:
-    from ..requests.cache import HELP as CACHE_HELP
-    from ..requests.cache import KINDS
-
-    if (request := _second_word("cache", argv, CACHE_HELP, KINDS)) is None:
-        return 0
-    from .cache import run_cache
-
-    for line in run_cache(request):
-        print(line)
-    return 0
-
-
-def data(argv: list[str]) -> int:
-    from ..requests.check_data import HELP as DATA_HELP
-    from ..requests.check_data import Doctor
-
-    if not argv or argv[0] in ("-h", "--help", "help"):
-        print(DATA_HELP)
-        return 0
-    check_choice("the word after data", argv[0], ("doctor",))
-    flags = Line("data doctor", Doctor, argv[1:]).request()
-    from ..training.autotune.preflight import doctor
-
-    doctor(flags)
-    return 0
+    return run
 
 
 VERBS: dict[str, Callable[[list[str]], int]] = {
     "train": train,
-    "encode": encode,
-    "sample": sample,
-    "edit": edit,
-    "runs": runs,
-    "cache": cache,
-    "show": show,
-    "data": data,
+    "encode": _performed("encode", Encode),
+    "sample": _performed("sample", Sample),
+    "edit": _of_two_words("edit", edit.HELP, edit.KINDS, perform),
+    "runs": _of_two_words("runs", runs.HELP, runs.KINDS, lambda request: say(*run_runs(request))),
+    "cache": _of_two_words("cache", cache.HELP, cache.KINDS, lambda request: say(*run_cache(request))),
+    "show": _performed("show", Show),
+    "data": _of_two_words("data", check_data.HELP, {"doctor": check_data.Doctor}, perform),
     "evaluate": evaluate,
-    "compare": compare,
-    "report": report,
+    "compare": _performed("compare", Compare),
+    "report": _performed("report", Report),
     "verify": verify,
 }
 RESULTS = {"sample", "edit", "data", "evaluate", "compare", "report"}  # interrupted, they say what is kept, if anything
@@ -212,14 +98,14 @@ COMPUTING = {"train", "encode", "sample", "edit", "data", "evaluate", "compare",
 
 
 def foreseen(error: RuntimeError) -> str | None:
-    """What torch's error means, in one sentence, where it is none of ours; None for any other."""
+    """What an error means, in one sentence, where that is known; None where it is not."""
+    if isinstance(error, JobError):
+        return str(error)
     if "WORLD_SIZE" in os.environ and any(word in str(error) for word in ("gloo", "NCCL", "Connection")):
         return (
             "another process of this job has ended; torchrun begins again from the last checkpoint, "
             "where --max-restarts lets it"
         )
-    from ..training.micro_batch import is_out_of_memory
-
     if is_out_of_memory(error):
         return "out of memory; try train --micro-batch, or sample --batch, with fewer images"
     return None
@@ -243,8 +129,6 @@ def run_verb(arguments: list[str]) -> int:
         raise InputError(f"bytepixels has no verb {arguments[0]}; did you mean bytepixels {meant}?")
     verb = VERBS[check_choice("the verb", arguments[0], VERBS)]
     if arguments[0] in COMPUTING and not {"-h", "--help"} & set(arguments):
-        from ..heap import keep_memory
-
         keep_memory()
     with listening(Console()), only_the_first_speaks(), unwind_on_sigterm():
         return verb(arguments[1:])

@@ -1,16 +1,16 @@
 """runs list | show | prune: what was trained, how far it is, whether it is whole, and what may go."""
 
 from collections.abc import Iterator
-from contextlib import ExitStack
 from shutil import get_terminal_size
+from typing import TYPE_CHECKING
 
-from ..errors import InputError
+from ..api import prune, runs
 from ..requests.runs import ListRuns, PruneRuns, RunsFlags, ShowRun
-from ..runs.lock import RunLock
-from ..runs.overview import Overview, find_runs, look_at, size_of
-from ..runs.prune import Plan, carry_out, plan_prune
-from ..runs.run_directory import is_run, open_run
-from .runs_show import bytes_of, show_run, time_of
+from ..wording import bytes_of, time_of
+from .runs_show import show_run
+
+if TYPE_CHECKING:
+    from ..api import Overview, PrunePlan
 
 COLUMNS = ("run", "preset", "images", "images seen", "loss", "last change", "size", "state")
 LEAST = ("last change", "images", "size", "loss")  # which a narrow terminal goes without, in this order
@@ -18,12 +18,7 @@ LEAST = ("last change", "images", "size", "loss")  # which a narrow terminal goe
 
 def list_runs(request: ListRuns) -> Iterator[str]:
     """A line for each run, and one for each thing that is wrong with them."""
-    found: list[Overview] = []
-    for path in find_runs(request.folder):
-        try:
-            found.append(look_at(path, thorough=False))
-        except InputError as error:  # of a later version
-            found.append(Overview(path, None, [str(error)], [], False))
+    found = runs(request.folder)
     if not found:
         yield f"no runs in {request.folder}"
         return
@@ -43,8 +38,8 @@ def _table(rows: list[tuple[str, ...]], width: int) -> Iterator[str]:
         yield "  ".join(columns[name][k].ljust(widths[name]) for name in widths).rstrip()
 
 
-def _row(one: Overview) -> tuple[str, ...]:
-    name, size, changed = one.path.name, bytes_of(size_of(one.path)), time_of(one.changed)
+def _row(one: "Overview") -> tuple[str, ...]:
+    name, size, changed = one.path.name, bytes_of(one.size), time_of(one.changed)
     if one.run is None:
         return name, "-", "-", "-", "-", changed, size, one.state
     budget = one.run.config.train.images
@@ -55,23 +50,14 @@ def _row(one: Overview) -> tuple[str, ...]:
 
 def prune_runs(request: PruneRuns) -> Iterator[str]:
     """Remove what may go, and say what it was. InputError, before anything goes, when a run is in use or is none."""
-    paths = list({path.resolve(): path for path in request.run}.values())
-    with ExitStack() as stack:
-        for path in paths:
-            if is_run(path):
-                stack.enter_context(RunLock(path)).take()
-        plans = [plan_prune(open_run(path), request.keep, request.optimizer) for path in paths]
-        freed = 0
-        for plan in plans:
-            freed += plan.freed
-            said = list(_pruned(plan, request.dry_run))
-            if not request.dry_run:
-                carry_out(plan)
-            yield from said
+    freed = 0
+    for plan in prune(request.run, request.keep, request.optimizer, request.dry_run):
+        freed += plan.freed
+        yield from _pruned(plan, request.dry_run)
     yield f"{'would free' if request.dry_run else 'freed'} {bytes_of(freed)}"
 
 
-def _pruned(plan: Plan, dry: bool) -> Iterator[str]:
+def _pruned(plan: "PrunePlan", dry: bool) -> Iterator[str]:
     """What is done to one run, in sentences."""
     what, count = [path.name for path in plan.removed], len(plan.leftovers)
     what += [f"{count} leftover{'s' if count > 1 else ''} of killed processes"] if count else []

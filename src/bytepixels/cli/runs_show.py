@@ -4,15 +4,16 @@ import math
 import shlex
 import sys
 from collections.abc import Iterator, Sequence
-from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from ..api import overview
 from ..config.presets import own_command
-from ..runs.lock import holder
-from ..runs.overview import RECENT, Overview, look_at, read_lines, read_log, recent_loss, size_of
-from ..runs.run_directory import Run, open_run
-from ..wording import many
+from ..wording import bytes_of, many, time_of
+
+if TYPE_CHECKING:
+    from ..api import Directory, Overview
 
 BARS = "▁▂▃▄▅▆▇█"
 CURVE = 48  # columns of the loss curve
@@ -20,10 +21,11 @@ CURVE = 48  # columns of the loss curve
 
 def show_run(path: Path) -> Iterator[str]:
     """All there is to know of one run, line by line. InputError when its config.json cannot be read."""
-    run = open_run(path)
-    one = look_at(run.path, thorough=True)
-    state = f"training now: {holder(run.path)}" if one.in_use else one.state
-    yield f"{run.path}: {state}, {bytes_of(size_of(run.path))}, last change {time_of(one.changed)}"
+    one = overview(path)
+    run = one.run
+    assert run is not None
+    state = f"training now: {one.holder}" if one.in_use else one.state
+    yield f"{run.path}: {state}, {bytes_of(one.size)}, last change {time_of(one.changed)}"
     first = run.made_by[0]
     yield f"begun {first['time']} with bytepixels {first['bytepixels']}; id {run.id or 'none, of an early version'}"
     yield f"train another like it: {own_command(run.config, run.data['source'], run.data.get('asked'))}"
@@ -34,13 +36,13 @@ def show_run(path: Path) -> Iterator[str]:
         note = saved.damage or ("whole, without its optimizer" if saved.pruned else "whole")
         images = "" if saved.images is None else f"{saved.images:,} images, "
         yield f"  {saved.path.name}  {images}{bytes_of(saved.size)}: {note}"
-    yield from _log(run.path)
-    yield from _made(run)
+    yield from _log(one)
+    yield from _made(one, run)
     yield f"go on:  {_go_on(one, run)}"
     yield _then(run)
 
 
-def _then(run: Run) -> str:
+def _then(run: "Directory") -> str:
     """What to do with it."""
     path = shlex.quote(str(run.path))
     if run.config.autoencoder is None:
@@ -48,7 +50,7 @@ def _then(run: Run) -> str:
     return f"train on its latents: bytepixels train {shlex.quote(run.data['source'])} --autoencoder {path}"
 
 
-def _go_on(one: Overview, run: Run) -> str:
+def _go_on(one: "Overview", run: "Directory") -> str:
     whole = [saved for saved in one.saved if not saved.damage]
     if whole and whole[-1].pruned:
         return "not possible, its optimizer was pruned"
@@ -57,7 +59,7 @@ def _go_on(one: Overview, run: Run) -> str:
     return command + (" --images N, N above its budget" if one.finished else "")
 
 
-def _data(run: Run) -> Iterator[str]:
+def _data(run: "Directory") -> Iterator[str]:
     channels, height, width = run.shape
     classes = f"{len(run.data['classes'])} classes" if run.data["classes"] else "unconditional"
     size = f"{run.data['count']:,} images, {height} x {width}, channels {channels}"
@@ -68,20 +70,20 @@ def _data(run: Run) -> Iterator[str]:
         yield f"classes: {', '.join(shown)}{f' and {more} more' if more else ''}"
 
 
-def _log(path: Path) -> Iterator[str]:
+def _log(one: "Overview") -> Iterator[str]:
     """The log in a few lines."""
-    lines, loss = list(read_log(path)), recent_loss(path)
+    lines, loss = one.log, one.loss
     if not lines or loss is None:
         yield "log: empty"
         return
-    losses, last, mean = [line["loss"] for line in lines], lines[-1], f"mean of the last {min(RECENT, len(lines))}"
+    losses, last, mean = [line["loss"] for line in lines], lines[-1], f"mean of the last {len(one.recent)}"
     yield f"log: {many(len(lines), 'line')}; loss {loss:.4f} ({mean}), {losses[0]:.4f} first, {min(losses):.4f} least"
     yield f"  {curve(losses)}"
     names = {"grad_norm": "gradient", "lr": "learning rate", "images_per_second": "images/s"}
     facts = [f"{word} {last[name]:.4g}" for name, word in names.items() if isinstance(last.get(name), int | float)]
     yield f"  at last: {', '.join(facts)}"
-    if skipped := sum(record.get("skipped", 0) for record in read_lines(path / "log.jsonl")):
-        yield f"  {many(skipped, 'step')} left out: the loss or its gradient was not finite"
+    if one.skipped:
+        yield f"  {many(one.skipped, 'step')} left out: the loss or its gradient was not finite"
 
 
 def curve(values: Sequence[float], width: int = CURVE) -> str:
@@ -95,17 +97,17 @@ def curve(values: Sequence[float], width: int = CURVE) -> str:
     return "".join(bars[round((len(bars) - 1) * (one - low) / (high - low))] if high > low else bars[0] for one in logs)
 
 
-def _made(run: Run) -> Iterator[str]:
+def _made(one: "Overview", run: "Directory") -> Iterator[str]:
     """What was drawn and measured."""
     previews = len(list(run.samples.glob("images-*.png")))
     folders = sorted(path.parent.name for path in run.samples.glob("*/manifest.json"))
     yield f"samples: {many(previews, 'grid')} along the way" + (f"; {', '.join(folders)}" if folders else "")
-    yield from _evaluations(run.path)
+    yield from _evaluations(one)
 
 
-def _evaluations(path: Path) -> Iterator[str]:
+def _evaluations(one: "Overview") -> Iterator[str]:
     """What evaluate found: the numbers of each line of eval.jsonl."""
-    for record in read_lines(path / "eval.jsonl"):
+    for record in one.evaluations:
         numbers = {name: value for name, value in record.items() if isinstance(value, float)}
         if isinstance(bits := record.get("bits_per_dimension"), dict):
             numbers |= {f"{name} bits/dim": row["total"] for name, row in bits.items() if "total" in row}
@@ -113,14 +115,3 @@ def _evaluations(path: Path) -> Iterator[str]:
             numbers |= {f"{one['sampler']} {one['steps']}": one["frechet"]["value"] for one in record.get("rows", ())}
         found = ", ".join(f"{name} {value:.4g}" for name, value in numbers.items())
         yield f"evaluated: {record.get('kind')} of {record.get('checkpoint')}, {record.get('weights')}: {found}"
-
-
-def bytes_of(count: int) -> str:
-    """1234567 -> 1.2 MB."""
-    power = min(4, int(math.log10(max(count, 1))) // 3)
-    return f"{count} bytes" if power == 0 else f"{count / 1000**power:.1f} {' kMGT'[power]}B"
-
-
-def time_of(seconds: float) -> str:
-    """Seconds since 1970 as the local date and time; 0 is unknown."""
-    return datetime.fromtimestamp(seconds).strftime("%Y-%m-%d %H:%M") if seconds else "-"

@@ -1,18 +1,15 @@
 """The verb train, with autoencoder and latent: whose flags have the data's and the run's own values as defaults."""
 
-import sys
 from dataclasses import replace
-from pathlib import Path
+from typing import Any
 
 import tyro
 
-from ..config.presets import autoencoder_config
+from ..api import fit, planned, planned_autoencoder, planned_latent
+from ..config.autoencoder import AutoencoderConfig
 from ..config.run import Config
-from ..errors import InputError
+from ..events import say
 from ..requests.train import Train, TrainAutoencoder, TrainLatent
-from ..runs.run_directory import is_run, open_run
-from ..signals import stop_on_signals
-from ..training.plan import BUDGETS, data_defaults, model_defaults, one_budget, planned, source_name
 from . import clock
 from .parsing import Line
 
@@ -27,72 +24,51 @@ def train(argv: list[str]) -> int:
         requests.append(line.request(Train(source=tyro.MISSING, config=default)))
         return requests[-1].config
 
-    config, path, said = planned(line, line.words[0] if line.words else "", configured)
-    if said:
-        print(said)
-    return _trained(requests[-1].source, config, path, requests[-1].profile, clock.began, requests[-1].origin)
+    config, path, said = planned(line, _source(line), configured)
+    request = requests[-1]
+    _say(said)
+    return _exit(fit(request.source, config, path, profile=request.profile, origin=request.origin, began=clock.began))
 
 
 def train_autoencoder(argv: list[str]) -> int:
     line = Line("train autoencoder", TrainAutoencoder, argv)
-    path = Path(line.get("--run") or Path("runs") / f"{_name(line)}-autoencoder")
-    default = open_run(path).config if is_run(path) else autoencoder_config()
-    if (autoencoder := default.autoencoder) is None:
-        raise InputError(f"{path} draws images, it is no autoencoder; choose another --run")
-    default = one_budget(line, default)
-    request = line.request(TrainAutoencoder(tyro.MISSING, None, 0, autoencoder, default.data, default.train))
-    config = replace(default, data=request.data, autoencoder=request.autoencoder, train=request.train)
-    if not is_run(path):
-        config = _sized(line, request.source, config)
-    return _trained(request.source, config, path, request.profile, clock.began)
+    requests: list[TrainAutoencoder] = []
 
+    def configured(default: Config) -> Config:
+        own: Any = default.autoencoder
+        requests.append(line.request(TrainAutoencoder(tyro.MISSING, None, 0, own, default.data, default.train)))
+        request = requests[-1]
+        return replace(default, data=request.data, autoencoder=request.autoencoder, train=request.train)
 
-def _sized(line: Line, source: str, config: Config) -> Config:
-    """The config of a new autoencoder, with the size and channels that suit its images, which is said."""
-    fresh, said = data_defaults(line, source, config)
-    if said:
-        print(said)
-    return replace(config, data=replace(config.data, size=fresh.data.size, channels=fresh.data.channels))
+    config, path, said = planned_autoencoder(line, _source(line), configured)
+    _say(said)
+    return _exit(fit(requests[-1].source, config, path, profile=requests[-1].profile, began=clock.began))
 
 
 def train_latent(argv: list[str]) -> int:
     line = Line("train latent", TrainLatent, argv)
-    path = Path(line.get("--run") or Path("runs") / f"{_name(line)}-latent")
-    own = path.with_name(f"{path.name}-autoencoder")
-    first = open_run(own).config if is_run(own) else autoencoder_config()
-    if first.autoencoder is None:
-        raise InputError(f"{own} draws images, and the autoencoder of {path} would be there; choose another --run")
-    second = model_defaults(line, path)
-    if is_run(own) and not is_run(path):
-        second = replace(second, data=first.data)
-    request = line.request(TrainLatent(tyro.MISSING, stage=first.autoencoder, config=replace(second, first_stage=None)))
-    if not is_run(own) and not is_run(path):
-        stage = replace(first, data=request.config.data, autoencoder=request.stage, train=request.config.train)
-        data = _sized(line, request.source, stage).data
-        request = replace(request, config=replace(request.config, data=data))
-    from ..training.two_stages import split
 
-    divided = not is_run(path) or any(flag in line.given for flag in BUDGETS)  # else each has its share already
-    for config, where in split(request, first, own, path, divided):
-        if code := _trained(request.source, config, where, 0, None if where == path else clock.began):
+    def configured(stage: AutoencoderConfig, model: Config) -> tuple[AutoencoderConfig, Config, float]:
+        request = line.request(TrainLatent(tyro.MISSING, stage=stage, config=model))
+        return request.stage, request.config, request.share
+
+    both, said = planned_latent(line, _source(line), configured)
+    _say(said)
+    for number, (config, path) in enumerate(both):
+        if code := _exit(fit(_source(line), config, path, began=None if number else clock.began)):
             return code
     return 0
 
 
-def _trained(
-    source: str, config: Config, path: Path, profile: int, began: float | None, origin: Path | None = None
-) -> int:
-    """The exit code of a training whose time counts from `began` on, or from now."""
-    from ..training.nonfinite import TrainingError
-    from ..training.session import train as train_verb
-
-    try:
-        stopped_by = train_verb(source, config, path, profile, began, origin, stop_on_signals)
-        return 128 + stopped_by if stopped_by else 0
-    except TrainingError as error:
-        print(f"bytepixels: {error}", file=sys.stderr)
-        return 1
+def _source(line: Line) -> str:
+    return line.words[0] if line.words else ""
 
 
-def _name(line: Line) -> str:
-    return source_name(line.words[0] if line.words else "")
+def _say(said: str) -> None:
+    if said:
+        say(said)
+
+
+def _exit(stopped_by: int) -> int:
+    """The exit code of a training that this signal stopped; 0 is none."""
+    return 128 + stopped_by if stopped_by else 0

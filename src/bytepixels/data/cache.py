@@ -9,19 +9,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
+from ..choices import CACHED
 from ..errors import InputError
 from .pack_writer import TEMPORARY
 
 LIMIT = "BYTEPIXELS_CACHE_LIMIT"  # an environment variable: 5GB, 500MB
-KINDS = {
-    "packs": "images, decoded once, at one size",
-    "latents": "what autoencoders made of them",
-    "texts": "what text encoders made of captions",
-    "features": "features of real images, for evaluate",
-    "compiled": "compiled networks, for sample --compile",
-    "indexes": "what WebDataset shards hold",
-    "downloads": "data sets known by name",
-}
 UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 RECENT = 3600.0  # seconds: what was written since may be in the making
 
@@ -37,7 +29,7 @@ class Entry(NamedTuple):
 
 def entries(root: Path) -> list[Entry]:
     """Everything in the cache at `root`, the longest unused first."""
-    return sorted((_entry(kind, path) for kind in KINDS for path in _children(root / kind)), key=lambda one: one.used)
+    return sorted((_entry(kind, path) for kind in CACHED for path in _children(root / kind)), key=lambda one: one.used)
 
 
 def mark_used(path: Path) -> None:

@@ -1,13 +1,13 @@
 """compare RUN: samplers x step counts on one checkpoint. Quality, evaluations and seconds, as a table and a plot."""
 
 import math
+from typing import Any
 
 from torch import Tensor
 
 from .. import events
 from ..config.sampling import SampleConfig
-from ..distributed.process_group import join, own_device
-from ..hardware import best_device
+from ..distributed.process_group import join
 from ..metrics.distances import kernel_distance
 from ..metrics.feature_cache import features_of
 from ..metrics.features import title
@@ -17,26 +17,29 @@ from ..metrics.sample_metrics import PAIRS, PARTS
 from ..requests.evaluate import STEPS, Compare
 from ..runs.run_directory import make_folder, provenance
 from ..sampling.conditioning import text_rows
+from ..sampling.load_weights import open_model
 from ..sampling.settings import chosen_settings
-from ..sampling.trained_model import open_model, open_network
+from ..sampling.trained_model import TrainedModel
 from ..wording import many
 from .compare_rows import Row, plot, table
 from .sample_quality import Painter
 from .yardstick import Yardstick, open_yardstick
 
 
-def compare(request: Compare) -> None:
-    """Draw with every pair, measure, print the table and keep what was found, also of a call that is interrupted."""
-    run, device = open_model(request.run), best_device(own_device(request.device))
+def compare(request: Compare) -> dict[str, Any]:
+    """Draw with every pair, measure, say the table and keep what was found, also of a call that is interrupted; the
+    record is returned ({} but in the first process of several)."""
+    run = open_model(request.run)
     most = run.config.process.timesteps if run.config.process.diffusion == "ddpm" else max(STEPS)
     steps = sorted(request.steps or [n for n in STEPS if n <= most] or [most])
     plan = [chosen_settings(run, {"sampler": s, "steps": n}) for s in request.samplers for n in steps]
-    network, checkpoint = open_network(run, request.checkpoint, request.weights, device)
+    model = TrainedModel.open(run, request.checkpoint, request.weights, request.device)
     rows: list[Row] = []
-    with join(device) as world:
+    record: dict[str, Any] = {}
+    with join(model.device) as world:
         yardstick = open_yardstick(run, chosen_features(request.features), request.source, request.reference, world)
-        told = yardstick.own.labels, text_rows(run, yardstick.own.packed, device)
-        painter = Painter(run, checkpoint.name, network, device, world, *told)
+        told = yardstick.own.labels, text_rows(run, yardstick.own.packed, model.device)
+        painter = Painter(model, world, *told)
         others, what = yardstick.others(request.n, request.seed)
         floor = measured_row(others, yardstick, SampleConfig(), 0.0)
         try:
@@ -53,7 +56,7 @@ def compare(request: Compare) -> None:
             raise
         finally:
             if rows and world.rank == 0:
-                keep(request, painter, yardstick, rows, floor, what)
+                record = keep(request, painter, yardstick, rows, floor, what)
     events.say(*table(rows, floor, what, title(yardstick.features.name), request.n))
     if warning := too_few(request.n, len(yardstick.moments.mean)):
         events.say(f"warning: {warning}")
@@ -62,6 +65,7 @@ def compare(request: Compare) -> None:
         path = run.path / "evaluate" / "compare.png"
         plot(rows, floor, what, title(yardstick.features.name), f"{run.path.name}, n = {request.n}", path)
         events.say(path)
+    return record
 
 
 def measured_row(images: Tensor, yardstick: Yardstick, settings: SampleConfig, seconds: float) -> Row:
@@ -73,7 +77,9 @@ def measured_row(images: Tensor, yardstick: Yardstick, settings: SampleConfig, s
     return Row(settings, value, frechet_without(parts, yardstick.moments), kernel, seconds)
 
 
-def keep(request: Compare, painter: Painter, yardstick: Yardstick, rows: list[Row], floor: Row, what: str) -> None:
+def keep(
+    request: Compare, painter: Painter, yardstick: Yardstick, rows: list[Row], floor: Row, what: str
+) -> dict[str, Any]:
     """One line of eval.jsonl."""
     features, reference = yardstick.features, yardstick.reference
     values = floor.record()
@@ -85,8 +91,9 @@ def keep(request: Compare, painter: Painter, yardstick: Yardstick, rows: list[Ro
         "features": {"name": features.name, "sha256": features.hash, "resize": features.resize},
         "reference": {"n": len(reference), "sha256": reference.hash, **yardstick.own.record()},
         "seed": request.seed,
-        "checkpoint": painter.checkpoint,
+        "checkpoint": painter.model.checkpoint_name,
         "weights": request.weights,
         "made_by": provenance(),
     }
-    painter.run.note_evaluation(record)
+    painter.model.run.note_evaluation(record)
+    return record

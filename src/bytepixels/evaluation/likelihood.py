@@ -6,20 +6,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from .. import events
-from ..build import build_process
-from ..codec.codec import Codec
 from ..core.denoiser import Denoiser, clipped
-from ..core.gaussian_diffusion import GaussianDiffusion, Process
+from ..core.gaussian_diffusion import GaussianDiffusion
 from ..core.levels import Level
 from ..core.losses import evaluating
-from ..distributed.process_group import World, join, own_device
+from ..distributed.process_group import World, join
 from ..errors import InputError, check_range
 from ..events import Work
-from ..hardware import best_device
 from ..metrics import bits_per_dim as bits_of
 from ..metrics import loss_analysis as loss_of
 from ..metrics import loss_report
@@ -29,9 +25,8 @@ from ..requests.evaluate import Evaluate
 from ..runs.image_sets import PictureSet, held_out_set, other_set, source_of, training_set
 from ..runs.origin import absolute
 from ..runs.run_directory import Run, make_folder, provenance
-from ..sampling.first_stage import codec_of
-from ..sampling.settings import build_denoiser
-from ..sampling.trained_model import open_model, open_network
+from ..sampling.load_weights import open_model
+from ..sampling.trained_model import TrainedModel
 from .loss_data import drawn_x0, known_of
 
 LEVELS = 24  # noise levels of --loss
@@ -41,26 +36,34 @@ LEVELS = 24  # noise levels of --loss
 class Subject:
     """One checkpoint of a run, ready to be measured in float32, whatever it was trained in."""
 
-    run: Run
-    checkpoint: Path
+    model: TrainedModel
     request: Evaluate
-    device: torch.device
-    process: Process
     denoiser: Denoiser  # without labels
     world: World  # its processes measure their shares of the images
-    codec: Codec
 
     def share(self, n: int) -> tuple[slice, Callable[[Tensor], Tensor]]:
         """The images among n that this process measures, and what puts everybody's [..., share] to [..., n]."""
         check_range("-n on that many processes", n, self.world.size)
         return self.world.rows(n), lambda part: self.world.gather(part.movedim(-1, 0), n).movedim(0, -1)
 
-    def record(self, kind: str, values: dict[str, Any]) -> None:
-        """Append one line to RUN/eval.jsonl."""
+    @property
+    def run(self) -> Run:
+        """Of the model."""
+        return self.model.run
+
+    @property
+    def checkpoint(self) -> str | None:
+        """The name of the checkpoint."""
+        return self.model.checkpoint_name
+
+    def record(self, kind: str, values: dict[str, Any]) -> dict[str, Any]:
+        """Append one line to RUN/eval.jsonl, and return it; {} but in the first process of several."""
         if self.world.rank > 0:
-            return
-        made = {"checkpoint": self.checkpoint.name, "weights": self.request.weights, "seed": self.request.seed}
-        self.run.note_evaluation({"kind": kind, **values, **made, "precision": "float32", "made_by": provenance()})
+            return {}
+        made = {"checkpoint": self.checkpoint, "weights": self.request.weights, "seed": self.request.seed}
+        record = {"kind": kind, **values, **made, "precision": "float32", "made_by": provenance()}
+        self.run.note_evaluation(record)
+        return record
 
     def file(self, name: str) -> Path:
         """A path in RUN/evaluate."""
@@ -69,24 +72,19 @@ class Subject:
 
     @property
     def title(self) -> str:
-        return f"{self.run.path.name}, {self.checkpoint.name}, {self.request.weights} weights"
+        return f"{self.run.path.name}, {self.checkpoint}, {self.request.weights} weights"
 
 
-def evaluate(request: Evaluate) -> None:
-    """Measure a run and print what was found. InputError where it cannot be."""
-    run, device = open_model(request.run), best_device(own_device(request.device))
+def evaluate(request: Evaluate) -> list[dict[str, Any]]:
+    """Measure a run, say what was found, and return the records. InputError where it cannot be."""
+    run = open_model(request.run)
     if request.bits and "first_stage" in run.data:
         raise InputError(f"--bits are of pixels, and {run.path} models latents; --loss is of both")
-    process = build_process(run.config)
-    network, checkpoint = open_network(run, request.checkpoint, request.weights, device)
-    exact = replace(run.config, train=replace(run.config.train, precision="float32"))
-    denoiser = build_denoiser(network, exact, process, None)
-    with join(device) as world, evaluating(network):
-        subject = Subject(run, checkpoint, request, device, process, denoiser, world, codec_of(run, device))
-        if request.bits:
-            evaluate_bits(subject, run_set(run, request))
-        if request.loss:
-            evaluate_loss(subject)
+    model = TrainedModel.open(run, request.checkpoint, request.weights, request.device)
+    with join(model.device) as world, evaluating(model.network):
+        subject = Subject(model, request, model.denoiser(exact=True), world)
+        found = [evaluate_bits(subject, run_set(run, request))] if request.bits else []
+        return [*found, evaluate_loss(subject)] if request.loss else found
 
 
 def run_set(run: Run, request: Evaluate) -> PictureSet:
@@ -99,10 +97,10 @@ def run_set(run: Run, request: Evaluate) -> PictureSet:
     return held_out_set(run) or training_set(run)
 
 
-def evaluate_bits(subject: Subject, pictures: PictureSet) -> None:
-    """Print and keep the bits per dimension of `images`."""
+def evaluate_bits(subject: Subject, pictures: PictureSet) -> dict[str, Any]:
+    """Say and keep the bits per dimension of `images`."""
     request, plan = subject.request, bits_plan(subject)
-    x0, label = pictures.choose(request.n or 64, request.seed, subject.device)
+    x0, label = pictures.choose(request.n or 64, request.seed, subject.model.device)
     seeds = range(request.seed, request.seed + len(x0))
     events.say(f"{len(x0)} images of {pictures.name}{'' if label is None else ', each with its label'}")
     with Work("bits", len(x0) * plan.evaluations, "evaluations") as progress:
@@ -122,15 +120,16 @@ def evaluate_bits(subject: Subject, pictures: PictureSet) -> None:
         "ode_steps": plan.ode_steps,
     }
     settings |= {"probes": plan.probes, "dequantisation": plan.dequantisation, "evaluations": plan.evaluations}
-    subject.record("bits", {"bits_per_dimension": found, "n": len(x0), "data": pictures.record(), **settings})
+    record = subject.record("bits", {"bits_per_dimension": found, "n": len(x0), "data": pictures.record(), **settings})
     if bits.bounds and subject.world.rank == 0:
         bits_of.plot_terms(bits, plan.levels, subject.title, subject.file("bits.png"))
         events.say(subject.file("bits.png"))
+    return record
 
 
 def bits_plan(subject: Subject) -> bits_of.BitsPlan:
     """The chain and the ODE that a request asks for. Only DDPM has a chain; InputError where nothing is left."""
-    request, process, config = subject.request, subject.process, subject.run.config
+    request, process, config = subject.request, subject.model.process, subject.run.config
     learned = config.process.variance == "learned"
     if isinstance(process, GaussianDiffusion) and request.steps is not None:
         check_range("--steps", request.steps, 1, process.T)
@@ -153,18 +152,18 @@ def bits_plan(subject: Subject) -> bits_of.BitsPlan:
     )
 
 
-def evaluate_loss(subject: Subject) -> None:
-    """Print and keep how far the run is from the trivial guess to the ideal of its training set."""
+def evaluate_loss(subject: Subject) -> dict[str, Any]:
+    """Say and keep how far the run is from the trivial guess to the ideal of its training set."""
     request, run = subject.request, subject.run
     own = training_set(run, request.source)
     other = held_out_set(run, request.source) if request.split is None else other_set(run, own.source, request.split)
     if other is not None and other.trained_on:
         raise InputError(f"--loss compares with held-out images, but the run was trained on split {request.split}")
     sets = [one for one in (own, other) if one is not None]
-    to_model = partial(drawn_x0, codec=subject.codec, seed=request.seed)
-    chosen = [one.choose(request.n or 256, request.seed, subject.device, to_model) for one in sets]
-    known = known_of(run, own, subject.codec, subject.world, subject.device)
-    trivial, levels = LinearGuess(known, subject.device), loss_of.levels_of(subject.process, LEVELS)
+    to_model = partial(drawn_x0, codec=subject.model.codec, seed=request.seed)
+    chosen = [one.choose(request.n or 256, request.seed, subject.model.device, to_model) for one in sets]
+    known = known_of(run, own, subject.model.codec, subject.world, subject.model.device)
+    trivial, levels = LinearGuess(known, subject.model.device), loss_of.levels_of(subject.model.process, LEVELS)
     ideals = [IdealDenoiser(known, trivial.mean), None]  # only for the images that it is the ideal of
     measured: list[loss_of.Errors] = []
     with Work("loss", sum(len(x0) for x0, _ in chosen) * len(levels), "evaluations") as progress:
@@ -181,10 +180,11 @@ def evaluate_loss(subject: Subject) -> None:
     events.say(*loss_report.sentences(levels, verdict, held_out is not None))
     found = loss_report.numbers(levels, training, held_out, verdict)
     data = [one.record() | {"n": len(x0)} for one, (x0, _) in zip(sets, chosen, strict=True)]
-    subject.record("loss", {**found, "data": data, "clip": run.config.sample.clip})
+    record = subject.record("loss", {**found, "data": data, "clip": run.config.sample.clip})
     if subject.world.rank == 0:
         loss_report.plot_errors(levels, training, held_out, verdict, subject.title, subject.file("loss.png"))
         events.say(subject.file("loss.png"))
+    return record
 
 
 def predictor(subject: Subject) -> loss_of.Predict:
@@ -192,7 +192,7 @@ def predictor(subject: Subject) -> loss_of.Predict:
 
     def predict(x: Tensor, level: Level, label: Tensor | None) -> Tensor:
         denoise = replace(subject.denoiser, label=label)
-        return (clipped(denoise, *subject.codec.bounds) if subject.run.config.sample.clip else denoise)(x, level)
+        return (clipped(denoise, *subject.model.codec.bounds) if subject.run.config.sample.clip else denoise)(x, level)
 
     return predict
 

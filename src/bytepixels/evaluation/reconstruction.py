@@ -21,15 +21,16 @@ from ..metrics.open_features import chosen_features
 from ..metrics.sample_metrics import LADDER, frechet, ladder
 from ..requests.evaluate import Quality
 from ..runs.run_directory import Run, make_folder, provenance
-from ..sampling.trained_model import load_checkpoint
+from ..sampling.load_weights import load_checkpoint
 from .summary import how_far, number
 from .yardstick import Yardstick, open_yardstick
 
 SHOWN = 16  # images in reconstructions.png
 
 
-def evaluate_reconstruction(run: Run, request: Quality) -> None:
-    """Reconstruct, measure, print the card and keep its numbers. InputError where it cannot be."""
+def evaluate_reconstruction(run: Run, request: Quality) -> dict[str, Any]:
+    """Reconstruct, measure, say the card and keep its numbers, which are returned ({} but in the first process of
+    several). InputError where it cannot be."""
     if request.sampling:
         flags = " and ".join(f"--{name}" for name in request.sampling)
         raise InputError(f"{run.path} is an autoencoder, which draws nothing: it has no use for {flags}")
@@ -39,7 +40,7 @@ def evaluate_reconstruction(run: Run, request: Quality) -> None:
     with join(device) as world:
         yardstick = open_yardstick(run, chosen_features(request.features), request.source, request.reference, world)
         if world.rank > 0:
-            return
+            return {}
         images, what = yardstick.others(request.n, request.seed)
         autoencoder = model.autoencoder.eval()
         with Work("reconstruct", len(images), "images") as progress:
@@ -47,11 +48,13 @@ def evaluate_reconstruction(run: Run, request: Quality) -> None:
         found = fidelity(autoencoder, images, again, device)
         record = described(images, again, what, yardstick) | found
         record |= {"checkpoint": checkpoint.name, "weights": request.weights, "seed": request.seed}
-        run.note_evaluation(record | {"asked_features": chosen_features(request.features), "made_by": provenance()})
+        record |= {"asked_features": chosen_features(request.features), "made_by": provenance()}
+        run.note_evaluation(record)
     make_folder(run.path / "evaluate", "RUN")
     shown = torch.cat([images[:SHOWN], again[:SHOWN]])
     save_png(grid(shown, len(shown) // 2), run.path / "evaluate" / "reconstructions.png")
     events.say(*card(record, found))
+    return record
 
 
 def described(images: Tensor, again: Tensor, what: str, yardstick: Yardstick) -> dict[str, Any]:

@@ -5,16 +5,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from .. import events
 from ..build import build_process
 from ..config.sampling import SampleConfig
 from ..config.units import seconds_of
 from ..core.samplers import TWICE
-from ..distributed.process_group import World, join, own_device
+from ..distributed.process_group import World, join
 from ..events import Work
-from ..hardware import best_device
 from ..metrics.drift import Drift, drift, looks_of
 from ..metrics.feature_cache import FeatureSet, features_of
 from ..metrics.frechet import frechet_distance, too_few
@@ -24,10 +23,10 @@ from ..randomness import LABELS, seeded
 from ..requests.evaluate import Quality
 from ..runs.run_directory import Run, provenance
 from ..sampling.conditioning import text_rows
-from ..sampling.draw import draw_pictures, draw_together
-from ..sampling.first_stage import codec_of
+from ..sampling.draw import draw_together
+from ..sampling.load_weights import open_model
 from ..sampling.settings import chosen_settings
-from ..sampling.trained_model import open_model, open_network
+from ..sampling.trained_model import TrainedModel
 from ..text import TextRows
 from .copying import Copying, look_for_copies, picture_neighbours
 from .summary import card
@@ -36,12 +35,9 @@ from .yardstick import Yardstick, open_yardstick
 
 @dataclass(frozen=True)
 class Painter:
-    """One checkpoint of a run, ready to draw."""
+    """A trained model that draws samples with classes and captions as often as its training images have them."""
 
-    run: Run
-    checkpoint: str
-    network: nn.Module
-    device: torch.device
+    model: TrainedModel
     world: World
     labels: Tensor | None  # of the training images: samples have classes as often as those
     texts: TextRows | None = None  # of the training images: samples have captions like theirs
@@ -61,9 +57,9 @@ class Painter:
                     which = slice(own.start - first, own.stop - first)
                     label = None if labels is None else labels[which]
                     text = None if self.texts is None else self.texts(rows[which].numpy())
-                    return draw_pictures(self.network, self.run, settings, own, self.device, label, text=text)
+                    return self.model.draw(settings, own, label, text)
 
-                drawn.append(draw_together(self.world, part, self.run.shape, draw))
+                drawn.append(draw_together(self.world, part, self.model.run.shape, draw))
                 done = start + len(part)
                 progress.update(done * steps, f"{done:,} images")
                 if self.world.agree(int(done >= LEAST and time.monotonic() - began > budget))[0]:
@@ -72,19 +68,20 @@ class Painter:
 
     def _rows(self, count: int, seed: int) -> Tensor:
         """Which training images the samples have their labels and captions from."""
-        return torch.randint(self.run.data["count"], (count,), generator=seeded(seed, LABELS))
+        return torch.randint(self.model.run.data["count"], (count,), generator=seeded(seed, LABELS))
 
 
 def evaluate_quality(request: Quality) -> dict[str, Any]:
     """Draw, measure, say the card and keep its numbers, which are returned ({} but in the first process of several).
     InputError where it cannot be."""
-    run, device = open_model(request.run), best_device(own_device(request.device))
+    run = open_model(request.run)
     settings = chosen_settings(run, request.sampling)
-    network, checkpoint = open_network(run, request.checkpoint, request.weights, device)
+    model = TrainedModel.open(run, request.checkpoint, request.weights, request.device)
+    device = model.device
     with join(device) as world:
         yardstick = open_yardstick(run, chosen_features(request.features), request.source, request.reference, world)
         told = yardstick.own.labels, text_rows(run, yardstick.own.packed, device)
-        painter = Painter(run, checkpoint.name, network, device, world, *told)
+        painter = Painter(model, world, *told)
         seeds = range(request.seed, request.seed + request.n)
         images, took = painter.draw(settings, seeds, request.batch, seconds_of(request.budget))
         if world.rank > 0:
@@ -93,7 +90,7 @@ def evaluate_quality(request: Quality) -> dict[str, Any]:
             events.say(f"note: the budget of {request.budget} was over after {len(images):,} of {request.n:,} samples")
         found = judge(images, yardstick, run, request, device)
         if "first_stage" in run.data:
-            found["first_stage"] = through_first_stage(yardstick, run, len(images), request.seed, device)
+            found["first_stage"] = through_first_stage(yardstick, model, len(images), request.seed)
         record = {**found, **made_with(settings, painter, request), "seconds": round(took, 2)}
         run.note_evaluation(record)
     events.say(*card(record))
@@ -125,11 +122,11 @@ def judge(images: Tensor, yardstick: Yardstick, run: Run, request: Quality, devi
     return described(measures, best, others[1], rungs, copying, drifts, yardstick, len(images), samples)
 
 
-def through_first_stage(yardstick: Yardstick, run: Run, n: int, seed: int, device: torch.device) -> dict[str, float]:
+def through_first_stage(yardstick: Yardstick, model: TrainedModel, n: int, seed: int) -> dict[str, float]:
     """The Frechet distance of the floor's images once they have been through the run's autoencoder, and half its 95%
     interval: what its samples could be at best."""
-    codec, (images, _) = codec_of(run, device), yardstick.others(n, seed)
-    again = codec.to_images(codec.to_model(images.to(device))).cpu()
+    codec, (images, _) = model.codec, yardstick.others(n, seed)
+    again = codec.to_images(codec.to_model(images.to(model.device))).cpu()
     value, interval = frechet(features_of(yardstick.features, again).features, yardstick.moments)
     return {"value": value, "interval": interval}
 
@@ -180,7 +177,7 @@ def made_with(settings: SampleConfig, painter: Painter, request: Quality) -> dic
         "evaluations": evaluations(settings),
         "seed": request.seed,
         "asked_features": chosen_features(request.features),
-        "checkpoint": painter.checkpoint,
+        "checkpoint": painter.model.checkpoint_name,
         "weights": request.weights,
         "made_by": provenance(),
     }

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from .. import events
 from ..codec.codec import PixelCodec
+from ..config.data import DataConfig
 from ..core.gaussian_diffusion import GaussianDiffusion
 from ..core.schedules import SCHEDULES
 from ..data import Packed
@@ -20,6 +21,8 @@ from ..data.sources.decode import read_header
 from ..data.sources.open_source import open_source
 from ..images import GAP, grid, room_in_grid, save_png
 from ..randomness import SeededNoise
+from ..requests.show import Show
+from ..runs.packing import pack_with_progress
 from ..runs.run_directory import make_folder
 
 SHOWN = 256  # pixels of an image's longest side, unless --size says otherwise
@@ -28,7 +31,16 @@ FEWER = "fewer --columns or a smaller -n show them larger"
 TEXT, HEADER = 13, 40  # pixels: the height of the letters, and of the lines above a strip
 
 
-def show(packed: Packed, out: Path, n: int = 4, columns: int = 11, timesteps: int = 1000) -> list[Path]:
+def show(request: Show) -> list[Path]:
+    """Write the forward process of a source's first images, under every schedule; the paths, which are said."""
+    size = request.size or shown_size(request.source, request.n, request.columns)
+    packed = pack_with_progress(request.source, DataConfig(size=size, channels=request.channels))
+    paths = write_strips(packed, request.out, request.n, request.columns, request.timesteps)
+    events.say(*paths)
+    return paths
+
+
+def write_strips(packed: Packed, out: Path, n: int = 4, columns: int = 11, timesteps: int = 1000) -> list[Path]:
     """Write forward-SCHEDULE.png (x_0 .. x_T of the first n images, one row each) and schedules.png; their paths.
 
     Where so many have no room at the size that they are packed at, the size that they are drawn at is said.

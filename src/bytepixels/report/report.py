@@ -9,17 +9,15 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from .. import events
 from ..files import write_whole
-from ..hardware import best_device
 from ..images import grid, to_pil
 from ..requests.evaluate import Report
 from ..runs.checkpoints import list_checkpoints
 from ..runs.overview import read_lines, read_log
 from ..runs.run_directory import Run, make_folder, open_run
-from ..sampling.draw import draw_pictures
-from ..sampling.first_stage import codec_of
-from ..sampling.settings import chosen_settings
-from ..sampling.trained_model import open_network, read_checkpoint
+from ..sampling.load_weights import read_checkpoint
+from ..sampling.trained_model import TrainedModel
 from .charts import training_charts
 from .html import folded, page
 from .sections import Story, compared, sections
@@ -40,6 +38,7 @@ def report(request: Report) -> Path:
     out = request.out or stories[0].run.path / "report.html"
     make_folder(out.parent, "--out")
     write_whole(out, page(" and ".join(one.name for one in stories), body(stories)))
+    events.say(out)
     return out
 
 
@@ -72,9 +71,8 @@ def body(stories: list[Story]) -> Iterator[str]:
 
 def way_out_of_noise(run: Run, count: int, device_name: str) -> Tensor:
     """uint8 [C, H, W]: one row an image, from noise to the sample, at even steps of the run's own sampler."""
-    device, settings = best_device(device_name), chosen_settings(run, {})
-    network = open_network(run, None, "ema", device)[0]
-    codec = codec_of(run, device)
+    model = TrainedModel.open(run, device=device_name)
+    settings, codec = model.settings(), model.codec
     largest = NOISE_STD if run.x0_shape == run.shape else 1.0  # whitened latents are decoded as they are
     wanted = {round(k * settings.steps / (STATES - 1)) for k in range(STATES)}
     states: list[Tensor] = []
@@ -84,7 +82,7 @@ def way_out_of_noise(run: Run, count: int, device_name: str) -> Tensor:
             scale = (x.flatten(1).std(1) / largest).clamp(min=1).view(-1, 1, 1, 1)
             states.append(codec.to_images(x / scale if step < settings.steps else x).cpu())
 
-    draw_pictures(network, run, settings, range(count), device, watch=watch)
+    model.draw(settings, range(count), watch=watch)
     return grid(torch.stack(states, 1).flatten(0, 1), len(states))
 
 

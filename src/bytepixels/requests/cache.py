@@ -5,6 +5,7 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
+from ..choices import CACHED
 from ..errors import check_choice, check_range
 
 HELP = """\
@@ -14,7 +15,7 @@ Decoded images, latents and the like are kept, so that the next command begins a
 
   bytepixels cache show                    where it is, and how much of the disk each kind takes
   bytepixels cache clear                   remove all of it; it is made again when it is needed
-  bytepixels cache clear packs             remove one kind: packs, latents, texts, features, compiled, ...
+  bytepixels cache clear packs             remove one kind: packs, latents, texts, features, ...
   bytepixels cache clear --older-than 30   remove what was not used for 30 days
 
 BYTEPIXELS_CACHE=FOLDER puts it elsewhere. BYTEPIXELS_CACHE_LIMIT=5GB keeps it below a size: whenever something is
@@ -32,15 +33,13 @@ class ClearCache:
     """Remove what the cache holds. Nothing is lost by it but the time to make it again."""
 
     kinds: Positional[Annotated[tuple[str, ...], arg(metavar="KIND")]] = ()
-    """What to remove: packs, latents, texts, features, compiled, indexes or downloads. Default: all of them."""
+    """What to remove: packs, latents, texts, features, indexes or downloads. Default: all of them."""
     older_than: float = 0.0
     """Only what was not used for so many days."""
     dry_run: bool = False
     """Only say what would be removed."""
 
     def __post_init__(self) -> None:
-        from ..data.cache import KINDS as CACHED  # here, so that help does not wait for numpy
-
         for kind in self.kinds:
             check_choice("KIND", kind, CACHED)
         check_range("--older-than", self.older_than, 0)

@@ -1,40 +1,15 @@
-"""What sample is asked for: the flags of the verb, and the same as a request."""
+"""What `bytepixels sample` is asked for."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
 from ..choices import MAX_SEED
+from ..config.sampling import SampleConfig
 from ..errors import check_choice, check_range
 from .words import Words
-
-
-@dataclass(frozen=True)
-class SampleRequest:
-    """What to draw: everything that is not a setting of the sampler."""
-
-    n: int = 16
-    seed: int = 0
-    label: str | None = None
-    prompt: str | None = None
-    out: Path | None = None
-    batch: int = 64
-    gif: bool = False
-    weights: Literal["ema", "model"] = "ema"
-    checkpoint: str | None = None
-    weak: Path | None = None
-    device: str = "auto"
-    compile: Literal["auto", "yes", "no"] = "auto"
-
-    def __post_init__(self) -> None:
-        check_range("-n", self.n, 1)
-        check_range("-n", self.n, 1, MAX_SEED)
-        check_range("--seed", self.seed, 0, MAX_SEED - self.n + 1)
-        check_range("--batch", self.batch, 1)
-        check_choice("--weights", self.weights, ("ema", "model"))
-        check_choice("--compile", self.compile, ("auto", "yes", "no"))
 
 
 @dataclass(frozen=True)
@@ -90,5 +65,19 @@ class Sample:
     device: str = "auto"
     """Where to compute: cpu, cuda, mps; auto takes the fastest there is."""
     compile: Literal["auto", "yes", "no"] = "auto"
-    """Compile the network, or take the compiled one that an earlier call left in the cache. auto: in a long job, where
-    it measures to be faster. Images of a compiled network differ in the rounding."""
+    """Compile the network with torch.compile. auto: in a job of 20 minutes or more, where it measures to be faster.
+    Images of a compiled network differ in the rounding."""
+
+    def __post_init__(self) -> None:
+        check_range("-n", self.n, 1)
+        check_range("-n", self.n, 1, MAX_SEED)
+        check_range("--seed", self.seed, 0, MAX_SEED - self.n + 1)
+        check_range("--batch", self.batch, 1)
+        check_choice("--weights", self.weights, ("ema", "model"))
+        check_choice("--compile", self.compile, ("auto", "yes", "no"))
+
+    @property
+    def sampling(self) -> dict[str, Any]:
+        """The settings of the sampler that were asked for instead of the run's own."""
+        asked = {f.name: getattr(self, f.name) for f in fields(SampleConfig)}
+        return {name: value for name, value in asked.items() if value is not None}

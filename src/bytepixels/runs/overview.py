@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from ..errors import InputError
 from ..files import DamagedError
 from .checkpoints import PRUNED, STEMS, check_files, files_of, identity, list_checkpoints, read_state
-from .lock import in_use
+from .lock import holder, in_use
 from .run_directory import CHECKPOINTS, CONFIG, SPARE, Run, open_run
 
 TAIL = 1 << 14  # bytes of log.jsonl that hold its last lines
@@ -57,6 +57,31 @@ class Overview:
     def loss(self) -> float | None:
         """As recent_loss has it."""
         return recent_loss(self.path)
+
+    @property
+    def log(self) -> list[dict[str, Any]]:
+        """Lines of its log that hold a loss, oldest first."""
+        return list(read_log(self.path))
+
+    @property
+    def skipped(self) -> int:
+        """Steps that were left out, since their loss or its gradient was not finite."""
+        return sum(record.get("skipped", 0) for record in read_lines(self.path / "log.jsonl"))
+
+    @property
+    def evaluations(self) -> list[dict[str, Any]]:
+        """What was measured, oldest first: the records of eval.jsonl."""
+        return list(read_lines(self.path / "eval.jsonl"))
+
+    @property
+    def size(self) -> int:
+        """Bytes on the disk."""
+        return size_of(self.path)
+
+    @property
+    def holder(self) -> str:
+        """The process that trains it now."""
+        return holder(self.path)
 
     @property
     def recent(self) -> list[dict[str, Any]]:
@@ -116,6 +141,14 @@ def look_at(path: Path, thorough: bool) -> Overview:
                 looked[one] = look_at_checkpoint(one, run.id, thorough)
     saved = sorted((one for one in looked.values() if one.path.exists()), key=lambda one: one.path)
     return Overview(path, run, damage + [one.damage for one in saved if one.damage], saved, busy)
+
+
+def overview_or_damage(path: Path) -> Overview:
+    """A run as it lies there, also where it is one that only a later version can read."""
+    try:
+        return look_at(path, thorough=False)
+    except InputError as error:
+        return Overview(path, None, [str(error)], [], False)
 
 
 def look_at_checkpoint(path: Path, run: str | None, thorough: bool) -> Saved:

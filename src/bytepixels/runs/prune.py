@@ -1,6 +1,6 @@
 """What a run no longer needs: old checkpoints, what killed processes left, and an optimizer that has done its work."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from ..files import remove, remove_folder
@@ -10,24 +10,19 @@ from .run_directory import Run, run_leftovers
 
 
 @dataclass(frozen=True)
-class Plan:
+class PrunePlan:
     """What goes and what stays of one run."""
 
     run: Run
     kept: list[Saved]  # whole, oldest first
     damaged: list[Saved]  # no older than those: left where they are
-    removed: list[Path] = field(default_factory=list)
-    leftovers: list[Path] = field(default_factory=list)
-    stripped: list[Path] = field(default_factory=list)  # checkpoints whose optimizer goes
-
-    @property
-    def freed(self) -> int:
-        """Bytes."""
-        optimizers = map(optimizer_of, self.stripped)
-        return sum(map(size_of, [*self.removed, *self.leftovers, *optimizers]))
+    removed: list[Path]
+    leftovers: list[Path]
+    stripped: list[Path]  # checkpoints whose optimizer goes
+    freed: int  # bytes
 
 
-def plan_prune(run: Run, keep: int, optimizer: bool) -> Plan:
+def plan_prune(run: Run, keep: int, optimizer: bool) -> PrunePlan:
     """Keep the newest `keep` checkpoints that are whole, and what is newer than the oldest of them; all, if none is.
 
     Every byte is compared. optimizer: theirs go too, except that a run which has not seen its budget keeps the newest,
@@ -45,10 +40,12 @@ def plan_prune(run: Run, keep: int, optimizer: bool) -> Plan:
         finished = (kept[-1].images or 0) >= run.config.train.images
         stripped = [one.path for one in (kept if finished else kept[:-1]) if not one.pruned]
     older = [path for path in known if not is_foreign(path, run.id)] if kept else []
-    return Plan(run, kept, damaged, older, run_leftovers(run.path), stripped)
+    leftovers = run_leftovers(run.path)
+    freed = sum(map(size_of, [*older, *leftovers, *map(optimizer_of, stripped)]))
+    return PrunePlan(run, kept, damaged, older, leftovers, stripped, freed)
 
 
-def carry_out(plan: Plan) -> None:
+def carry_out(plan: PrunePlan) -> None:
     """Remove what is to go. Whatever ends the process on the way, each checkpoint is whole or gone."""
     for path in plan.removed:
         remove_folder(path)

@@ -3,36 +3,44 @@
 import hashlib
 import math
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from ..build import build_process
+from .. import events
 from ..config.sampling import SampleConfig
 from ..core.denoiser import Denoise
 from ..core.levels import Level
 from ..errors import InputError
 from ..events import Work
-from ..hardware import best_device
 from ..images import beside, grid, save_extra, save_png, save_pngs
 from ..requests.edit import EditFlags, Inpaint, Interpolate, Invert, Vary
 from ..runs.run_directory import Run, make_folder, provenance
 from ..wording import many
 from .conditioning import find_label, prompt_name, text_of
 from .edit_plans import Plan, Studio, plan_inpaint, plan_interpolate, plan_invert, plan_vary
-from .first_stage import codec_of
-from .output import write_manifest
+from .load_weights import open_model
+from .output import copy_to, png_of, write_manifest
 from .settings import chosen_settings
-from .trained_model import open_model, open_network
+from .trained_model import TrainedModel
 
 
-def edit(flags: EditFlags) -> tuple[Path, list[str], Tensor]:
-    """Do one edit. Its folder (the images, grid.png with the inputs at the left, manifest.json), what to say, and
-    the images, uint8 [n, C, H, W]."""
+class Edited(NamedTuple):
+    """What an edit has made."""
+
+    out: Path  # the folder: images, grid.png with the inputs at the left, manifest.json; or the .png that was asked for
+    images: Tensor  # uint8 [n, C, H, W]
+
+
+def edit(flags: EditFlags) -> Edited:
+    """Do one edit, and say where it is and how near it comes to what went in."""
+    png = png_of(flags.out)
+    if png:
+        flags = replace(flags, out=None)
     studio = open_studio(flags)
     plan = make_plan(studio, flags)
     out = flags.out or studio.run.samples / _folder_name(flags, studio, plan)
@@ -53,8 +61,10 @@ def edit(flags: EditFlags) -> tuple[Path, list[str], Tensor]:
             save_extra(out / "grid.png", lambda path: save_png(sheet(list(plan.shown), whole, plan.columns), path))
     invert = plan.facts.get("evaluations_to_invert")
     more = f", {invert} to invert each end" if invert else ""
-    said = [f"{many(plan.facts['evaluations'], 'evaluation')} of the network for each image{more}"]
-    return out, [*said, *(_sentence(file, facts) for file, facts in fidelity.items())], torch.stack(results)
+    events.say(f"{many(plan.facts['evaluations'], 'evaluation')} of the network for each image{more}")
+    events.say(*(_sentence(file, facts) for file, facts in fidelity.items()))
+    events.say(copy_to(png, out) if png else f"images, grid.png and manifest.json: {out}")
+    return Edited(png or out, torch.stack(results))
 
 
 def open_studio(flags: EditFlags) -> Studio:
@@ -71,11 +81,9 @@ def open_studio(flags: EditFlags) -> Studio:
     if flags.prompt is None and run.text and run.config.train.label_dropout == 0:
         raise InputError(f"{run.path} was trained with --label-dropout 0, so every edit needs a --prompt")
     settings = settings_for(run, flags)
-    process, device = build_process(run.config), best_device(flags.device)
-    text = None if flags.prompt is None else text_of(run, [0], flags.prompt, device)
-    network, checkpoint = open_network(run, flags.checkpoint, flags.weights, device)
-    levels = process.levels(settings.steps, settings.spacing)
-    return Studio(run, checkpoint, network, settings, process, levels, codec_of(run, device), label, device, text)
+    model = TrainedModel.open(run, flags.checkpoint, flags.weights, flags.device)
+    text = None if flags.prompt is None else text_of(run, [0], flags.prompt, model.device)
+    return Studio(model, settings, model.process.levels(settings.steps, settings.spacing), label, text)
 
 
 def settings_for(run: Run, flags: EditFlags) -> SampleConfig:
@@ -178,7 +186,7 @@ def _manifest(flags: EditFlags, studio: Studio, plan: Plan, count: int, fidelity
         pictures[k]["seed"] = seed
     return {
         "run": str(studio.run.path),
-        "checkpoint": studio.checkpoint.name,
+        "checkpoint": studio.model.checkpoint_name,
         "weights": flags.weights,
         "edit": _kind(flags),
         **plan.facts,

@@ -8,15 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
-from ..codec.codec import Codec
 from ..config.sampling import SampleConfig
 from ..core.denoiser import Denoise
 from ..core.editing import inpainted, invert, resampling_path, slerp, start_from, wander
-from ..core.levels import Level, Process
-from ..core.losses import pure_noise
+from ..core.levels import Level
 from ..core.samplers import STOCHASTIC, TWICE, Step, trajectory
 from ..errors import InputError, check_range
 from ..networks.text_conditioning import Text
@@ -24,50 +22,48 @@ from ..randomness import MAX_SEED, SeededNoise
 from ..requests.edit import Drawing, Inpaint, Interpolate, Invert, Vary
 from ..runs.run_directory import Run
 from .edit_images import load_mask, load_picture, noise_picture, without
-from .settings import build_sampling
+from .trained_model import TrainedModel
 
 Counted = Callable[[Denoise], Denoise]
 
 
 @dataclass(frozen=True)
 class Studio:
-    """A trained network, and the levels to edit along."""
+    """A trained model, and the levels to edit along."""
 
-    run: Run
-    checkpoint: Path
-    network: nn.Module
+    model: TrainedModel
     settings: SampleConfig
-    process: Process
     levels: list[Level]
-    codec: Codec
     label: int | None
-    device: torch.device
     text: Text | None = None  # of one image
+
+    @property
+    def run(self) -> Run:
+        """Of the model."""
+        return self.model.run
 
     def sampling(self, batch: int, counted: Counted) -> tuple[Denoise, Step]:
         """The denoiser and the sampler's step, for `batch` images."""
-        label = None if self.label is None else torch.full((batch,), self.label, device=self.device)
+        label = None if self.label is None else torch.full((batch,), self.label, device=self.model.device)
         text = None
         if self.text is not None:
             vectors, mask = self.text
             text = vectors.expand(batch, -1, -1), mask.expand(batch, -1)
-        given = self.network, self.run.config, self.settings, self.process
-        denoise, step = build_sampling(*given, label, bounds=self.codec.bounds, text=text)
+        denoise, step = self.model.sampling(self.settings, label, text)
         return counted(denoise), step
 
     def pure_noise(self, noise: SeededNoise) -> Tensor:
         """What sampling starts from, one [C, H, W] for each of the seeds."""
-        like = torch.empty(len(noise.generators), *self.run.x0_shape, device=self.device)
-        return pure_noise(like, self.levels[0], noise, self.process.sigma_data)
+        return self.model.pure_noise(noise, self.levels[0])
 
     def to_model(self, *pictures: Tensor) -> Tensor:
         """uint8 [C, H, W] each -> x0 [B, C, H, W]."""
-        return self.codec.to_model(torch.stack(pictures).to(self.device))
+        return self.model.codec.to_model(torch.stack(pictures).to(self.model.device))
 
     def last_picture(self, states: Iterable[Tensor]) -> Tensor:
         """uint8 [B, C, H, W] at the end of a way."""
         (x,) = deque(states, maxlen=1)
-        return self.codec.to_images(x).cpu()
+        return self.model.codec.to_images(x).cpu()
 
     def evaluations(self, path: Sequence[Level]) -> int:
         """Of the network, on the way along a path."""
@@ -107,7 +103,7 @@ def plan_inpaint(studio: Studio, flags: Inpaint) -> Plan:
     picture, anew = load_picture(studio.run, flags.picture), load_mask(studio.run, flags.mask, flags.picture)
     x0 = studio.to_model(picture)[0]
     # of latents, those are kept that cover nothing that is painted anew
-    keep = 1 - F.adaptive_max_pool2d(anew.float(), studio.run.x0_shape[1:]).to(studio.device)
+    keep = 1 - F.adaptive_max_pool2d(anew.float(), studio.run.x0_shape[1:]).to(studio.model.device)
 
     def draw(part: Sequence[int], counted: Counted) -> Tensor:
         denoise, step = studio.sampling(len(part), counted)
@@ -135,7 +131,7 @@ def plan_vary(studio: Studio, flags: Vary) -> Plan:
         return studio.last_picture(trajectory(x, levels, denoise, step, noise))
 
     x, levels, _ = start([flags.seed])
-    shown = [picture, noise_picture(studio.codec, x[0] / max(1.0, levels[0].sigma))]
+    shown = [picture, noise_picture(studio.model.codec, x[0] / max(1.0, levels[0].sigma))]
     facts = {"picture": str(flags.picture), "strength": flags.strength, "steps_taken": len(levels) - 1}
     return _drawing(studio, flags, [flags.picture.stem, f"{flags.strength:g}"], shown, levels, draw, facts)
 
@@ -197,7 +193,7 @@ def plan_invert(studio: Studio, flags: Invert) -> Plan:
         denoise, step = studio.sampling(1, counted)
         noise = invert(studio.to_model(picture), studio.levels, denoise, flags.refine)
         again = studio.last_picture(trajectory(noise, studio.levels, denoise, step))
-        return torch.stack([noise_picture(studio.codec, noise[0] / studio.levels[0].sigma), again[0]])
+        return torch.stack([noise_picture(studio.model.codec, noise[0] / studio.levels[0].sigma), again[0]])
 
     facts = {"picture": str(flags.picture), "refine": flags.refine, "evaluations": each}
     files = ["noise.png", "reconstruction.png"]

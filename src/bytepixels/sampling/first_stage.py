@@ -26,7 +26,7 @@ from ..networks import Autoencoder
 from ..networks.tiling import Tiled
 from ..runs.packing import UNLIMITED, Preparation
 from ..runs.run_directory import FIRST_STAGE, Run, is_run, open_run
-from .trained_model import load_checkpoint
+from .load_weights import load_checkpoint
 
 SETTINGS = "autoencoder"  # of the metadata
 

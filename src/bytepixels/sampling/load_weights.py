@@ -4,17 +4,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-import torch
 from torch import Tensor, nn
 
 from .. import events
-from ..build import build_network
 from ..errors import InputError, check_choice
 from ..files import DamagedError
 from ..runs.checkpoints import check_files, check_fit, identity, list_checkpoints, read_state, read_tensors
 from ..runs.run_directory import Run, open_run
-
-NOISE = ("diffusion", "timesteps", "schedule", "zero_terminal_snr")  # settings that decide the noise at every t
 
 Found = TypeVar("Found")
 
@@ -51,11 +47,6 @@ def load_checkpoint(network: nn.Module, run: Run, name: str | None, weights: str
     return checkpoint
 
 
-def load_weights(network: nn.Module, run: Run, checkpoint: Path, weights: str) -> None:
-    """Put the "ema" or "model" weights of a checkpoint into a network that has the run's settings."""
-    _put(read_tensors(checkpoint, weights, read_state(checkpoint, run.id)), network, checkpoint, weights)
-
-
 def read_checkpoint(
     run: Run, name: str | None, read: Callable[[Path, dict[str, Any]], Found], flag: str = "--checkpoint"
 ) -> tuple[Path, Found]:
@@ -88,37 +79,3 @@ def _put(tensors: dict[str, Tensor], network: nn.Module, checkpoint: Path, weigh
     network.load_state_dict(tensors)
     if not all(bool(weight.isfinite().all()) for weight in network.parameters()):
         raise InputError(f"{checkpoint} holds {weights} weights that are not finite: its training went wrong")
-
-
-def load_network(run: Run, checkpoint: Path, weights: str, device: torch.device) -> nn.Module:
-    """The run's network with the "ema" or "model" weights of a checkpoint."""
-    network = build_network(run.config, run.x0_shape, len(run.classes), device)
-    load_weights(network, run, checkpoint, weights)
-    return network.eval().requires_grad_(False)
-
-
-def open_network(
-    run: Run, name: str | None, weights: str, device: torch.device, flag: str = "--checkpoint"
-) -> tuple[nn.Module, Path]:
-    """The run's network with the "ema" or "model" weights of the named checkpoint, or of the newest that is whole, and
-    that checkpoint's folder."""
-    network = build_network(run.config, run.x0_shape, len(run.classes), device)
-    checkpoint = load_checkpoint(network, run, name, weights, flag)
-    return network.eval().requires_grad_(False), checkpoint
-
-
-def load_weak(run: Run, path: Path, device: torch.device) -> tuple[Run, nn.Module]:
-    """The weaker model of autoguidance: a run, or one checkpoint's folder; InputError unless it is of the same kind."""
-    is_checkpoint = path.parent.name == "checkpoints"
-    weak = open_model(path.parent.parent if is_checkpoint else path)
-    own, other = ({name: getattr(one.config.process, name) for name in NOISE} for one in (run, weak))
-    own, other = own | {"images": run.x0_shape}, other | {"images": weak.x0_shape}
-    for name, value in own.items():
-        if other[name] != value:
-            raise InputError(f"--weak {path} has {name.replace('_', '-')} {other[name]}, {run.path} has {value}")
-    if weak.classes not in ([], run.classes):
-        raise InputError(f"--weak {path} knows other classes than {run.path}")
-    if weak.text and (run.text is None or weak.text["hash"] != run.text["hash"]):
-        raise InputError(f"--weak {path} reads another text encoder than {run.path}")
-    checkpoint = path.name if is_checkpoint else None
-    return weak, open_network(weak, checkpoint, "ema", device, "the checkpoint of --weak")[0]

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
@@ -17,10 +17,9 @@ from ..distributed.process_group import join
 from ..errors import InputError
 from ..files import write_json
 from ..images import grid, save_extra, save_gif, save_png, save_pngs
-from ..requests.sample import SampleRequest
-from ..runs.run_directory import Run, make_folder, provenance
+from ..requests.sample import Sample
+from ..runs.run_directory import make_folder, provenance
 from ..wording import many
-from .compiled import Compiled
 from .conditioning import labels_of, prompt_name, prompts_of
 from .draw import Drawing
 
@@ -29,49 +28,47 @@ GRID_CLASSES = 20  # most classes, drawn in turn, that get a column each in grid
 GRID_MOST = 400  # images in grid.png; the rest are in their own files
 
 
-def sample_run(path: Path, overrides: Mapping[str, Any], request: SampleRequest) -> Path:
-    """Draw request.n images into a folder and return it: seed-K.png each, grid.png, manifest.json.
+def sample(request: Sample) -> Path:
+    """Draw images and say where they are: the folder, or the .png that was asked for."""
+    return write_samples(Drawing.prepared(request))
 
-    overrides: fields of SampleConfig that replace the run's own. Images are written batch by batch; an interruption
-    leaves those that are done, with their grid and manifest.
+
+def write_samples(drawing: Drawing, each: Callable[[Tensor], object] = lambda images: None) -> Path:
+    """Draw request.n images into a folder: seed-K.png each, grid.png, manifest.json. Returns it, or the .png asked for.
+
+    Images are written batch by batch, and `each` is given those of a batch, uint8 [B, C, H, W]; an interruption leaves
+    those that are done, with their grid and manifest.
     """
-    drawing = Drawing.prepared(path, overrides, request)
-    out = request.out or drawing.run.samples / _folder_name(drawing.settings, request)
-    for _ in draw_to(out, drawing):
-        pass
-    return out
-
-
-def draw_to(out: Path, drawing: Drawing) -> Iterator[Tensor]:
-    """The images, uint8 [B, C, H, W], batch by batch, each written when it is done; the grid and the manifest at the
-    end, or where it is interrupted."""
-    run, settings, request = drawing.run, drawing.settings, drawing.request
+    run, settings, request = drawing.model.run, drawing.settings, drawing.request
+    png = png_of(request.out)
+    out = run.samples / _folder_name(settings, request) if png or request.out is None else request.out
     make_folder(out, "--out")
     events.say(drawing.title)
     drawing = drawing.chosen()
     first, frames, done = list[Tensor](), list[Tensor](), 0  # what the grid and the animation show, of how many
     try:
-        with join(drawing.device) as world, closing(drawing.batches(world, frames)) as batches:
+        with join(drawing.model.device) as world, closing(drawing.batches(world, frames)) as batches:
             for part, images in batches:
                 if world.rank == 0:
                     save_pngs(images, [out / f"seed-{seed}.png" for seed in part])
                     first += images[: max(0, GRID_MOST - done)]
                     done += len(part)
-                yield images
+                each(images)
     except KeyboardInterrupt as interrupted:
         if done:
             interrupted.add_note(f"{done:,} of {many(request.n, 'image')} kept in {out}")
         raise
     finally:
         if done:
-            seeds = range(request.seed, request.seed + done)
-            manifest = _manifest(run, drawing.checkpoint, settings, request, seeds, drawing.label)
-            write_manifest(out, manifest | {"compiled": isinstance(drawing.network, Compiled)})
+            write_manifest(out, _manifest(drawing, range(request.seed, request.seed + done)))
             in_turn = drawing.label is None and run.text is None and len(run.classes) > 1
             columns = len(run.classes) if in_turn and len(run.classes) <= min(len(first), GRID_CLASSES) else None
             save_extra(out / "grid.png", lambda path: save_png(grid(torch.stack(first), columns), path))
             if frames:
                 save_extra(out / "denoising.gif", lambda path: save_gif(frames, path))
+    if world.rank == 0:
+        events.say(copy_to(png, out) if png else f"{many(request.n, 'image')}, grid.png and manifest.json: {out}")
+    return png or out
 
 
 def png_of(out: Path | None) -> Path | None:
@@ -100,7 +97,7 @@ def weak_name(weak: Path) -> str:
     return f"{weak.parent.parent.name}-{weak.name}" if weak.parent.name == "checkpoints" else weak.name
 
 
-def _folder_name(settings: SampleConfig, request: SampleRequest) -> str:
+def _folder_name(settings: SampleConfig, request: Sample) -> str:
     """Says all that makes these images others than their neighbours."""
     parts = [settings.sampler, str(settings.steps)]
     parts += [settings.spacing] if settings.spacing != "trailing" else []
@@ -136,20 +133,20 @@ def write_manifest(out: Path, manifest: dict[str, Any]) -> None:
         events.say(f'note: {stay} in {out}: manifest.json lists what is new, and below "earlier" what is not')
 
 
-def _manifest(
-    run: Run, checkpoint: Path, settings: SampleConfig, request: SampleRequest, seeds: Sequence[int], label: int | None
-) -> dict[str, Any]:
+def _manifest(drawing: Drawing, seeds: Sequence[int]) -> dict[str, Any]:
     """How each image was made."""
-    labels, prompts = labels_of(run, seeds, label), prompts_of(run, seeds, request.prompt)
+    run, request, model = drawing.model.run, drawing.request, drawing.model
+    labels, prompts = labels_of(run, seeds, drawing.label), prompts_of(run, seeds, request.prompt)
     told = [{"label": run.classes[one]} for one in labels] if labels else [{} for _ in seeds]
     told = [one | {"prompt": prompts[k]} for k, one in enumerate(told)] if prompts else told
     pictures = [{"file": f"seed-{seed}.png", "seed": seed} | one for seed, one in zip(seeds, told, strict=True)]
     return {
         "run": str(run.path),
-        "checkpoint": checkpoint.name,
-        "weights": request.weights,
+        "checkpoint": model.checkpoint_name,
+        "weights": model.weights,
         "weak": None if request.weak is None else str(request.weak),
-        "settings": asdict(settings),
+        "settings": asdict(drawing.settings),
+        "compiled": drawing.compiled,
         "pictures": pictures,
         "made_by": provenance(),
     }

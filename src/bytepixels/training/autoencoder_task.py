@@ -26,6 +26,7 @@ from ..data.batches import Batches
 from ..distributed.process_group import World
 from ..errors import InputError
 from ..images import beside, grid
+from ..memory import is_out_of_memory
 from ..metrics.feature_cache import chosen_rows
 from ..metrics.fidelity import fidelity, in_words, reconstructed
 from ..networks import Autoencoder
@@ -35,7 +36,6 @@ from ..runs.run_directory import Run, provenance
 from ..stopping import Stop
 from ..wording import many
 from .loop import Batch, Loss, TrainState
-from .micro_batch import is_out_of_memory
 from .perceptual import NONE, chosen_perceptual, open_perceptual
 
 

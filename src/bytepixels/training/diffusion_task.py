@@ -22,9 +22,10 @@ from ..images import beside, grid
 from ..randomness import DROPOUT, LABELS, NOISE, TEXT, TIMES, seeded
 from ..runs.run_directory import Run
 from ..sampling.conditioning import text_rows
-from ..sampling.draw import draw_pictures, draw_together
+from ..sampling.draw import draw_together
 from ..sampling.first_stage import Encoded
 from ..sampling.settings import chosen_settings
+from ..sampling.trained_model import TrainedModel
 from ..stopping import Stop
 from ..text import TextRows
 from ..wording import many
@@ -132,12 +133,13 @@ class Diffusion:
         In fewer steps than the run's own, by the sampler that is best for so few.
         """
         watch = stop.watch if self.world.size == 1 else lambda step, x: None
-        run, device, settings = self.run, self.world.device, self.run.config.sample
+        run, settings = self.run, self.run.config.sample
+        model = TrainedModel(run, network, self.world.device)
         if steps != settings.steps:
             settings = chosen_settings(run, {"sampler": "auto", "spacing": "auto", "steps": steps})
 
         def draw(seeds: range) -> Tensor:
-            return draw_pictures(network, run, settings, seeds, device, watch=watch)
+            return model.draw(settings, seeds, watch=watch)
 
         each = AT_A_TIME * self.world.size
         parts = [range(start, min(start + each, count)) for start in range(0, count, each)]

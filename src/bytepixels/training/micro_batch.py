@@ -9,6 +9,7 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from ..data.batches import free_memory
 from ..distributed.sharding import local
+from ..memory import is_out_of_memory
 from .loop import Batch, Loss, TrainState
 from .nonfinite import TrainingError
 
@@ -111,9 +112,3 @@ def _goes_through(state: TrainState, loss: Loss, batch: Batch) -> bool:
         state.optimizer.zero_grad(set_to_none=True)
         gc.collect()
         torch.cuda.empty_cache()
-
-
-def is_out_of_memory(error: Exception) -> bool:
-    """Whether that is what torch means: its own error, or the words of its other allocators and of oneDNN."""
-    words = "out of memory", "can't allocate memory", "could not create a primitive"
-    return isinstance(error, torch.OutOfMemoryError) or any(said in str(error) for said in words)

@@ -7,13 +7,14 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from ..distributed.process_group import World
+from ..errors import JobError
 from ..files import write_json
 from .loop import StepResult
 
 MOST_SKIPPED = 100  # steps in a row: by then it is the weights, not the images
 
 
-class TrainingError(RuntimeError):
+class TrainingError(JobError):
     """Training cannot go on; the run is intact up to its last checkpoint."""
 
 

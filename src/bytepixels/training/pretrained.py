@@ -12,7 +12,7 @@ from ..errors import InputError
 from ..files import DamagedError
 from ..runs.checkpoints import check_files, check_fit, read_state, read_tensors
 from ..runs.run_directory import Run
-from ..sampling.trained_model import find_checkpoint, open_model
+from ..sampling.load_weights import find_checkpoint, open_model
 
 LABELS = "label.weight"  # [K + 1, size]: a row for each class, and one for none
 

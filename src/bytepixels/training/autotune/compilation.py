@@ -12,9 +12,9 @@ from ...config.run import Config
 from ...data import Packed
 from ...events import duration
 from ...hardware import COMPILE_TRIALS, LEAST_TO_COMPILE, missing_compiler
+from ...memory import is_out_of_memory
 from ...sampling.first_stage import Encoded
 from ..loop import total_steps
-from ..micro_batch import is_out_of_memory
 from .trial import try_out
 
 

@@ -1,0 +1,50 @@
+"""Keywords of Python calls, as requests and settings: named as the flags of the command line are, with _ for -."""
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+from ..config.run import Config, with_settings
+from ..errors import check_choice
+
+T = TypeVar("T")
+
+
+class Keywords:
+    """What was asked for by keywords, by the names of the flags that they are."""
+
+    help = False
+
+    def __init__(self, settings: Mapping[str, Any]):
+        self.values = {f"--{name.replace('_', '-')}": value for name, value in settings.items()}
+
+    @property
+    def given(self) -> Collection[str]:
+        """The flags that were given."""
+        return self.values.keys()
+
+    def get(self, flag: str) -> str | None:
+        """The value of a flag, None where it was not given."""
+        value = self.values.get(flag)
+        return None if value is None else str(value)
+
+
+def configured(default: Config, settings: Mapping[str, Any]) -> Config:
+    """The defaults with what was asked for; the preset and the backbone have made the defaults already."""
+    own = {name: value for name, value in settings.items() if name not in ("preset", "backbone")}
+    return with_settings(default, own)
+
+
+def request_of(kind: Callable[..., T], own: Mapping[str, Any], settings: Mapping[str, Any]) -> T:
+    """A request from keywords. own: what the call itself decides. InputError for a setting that it does not have."""
+    known = {f.name: f for f in fields(kind)}  # type: ignore[arg-type]
+    for name in settings:
+        check_choice("a setting", name, sorted(known.keys() - own.keys()))
+    values = dict(own) | dict(settings)
+    for name, value in values.items():
+        if "Path" in str(known[name].type) and isinstance(value, str):
+            values[name] = Path(value)
+        elif isinstance(value, list):
+            values[name] = tuple(value)
+    return kind(**values)

@@ -1,0 +1,96 @@
+"""sample --compile: whether the network that samples is compiled. "auto" is decided from measured times, and said."""
+
+import time
+from collections.abc import Callable, Sequence
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from .. import events
+from ..build import at_precision
+from ..config.sampling import SampleConfig
+from ..core.samplers import TWICE
+from ..distributed.process_group import under_torchrun
+from ..errors import JobError
+from ..events import duration
+from ..hardware import COMPILE_TRIALS, LEAST_TO_COMPILE, missing_compiler
+from ..requests.sample import Sample
+from .trained_model import TrainedModel
+
+MIN_EVALUATIONS = 100  # of the network: in a shorter job "auto" does not even measure one
+GAIN = 0.97  # of an evaluation's time: what saves less is within what a clock says
+
+
+class CompileError(JobError):
+    """--compile yes cannot be done on this machine. Nothing was drawn."""
+
+
+def choose_network(model: TrainedModel, settings: SampleConfig, request: Sample) -> nn.Module:
+    """The model's network, or it compiled: what --compile comes to for this job. CompileError where "yes" fails.
+
+    "auto" measures both where the job is long enough, takes the faster one and says so. The processes of torchrun
+    could choose differently: there it is no.
+    """
+    network, auto = model.network, request.compile == "auto"
+    images, evaluations = job(settings, request)
+    if request.compile == "no" or (auto and (evaluations < MIN_EVALUATIONS or model.run.text or under_torchrun())):
+        return network
+    plain, inputs = at_precision(network, model.run.config, model.device), example(model, images)
+    if auto and evaluations * shortest([plain], inputs, 1)[0] < LEAST_TO_COMPILE:
+        return network
+    try:
+        if (lacking := missing_compiler(model.device)) is not None:
+            raise CompileError(lacking)
+        events.say("compiling the network, which takes a minute or several")
+        began, compiled = time.perf_counter(), cast(nn.Module, torch.compile(network, dynamic=True))
+        fast = at_precision(compiled, model.run.config, model.device)
+        shortest([fast], inputs, 0)
+        took = f"compiling took {duration(time.perf_counter() - began)}"
+        if not auto:
+            events.say(f"compiled: {took}")
+            return compiled
+        before, after = shortest([plain, fast], inputs, COMPILE_TRIALS)
+    except Exception as error:  # whatever a compiler can meet
+        if not auto:
+            raise CompileError(f"{_why_not(error)}; --compile no samples without it") from error
+        events.say(f"not compiled: {_why_not(error)}")
+        return network
+    faster = after < GAIN * before
+    each = f"an evaluation takes {after:.3g} s instead of {before:.3g} s"
+    events.say(f"{'compiled' if faster else 'not compiled'}: {each}; {took}")
+    return compiled if faster else network
+
+
+def job(settings: SampleConfig, request: Sample) -> tuple[int, int]:
+    """How many images an evaluation of the network has, and how many evaluations there are."""
+    guided = settings.guidance != 1 and request.weak is None  # with and without the label, in one batch
+    evaluations = -(-request.n // request.batch) * settings.steps * (2 if settings.sampler in TWICE else 1)
+    return min(request.n, request.batch) * (2 if guided else 1), evaluations
+
+
+def example(model: TrainedModel, images: int) -> tuple[Tensor, ...]:
+    """What the network is called with: x, t and, where it has classes, label."""
+    x = torch.zeros(images, *model.run.x0_shape, device=model.device)
+    t, label = torch.full((images,), 0.5, device=model.device), torch.zeros(images, dtype=torch.int64, device=x.device)
+    return (x, t) if model.network.null_label is None else (x, t, label)
+
+
+@torch.no_grad()
+def shortest(calls: Sequence[Callable[..., Tensor]], inputs: tuple[Tensor, ...], trials: int) -> list[float]:
+    """Seconds of the quickest of each one's calls, taken in turn, after one to warm up."""
+    seconds: list[list[float]] = [[] for _ in calls]
+    for _ in range(1 + trials):
+        for own, call in zip(seconds, calls, strict=True):
+            began = time.perf_counter()
+            call(*inputs).sum().item()  # which waits for the device
+            own.append(time.perf_counter() - began)
+    return [min(own[1:] or own) for own in seconds]
+
+
+def _why_not(error: Exception) -> str:
+    """One sentence: ours, or what torch says first."""
+    if isinstance(error, CompileError):
+        return str(error)
+    first = (str(error).strip().splitlines() or [""])[0][:200]
+    return f"torch could not compile the network ({type(error).__name__}: {first})"

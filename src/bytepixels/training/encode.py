@@ -1,0 +1,30 @@
+"""encode STAGE SOURCE: images through an autoencoder, kept in the cache for the training on their latents."""
+
+from pathlib import Path
+
+from .. import events
+from ..config.run import Config
+from ..hardware import best_device
+from ..requests.train import Encode
+from ..runs.packing import flips, pack_with_progress
+from ..sampling.first_stage import encode as encode_pictures
+from ..sampling.first_stage import find_first_stage
+from ..wording import many
+
+
+def encode(request: Encode) -> Path:
+    """Encode, say what the latents are like, and return where they are. InputError where the two do not fit."""
+    device = best_device(request.device)
+    autoencoder = find_first_stage(request.autoencoder, device)
+    packed = pack_with_progress(request.source, request.data)
+    mirrored = flips(Config(data=request.data), packed)
+    latents = encode_pictures(packed, autoencoder, mirrored, device)
+    z, h, w = latents.shape
+    ways = ", as they are and mirrored" if mirrored else ""
+    events.say(f"{many(len(latents), 'image')}{ways}: latents of {h} x {w}, channels {z}, in {latents.path}")
+    for channel, (mean, deviation) in enumerate(
+        zip(latents.statistics["mean"], latents.statistics["deviation"], strict=True)
+    ):
+        events.say(f"  channel {channel}: mean {mean:.4g}, deviation {deviation:.4g}")
+    events.say(f"train on them: bytepixels train {request.source} --autoencoder {request.autoencoder}")
+    return latents.path
