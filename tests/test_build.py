@@ -38,6 +38,20 @@ def batches():
     return Batches(images, rng.integers(0, 4, 100), CONFIG.train.batch, CONFIG.train.seed, flip=True)
 
 
+def test_a_schedule_takes_its_parameters_after_a_colon():
+    config = replace(CONFIG, process=ProcessConfig(timesteps=200, schedule="linear:beta_end=0.015,beta_start=0.0002"))
+    assert torch.equal(build_process(config).betas, SCHEDULES["linear"](200, 0.0002, 0.015))
+    assert Config.from_dict(config.to_dict()) == config
+    for schedule, sentence in {
+        "linear:beta_last=1": "a parameter of --schedule linear must be one of beta_start, beta_end; got 'beta_last'",
+        "cosine:s=big": "--schedule cosine:s=big: s must be a number, got 'big'",
+    }.items():
+        with pytest.raises(InputError, match=sentence):
+            ProcessConfig(schedule=schedule)
+    with pytest.raises(InputError, match=r"betas in \(0, 1\], got shape \(200,\) from 0.0001 to 3"):
+        build_process(replace(CONFIG, process=ProcessConfig(timesteps=200, schedule="linear:beta_end=3")))
+
+
 @pytest.mark.parametrize("schedule", SCHEDULES)
 def test_the_process_has_the_schedule(schedule):
     process = build_process(replace(CONFIG, process=ProcessConfig(timesteps=200, schedule=schedule)))

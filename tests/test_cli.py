@@ -89,7 +89,7 @@ REFUSED = {
     "steps": (["--steps", 1001], "--steps must be in 1..1000, got 1001"),
     "steps and timesteps": (["--timesteps", 5, "--steps", 6], "--steps must be in 1..5, got 6"),
     "no steps": (["--steps", 0], "--steps must be at least 1, got 0"),
-    "eta": (["--sampler", "heun", "--eta", 1], "--eta belongs to --sampler ddim, got --sampler heun"),
+    "eta": (["--sampler", "heun", "--eta", 1], "--eta 1.0 needs --sampler ddim, got heun"),
 }
 NETWORK = {  # else the corrected command would be refused as another run's
     "too deep": (["--multipliers", 1, 1, 1, 1, 1], "8 x 8 images are too small for 5 levels"),

@@ -4,6 +4,7 @@ import ast
 import subprocess
 import sys
 from importlib import import_module
+from inspect import signature
 from pathlib import Path
 
 import pytest
@@ -238,6 +239,9 @@ print(DiT.__name__, sample.__module__, hasattr(bytepixels, "nothing"))
 
 
 def test_the_names_of_choices_are_those_of_the_registries():
-    assert tuple(bytepixels.SAMPLERS) == choices.SAMPLERS
-    assert tuple(bytepixels.SCHEDULES) == choices.SCHEDULES
+    assert tuple(bytepixels.SAMPLERS) == tuple(choices.SAMPLERS)
+    assert tuple(bytepixels.SCHEDULES) == tuple(choices.SCHEDULES)
+    for name, schedule in bytepixels.SCHEDULES.items():
+        parameters = list(signature(schedule).parameters.values())[1:]
+        assert {one.name: one.default for one in parameters} == choices.SCHEDULES[name]
     assert tuple(bytepixels.WEIGHTINGS) == choices.WEIGHTINGS

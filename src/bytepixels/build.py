@@ -2,10 +2,12 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor
 
+from .config.diffusion import schedule_of
 from .config.run import Config
 from .core.gaussian_diffusion import EDMProcess, GaussianDiffusion, Process, RectifiedFlow
 from .core.schedules import SCHEDULES, zero_terminal_snr
@@ -23,7 +25,8 @@ def build_process(config: Config) -> Process:
         return EDMProcess()
     if settings.diffusion == "flow":
         return RectifiedFlow("uniform" if settings.times == "auto" else settings.times)
-    schedule = SCHEDULES[settings.schedule]
+    name, parameters = schedule_of(settings.schedule)
+    schedule = partial(SCHEDULES[name], **parameters)
     if settings.zero_terminal_snr:
         return GaussianDiffusion(settings.timesteps, lambda timesteps: zero_terminal_snr(schedule(timesteps)))
     return GaussianDiffusion(settings.timesteps, schedule)

@@ -1,6 +1,7 @@
 """The help of a verb, written from the dataclass of its flags: their types, defaults and the texts below them."""
 
 import inspect
+import re
 import shutil
 import textwrap
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ from typing import Any
 
 from docstring_parser import parse_from_object
 
+from .. import choices
 from .flags import Flag, flags_of
 
 INDENT = " " * 6
@@ -55,11 +57,16 @@ def _paragraphs(kind: Any) -> list[str]:
     return [" ".join(each.split()) for each in inspect.cleandoc(kind.__doc__ or "").split("\n\n")]
 
 
+def _names(found: re.Match[str]) -> str:
+    """The names of a registry, where a text says {SAMPLERS}."""
+    return choices.one_of(getattr(choices, found[1]))
+
+
 @cache
 def _texts(kind: Any) -> dict[str, str]:
     """The text below each field, in the source of a dataclass and of those that it inherits from."""
     return {
-        each.arg_name: " ".join((each.description or "").split())
+        each.arg_name: re.sub(r"\{([A-Z]+)\}", _names, " ".join((each.description or "").split()))
         for base in reversed(kind.__mro__)
         if base is not object
         for each in parse_from_object(base).params

@@ -9,6 +9,21 @@ from ..errors import InputError, check_choice, check_range
 TIMES = {"ddpm": ("uniform", "importance"), "edm": ("log_normal",), "flow": ("uniform", "logit_normal")}
 
 
+def schedule_of(text: str) -> tuple[str, dict[str, float]]:
+    """ "cosine:s=0.02" -> ("cosine", {"s": 0.02}). InputError for a name or a parameter that there is not."""
+    name, _, given = text.partition(":")
+    known = SCHEDULES[check_choice("--schedule", name, SCHEDULES)]
+    found = {}
+    for part in given.split(",") if given else ():
+        parameter, _, value = part.partition("=")
+        check_choice(f"a parameter of --schedule {name}", parameter, known)
+        try:
+            found[parameter] = float(value)
+        except ValueError:
+            raise InputError(f"--schedule {text}: {parameter} must be a number, got {value!r}") from None
+    return name, found
+
+
 @dataclass(frozen=True)
 class ProcessConfig:
     """Diffusion: how noise is added, and what the network learns to predict."""
@@ -19,8 +34,8 @@ class ProcessConfig:
     timesteps: int = 1000
     """Noise levels T of ddpm. Usual: 1000."""
     schedule: str = "linear"
-    """How ddpm's noise grows from level to level: linear (DDPM's paper), cosine (better for small images),
-    scaled_linear (latent diffusion) or sigmoid."""
+    """How ddpm's noise grows from level to level: {SCHEDULES}. linear is that of DDPM's paper, cosine is better for
+    small images. Its parameters follow a colon: linear:beta_end=0.015 or cosine:s=0.02."""
     zero_terminal_snr: bool = False
     """Rescale the schedule so that its last level is pure noise (needs --prediction v or x0)."""
     prediction: Literal["eps", "x0", "v"] = "eps"
@@ -30,8 +45,7 @@ class ProcessConfig:
     """How the noise levels of a training batch are drawn. ddpm: uniform, or importance (more where the loss is large);
     edm: log_normal; flow: uniform or logit_normal. auto takes the first of them."""
     weighting: str = "none"
-    """How much each noise level counts in the loss: eps, min_snr, p2, edm, velocity, uniform or sigmoid. none: plain
-    squared error of what is predicted."""
+    """How much each noise level counts in the loss: {WEIGHTINGS}. none: plain squared error of what is predicted."""
     objective: Literal["simple", "hybrid", "vlb"] = "simple"
     """The loss. simple: squared error; vlb: the variational bound; hybrid: simple, with the bound for a learned
     variance (Nichol & Dhariwal 2021; the last two need ddpm)."""
@@ -40,7 +54,7 @@ class ProcessConfig:
 
     def __post_init__(self) -> None:
         check_range("--timesteps", self.timesteps, 1, 100_000)
-        check_choice("--schedule", self.schedule, SCHEDULES)
+        schedule_of(self.schedule)
         check_choice("--prediction", self.prediction, PREDICTIONS)
         check_choice("--diffusion", self.diffusion, TIMES)
         check_choice("--objective", self.objective, OBJECTIVES)

@@ -6,7 +6,7 @@ from typing import Literal
 
 from tyro.conf import FlagConversionOff
 
-from ..choices import MAX_CHURN, SAMPLERS, SPACINGS
+from ..choices import MAX_CHURN, SAMPLERS, SPACINGS, takers
 from ..errors import InputError, check_choice, check_range
 
 MAX_GUIDANCE = 1000.0
@@ -20,13 +20,13 @@ class SampleConfig:
     """Sampling: how sample and the previews draw images unless told otherwise."""
 
     sampler: str = "ddim"
-    """ddpm (DDPM's paper: noisy, wants hundreds of steps), ddim, euler, heun, dpmpp_2s, dpmpp_2m, dpmpp_3m,
-    dpmpp_sde_2m, unipc_2, unipc_3, ipndm, deis (10 to 50 steps), or auto: the best measured for that many steps."""
+    """How a step is taken: {SAMPLERS}; auto takes the best measured for that many steps. ddpm is that of DDPM's paper
+    and wants hundreds of steps, the others 10 to 50."""
     steps: int = 50
     """Steps from noise to image, 1 to --timesteps: more is better and slower. heun evaluates the network twice a step,
     the others once. Usual: 10 to 50, ddpm up to 1000."""
     spacing: str = "auto"
-    """Where the steps lie among the noise levels: trailing, leading, linspace, quadratic, log_snr or karras. auto: what
+    """Where the steps lie among the noise levels: {SPACINGS}. auto: what
     suits the sampler."""
     eta: float = 0.0
     """Fresh noise in each step of ddim: 0 (none, deterministic) to 1 (as much as ddpm)."""
@@ -49,6 +49,7 @@ class SampleConfig:
         check_choice("--spacing", self.spacing, ("auto", *SPACINGS))
         check_choice("--reverse-variance", self.reverse_variance, ("auto", "small", "large", "learned"))
         check_range("--steps", self.steps, 1)
+        variance = self.reverse_variance != "auto"
         check_range("--eta", self.eta, 0, 1)
         check_range("--guidance", self.guidance, 0)
         check_range("--guidance", self.guidance, 0, MAX_GUIDANCE)
@@ -57,13 +58,11 @@ class SampleConfig:
         if not 0 <= low <= high:
             raise InputError(f"--guidance-interval must be two numbers, 0 <= LOW <= HIGH, got {low:g} {high:g}")
         check_range("--guidance-interval HIGH", high, 0)
-        if self.churn > 0 and self.sampler not in ("euler", "ddim", "heun"):
-            raise InputError(f"--churn needs --sampler heun, euler or ddim, which keep no memory, got {self.sampler}")
+        for name, given in (("churn", self.churn > 0), ("eta", self.eta > 0), ("reverse_variance", variance)):
+            if given and name not in (SAMPLERS[self.sampler].options if self.sampler in SAMPLERS else ()):
+                flag, value = f"--{name.replace('_', '-')}", getattr(self, name)
+                raise InputError(f"{flag} {value} needs --sampler {takers(name)}, got {self.sampler}")
         if not 0 <= self.churn <= MAX_CHURN * self.steps:
             limit = math.floor(1000 * MAX_CHURN * self.steps) / 1000
             each = f"{MAX_CHURN:.3f} for each of {self.steps} steps"
             raise InputError(f"--churn must be in 0..{limit} ({each}), got {self.churn:g}")
-        if self.reverse_variance != "auto" and self.sampler != "ddpm":
-            raise InputError(f"--reverse-variance belongs to --sampler ddpm, got {self.sampler}")
-        if self.eta > 0 and self.sampler != "ddim":
-            raise InputError(f"--eta belongs to --sampler ddim, got --sampler {self.sampler} --eta {self.eta}")

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ..choices import MAX_CHURN
+from ..choices import SAMPLERS as FACTS
 from ..errors import InputError, check_choice, check_range
 from .denoiser import Denoise, combination
 from .levels import Level, Process
@@ -145,8 +146,8 @@ SAMPLERS: dict[str, Step] = {
     "ipndm": ipndm_step,
     "deis": deis_step,
 }
-STOCHASTIC = ("ddpm", "dpmpp_sde_2m")  # these draw noise on the way; ddim does with eta above 0
-TWICE = ("heun",)  # these evaluate the denoiser twice a step, but for the last
+STOCHASTIC = tuple(name for name, facts in FACTS.items() if facts.stochastic)  # ddim draws noise with eta above 0
+TWICE = tuple(name for name, facts in FACTS.items() if facts.evaluations == 2)  # but for the last step
 
 
 def best_sampler(steps: int) -> tuple[str, str]:

@@ -144,7 +144,7 @@ class Compare(OfSamples):
     its distance from the training images, beside held-out ones."""
 
     samplers: tuple[str, ...] = ("ddim", "unipc_3")
-    """Samplers of bytepixels sample to compare: ddpm, ddim, heun, dpmpp_2m, unipc_3 and the others."""
+    """Samplers to compare: {SAMPLERS}."""
     steps: tuple[int, ...] | None = None
     """Steps of each sampler; heun evaluates the network twice a step. Default: 5 10 20 50, those that the run has."""
 

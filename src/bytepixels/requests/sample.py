@@ -23,12 +23,12 @@ class Sample:
     seed: int = 0
     """Seed of the first image; the next have the seeds that follow. An image depends on its seed alone."""
     sampler: str | None = None
-    """auto (the best measured for that many steps), ddpm, ddim, euler, heun, dpmpp_2s, dpmpp_2m, dpmpp_3m,
-    dpmpp_sde_2m, unipc_2, unipc_3, ipndm or deis. Default: the run's own, like all that follow."""
+    """How a step is taken: {SAMPLERS}; auto takes the best measured for that many steps. Default: the run's own, like
+    all that follow."""
     steps: int | None = None
     """Steps from noise to image: more is better and slower. Usual: 10 to 50."""
     spacing: str | None = None
-    """trailing, leading, linspace, quadratic, log_snr or karras; auto takes the sampler's best."""
+    """Where the steps lie among the noise levels: {SPACINGS}; auto takes the sampler's best."""
     eta: float | None = None
     """Fresh noise in each step of ddim: 0 (none, deterministic) to 1 (as much as ddpm)."""
     churn: float | None = None
