@@ -8,7 +8,6 @@ from collections.abc import Callable
 
 import pytest
 
-from bytepixels import heap
 from bytepixels.cli.main import COMPUTING, VERBS, main
 
 CODE = """
@@ -66,7 +65,7 @@ def test_address_space_that_is_limited_is_left_alone():
 
 def test_the_verbs_that_call_networks_keep_their_memory(monkeypatch):
     kept = []
-    monkeypatch.setattr(heap, "keep_memory", lambda: kept.append(verb))
+    monkeypatch.setattr("bytepixels.cli.main.keep_memory", lambda: kept.append(verb))
     for verb in VERBS:
         monkeypatch.setitem(VERBS, verb, lambda words: 0)
         assert main([verb]) == 0

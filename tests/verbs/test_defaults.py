@@ -92,7 +92,7 @@ def asked_of(monkeypatch, tmp_path):
     """What `train` would train, and where, without training."""
     monkeypatch.chdir(tmp_path)
     seen = []
-    monkeypatch.setattr(command_line, "_trained", lambda source, config, path, *rest: seen.append((config, path)) or 0)
+    monkeypatch.setattr(command_line, "fit", lambda source, config, path, **rest: seen.append((config, path)) or 0)
 
     def ask(*line):
         assert cli("train", *line) == 0

@@ -7,7 +7,7 @@ import pytest
 from bytepixels.runs import checkpoints as module
 from bytepixels.runs.overview import look_at
 from bytepixels.runs.run_directory import open_run
-from bytepixels.sampling import trained_model as weights
+from bytepixels.sampling import load_weights as weights
 
 from .tiny import checkpoints, cli, read_json, train
 

@@ -497,7 +497,7 @@ def test_a_folder_that_cannot_be_written_is_refused_before_the_work(run, capsys,
 
 
 def test_weights_that_are_not_finite_are_refused(run, tmp_path, capsys, monkeypatch):
-    from bytepixels.sampling import trained_model as module
+    from bytepixels.sampling import load_weights as module
 
     def broken(checkpoint, weights, state):
         tensors = read_tensors(checkpoint, weights, state)
