@@ -157,7 +157,39 @@ def test_edits_and_measures_return_what_they_find(run, tmp_path):
     record = run.evaluate(n=16, features="random")
     assert record["n"] == 16
     assert record["frechet_distance"] > 0
+    bits, loss = run.likelihood(bits=True, loss=True, n=4, steps=4, ode_steps=1, probes=1)
+    assert bits["bits_per_dimension"]
+    assert loss["kind"] == "loss"
+    compared = run.compare(n=16, samplers=["ddim"], steps=[1, 2], features="random")
+    assert [row["steps"] for row in compared["rows"]] == [1, 2]
+    assert [one["kind"] for one in run.overview.evaluations] == ["quality", "bits", "loss", "compare"]
     assert run.report(strip=0, out=tmp_path / "report.html").read_text().startswith("<!")
+
+
+def test_an_autoencoder_and_a_model_on_its_latents(tmp_path):
+    small = {
+        name: TINY_SETTINGS[name] for name in ("width", "blocks", "precision", "device", "previews", "log_seconds")
+    }
+    stage = bytepixels.train_autoencoder(
+        PIXELS, tmp_path / "stage", images=64, batch=32, size=(8, 8), factor=2, latent_channels=2, **small
+    )
+    assert stage.config.autoencoder.factor == 2
+    assert stage.finished
+    model = trained(tmp_path / "model", source=PIXELS, autoencoder=str(stage.path), attention=(), log_seconds=0)
+    assert model.sample(2).shape == (2, 3, 8, 8)
+    with pytest.raises(InputError, match="is no autoencoder"):
+        bytepixels.train_autoencoder(PIXELS, model.path)
+    with pytest.raises(InputError, match="did you mean 'factor'"):
+        bytepixels.train_autoencoder(PIXELS, tmp_path / "other", faktor=2)
+
+
+def test_what_was_trained_is_listed_and_pruned(run, tmp_path):
+    trained(tmp_path / "one", steps=2)
+    (one,) = bytepixels.list_runs(tmp_path)
+    assert (one.path.name, one.state, one.images, len(one.saved)) == ("one", "finished", 64, 1)
+    (plan,) = bytepixels.prune_runs([tmp_path / "one"], keep=1, optimizer=True)
+    assert plan.freed > 0
+    assert Run.open(tmp_path / "one").overview.saved[0].pruned
 
 
 def test_nothing_is_printed_where_somebody_listens(tmp_path, capsys):

@@ -140,14 +140,14 @@ def fit(
     return session(source, config, path, profile, began, origin, _stopping(stop))
 
 
-def runs(folder: str | Path = "runs") -> list[Overview]:
+def list_runs(folder: str | Path = "runs") -> list[Overview]:
     """What was trained in a folder: how far each run is, its size, its state, what is damaged."""
     from .runs.overview import find_runs, overview_or_damage
 
     return [overview_or_damage(path) for path in find_runs(Path(folder))]
 
 
-def prune(paths: Sequence[Path], keep: int, optimizer: bool = False, dry_run: bool = False) -> Iterator[PrunePlan]:
+def prune_runs(paths: Sequence[Path], keep: int, optimizer: bool = False, dry_run: bool = False) -> Iterator[PrunePlan]:
     """Remove all but the newest `keep` checkpoints of runs; each plan, once it is carried out.
 
     optimizer: those of the checkpoints that stay go too. InputError, before anything goes, when a run is in use.

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from shutil import get_terminal_size
 from typing import TYPE_CHECKING
 
-from ..api import prune, runs
+from ..api import list_runs, prune_runs
 from ..requests.runs import ListRuns, PruneRuns, RunsFlags, ShowRun
 from ..wording import bytes_of, time_of
 from .runs_show import show_run
@@ -16,9 +16,9 @@ COLUMNS = ("run", "preset", "images", "images seen", "loss", "last change", "siz
 LEAST = ("last change", "images", "size", "loss")  # which a narrow terminal goes without, in this order
 
 
-def list_runs(request: ListRuns) -> Iterator[str]:
+def _list(request: ListRuns) -> Iterator[str]:
     """A line for each run, and one for each thing that is wrong with them."""
-    found = runs(request.folder)
+    found = list_runs(request.folder)
     if not found:
         yield f"no runs in {request.folder}"
         return
@@ -48,10 +48,10 @@ def _row(one: "Overview") -> tuple[str, ...]:
     return name, one.run.config.preset, f"{one.run.data['count']:,}", seen, loss, changed, size, one.state
 
 
-def prune_runs(request: PruneRuns) -> Iterator[str]:
+def _prune(request: PruneRuns) -> Iterator[str]:
     """Remove what may go, and say what it was. InputError, before anything goes, when a run is in use or is none."""
     freed = 0
-    for plan in prune(request.run, request.keep, request.optimizer, request.dry_run):
+    for plan in prune_runs(request.run, request.keep, request.optimizer, request.dry_run):
         freed += plan.freed
         yield from _pruned(plan, request.dry_run)
     yield f"{'would free' if request.dry_run else 'freed'} {bytes_of(freed)}"
@@ -72,5 +72,5 @@ def _pruned(plan: "PrunePlan", dry: bool) -> Iterator[str]:
 def run_runs(request: RunsFlags) -> Iterator[str]:
     """What one word after runs prints."""
     if isinstance(request, ListRuns):
-        return list_runs(request)
-    return show_run(request.run) if isinstance(request, ShowRun) else prune_runs(request)
+        return _list(request)
+    return show_run(request.run) if isinstance(request, ShowRun) else _prune(request)

@@ -57,13 +57,9 @@ class Config:
         return read_config(cls, values, "config")
 
 
-SECTIONS = {
-    "data": DataConfig,
-    "process": ProcessConfig,
-    "network": NetworkConfig,
-    "train": TrainConfig,
-    "sample": SampleConfig,
-}
+OF_BOTH: dict[str, type] = {"data": DataConfig, "train": TrainConfig}
+OF_MODELS = OF_BOTH | {"process": ProcessConfig, "network": NetworkConfig, "sample": SampleConfig}
+OF_AUTOENCODERS = OF_BOTH | {"autoencoder": AutoencoderConfig}
 
 
 def with_settings(config: Config, settings: Mapping[str, Any]) -> Config:
@@ -71,15 +67,15 @@ def with_settings(config: Config, settings: Mapping[str, Any]) -> Config:
 
     Raises InputError for a name that no setting has, with the nearest one, and for a value that it cannot have.
     """
-    values, where = config.to_dict(), {one.name: name for name, kind in SECTIONS.items() for one in fields(kind)}
+    values, sections = config.to_dict(), OF_MODELS if config.autoencoder is None else OF_AUTOENCODERS
+    where = {one.name: section for section, kind in sections.items() for one in fields(kind)}
+    others = {"preset": "preset", "autoencoder": "first_stage"} if config.autoencoder is None else {}
     for name, value in settings.items():
-        if name == "autoencoder":
-            values["first_stage"] = None if value is None else str(value)
-        elif name == "preset":
-            values["preset"] = value
+        if name in others:
+            values[others[name]] = None if value is None else str(value)
         else:
-            section = where[check_choice("a setting", name, [*where, "autoencoder", "preset"])]
-            values[section][name] = _as_setting(SECTIONS[section], name, value)
+            section = where[check_choice("a setting", name, [*where, *others])]
+            values[section][name] = _as_setting(sections[section], name, value)
     return Config.from_dict(values)
 
 
