@@ -12,6 +12,7 @@ from scipy.stats import kstest
 from bytepixels import (
     CLEAN,
     SAMPLERS,
+    SCHEDULES,
     SPACINGS,
     Denoiser,
     EDMProcess,
@@ -25,7 +26,7 @@ from bytepixels import (
     sample,
     zero_terminal_snr,
 )
-from bytepixels.core.prediction import coefficients, target
+from bytepixels.core.prediction import PREDICTIONS, coefficients, target
 
 from .laws import GAUSSIAN, TWO_MODES
 from .test_samplers import X, run
@@ -33,6 +34,7 @@ from .test_samplers import X, run
 EDM, FLOW = EDMProcess(), RectifiedFlow()
 CONTINUOUS = {"edm": EDM, "flow": FLOW, "logit_normal": RectifiedFlow("logit_normal", mean=-0.4, std=0.7)}
 ALL = {"linear": GaussianDiffusion(1000), "cosine": GaussianDiffusion(1000, cosine_schedule), **CONTINUOUS}
+EVERY = {**{name: GaussianDiffusion(1000, schedule) for name, schedule in SCHEDULES.items()}, **CONTINUOUS}
 
 
 # ---- the papers
@@ -148,6 +150,52 @@ def test_density_of_log_snr_is_that_of_the_drawn_times(name):
         assert 0.5 * mean_density == pytest.approx(share, abs=4 * math.sqrt(share / n) + 2e-3)
 
 
+# ---- every process and every schedule
+
+
+def defined(process, levels):
+    """alpha and sigma [2, levels] from t alone: the product of 1 - beta up to t, exp(4 t) for EDM, 1 - t and t."""
+    t = np.array([level.t for level in levels])
+    if isinstance(process, GaussianDiffusion):
+        alpha_bar = np.array([math.prod((1 - process.betas[: int(each) + 1]).tolist()) for each in t])
+        return np.sqrt([alpha_bar, 1 - alpha_bar])
+    return np.array([np.ones_like(t), np.exp(4 * t)] if process is EDM else [1 - t, t])
+
+
+def noisy(process, levels):
+    """(x0, noise, t, x_t) of one image at each level, float64."""
+    x0, noise = torch.randn(2, len(levels), 1, 2, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    t = torch.tensor([level.t for level in levels], dtype=torch.int64 if process.whole_times else torch.float64)
+    return x0, noise, t, process.add_noise(x0, t, noise)[0]
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_levels_alpha_sigma_and_add_noise_are_what_t_stands_for(name):
+    process = EVERY[name]
+    levels = process.levels(40)[:-1]
+    x0, noise, t, x_t = noisy(process, levels)
+    alpha, sigma = expected = defined(process, levels)
+    tables = torch.stack(process.alpha_sigma(t, torch.float64)).flatten(1)
+    for found in (np.array([level[1:] for level in levels]).T, tables.numpy()):
+        np.testing.assert_allclose(found[0], alpha, rtol=0, atol=1e-12)
+        np.testing.assert_allclose(found[1], sigma, rtol=1e-12)
+    alpha, sigma = torch.from_numpy(expected)[..., None, None, None]
+    torch.testing.assert_close((x_t - alpha * x0) / sigma, noise, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", EVERY)
+@pytest.mark.parametrize("prediction", PREDICTIONS)
+def test_a_network_that_answers_with_its_target_gives_x0_back(name, prediction):
+    process = EVERY[name]
+    levels = process.levels(40)[:-1]
+    levels = [level for level in levels if level.alpha > 0 or prediction != "eps"]  # of x0 noise alone says nothing
+    x0, noise, t, x_t = noisy(process, levels)
+    answers = target(prediction, x0, noise, *process.alpha_sigma(t, torch.float64), process.sigma_data)
+    for k, level in enumerate(levels):
+        denoise = Denoiser(lambda x, t, k=k: answers[k : k + 1], prediction, process.sigma_data)
+        torch.testing.assert_close(denoise(x_t[k : k + 1], level), x0[k : k + 1], rtol=0, atol=1e-9)
+
+
 # ---- levels
 
 
@@ -167,11 +215,11 @@ def test_level_has_the_log_snr_asked_for_and_the_t_of_the_process(name, half_log
         assert alpha[0] >= level.alpha >= alpha[1]
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", EVERY)
 @pytest.mark.parametrize("spacing", SPACINGS)
 @pytest.mark.parametrize("steps", [1, 2, 7, 50])
 def test_grids_descend_and_are_of_the_process(name, spacing, steps):
-    process = ALL[name]
+    process = EVERY[name]
     levels = process.levels(steps, spacing)
     assert len(levels) == steps + 1
     assert levels[-1] == CLEAN

@@ -6,21 +6,23 @@ from itertools import pairwise
 import pytest
 import torch
 
-from bytepixels import SAMPLERS, EDMProcess, GaussianDiffusion, RectifiedFlow
-from bytepixels.console import Console
+from bytepixels import SAMPLERS, RectifiedFlow, SeededNoise
+from bytepixels.cli import verify as verb
+from bytepixels.cli.verify import row
 from bytepixels.core import samplers
 from bytepixels.core.exact_denoisers import GAUSSIAN
-from bytepixels.events import listening
-from bytepixels.verification import bound, common, moments, orders, pictures, processes, seeds
-from bytepixels.verification import table as verify
-from bytepixels.verification.common import Check, log_snr_grid
+from bytepixels.events import Progress, listening
+from bytepixels.verification import Check, bound, moments, orders, seeds, suite, verify
+from bytepixels.verification.check import log_snr_grid
 
 from .test_samplers import affine
 from .verbs.tiny import cli, picture
 
+PROCESSES = ("VP", "EDM", "flow")
 
-def failed(rows):
-    return {row.name for row in rows if not row.ok}
+
+def failed(checks):
+    return {check.name for check in checks if not check.passed}
 
 
 def only(monkeypatch, *names):
@@ -32,50 +34,74 @@ def only(monkeypatch, *names):
         monkeypatch.setattr(module, "STOCHASTIC", samplers.STOCHASTIC)
 
 
-# ---- the verb
+def section(title, *checks):
+    """A section of finished checks; an exception among them is raised."""
+
+    def run():
+        for check in checks:
+            if isinstance(check, Exception):
+                raise check
+            yield check
+
+    return suite.Section(title, "What it is about.", run)
+
+
+# ---- the function and the verb
 
 
 @pytest.mark.slow
 def test_everything_passes_on_this_machine(tmp_path, capsys):
     assert cli("verify", "--out", tmp_path / "out") == 0
     *rows, last = capsys.readouterr().out.splitlines()
-    passed = [row for row in rows if "  ok" in row]
-    assert not any("FAIL" in row for row in rows)
+    passed = [line for line in rows if "  ok" in line]
+    assert not any("FAIL" in line for line in rows)
     assert last.startswith(f"{len(passed)} checks, all passed in ")
-    assert last.endswith(f"the plot: {tmp_path / 'out' / 'verify.png'}")
-    assert len(passed) > 100
+    assert last.endswith(f"plot: {tmp_path / 'out' / 'verify.png'}")
+    assert len(passed) > 60
     for name in SAMPLERS:
-        assert sum(name in row for row in passed) >= 2
+        assert sum(name in line for line in passed) >= 2
     assert picture(tmp_path / "out" / "verify.png").std() > 10
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["verify.png"]
+
+
+def test_from_python_it_returns_a_check_for_every_row_and_tells_its_progress(monkeypatch, capsys):
+    monkeypatch.setattr(suite, "SECTIONS", [section("One", Check("a", 1, 1), Check("b", 2, 1)), section("Two")])
+    events = []
+    with listening(events.append):
+        checks = verify()
+    assert [(check.section, check.name, check.measured, check.passed) for check in checks] == [
+        ("One", "a", 1, True),
+        ("One", "b", 2, False),
+    ]
+    assert all(0 <= check.seconds < 1 for check in checks)
+    told = [event for event in events if isinstance(event, Progress)]
+    assert [(event.done, event.total, event.note) for event in told] == [(0, 2, "a"), (0, 2, "b"), (2, 2, "")]
+    assert capsys.readouterr().out == ""
 
 
 def test_a_lower_order_than_promised_is_seen_and_the_exit_code_says_so(tmp_path, capsys, monkeypatch):
     only(monkeypatch, "dpmpp_3m")
     monkeypatch.setitem(SAMPLERS, "dpmpp_3m", samplers.dpmpp_2m_step)
-    every = verify.sections
-    monkeypatch.setattr(verify, "sections", lambda curves: dict(list(every(curves).items())[:1]))  # those of orders
+    monkeypatch.setattr(suite, "SECTIONS", [suite.ORDERS])
     assert cli("verify", "--out", tmp_path) == 1
     said = capsys.readouterr().out
-    names = ("dpmpp_3m, VP", "dpmpp_3m, EDM", "dpmpp_3m, flow")
-    assert f"checks, 3 FAILED ({'; '.join(names)}) in " in said
+    names = "; ".join(f"{suite.ORDERS.title}: dpmpp_3m, {process}" for process in PROCESSES)
+    assert f"checks, 3 FAILED ({names}) in " in said
     assert said.count("FAIL ") == 3
     assert (tmp_path / "verify.png").is_file()
 
 
 def test_a_section_that_breaks_is_a_failure_and_the_others_still_run(tmp_path, capsys, monkeypatch):
-    def broken():
-        raise RuntimeError("no such thing")
-
-    monkeypatch.setattr(
-        verify, "sections", lambda curves: {"One (of two)": broken, "Two": lambda: [Check("fine", 1, 1)]}
-    )
-    with listening(Console()):
-        assert not verify.verify(tmp_path)
+    broken = section(suite.ORDERS.title, Check("begun", 0), RuntimeError("no such thing"))
+    sections = [broken, section("Two", Check("fine", 1, 1))]
+    for module in (suite, verb):
+        monkeypatch.setattr(module, "SECTIONS", sections)
+    assert cli("verify", "--out", tmp_path) == 1
     said = capsys.readouterr().out
     assert "FAIL  RuntimeError: no such thing" in said
-    assert "2 checks, 1 FAILED (One) in " in said
-    assert list(tmp_path.iterdir()) == []  # no curves, no plot
+    assert f"3 checks, 1 FAILED ({suite.ORDERS.title}: could not be finished) in " in said
+    assert said.count("What it is about.") == 2
+    assert list(tmp_path.iterdir()) == []  # no order was measured, no plot
 
 
 def test_out_that_cannot_be_is_one_sentence(tmp_path, capsys):
@@ -85,7 +111,7 @@ def test_out_that_cannot_be_is_one_sentence(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    ("row", "ok"),
+    ("check", "passed"),
     [
         (Check("", 1.1, 1, 0.15), True),
         (Check("", 0.8, 1, 0.15), False),
@@ -96,9 +122,15 @@ def test_out_that_cannot_be_is_one_sentence(tmp_path, capsys):
         (Check("", math.inf, math.inf, 1), False),
     ],
 )
-def test_what_passes(row, ok):
-    assert row.ok is ok
-    assert ("FAIL" in verify.line(row)) is not ok
+def test_what_passes(check, passed):
+    assert check.passed is passed
+    assert ("FAIL" in row(check)) is not passed
+
+
+def test_a_row_says_what_was_measured_what_should_be_and_why():
+    check = Check("heun, VP", 2.0075, 2, 0.15, {128: 1.8e-4, 512: 1.1e-5}, "odd")
+    assert row(check).split() == "heun, VP 2.0075 2 ± 0.15 ok odd; error 1.8e-04 in 128 steps, 1.1e-05 in 512".split()
+    assert row(Check("mean", 7.2e-16, 0, 1e-12)).split() == "mean 7.2e-16 0 ± 1e-12 ok".split()
 
 
 # ---- orders and moments
@@ -107,18 +139,18 @@ def test_what_passes(row, ok):
 def test_a_sampler_without_an_expected_order_fails(monkeypatch):
     only(monkeypatch)
     monkeypatch.setitem(SAMPLERS, "mine", samplers.heun_step)
-    curves = orders.measure_curves()
-    assert failed(orders.order_checks(curves)) == {"mine, VP", "mine, EDM", "mine, flow"}
-    assert [curve.order for curve in curves if curve.sampler == "mine"] == pytest.approx([2, 2, 2], abs=0.02)
-    assert "no expected order" in orders.order_checks(curves)[-1].note
+    checks = list(orders.order_checks())
+    assert failed(checks) == {f"mine, {process}" for process in PROCESSES}
+    assert [one.measured for one in checks if one.name in failed(checks)] == pytest.approx([2, 2, 2], abs=0.02)
+    assert "no order is known" in checks[-1].note
 
 
 def test_ipndm_with_three_weights_is_of_order_three(monkeypatch):
     weights = samplers.ipndm_step.__globals__["ADAMS_BASHFORTH"]
     monkeypatch.setitem(samplers.ipndm_step.__globals__, "ADAMS_BASHFORTH", (*weights[:3], (*weights[2], 0.0)))
-    curve = orders.measure_curve("ipndm", "VP", even=True)
-    assert failed(orders.order_checks([curve])) == {"ipndm (even sigma / alpha), VP"}
-    assert curve.order == pytest.approx(3, abs=0.3)
+    checks = list(orders.sampler_checks("ipndm", "ipndm", orders.even_grid, orders.EVEN_ORDERS["ipndm"]))
+    assert failed(checks) == {f"ipndm, {process}" for process in PROCESSES}
+    assert [check.measured for check in checks] == pytest.approx([3, 3, 3], abs=0.3)
 
 
 def test_moments_are_those_of_a_recursion():
@@ -149,17 +181,14 @@ def forgetful(step):
     return lambda x, now, nxt, denoise, noise, memory=None: (step(x, now, nxt, denoise, noise)[0], None)
 
 
-ALL_PATHS = ("VP", "EDM", "flow")
-
-
 @pytest.mark.parametrize(
     ("name", "broken", "rows"),
     [
-        ("ddpm", lambda step: louder(step, 1.02), {f"ddpm, {p}: order of variance" for p in ALL_PATHS}),
-        ("ddpm", shifted, {"ddpm: error of the mean"}),
-        ("ddpm", lambda step: louder(step, 1 + 1e-8), {f"ddim with eta 1 is ddpm, {p}" for p in ALL_PATHS}),
-        ("ddim", lambda step: louder(step, 1.02), {f"ddim with eta 1, {p}: order of variance" for p in ALL_PATHS}),
-        ("dpmpp_sde_2m", forgetful, {f"dpmpp_sde_2m, {p}: order of variance" for p in ALL_PATHS}),
+        ("ddpm", lambda step: louder(step, 1.02), {f"variance of ddpm, {p}" for p in PROCESSES}),
+        ("ddpm", shifted, {"mean of ddpm, all processes"}),
+        ("ddpm", lambda step: louder(step, 1 + 1e-8), {f"ddim (eta 1) minus ddpm, {p}" for p in PROCESSES}),
+        ("ddim", lambda step: louder(step, 1.02), {f"variance of ddim (eta 1), {p}" for p in PROCESSES}),
+        ("dpmpp_sde_2m", forgetful, {f"variance of dpmpp_sde_2m, {p}" for p in PROCESSES}),
     ],
     ids=["loud ddpm", "shifted ddpm", "ddpm is not ddim", "loud ddim", "forgetful sde"],
 )
@@ -171,57 +200,7 @@ def test_moments_see_what_is_wrong(monkeypatch, name, broken, rows):
 def test_a_noisy_sampler_without_an_expected_order_fails(monkeypatch):
     monkeypatch.setitem(SAMPLERS, "mine", SAMPLERS["ddpm"])
     monkeypatch.setattr(moments, "STOCHASTIC", ("mine",))
-    assert failed(moments.moment_checks()) == {f"mine, {p}: order of variance" for p in ALL_PATHS}
-
-
-# ---- processes
-
-
-def moved_time(level):
-    return lambda self, at: level(self, at)._replace(t=level(self, at).t + 1)
-
-
-def scaled(alpha_sigma):
-    return lambda self, t, dtype=torch.float32: [1.001 * part for part in alpha_sigma(self, t, dtype)]
-
-
-@pytest.mark.parametrize(
-    ("attribute", "broken", "rows"),
-    [
-        ("level", moved_time, {"level() finds its levels", "retime keeps its own grid"}),
-        ("alpha_sigma", scaled, {"levels and add_noise agree", "eps, x0 and v give x0 back"}),
-        ("retime", lambda retime: lambda self, levels: list(levels), {"retime refuses another's"}),
-        ("sigma_data", lambda value: property(lambda self: next(self.drift)), {"eps, x0 and v give x0 back"}),
-    ],
-)
-def test_processes_see_what_is_wrong(monkeypatch, attribute, broken, rows):
-    monkeypatch.setattr(GaussianDiffusion, "drift", iter([1.0, 1.1] * 500), raising=False)
-    monkeypatch.setattr(GaussianDiffusion, attribute, broken(getattr(GaussianDiffusion, attribute)))
-    monkeypatch.setattr(processes, "processes", lambda: {"flow": RectifiedFlow(), "linear": GaussianDiffusion()})
-    assert failed(processes.process_checks()) == {f"linear: {row}" for row in rows}
-
-
-def test_a_table_that_is_not_the_product_of_its_betas_is_seen(monkeypatch):
-    """The grid and add_noise read it alike, so between them nothing is wrong."""
-    wrong = GaussianDiffusion()
-    wrong.betas = wrong.betas.roll(1)
-    monkeypatch.setattr(processes, "processes", lambda: {"right": GaussianDiffusion(), "wrong": wrong})
-    assert failed(processes.process_checks()) == {"wrong: levels and add_noise agree"}
-
-
-@pytest.mark.parametrize("cls", [EDMProcess, RectifiedFlow])
-def test_a_grid_at_other_times_than_training_is_seen(monkeypatch, cls):
-    right = cls.level
-    monkeypatch.setattr(cls, "level", lambda self, at: right(self, at)._replace(t=right(self, at + 1e-6).t))
-    monkeypatch.setattr(processes, "processes", lambda: {"wrong": cls()})
-    assert "wrong: levels and add_noise agree" in failed(processes.process_checks())
-
-
-def test_a_wrong_target_is_seen_in_every_process(monkeypatch):
-    right = processes.target
-    monkeypatch.setattr(processes, "target", lambda kind, *rest: (-1 if kind == "v" else 1) * right(kind, *rest))
-    rows = {f"{name}: eps, x0 and v give x0 back" for name in processes.processes()}
-    assert failed(processes.process_checks()) == rows
+    assert failed(moments.moment_checks()) == {f"variance of mine, {p}" for p in PROCESSES}
 
 
 # ---- the bound
@@ -247,7 +226,7 @@ def test_a_decoder_of_another_width_is_seen(monkeypatch):
     """Its probabilities add up to 1 all the same."""
     right = bound.log_likelihood_of_bins
     monkeypatch.setattr(bound, "log_likelihood_of_bins", lambda x0, mean, wide: right(x0, mean, wide + 1e-6))
-    assert failed(bound.bound_checks()) == {"probability of each of 256 grey levels"}
+    assert failed(bound.bound_checks()) == {"decoder: P of the 256 pixel values, error"}
 
 
 # ---- images
@@ -259,7 +238,7 @@ def test_noise_that_is_one_stream_for_the_batch_is_seen(monkeypatch):
             return torch.empty_like(x).normal_(generator=self.generators[0])
 
     monkeypatch.setattr(seeds, "SeededNoise", Shared)
-    rows = {f"{what}: by {size} against all 7 at once" for what in ("noise", "images") for size in (1, 2)}
+    rows = {f"{what}, batches of {size}" for what in ("noise", "images") for size in (1, 2)}
     assert failed(seeds.seed_checks()) == rows
 
 
@@ -268,47 +247,16 @@ def test_pictures_that_look_at_their_neighbours_are_seen(monkeypatch):
     monkeypatch.setattr(
         seeds, "Denoiser", lambda *args: lambda x, level: right(*args)(x, level) + 1e-3 * x.mean(0, keepdim=True)
     )
-    rows = {f"images: by {size} against all 7 at once" for size in (1, 2)}
+    rows = {f"images, batches of {size}" for size in (1, 2)}
     assert failed(seeds.seed_checks()) == rows
 
 
 def test_one_seed_for_all_is_seen(monkeypatch):
-    monkeypatch.setattr(seeds, "SeededNoise", lambda parts: pictures.SeededNoise([0] * len(parts)))
-    assert failed(seeds.seed_checks()) == {"other seeds are other images"}
+    monkeypatch.setattr(seeds, "SeededNoise", lambda parts: SeededNoise([0] * len(parts)))
+    assert failed(seeds.seed_checks()) == {"pairs of seeds with one and the same image"}
 
 
 def test_checking_seeds_draws_nothing_from_the_callers_generator():
     state = torch.get_rng_state()
-    seeds.seed_checks()
+    list(seeds.seed_checks())
     assert torch.equal(torch.get_rng_state(), state)
-
-
-def test_the_reference_on_pictures_is_the_exact_flow():
-    """Runge-Kutta on Gaussian pixels, for which the flow is known."""
-    process = GaussianDiffusion()
-    x = torch.linspace(-3, 3, 9, dtype=torch.float64).view(1, 1, 3, 3)
-    expected = GAUSSIAN.flow(x, process.level(common.NOISIEST), process.level(pictures.END))
-    torch.testing.assert_close(pictures.runge_kutta(x, process, GAUSSIAN.denoise), expected, rtol=1e-9, atol=1e-9)
-
-
-def coarse(step):
-    return lambda *args: (step(*args)[0].half().to(args[0]), None) if args[0].dtype == torch.float32 else step(*args)
-
-
-def short_of_the_end(step):
-    return lambda x, now, nxt, *rest: (x, None) if nxt.sigma == 0 else step(x, now, nxt, *rest)
-
-
-@pytest.mark.parametrize(
-    ("broken", "rows"),
-    [
-        (lambda step: SAMPLERS["ddim"], {"dpmpp_2m: order"}),
-        (coarse, {"dpmpp_2m: float32 against float64"}),
-        (short_of_the_end, {"dpmpp_2m: ends on an image of the set"}),
-    ],
-    ids=["of order one", "rounds", "stops short"],
-)
-def test_pictures_see_what_is_wrong(monkeypatch, broken, rows):
-    only(monkeypatch, "dpmpp_2m")
-    monkeypatch.setitem(SAMPLERS, "dpmpp_2m", broken(SAMPLERS["dpmpp_2m"]))
-    assert failed(pictures.picture_checks()) == rows

@@ -46,7 +46,10 @@ def _performed(verb: str, kind: type[Any]) -> Callable[[list[str]], int]:
 
 
 def verify(argv: list[str]) -> int:
-    return 0 if every_check(Line("verify", Verify, argv).request().out) else 1
+    request = Line("verify", Verify, argv).request()
+    from .verify import run_verify
+
+    return run_verify(request.out)
 
 
 def evaluate(argv: list[str]) -> int:

@@ -38,11 +38,11 @@ class Show:
 class Verify:
     """Check the mathematics on this machine against exact laws: a table, verify.png, exit code 1 if a row falls short.
 
-    Where the data is a Gaussian, a mixture or a known set of images, the best denoiser is known exactly, and so is
-    what each method should make of it. Every deterministic sampler must converge with the order that its paper
-    promises (1 for ddim, 4 for unipc_3: twice the steps, a sixteenth of the error), on all three kinds of process;
-    those that draw noise must reach the data's mean and variance; the variational bound must be as tight as theory
-    allows; and an image must depend on its seed alone. Ten seconds to half a minute, no download, no network to train.
+    Where the data is a Gaussian or a mixture of two, the best denoiser is known exactly, and so is what each method
+    should make of it. Every deterministic sampler must converge with the order that its paper promises (1 for ddim, 4
+    for unipc_3: twice the steps, a sixteenth of the error), on all three kinds of process; those that draw noise must
+    reach the data's mean and variance; the variational bound must be as tight as theory allows; and an image must
+    depend on its seed alone. Five to twenty seconds, no download, no network to train.
     """
 
     out: Path = Path("verify")

@@ -1,1 +1,7 @@
-"""bytepixels verify: the core against exact laws, each number beside the one it should be."""
+"""`bytepixels verify`: samplers, variational bound and seeds against laws that are known exactly.
+
+verify() runs all of it and returns a Check for each row.
+"""
+
+from .check import Check as Check
+from .suite import verify as verify

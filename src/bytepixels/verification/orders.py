@@ -1,16 +1,20 @@
 """The order of every deterministic sampler: how fast its error falls as the steps become more."""
 
 import math
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterator
 
+import numpy as np
 import torch
 
 from ..core.exact_denoisers import TWO_MODES
-from ..core.levels import Level
+from ..core.levels import Level, Process
 from ..core.samplers import SAMPLERS, STOCHASTIC
-from .common import Check, even_grid, log_snr_grid, paths, run
+from .check import Check, log_snr_grid, order_check, processes, run
 
+ABOUT = """Data: a mixture of two Gaussians, whose denoiser E[x0 | x_t] and probability-flow ODE are known exactly. In
+N steps a sampler of order p has an error proportional to N^-p; p is measured between 128 and 512 steps that are even
+in log(alpha/sigma) unless said, on three processes: VP (alpha^2 + sigma^2 = 1, as in DDPM), EDM (alpha = 1) and flow
+(alpha + sigma = 1)."""
 ORDERS = {  # on grids even in log(alpha / sigma)
     "ddim": 1,
     "euler": 1,
@@ -24,67 +28,34 @@ ORDERS = {  # on grids even in log(alpha / sigma)
     "deis": 3,
 }
 EVEN_ORDERS = {"ipndm": 4}  # on grids even in sigma / alpha
-# half_log_snr at the ends of those grids. The first-order start costs iPNDM an error of order 2, which wins as steps
-# grow or the range shrinks; in this range the error of its four terms is what one sees.
+# log(alpha / sigma) at the ends of those grids. The first-order start costs iPNDM an error of order 2, which wins as
+# steps grow or the range shrinks; in this range the error of its four terms is what one sees.
 EVEN_ENDS = -2.5, 1.25
 STEPS = (8, 16, 32, 64, 128, 256, 512)
-COARSE, FINE = 128, 512  # the slope is taken between them: fewer steps are not yet a power law
-TOLERANCE = 0.15
+Grid = Callable[[Process, int], list[Level]]
 
 
-class Curve(NamedTuple):
-    """The mean error of a sampler on one path at each number of STEPS."""
-
-    sampler: str
-    path: str
-    even: bool  # in sigma / alpha, not in its logarithm
-    errors: dict[int, float]
-
-    @property
-    def order(self) -> float:
-        """p of error ~ steps^-p."""
-        ratio = self.errors[COARSE] / self.errors[FINE] if self.errors[FINE] else math.nan
-        return math.log(ratio) / math.log(FINE / COARSE) if ratio > 0 else math.nan
-
-    @property
-    def expected(self) -> float:
-        """The order it should have; NaN for a sampler that nobody has said it of."""
-        return (EVEN_ORDERS if self.even else ORDERS).get(self.sampler, math.nan)
+def order_checks() -> Iterator[Check]:
+    """A row for every deterministic sampler on every process, each named "sampler, process"."""
+    names = [name for name in SAMPLERS if name not in STOCHASTIC]
+    for name in names:
+        yield from sampler_checks(name, name, log_snr_grid, ORDERS.get(name, math.nan))
+    for name in EVEN_ORDERS.keys() & names:
+        yield from sampler_checks(name, f"{name} (even sigma/alpha)", even_grid, EVEN_ORDERS[name])
 
 
-def deterministic() -> list[str]:
-    """The samplers of SAMPLERS that draw no noise, new ones among them."""
-    return [name for name in SAMPLERS if name not in STOCHASTIC]
-
-
-def measure_curves() -> list[Curve]:
-    """Every deterministic sampler on every path."""
-    names = deterministic()
-    grids = [(name, False) for name in names] + [(name, True) for name in names if name in EVEN_ORDERS]
-    return [measure_curve(name, path, even) for name, even in grids for path in paths()]
-
-
-def measure_curve(name: str, path: str, even: bool = False) -> Curve:
-    """One sampler on one path, against x_s = F_s^-1(F_t(x_t)) for a mixture of two modes at 16 quantiles."""
-    process, step = paths()[path], SAMPLERS[name]
-
-    def grid(steps: int) -> list[Level]:
-        return even_grid(process, steps, *EVEN_ENDS) if even else log_snr_grid(process, steps)
-
-    first, last = grid(1)
+def sampler_checks(sampler: str, title: str, grid: Grid, expected: float) -> Iterator[Check]:
+    """One sampler on every process, against the exact flow x_s = F_s^-1(F_t(x_t)) at 16 quantiles."""
     p = torch.linspace(0.05, 0.95, 16, dtype=torch.float64).view(1, 1, 4, 4)
-    x, exact = TWO_MODES.quantile(p, first), TWO_MODES.quantile(p, last)
-    errors = {n: float((run(x, grid(n), TWO_MODES.denoise, step) - exact).abs().mean()) for n in STEPS}
-    return Curve(name, path, even, errors)
+    for path, process in processes().items():
+        x, exact = (TWO_MODES.quantile(p, end) for end in grid(process, 1))
+        ends = {steps: run(x, grid(process, steps), TWO_MODES.denoise, SAMPLERS[sampler]) for steps in STEPS}
+        errors = {steps: float((end - exact).abs().mean()) for steps, end in ends.items()}
+        yield order_check(f"{title}, {path}", errors, expected)
 
 
-def order_checks(curves: Sequence[Curve]) -> list[Check]:
-    """A row for every curve; a sampler without an expected order fails."""
-    rows = []
-    for curve in curves:
-        name = f"{curve.sampler}{' (even sigma / alpha)' if curve.even else ''}, {curve.path}"
-        note = f"{curve.errors[COARSE]:.1e} at {COARSE} steps, {curve.errors[FINE]:.1e} at {FINE}"
-        if math.isnan(curve.expected):
-            note = f"no expected order is known for it; {note}"
-        rows.append(Check(name, curve.order, curve.expected, TOLERANCE, note))
-    return rows
+def even_grid(process: Process, steps: int) -> list[Level]:
+    """steps + 1 levels, even in sigma / alpha."""
+    first, last = EVEN_ENDS
+    ratios = np.linspace(math.exp(-first), math.exp(-last), steps + 1)
+    return [process.level(-math.log(ratio)) for ratio in ratios.tolist()]
