@@ -10,15 +10,14 @@ import torch
 
 from bytepixels import Denoiser, EDMProcess, GaussianDiffusion, Level, PixelCodec, RectifiedFlow, SeededNoise
 from bytepixels.codec.codec import LatentCodec
-from bytepixels.core.exact_denoisers import Empirical
 from bytepixels.core.likelihood import Measured, ode_bits, variational_bound
 from bytepixels.core.schedules import cosine_schedule, linear_schedule, zero_terminal_snr
 from bytepixels.data import pack
 from bytepixels.metrics import bits_per_dim as bits_of
-from bytepixels.metrics import ideal_denoiser as ideal_of
-from bytepixels.metrics.ideal_denoiser import IdealDenoiser, Latents, LinearGuess, Pictures
+from bytepixels.metrics import optimal_denoiser
 from bytepixels.metrics.loss_analysis import Errors, judge, levels_of, measure_errors
 from bytepixels.metrics.loss_report import sentences
+from bytepixels.metrics.optimal_denoiser import EmpiricalImages, LatentMixture, OptimalDenoiser, WienerDenoiser
 
 from .latents import Shuffled
 from .verbs.tiny import cli, picture, plain, train, words
@@ -36,7 +35,7 @@ def digits(tmp_path_factory):
 
 
 def known(digits, count=200, mirrored=False, labels=True):
-    return Pictures(digits[0][:count], digits[1][:count] if labels else None, mirrored)
+    return EmpiricalImages(digits[0][:count], digits[1][:count] if labels else None, mirrored)
 
 
 def x0_of(images):
@@ -51,12 +50,12 @@ def x0_of(images):
 @pytest.mark.parametrize("rows", [1, 7, 1000])
 def test_the_ideal_is_the_softmax_over_its_pictures(digits, monkeypatch, rows, mirrored, labels):
     """Against the definition in float64, over whatever blocks; the entropy too."""
-    monkeypatch.setattr(ideal_of, "BLOCK_NUMBERS", rows * 64 * (1 + mirrored))
+    monkeypatch.setattr(optimal_denoiser, "BLOCK_NUMBERS", rows * 64 * (1 + mirrored))
     pictures = known(digits, mirrored=mirrored)
     level = Level(0.0, 0.8, 0.6)
     label = digits[1][:20] if labels else None
     x = 0.8 * x0_of(digits[0][:20]) + 0.6 * SeededNoise(range(20))(torch.empty(20, 1, 8, 8))
-    got, entropy = IdealDenoiser(pictures, LinearGuess(pictures, CPU).mean).posterior(x, level, label)
+    got, entropy = OptimalDenoiser(pictures, WienerDenoiser(pictures, CPU).mean).posterior(x, level, label)
     for k in range(20):
         rows_of_class = pictures.labels == label[k] if labels else slice(None)
         every = x0_of(pictures.images[rows_of_class]).double()
@@ -72,19 +71,19 @@ def test_the_ideal_is_the_softmax_over_its_pictures(digits, monkeypatch, rows, m
 @pytest.mark.parametrize("level", [Level(0.0, 0.8, 0.6), Level(0.0, 0.1, 0.995), Level(0.0, 0.999, 0.03)])
 def test_the_ideal_of_gaussians_is_the_mixtures(digits, monkeypatch, rows, labels, level):
     """Against torch.distributions in float64: which one it was, and what each makes of x_t."""
-    monkeypatch.setattr(ideal_of, "BLOCK_NUMBERS", rows * 2 * 2 * 3 * 4)
+    monkeypatch.setattr(optimal_denoiser, "BLOCK_NUMBERS", rows * 2 * 2 * 3 * 4)
     generator = torch.Generator().manual_seed(0)
     moments = torch.randn(50, 2, 6, 2, 2, generator=generator)
     moments[:, :, 3:] = 0.3 * moments[:, :, 3:].abs() + 0.01
     codec = LatentCodec(Shuffled(), [1.0] * 12, [2.0] * 12, [-1.0] * 12, [1.0] * 12)
     codec._mean, codec._scale = codec._mean[:3], codec._scale[:3]  # of three channels
-    known = Latents(moments.numpy(), digits[1][:50] if labels else None, codec)
+    known = LatentMixture(moments.numpy(), digits[1][:50] if labels else None, codec)
     label = digits[1][:20] if labels else None
     mean, std = moments.double().flatten(0, 1).chunk(2, dim=1)
     mean, std = (mean - 1) / 2, std / 2  # [100, 3, 2, 2]
     x0 = mean[:40:2] + std[:40:2] * torch.randn(20, 3, 2, 2, generator=generator)
     x = (level.alpha * x0 + level.sigma * torch.randn(20, 3, 2, 2, generator=generator)).float()
-    guess = LinearGuess(known, CPU)
+    guess = WienerDenoiser(known, CPU)
     every = torch.distributions.Normal(level.alpha * mean, (level.alpha**2 * std**2 + level.sigma**2).sqrt())
     logit = every.log_prob(x[:, None].double()).sum((2, 3, 4))  # [20, 100]
     if labels:
@@ -92,7 +91,7 @@ def test_the_ideal_of_gaussians_is_the_mixtures(digits, monkeypatch, rows, label
     share = logit.softmax(1)
     gain = level.alpha * std**2 / every.variance
     own = mean + gain * (x[:, None] - level.alpha * mean)  # [20, 100, 3, 2, 2]
-    got, entropy = IdealDenoiser(known, guess.mean).posterior(x, level, label)
+    got, entropy = OptimalDenoiser(known, guess.mean).posterior(x, level, label)
     torch.testing.assert_close(got.double(), torch.einsum("bk,bkchw->bchw", share, own), atol=2e-4, rtol=0)
     torch.testing.assert_close(entropy.double(), torch.special.entr(share).sum(1), atol=2e-3, rtol=0)
     whole = mean.var(0, correction=0) + (std**2).mean(0)
@@ -105,12 +104,12 @@ def test_of_gaussians_that_overlap_the_ideal_knows_little(level):
     generator = torch.Generator().manual_seed(0)
     mean, std = 0.05 * torch.randn(64, 12, 9, 9, generator=generator), 0.9 + 0.01 * torch.rand(64, 12, 9, 9)
     codec = LatentCodec(Shuffled(), [0.0] * 12, [1.0] * 12, [-5.0] * 12, [5.0] * 12)
-    known = Latents(torch.cat([mean, std], 1)[:, None].numpy(), None, codec)
+    known = LatentMixture(torch.cat([mean, std], 1)[:, None].numpy(), None, codec)
     x0 = mean[:20] + std[:20] * torch.randn(20, 12, 9, 9, generator=generator)
     x = level.alpha * x0 + level.sigma * torch.randn(20, 12, 9, 9, generator=generator)
     spread = (level.alpha**2 * std.double() ** 2 + level.sigma**2).sqrt()
     logit = torch.distributions.Normal(level.alpha * mean.double(), spread).log_prob(x[:, None].double()).sum((2, 3, 4))
-    entropy = IdealDenoiser(known, LinearGuess(known, CPU).mean).posterior(x, level)[1]
+    entropy = OptimalDenoiser(known, WienerDenoiser(known, CPU).mean).posterior(x, level)[1]
     expected = torch.special.entr(logit.softmax(1)).sum(1)
     assert expected.mean() > 1
     torch.testing.assert_close(entropy.double(), expected, atol=0.01, rtol=0)
@@ -118,7 +117,7 @@ def test_of_gaussians_that_overlap_the_ideal_knows_little(level):
 
 def test_at_the_ends_the_ideal_knows_nothing_or_all(digits):
     pictures = known(digits, labels=False)
-    ideal, x0 = IdealDenoiser(pictures, LinearGuess(pictures, CPU).mean), x0_of(digits[0][:5])
+    ideal, x0 = OptimalDenoiser(pictures, WienerDenoiser(pictures, CPU).mean), x0_of(digits[0][:5])
     noisy, entropy = ideal.posterior(torch.randn(5, 1, 8, 8), Level(0.0, 1e-4, 1.0))
     torch.testing.assert_close(
         noisy, x0_of(digits[0][:200]).mean(0, keepdim=True).expand(5, -1, -1, -1), atol=0.01, rtol=0
@@ -137,7 +136,7 @@ def test_the_trivial_guess_is_the_regression_of_every_pixel(digits, mirrored):
     x0 = torch.cat([x0, x0.flip(-1)]) if mirrored else x0
     copies = x0.repeat(400, 1, 1, 1)
     x = 0.6 * copies + 0.8 * torch.randn(copies.shape, generator=torch.Generator().manual_seed(0))
-    guess = LinearGuess(pictures, CPU)
+    guess = WienerDenoiser(pictures, CPU)
     for row, column in ((3, 4), (5, 2), (0, 3)):
         slope, offset = np.polyfit(x[:, 0, row, column].double(), copies[:, 0, row, column].double(), 1)
         got = (
@@ -156,8 +155,8 @@ def test_the_trivial_guess_is_the_regression_of_every_pixel(digits, mirrored):
 
 def verdict_of(predict, digits, n=100):
     pictures = known(digits, 300)
-    trivial = LinearGuess(pictures, CPU)
-    ideal, levels = IdealDenoiser(pictures, trivial.mean), levels_of(PROCESS, 12)
+    trivial = WienerDenoiser(pictures, CPU)
+    ideal, levels = OptimalDenoiser(pictures, trivial.mean), levels_of(PROCESS, 12)
     predict = predict(trivial, ideal)
     measured = []
     for first, best in ((0, ideal), (1000, None)):
@@ -263,8 +262,8 @@ def test_without_held_out_pictures_it_does_not_say_that_it_memorises():
 
 def test_the_errors_do_not_depend_on_the_batch(digits):
     pictures = known(digits)
-    trivial = LinearGuess(pictures, CPU)
-    ideal, levels, counts = IdealDenoiser(pictures, trivial.mean), levels_of(PROCESS, 5), []
+    trivial = WienerDenoiser(pictures, CPU)
+    ideal, levels, counts = OptimalDenoiser(pictures, trivial.mean), levels_of(PROCESS, 5), []
     x0, label = x0_of(digits[0][:10]), digits[1][:10]
     run = lambda x, level, label: (x + label.view(-1, 1, 1, 1)) / 10  # noqa: E731
     whole = measure_errors(run, trivial, ideal, levels, x0, label, range(10), 64)
@@ -283,7 +282,7 @@ def test_every_level_and_every_seed_has_its_own_noise(digits):
         seen.append(((x - level.alpha * x0) / level.sigma).flatten(1))
         return x
 
-    measure_errors(run, LinearGuess(pictures, CPU), None, levels, x0, None, seeds, n)
+    measure_errors(run, WienerDenoiser(pictures, CPU), None, levels, x0, None, seeds, n)
     noise = torch.stack(seen).double()  # [levels, images, numbers]
     assert noise.mean().abs() < 4 / math.sqrt(noise.numel())
     assert noise.std().item() == pytest.approx(1, abs=4 / math.sqrt(2 * noise.numel()))
@@ -542,16 +541,6 @@ def test_what_is_refused(run, capsys, flags, sentence):
     assert cli("evaluate", run, *flags) == 2
     assert sentence in plain(capsys.readouterr().err)
     assert ((run / "eval.jsonl").read_bytes() if before else None) == before
-
-
-def test_the_streaming_ideal_is_the_plain_one():
-    """`verify` has the same denoiser in six lines: each is the other's reference."""
-    images = np.random.default_rng(0).integers(0, 256, (40, 1, 8, 8), np.uint8)
-    x0 = PixelCodec().to_model(torch.from_numpy(images))
-    ideal = IdealDenoiser(Pictures(images, None, False), x0.mean(0, keepdim=True))
-    for level in GaussianDiffusion(1000).levels(6)[:-1]:
-        x = level.alpha * x0[:5] + level.sigma * torch.randn(5, 1, 8, 8, generator=torch.Generator().manual_seed(0))
-        torch.testing.assert_close(ideal(x, level), Empirical(x0)(x, level), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("flags", ["--ode-steps 3", "--probes 3", "--dequantisation uniform", "--steps 5"])

@@ -9,7 +9,8 @@ from scipy.integrate import quad
 from scipy.stats import norm
 
 from bytepixels import CLEAN, Level
-from bytepixels.core.exact_denoisers import GAUSSIAN, TWO_MODES, Empirical
+from bytepixels.core.exact_denoisers import GAUSSIAN, TWO_MODES
+from bytepixels.metrics.optimal_denoiser import EmpiricalImages, OptimalDenoiser
 
 from . import laws
 
@@ -65,49 +66,47 @@ def test_the_flow_ends_at_the_data():
     )
 
 
+def optimal(images, dtype=torch.float64):
+    """(x0, the optimal denoiser) of images uint8 [N, C, H, W]."""
+    x0 = torch.from_numpy(images).to(dtype) / 127.5 - 1
+    return x0, OptimalDenoiser(EmpiricalImages(images, None, False), x0.mean(0, keepdim=True))
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_a_denoiser_answers_in_kind(dtype):
     x = torch.zeros(2, 1, 4, 4, dtype=dtype)
-    for denoise in (TWO_MODES.denoise, Empirical(torch.ones(3, 1, 4, 4))):
+    for denoise in (TWO_MODES.denoise, optimal(np.full((3, 1, 4, 4), 200, np.uint8), dtype)[1]):
         answer = denoise(x, LEVELS[1])
         assert (answer.dtype, answer.shape) == (dtype, x.shape)
 
 
-def empirical(x, pictures, level):
+def posterior_mean(x, images, level):
     """The definition, one weight at a time."""
     rows = []
     for one in x:
-        weight = [math.exp(-((one - level.alpha * p) ** 2).sum().item() / (2 * level.sigma**2)) for p in pictures]
-        rows.append(sum(w * p for w, p in zip(weight, pictures, strict=True)) / sum(weight))
+        weight = [math.exp(-((one - level.alpha * p) ** 2).sum().item() / (2 * level.sigma**2)) for p in images]
+        rows.append(sum(w * p for w, p in zip(weight, images, strict=True)) / sum(weight))
     return torch.stack(rows)
 
 
 @pytest.mark.parametrize("level", LEVELS)
-def test_the_empirical_denoiser_is_the_posterior_mean(level):
-    pictures = torch.randn(5, 2, 3, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    x = level.alpha * pictures[:4] + level.sigma * pictures[1:].flip(0)
-    torch.testing.assert_close(Empirical(pictures)(x, level), empirical(x, pictures, level), rtol=1e-9, atol=1e-11)
+def test_the_optimal_denoiser_of_images_is_the_posterior_mean(level):
+    images, denoise = optimal(np.random.default_rng(0).integers(100, 150, (5, 2, 3, 2), np.uint8))
+    x = level.alpha * images[:4] + level.sigma * images[1:].flip(0)
+    torch.testing.assert_close(denoise(x, level), posterior_mean(x, images, level), rtol=1e-6, atol=1e-6)
 
 
-def test_one_number_per_picture_is_a_mixture_of_points():
-    """Two laws of the package that know nothing of each other."""
-    points = laws.Mixture((0.5, 0.5), (-1.0, 0.8), (0.0, 0.0))
+def test_one_number_per_image_is_a_mixture_of_points():
+    """Two laws that know nothing of each other."""
+    points = laws.Mixture((0.5, 0.5), (-1.0, 1.0), (0.0, 0.0))
+    _, denoise = optimal(np.array([0, 255], np.uint8).reshape(2, 1, 1, 1))
     x = X.view(-1, 1, 1, 1)
     for level in LEVELS:
-        got = Empirical(torch.tensor([-1.0, 0.8], dtype=torch.float64).view(2, 1, 1, 1))(x, level)
-        torch.testing.assert_close(got, points.denoise(x, level), rtol=1e-9, atol=1e-12)
-
-
-def test_blocks_change_nothing(monkeypatch):
-    pictures = torch.randn(6, 1, 2, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    x, level = pictures[:5] / 2, Level(0.0, 0.6, 0.8)
-    whole = Empirical(pictures)(x, level)
-    monkeypatch.setattr("bytepixels.core.exact_denoisers.MOST_SHARES", 12)  # two rows at a time
-    torch.testing.assert_close(Empirical(pictures)(x, level), whole, rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(denoise(x, level), points.denoise(x, level), rtol=1e-9, atol=1e-12)
 
 
 def test_pure_noise_says_nothing():
-    pictures = torch.rand(4, 1, 2, 2, dtype=torch.float64)
+    images, denoise = optimal(np.random.default_rng(0).integers(0, 256, (4, 1, 2, 2), np.uint8))
     x, level = torch.randn(3, 1, 2, 2, dtype=torch.float64), Level(0.0, 0.0, 1.0)
-    torch.testing.assert_close(Empirical(pictures)(x, level), pictures.mean(0).expand_as(x))
+    torch.testing.assert_close(denoise(x, level), images.mean(0).expand_as(x), rtol=0, atol=1e-7)
     assert TWO_MODES.denoise(x, level) == pytest.approx(0.4 * -1 + 0.6 * 0.8)

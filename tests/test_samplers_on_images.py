@@ -15,7 +15,7 @@ from bytepixels import SAMPLERS, GaussianDiffusion, SeededNoise
 from bytepixels.core.losses import pure_noise
 from bytepixels.core.samplers import STOCHASTIC
 from bytepixels.data import pack
-from bytepixels.metrics.ideal_denoiser import IdealDenoiser, LinearGuess, Pictures
+from bytepixels.metrics.optimal_denoiser import EmpiricalImages, OptimalDenoiser, WienerDenoiser
 
 from .laws import GAUSSIAN
 from .test_samplers import DETERMINISTIC, ORDERS, refuse, run
@@ -27,17 +27,17 @@ SEEDS = range(8)
 
 class Digits(NamedTuple):
     x0: Tensor  # float32 [1797, 1, 8, 8]
-    single: IdealDenoiser  # in float32
-    double: IdealDenoiser
+    single: OptimalDenoiser  # in float32
+    double: OptimalDenoiser
     x: Tensor  # float64 [8, 1, 8, 8] at the noisiest level
     exact: Tensor  # where the flow leads from there
 
 
 @pytest.fixture(scope="module")
 def digits(tmp_path_factory):
-    known = Pictures(pack("digits", cache=tmp_path_factory.mktemp("digits")).images, None, False)
-    centre = LinearGuess(known, torch.device("cpu")).mean
-    single, double = IdealDenoiser(known, centre), IdealDenoiser(known, centre.double())
+    known = EmpiricalImages(pack("digits", cache=tmp_path_factory.mktemp("digits")).images, None, False)
+    centre = WienerDenoiser(known, torch.device("cpu")).mean
+    single, double = OptimalDenoiser(known, centre), OptimalDenoiser(known, centre.double())
     x = pure_noise(torch.empty(8, 1, 8, 8, dtype=torch.float64), PROCESS.level(NOISIEST), SeededNoise(SEEDS))
     return Digits(torch.cat([*known.blocks(torch.device("cpu"))]), single, double, x, runge_kutta(x, double))
 

@@ -7,8 +7,8 @@ import torch
 from bytepixels import EDMProcess, GaussianDiffusion, RectifiedFlow
 from bytepixels.codec.codec import PixelCodec
 from bytepixels.data import pack
-from bytepixels.metrics.ideal_denoiser import Pictures
 from bytepixels.metrics.memorization import copies, copies_more, copyist, nearest_pictures
+from bytepixels.metrics.optimal_denoiser import EmpiricalImages
 from bytepixels.metrics.precision_recall import Nearest
 
 CPU = torch.device("cpu")
@@ -27,7 +27,7 @@ def x0_of(images):
 
 def test_nearest_are_those_of_brute_force_in_grey_levels(digits):
     known, asked = digits[:300], digits[300:340]
-    found = nearest_pictures(x0_of(asked), Pictures(known, None, False), 3)
+    found = nearest_pictures(x0_of(asked), EmpiricalImages(known, None, False), 3)
     squares = (known[None].astype(float) - asked[:, None]) ** 2
     distance = squares.mean((2, 3, 4)) ** 0.5
     assert (found.position.numpy() == distance.argsort(1)[:, :3]).all()
@@ -35,21 +35,21 @@ def test_nearest_are_those_of_brute_force_in_grey_levels(digits):
 
 
 def test_a_picture_and_its_mirror_image_are_one_neighbour(digits, monkeypatch):
-    monkeypatch.setattr("bytepixels.metrics.ideal_denoiser.BLOCK_NUMBERS", 64 * 2 * 7)  # blocks of 7
+    monkeypatch.setattr("bytepixels.metrics.optimal_denoiser.BLOCK_NUMBERS", 64 * 2 * 7)  # blocks of 7
     known = digits[:30]
     mirrored = x0_of(known[11:12]).flip(-1)
-    with_mirrors = nearest_pictures(mirrored, Pictures(known, None, True))
+    with_mirrors = nearest_pictures(mirrored, EmpiricalImages(known, None, True))
     assert with_mirrors.position[0, 0] == 11
     assert with_mirrors.position[0, 1] != 11
     assert with_mirrors.distance[0, 0] < 0.1
-    assert nearest_pictures(mirrored, Pictures(known, None, False)).distance[0, 0] > 20
+    assert nearest_pictures(mirrored, EmpiricalImages(known, None, False)).distance[0, 0] > 20
 
 
 @pytest.mark.parametrize(
     "process", [GaussianDiffusion(), EDMProcess(), RectifiedFlow()], ids=lambda p: type(p).__name__
 )
 def test_the_copyist_is_caught_and_held_out_pictures_are_not(digits, process):
-    known = Pictures(digits[:1000], None, False)
+    known = EmpiricalImages(digits[:1000], None, False)
     held_out = nearest_pictures(x0_of(digits[1000:1400]), known)
     null = copies(held_out, held_out)
     caught = copies(nearest_pictures(copyist(known, process, range(40), CPU), known), held_out)
@@ -64,7 +64,7 @@ def test_the_copyist_is_caught_and_held_out_pictures_are_not(digits, process):
 
 def test_a_tenth_of_copies_is_found_and_so_are_copies_of_what_is_there_twice(digits):
     """With every training image there twice the ratio sees nothing; that samples are nearer than others does."""
-    twice = Pictures(
+    twice = EmpiricalImages(
         np.concatenate([digits[:500], np.clip(digits[:500].astype(int) + 2, 0, 255).astype(np.uint8)]), None, False
     )
     held_out = nearest_pictures(x0_of(digits[500:900]), twice)
@@ -74,7 +74,7 @@ def test_a_tenth_of_copies_is_found_and_so_are_copies_of_what_is_there_twice(dig
     found = copies(nearest_pictures(x0_of(noisy), twice), held_out)
     assert found.rate < 0.05
     assert copies_more(found, null)
-    once = Pictures(digits[:500], None, False)
+    once = EmpiricalImages(digits[:500], None, False)
     assert copies(nearest_pictures(x0_of(noisy), once), None).rate == pytest.approx(50 / 450, abs=0.02)
 
 

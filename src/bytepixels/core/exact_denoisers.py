@@ -1,6 +1,6 @@
-"""Exact laws to check samplers with: data whose best denoiser, and in one dimension whose probability flow, is known.
+"""An exact law to check samplers with: a Gaussian mixture in one dimension, pixel by pixel.
 
-A Gaussian mixture in one dimension, pixel by pixel, and a set of images taken as the whole of the data.
+Its best denoiser and its probability flow are known. The best denoiser of a set of images: metrics/optimal_denoiser.
 """
 
 from dataclasses import dataclass
@@ -11,7 +11,6 @@ from torch import Tensor
 from .levels import Level
 
 BISECTIONS = 80  # each halves the interval: 20 standard deviations down to the spacing of float64
-MOST_SHARES = 2**24  # of (image, training image) pairs held at once
 
 
 @dataclass(frozen=True)
@@ -57,26 +56,6 @@ class Mixture:
         that float64 tells from 1.
         """
         return self.quantile(self.cdf(x, now), nxt)
-
-
-class Empirical:
-    """The exact denoiser of data that is these images and no others: the perfect copyist.
-
-    images: [N, C, H, W]. (x [B, C, H, W], level) -> E[x0 | x_t = x], like x, in x's own precision: the mean of the
-    images, weighed by softmax(-|x - alpha x0|^2 / (2 sigma^2)) (Karras et al. 2022, appendix B.3, eq. 57).
-    """
-
-    def __init__(self, pictures: Tensor):
-        self.rows = pictures.flatten(1)  # [N, C H W]
-
-    def __call__(self, x: Tensor, level: Level) -> Tensor:
-        rows = self.rows.to(x)
-        half_squares = level.alpha**2 * rows.square().sum(1) / 2  # [N]
-        parts = []
-        for part in x.flatten(1).split(max(1, MOST_SHARES // len(rows))):
-            logit = (level.alpha * part @ rows.T - half_squares) / level.sigma**2  # |part|^2 is the same for all
-            parts.append(torch.softmax(logit, dim=1) @ rows)
-        return torch.cat(parts).view_as(x)
 
 
 def _float64(values: tuple[float, ...]) -> Tensor:

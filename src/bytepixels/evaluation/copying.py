@@ -13,8 +13,8 @@ from ..codec.codec import PixelCodec
 from ..core.levels import Process
 from ..images import grid, save_png
 from ..metrics.feature_cache import chosen_rows, features_of
-from ..metrics.ideal_denoiser import Pictures
 from ..metrics.memorization import Copies, copies, copies_more, copyist, nearest_pictures
+from ..metrics.optimal_denoiser import EmpiricalImages
 from ..metrics.precision_recall import Nearest, nearest
 from ..runs.run_directory import Run, make_folder
 
@@ -52,9 +52,9 @@ def look_for_copies(
     seed: int,
 ) -> Copying:
     """Compare samples uint8 [n, C, H, W], at most 1,000 of them, with all training images."""
-    known, codec = Pictures(yardstick.own.packed.images, None, flip), PixelCodec()
+    known, codec = EmpiricalImages(yardstick.own.packed.images, None, flip), PixelCodec()
     rows = chosen_rows(len(known.images), min(KNOWN, len(yardstick.reference))).numpy()  # all in the reference
-    forged = copyist(Pictures(np.array(known.images[rows]), None, flip), process, range(CONTROLS), device)
+    forged = copyist(EmpiricalImages(np.array(known.images[rows]), None, flip), process, range(CONTROLS), device)
     sets = {"samples": images[:MOST], "copyist": codec.to_images(forged).cpu()}
     if yardstick.held_out is not None:
         sets["held_out"], _ = yardstick.others(len(sets["samples"]), seed)

@@ -20,7 +20,7 @@ from ..metrics import bits_per_dim as bits_of
 from ..metrics import loss_analysis as loss_of
 from ..metrics import loss_report
 from ..metrics.averages import rows_of
-from ..metrics.ideal_denoiser import IdealDenoiser, LinearGuess
+from ..metrics.optimal_denoiser import OptimalDenoiser, WienerDenoiser
 from ..requests.evaluate import Evaluate
 from ..runs.image_sets import PictureSet, held_out_set, other_set, source_of, training_set
 from ..runs.origin import absolute
@@ -163,8 +163,8 @@ def evaluate_loss(subject: Subject) -> dict[str, Any]:
     to_model = partial(drawn_x0, codec=subject.model.codec, seed=request.seed)
     chosen = [one.choose(request.n or 256, request.seed, subject.model.device, to_model) for one in sets]
     known = known_of(run, own, subject.model.codec, subject.world, subject.model.device)
-    trivial, levels = LinearGuess(known, subject.model.device), loss_of.levels_of(subject.model.process, LEVELS)
-    ideals = [IdealDenoiser(known, trivial.mean), None]  # only for the images that it is the ideal of
+    trivial, levels = WienerDenoiser(known, subject.model.device), loss_of.levels_of(subject.model.process, LEVELS)
+    ideals = [OptimalDenoiser(known, trivial.mean), None]  # only for the images that it is the ideal of
     measured: list[loss_of.Errors] = []
     with Work("loss", sum(len(x0) for x0, _ in chosen) * len(levels), "evaluations") as progress:
         count, predict = counter(progress, subject.world.size), predictor(subject)

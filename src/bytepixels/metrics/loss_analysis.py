@@ -11,7 +11,7 @@ from ..core.levels import Level, Process
 from ..core.likelihood import noise_range
 from ..randomness import SeededNoise
 from .averages import mean_and_error, parts, rows_of
-from .ideal_denoiser import IdealDenoiser, LinearGuess
+from .optimal_denoiser import OptimalDenoiser, WienerDenoiser
 
 Predict = Callable[[Tensor, Level, Tensor | None], Tensor]  # x_t [B, C, H, W], level, label [B] or None -> x0
 ALIKE = 1e-6  # squared error, of -1..1: if the ideal gains less on the trivial guess, there is nothing to learn
@@ -39,8 +39,8 @@ class Errors:
 
 def measure_errors(
     run: Predict,
-    trivial: LinearGuess,
-    ideal: IdealDenoiser | None,
+    trivial: WienerDenoiser,
+    ideal: OptimalDenoiser | None,
     levels: Sequence[Level],
     x0: Tensor,
     label: Tensor | None,

@@ -13,7 +13,7 @@ from ..core.levels import Process
 from ..core.losses import pure_noise
 from ..core.samplers import SAMPLERS, trajectory
 from ..randomness import SeededNoise
-from .ideal_denoiser import IdealDenoiser, LinearGuess, Pictures
+from .optimal_denoiser import EmpiricalImages, OptimalDenoiser, WienerDenoiser
 from .precision_recall import Nearest
 
 COPY_RATIO = 1 / 3  # Yoon et al. 2023: a copy is three times as near to its image as to the next one
@@ -21,7 +21,7 @@ NEAR = 0.05  # the share of held-out images that count as near, by definition
 COPYIST_STEPS = 20
 
 
-def nearest_pictures(x0: Tensor, pictures: Pictures, k: int = 2) -> Nearest:
+def nearest_pictures(x0: Tensor, pictures: EmpiricalImages, k: int = 2) -> Nearest:
     """The k training images nearest to each of x0 [n, C, H, W], root mean square over pixels, in grey levels of 255.
 
     Where the run mirrors, an image is as near as the nearer of itself and its mirror image. k below their number.
@@ -40,10 +40,10 @@ def nearest_pictures(x0: Tensor, pictures: Pictures, k: int = 2) -> Nearest:
     return Nearest(127.5 * (distance.double() / flat.shape[1]).sqrt().cpu(), row.cpu())
 
 
-def copyist(pictures: Pictures, process: Process, seeds: Sequence[int], device: torch.device) -> Tensor:
+def copyist(pictures: EmpiricalImages, process: Process, seeds: Sequence[int], device: torch.device) -> Tensor:
     """What a model draws that knows its training set by heart: x0 [n, C, H, W], by DDIM with the ideal denoiser."""
-    centre = LinearGuess(pictures, device).mean
-    ideal = IdealDenoiser(Pictures(pictures.images, None, pictures.mirrored), centre)
+    centre = WienerDenoiser(pictures, device).mean
+    ideal = OptimalDenoiser(EmpiricalImages(pictures.images, None, pictures.mirrored), centre)
     levels, noise = process.levels(COPYIST_STEPS), SeededNoise(seeds)
     like = torch.empty(len(seeds), *pictures.images.shape[1:], device=device)
     x = pure_noise(like, levels[0], noise, process.sigma_data)

@@ -1,5 +1,7 @@
-"""What a denoiser can be compared with: the best linear guess, and the ideal denoiser of a finite set of images, or
-of the Gaussians that an autoencoder makes of them."""
+"""What a denoiser can be compared with: the Wiener filter, and the optimal denoiser of a finite set of images.
+
+Where images are latents, each is the Gaussian that an autoencoder makes of it.
+"""
 
 from collections.abc import Callable, Iterator
 from typing import NamedTuple, Protocol
@@ -16,19 +18,19 @@ BLOCK_NUMBERS = 2**21  # of float32 in a block of images: 8 MiB, which the alloc
 Gaussian = tuple[Tensor, Tensor | None]  # means [K, C, H, W], and variances like them; None where these are 0
 
 
-class Known(Protocol):
-    """What a run was trained on, as it saw it."""
+class TrainingDistribution(Protocol):
+    """The distribution of x0 that a run was trained on: a mixture of Gaussians or of points, each as likely."""
 
     @property
     def labels(self) -> Tensor | None:
         """[N] int64 on the host; None where the run knows no classes."""
 
     def gaussians(self, device: torch.device, members: np.ndarray | None = None) -> Iterator[Gaussian]:
-        """x0 of all N, or of those at positions `members`, mirror images included, in blocks."""
+        """All N components, or those at positions `members`, mirror images included, in blocks."""
 
 
-class Pictures(NamedTuple):
-    """The images that a run was trained on, as it saw them."""
+class EmpiricalImages(NamedTuple):
+    """Exactly the images that a run was trained on: a mixture of points."""
 
     images: np.ndarray  # uint8 [N, C, H, W], possibly memory-mapped
     labels: Tensor | None  # [N] int64 on the host; None where the run knows no classes
@@ -36,11 +38,8 @@ class Pictures(NamedTuple):
 
     def blocks(self, device: torch.device, members: np.ndarray | None = None) -> Iterator[Tensor]:
         """x0 of all of them, or of those at positions `members`, mirror images included: [at most K, C, H, W] each."""
-        rows = max(1, BLOCK_NUMBERS // (self.images[0].size * (1 + self.mirrored)))
-        count = len(self.images) if members is None else len(members)
-        for start in range(0, count, rows):
-            chosen = slice(start, start + rows) if members is None else members[start : start + rows]
-            x0 = PixelCodec().to_model(torch.from_numpy(np.array(self.images[chosen])).to(device))
+        for images in _blocks(self.images, members, self.images[0].size * (1 + self.mirrored)):
+            x0 = PixelCodec().to_model(images.to(device))
             yield torch.cat([x0, x0.flip(-1)]) if self.mirrored else x0
 
     def gaussians(self, device: torch.device, members: np.ndarray | None = None) -> Iterator[Gaussian]:
@@ -48,32 +47,36 @@ class Pictures(NamedTuple):
         return ((block, None) for block in self.blocks(device, members))
 
 
-class Latents(NamedTuple):
+class LatentMixture(NamedTuple):
     """The latents that a run was trained on: of every image a Gaussian, from which training draws x0."""
 
     moments: np.ndarray  # float32 [N, F, 2z, h, w]: means, then deviations; F: as is, mirrored; memory-mapped
-    labels: Tensor | None  # as of Images
+    labels: Tensor | None  # as of EmpiricalImages
     codec: LatentCodec
 
     def gaussians(self, device: torch.device, members: np.ndarray | None = None) -> Iterator[Gaussian]:
         """Whitened."""
-        rows = max(1, BLOCK_NUMBERS // self.moments[0].size)
-        count = len(self.moments) if members is None else len(members)
-        for start in range(0, count, rows):
-            chosen = slice(start, start + rows) if members is None else members[start : start + rows]
-            block = torch.from_numpy(np.array(self.moments[chosen])).to(device).flatten(0, 1)
-            mean, deviation = block.chunk(2, dim=1)
-            middle = self.codec.to_model(mean)
-            yield middle, (self.codec.to_model(mean + deviation) - middle).square()
+        for moments in _blocks(self.moments, members, self.moments[0].size):
+            mean, deviation = moments.to(device).flatten(0, 1).chunk(2, dim=1)
+            centre = self.codec.to_model(mean)
+            yield centre, (self.codec.to_model(mean + deviation) - centre).square()
 
 
-class LinearGuess:
-    """The best guess of x0 that is linear in each number alone (the Wiener filter): it knows means and variances.
+def _blocks(rows: np.ndarray, members: np.ndarray | None, numbers: int) -> Iterator[Tensor]:
+    """All rows, or those at `members`, so many at a time that they come to BLOCK_NUMBERS; `numbers`: of each row."""
+    each = max(1, BLOCK_NUMBERS // numbers)
+    for start in range(0, len(rows) if members is None else len(members), each):
+        part = slice(start, start + each)
+        yield torch.from_numpy(np.array(rows[part if members is None else members[part]]))
+
+
+class WienerDenoiser:
+    """The best estimate of x0 that is linear in each number alone (the Wiener filter): it knows means and variances.
 
     mu + alpha S / (alpha^2 S + sigma^2) (x - alpha mu), with mu and S [1, C, H, W] over all x0, of all classes.
     """
 
-    def __init__(self, known: Known, device: torch.device):
+    def __init__(self, known: TrainingDistribution, device: torch.device):
         count, sums = 0, []
         for mean, variance in known.gaussians(device):
             squares = mean.square() if variance is None else mean.square() + variance
@@ -88,15 +91,16 @@ class LinearGuess:
         return self.mean + gain * (x - level.alpha * self.mean)
 
 
-class IdealDenoiser:
-    """E[x0 | x_t] where x0 is of one of `known`, each as likely: of images the softmax of
-    -|x_t - alpha x_i|^2 / (2 sigma^2); of Gaussians each one's own estimate, weighted by how likely it makes x_t.
+class OptimalDenoiser:
+    """E[x0 | x_t] for x0 from a training distribution: no denoiser has a lower error on it.
 
-    No denoiser has a lower error on those; of images, at little noise it knows which one it was, and copies it. With
-    labels, over those of the same class. `centre` [1, C, H, W] is taken off all of them, for float32's sake.
+    Of images it is their mean, weighed by softmax(-|x_t - alpha x_i|^2 / (2 sigma^2)) (Karras et al. 2022, appendix
+    B.3, eq. 57): at little noise it knows which one it was, and copies it. Of Gaussians it is each one's own estimate,
+    weighed by how likely it makes x_t. With labels, over those of the same class. `centre` [1, C, H, W] is taken off
+    all of them, for float32's sake; it computes in float64 where x and the centre are.
     """
 
-    def __init__(self, known: Known, centre: Tensor):
+    def __init__(self, known: TrainingDistribution, centre: Tensor):
         self.known, self.centre = known, centre
         labels = known.labels
         classes = () if labels is None else labels.unique().tolist()
