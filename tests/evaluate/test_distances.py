@@ -10,7 +10,7 @@ from torchmetrics.image.fid import FrechetInceptionDistance
 from torchmetrics.image.kid import KernelInceptionDistance
 
 from bytepixels.errors import InputError
-from bytepixels.metrics.distances import inception_score, kernel_distance, sliced_wasserstein, two_sample_test
+from bytepixels.metrics.distances import inception_score, kernel_distance
 from bytepixels.metrics.frechet import Moments, frechet_distance, frechet_interval, merged, split_rows, too_few
 
 
@@ -140,36 +140,7 @@ def test_kernel_distance_of_equal_laws_is_0_on_average_and_its_interval_holds():
     assert far[:, 1].mean().item() == pytest.approx(1.96 * far[:, 0].std().item(), rel=0.3)
 
 
-# ---- sliced Wasserstein, two-sample test, inception score
-
-
-def test_sliced_wasserstein_of_shifted_points():
-    x = torch.randn(50, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
-    shift = torch.tensor([3.0, 0, 4])
-    assert sliced_wasserstein(x[:, :1], x[:, :1] + 5) == pytest.approx(5)  # in one dimension, exactly
-    assert sliced_wasserstein(x, x + shift, projections=20_000) == pytest.approx(5 / 3**0.5, rel=0.02)
-    assert sliced_wasserstein(x, x[torch.randperm(50)]) == pytest.approx(0, abs=1e-7)
-
-
-def test_sliced_wasserstein_of_unequal_numbers_is_the_transport_of_every_share():
-    """{0, 6} to {0, 3, 9}: of six shares each, 0 0 0 6 6 6 go to 0 0 3 3 9 9."""
-    one, other = torch.tensor([[6.0], [0]]), torch.tensor([[3.0], [9], [0]])
-    assert sliced_wasserstein(one, other) == pytest.approx(math.sqrt((9 + 9 + 9 + 9) / 6))
-    repeated = torch.tensor([[0.0], [1], [5]])
-    assert sliced_wasserstein(repeated, repeated.repeat(4, 1)) == pytest.approx(0, abs=1e-9)
-
-
-def test_the_two_sample_test_tells_what_differs_and_not_what_does_not():
-    rng = torch.Generator().manual_seed(7)
-    draw = lambda n: torch.randn(n, 6, generator=rng)  # noqa: E731
-    same = [two_sample_test(draw(200), draw(150), seed) for seed in range(20)]
-    assert np.mean([one.accuracy for one in same]) == pytest.approx(0.5, abs=0.03)
-    assert sum(one.p_value < 0.05 for one in same) <= 4
-    assert same[0].n == 150  # 75 of each
-    apart = two_sample_test(draw(1000), draw(1000) + torch.eye(6)[0])
-    best = 0.5 * (1 + math.erf(0.5 / 2**0.5))  # the accuracy of the exact rule: x_0 above 1/2
-    assert apart.accuracy == pytest.approx(best, abs=0.04)
-    assert apart.p_value < 1e-6
+# ---- inception score
 
 
 def test_inception_score_of_even_sure_classes_is_their_number_and_of_no_difference_1():
@@ -198,7 +169,6 @@ def test_what_cannot_be_measured_is_refused_in_a_sentence(sets):
         (lambda: Moments.of(one / 0), "must be finite"),
         (lambda: kernel_distance(one[:1], other), "two or more images a side, got 1 and 300"),
         (lambda: kernel_distance(one, other[:, :3]), "of 12 and of 3 numbers"),
-        (lambda: two_sample_test(one[:3], other), "4 or more images a side, got 3 and 300"),
     ]
     for call, sentence in refused:
         with pytest.raises(InputError, match=sentence):

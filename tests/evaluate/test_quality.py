@@ -30,8 +30,7 @@ def test_every_measure_tells_noise_from_data(digits, reference):
     for name in good:
         worse = bad[name]["value"] - good[name]["value"]
         assert worse < 0 if name in ("precision", "recall", "density", "coverage") else worse > 0, name
-    assert good["two_sample_accuracy"]["value"] < 0.6
-    assert bad["two_sample_accuracy"]["value"] > 0.95
+    assert good.keys() == {"frechet", "kernel", "precision", "recall", "coverage", "density"}
     assert all(found["interval"] is None or found["interval"] >= 0 for found in good.values())
 
 

@@ -103,8 +103,8 @@ def judge(images: Tensor, yardstick: Yardstick, run: Run, request: Quality, devi
     with Work("measure", 4, "parts") as progress:
         progress.update(0, "distances")
         samples, floor = features_of(features, images), features_of(features, others[0])
-        measures = measured(samples, yardstick, request.seed)
-        best = measured(floor, yardstick, request.seed)
+        measures = measured(samples, yardstick)
+        best = measured(floor, yardstick)
         progress.update(1, "the ladder")
         rungs = {
             name: frechet_distance(features_of(features, worse).moments, yardstick.moments)
@@ -131,9 +131,9 @@ def through_first_stage(yardstick: Yardstick, model: TrainedModel, n: int, seed:
     return {"value": value, "interval": interval}
 
 
-def measured(samples: FeatureSet, yardstick: Yardstick, seed: int) -> Measures:
+def measured(samples: FeatureSet, yardstick: Yardstick) -> Measures:
     """Every distance of a set from the reference, and its Inception score where there is one."""
-    found = measure(samples, yardstick.reference, yardstick.moments, seed)
+    found = measure(samples, yardstick.reference, yardstick.moments)
     return found | scored(samples) if yardstick.features.name == "inception" else found
 
 

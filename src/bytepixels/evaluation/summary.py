@@ -12,11 +12,9 @@ NAMES = {
     "recall": "recall",
     "density": "density",
     "coverage": "coverage",
-    "sliced_wasserstein": "sliced Wasserstein",
-    "two_sample_accuracy": "classifier, real against sample",
     "inception_score": "Inception score",
 }
-BETTER = {"frechet": "lower", "kernel": "lower", "sliced_wasserstein": "lower", "two_sample_accuracy": "0.5"}
+BETTER = {"frechet": "lower", "kernel": "lower"}
 
 
 def card(record: dict[str, Any]) -> Iterator[str]:

@@ -11,7 +11,7 @@ from torch import Tensor
 from ..choices import LEAST_SAMPLES as LEAST
 from ..errors import InputError
 from ..randomness import NOISE, seeded
-from .distances import inception_score, kernel_distance, sliced_wasserstein, two_sample_test
+from .distances import inception_score, kernel_distance
 from .feature_cache import FeatureSet
 from .frechet import Moments, frechet_interval, split_rows
 from .precision_recall import density_coverage, precision_recall
@@ -21,7 +21,7 @@ PARTS = 10
 Measures = dict[str, dict[str, float | None]]  # name -> value, and half its 95% interval where it has one
 
 
-def measure(samples: FeatureSet, reference: FeatureSet, moments: Moments, seed: int = 0) -> Measures:
+def measure(samples: FeatureSet, reference: FeatureSet, moments: Moments) -> Measures:
     """Every distance of the samples from the reference, whose `moments` are of all of its vectors.
 
     Precision, recall, density and coverage compare as many vectors of the reference as there are samples: they depend
@@ -38,9 +38,6 @@ def measure(samples: FeatureSet, reference: FeatureSet, moments: Moments, seed: 
     for name, share in shares.items():
         found[name] = _pair(share, 1.96 * math.sqrt(share * (1 - share) / min(len(some), len(own))))
     found["density"] = _pair(density)
-    found["sliced_wasserstein"] = _pair(sliced_wasserstein(own, known, seed=seed))
-    test = two_sample_test(own, known, seed)
-    found["two_sample_accuracy"] = _pair(test.accuracy, test.interval)
     return found
 
 
