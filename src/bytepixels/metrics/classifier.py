@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ..errors import InputError, check_range
 from ..randomness import FLIP, INIT, ORDER, TIMES, derived_seed, seeded
-from .features import state_hash, unit
+from .features import Features, state_hash, unit
 
 FORMAT = 1
 WEIGHTS, NOTES = "features.safetensors", "features.json"
@@ -139,22 +139,20 @@ def save_classifier(folder: Path, network: Classifier, recipe: Recipe, notes: di
     (folder / NOTES).write_text(json.dumps(said, indent=2) + "\n", encoding="utf-8")
 
 
-class ClassifierFeatures:
+class ClassifierFeatures(Features):
     """What `evaluate train-features` saved: a classifier's last layer but one, at the size that it learnt."""
 
     def __init__(self, folder: Path, device: torch.device | str = "cpu"):
         try:
             self.notes = json.loads((folder / NOTES).read_text(encoding="utf-8"))
             if self.notes["format"] != FORMAT:
-                raise InputError(f"{folder} has features of format {self.notes['format']}, this version reads {FORMAT}")
+                raise ValueError(f"they are of format {self.notes['format']}, this version reads {FORMAT}")
             self.classes: list[str] = list(self.notes["classes"])
             network = Classifier(self.notes["channels"], len(self.classes), self.notes["recipe"]["width"])
             network.load_state_dict(load_file(folder / WEIGHTS))
             self.hash, self.size = state_hash(network), tuple(self.notes["size"])
             if self.hash != self.notes["hash"]:
                 raise ValueError("its weights differ from those that were written")
-        except InputError:
-            raise
         except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
             line = str(error).split("\n")[0]
             raise InputError(f"{folder} holds no features of evaluate train-features: {line}") from error

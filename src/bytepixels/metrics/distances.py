@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
-from .frechet import checked, jackknife_interval, split_rows
+from .frechet import check_same_length, checked, jackknife_interval, split_rows
 
 PARTS = 10  # of the jackknife
 LARGEST = 2**24  # numbers in a block of kernel values: 128 MiB
@@ -20,8 +20,7 @@ def kernel_distance(one: Tensor, other: Tensor, parts: int = PARTS) -> tuple[flo
     interval by the jackknife over `parts` of both sets (NaN where a set has fewer than 4 vectors).
     """
     one, other = checked(one), checked(other)
-    if one.shape[1] != other.shape[1]:
-        raise InputError(f"features of {one.shape[1]} and of {other.shape[1]} numbers cannot be compared")
+    check_same_length(one, other)
     if min(len(one), len(other)) < 2:
         raise InputError(f"a kernel distance needs two or more images a side, got {len(one)} and {len(other)}")
     count = min(parts, len(one) // 2, len(other) // 2)
@@ -29,28 +28,28 @@ def kernel_distance(one: Tensor, other: Tensor, parts: int = PARTS) -> tuple[flo
     within_one, within_other = _kernel_sums(one, one, rows, rows), _kernel_sums(other, other, columns, columns)
     across = _kernel_sums(one, other, rows, columns)
     sizes = torch.tensor([[s.stop - s.start for s in slices] for slices in (rows, columns)], dtype=torch.float64)
-    everything = torch.ones(count, dtype=torch.bool)
 
     def value(kept: Tensor) -> float:
+        """Without the parts that are not kept, bool [count]."""
         n, m = sizes[:, kept].sum(1).tolist()
         xx, yy, xy = (sums[kept][:, kept].sum().item() for sums in (within_one, within_other, across))
         return xx / (n * (n - 1)) + yy / (m * (m - 1)) - 2 * xy / (n * m)
 
-    without = [value(everything & (torch.arange(count) != k)) for k in range(count)] if count > 1 else []
-    return value(everything), jackknife_interval(without) if without else math.nan
+    without = [value(torch.arange(count) != k) for k in range(count)] if count > 1 else []
+    return value(torch.ones(count, dtype=torch.bool)), jackknife_interval(without) if without else math.nan
 
 
 def _kernel_sums(x: Tensor, y: Tensor, rows: list[slice], columns: list[slice]) -> Tensor:
     """Sums of the kernel over every pair of parts; of a set with itself, without the pairs of a vector with itself."""
     sums = torch.zeros(len(rows), len(columns), dtype=torch.float64)
     for i, row in enumerate(rows):
-        block = max(1, LARGEST // len(y))
-        for start in range(row.start, row.stop, block):
-            part = x[start : min(start + block, row.stop)]
+        start = row.start
+        for part in x[row].split(max(1, LARGEST // len(y))):
             kernel = (part @ y.T / x.shape[1] + 1) ** 3
             if x is y:
                 kernel.diagonal(start).zero_()
             sums[i] += torch.stack([kernel[:, column].sum() for column in columns])
+            start += len(part)
     return sums
 
 

@@ -45,12 +45,9 @@ class Drift:
 
 def looks_of(images: Tensor, probabilities: Tensor | None = None) -> Looks:
     """Of uint8 [n, C, H, W]; probabilities [n, K] of classes, where a classifier knows them."""
-    values = images.double()
-    grey = rgb(images).double().mean(1)  # [n, H, W]
+    values, grey, classes = images.double(), rgb(images).double().mean(1), None  # grey: [n, H, W]
     bins = (grey * BINS / 256).long().flatten(1)
-    brightness = torch.zeros(len(images), BINS, dtype=torch.float64)
-    brightness.scatter_add_(1, bins, torch.full_like(bins, 1, dtype=torch.float64) / bins.shape[1])
-    classes = None
+    brightness = torch.stack([(bins == k).double().mean(1) for k in range(BINS)], 1)
     if probabilities is not None:
         classes = torch.nn.functional.one_hot(probabilities.argmax(1), probabilities.shape[1]).double()
     return Looks(values.mean((2, 3)), values.square().mean((2, 3)), brightness, _radial_power(grey), classes)
@@ -76,42 +73,40 @@ def drift(samples: Looks, data: Looks, seed: int = 0) -> list[Drift]:
     """
     if min(len(samples.mean), len(data.mean)) < 2:
         raise InputError(f"drift needs two or more images, got {len(samples.mean)} and {len(data.mean)}")
-    generator, known = seeded(seed, ORDER), samples.classes is not None and data.classes is not None
-    columns = torch.cat([part for part in data if part is not None], 1)
-    drawn = [_draws(columns, n, generator) for n in (len(samples.mean), len(data.mean))]
-    sizes = [part.shape[1] for part in data if part is not None]
-    cut = [_statistics(*one.split(sizes, 1)) for one in drawn]
-    own, theirs = (
-        _statistics(*(part.mean(0, keepdim=True) for part in one if part is not None)) for one in (samples, data)
-    )
+    if samples.classes is None or data.classes is None:
+        samples, data = (one._replace(classes=None) for one in (samples, data))
+    generator = seeded(seed, ORDER)
+    drawn, others = (_statistics(_means(data, _draws(data, len(one.mean), generator))) for one in (samples, data))
+    own, theirs = (_statistics(_means(one, torch.ones(1, len(one.mean)).double())) for one in (samples, data))
     found = []
-    for name in own if known else [name for name in own if name != "classes"]:
-        apart = cut[0][name] - cut[1][name]  # [draws, numbers]
+    for name in own:
+        apart = drawn[name] - others[name]  # [draws, numbers]
         spread = apart.std(0)
         spread = spread.clamp(min=max(FLOOR * spread.max().item(), LEAST))
         reach = (apart.abs() / spread).amax(1).quantile(SURE)
-        found.append(
-            Drift(name, own[name][0].tolist(), theirs[name][0].tolist(), (reach * spread).clamp(min=LEAST).tolist())
-        )
+        half = (reach * spread).clamp(min=LEAST)
+        found.append(Drift(name, own[name][0].tolist(), theirs[name][0].tolist(), half.tolist()))
     return found
 
 
-def _draws(columns: Tensor, n: int, generator: torch.Generator) -> Tensor:
-    """[DRAWS, numbers]: means over n rows, drawn with repeats."""
-    rows = torch.randint(len(columns), (DRAWS, n), generator=generator)
-    counts = torch.zeros(DRAWS, len(columns), dtype=torch.float64)
-    counts.scatter_add_(1, rows, torch.ones_like(rows, dtype=torch.float64))
-    return counts @ columns / n
+def _draws(looks: Looks, n: int, generator: torch.Generator) -> Tensor:
+    """[DRAWS, images]: how often each image is among n that are drawn with repeats."""
+    rows = torch.randint(len(looks.mean), (DRAWS, n), generator=generator)
+    return torch.stack([row.bincount(minlength=len(looks.mean)) for row in rows]).double()
 
 
-def _statistics(
-    mean: Tensor, square: Tensor, brightness: Tensor, power: Tensor, classes: Tensor | None = None
-) -> dict[str, Tensor]:
-    """Of means over images [sets, numbers]: what is compared."""
+def _means(looks: Looks, counts: Tensor) -> Looks:
+    """Means over the images, [sets, numbers] each, where set k has counts[k] of each."""
+    parts = (None if part is None else counts @ part / counts.sum(1, keepdim=True) for part in looks)
+    return Looks(*parts)  # type: ignore[arg-type]
+
+
+def _statistics(means: Looks) -> dict[str, Tensor]:
+    """What is compared, [sets, numbers] each."""
     found = {
-        "mean of each channel": mean,
-        "standard deviation of each channel": (square - mean.square()).clamp(min=0).sqrt(),
-        "brightness": brightness,
-        "power spectrum, dB": 10 * torch.log10(power + 1e-6),
+        "mean of each channel": means.mean,
+        "standard deviation of each channel": (means.square - means.mean.square()).clamp(min=0).sqrt(),
+        "brightness": means.brightness,
+        "power spectrum, dB": 10 * torch.log10(means.power + 1e-6),
     }
-    return found if classes is None else found | {"classes": classes}
+    return found if means.classes is None else found | {"classes": means.classes}

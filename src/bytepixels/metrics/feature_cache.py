@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -49,14 +49,13 @@ def features_of(
 ) -> FeatureSet:
     """Of uint8 [N, C, H, W], or of its `rows`, on the host. count: called with the number of images of each batch."""
     rows = torch.arange(len(images)) if rows is None else rows
-    found, known = [], []
+    found, known = list[Tensor](), list[Tensor]()
     for part in parts(len(rows), batch):
         chosen = torch.as_tensor(np.asarray(images)[rows[part].numpy()])
-        vectors = features(chosen).float().cpu()
-        probabilities = features.probabilities(chosen, vectors)
-        found.append(vectors)
-        known += [] if probabilities is None else [probabilities.float().cpu()]
-        count(len(vectors))
+        found.append(features(chosen).float().cpu())
+        if (probabilities := features.probabilities(chosen, found[-1])) is not None:
+            known.append(probabilities.float().cpu())
+        count(len(chosen))
     return FeatureSet(torch.cat(found), torch.cat(known) if known else None)
 
 
@@ -87,15 +86,13 @@ def reference_of(
             return FeatureSet(kept["features"], kept.get("probabilities"), digest)
     except (OSError, SafetensorError, KeyError):
         pass  # none yet, or no longer whole
-    made = features_of(features, images, rows, count=count)
-    tensors = {"features": made.features} | (
-        {} if made.probabilities is None else {"probabilities": made.probabilities}
-    )
+    made = replace(features_of(features, images, rows, count=count), hash=digest)
+    tensors = {"features": made.features, "probabilities": made.probabilities}
     folder.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".tmp-{path.name}-{os.getpid()}")
     try:
-        temporary.write_bytes(save(tensors))
+        temporary.write_bytes(save({name: one for name, one in tensors.items() if one is not None}))
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
-    return FeatureSet(made.features, made.probabilities, digest)
+    return made

@@ -2,7 +2,7 @@
 
 import hashlib
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,20 +17,19 @@ INCEPTION_DIMENSIONS = 2048
 PCA_SIDE, PCA_COMPONENTS = 32, 64
 
 
-class Features(Protocol):
-    """What turns images into vectors that can be compared."""
+class Features:
+    """What turns images into vectors that can be compared: uint8 [B, C, H, W] -> float32 [B, D]."""
 
     name: str
     hash: str  # sha256 of the weights
     resize: str  # what happens to the size of the images
 
     def __call__(self, images: Tensor) -> Tensor:
-        """uint8 [B, C, H, W] -> float32 [B, D]."""
-        ...
+        raise NotImplementedError
 
     def probabilities(self, images: Tensor, features: Tensor) -> Tensor | None:
         """[B, K] of the classes that the network knows; None where it knows none."""
-        ...
+        return None
 
 
 def title(features: str) -> str:
@@ -52,7 +51,7 @@ def unit(images: Tensor) -> Tensor:
     return images.float().div_(127.5).sub_(1)
 
 
-class RandomFeatures:
+class RandomFeatures(Features):
     """Three convolutions with fixed random weights: mean and standard deviation of each of their channels.
 
     They see colour, contrast and texture, know nothing of objects, need no download, and are the same everywhere: a
@@ -78,11 +77,8 @@ class RandomFeatures:
             x = F.avg_pool2d(x, 2, ceil_mode=True)
         return torch.cat(pooled, 1)
 
-    def probabilities(self, images: Tensor, features: Tensor) -> Tensor | None:
-        return None
 
-
-class PixelFeatures:
+class PixelFeatures(Features):
     """The first principal components of pixels, those of the data: layout and colour, in units of a pixel's -1..1."""
 
     def __init__(self, images: np.ndarray, seed: int = 0):
@@ -98,23 +94,18 @@ class PixelFeatures:
         self.resize = "none" if scale == 1 else f"area to {self.size[0]} x {self.size[1]}"
         rows = self._flat(torch.from_numpy(np.array(images))).numpy()
         count = min(PCA_COMPONENTS, *rows.shape)
-        found = PCA(count, svd_solver="randomized" if count < min(rows.shape) else "full", random_state=seed).fit(rows)
-        self.mean, self.basis = (
-            torch.from_numpy(array.astype(np.float32)) for array in (found.mean_, found.components_)
-        )
-        self.hash = hashlib.sha256(self.mean.numpy().tobytes() + self.basis.numpy().tobytes()).hexdigest()
+        solver = "randomized" if count < min(rows.shape) else "full"
+        self.pca = PCA(count, svd_solver=solver, random_state=seed).fit(rows)
+        self.hash = hashlib.sha256(self.pca.mean_.tobytes() + self.pca.components_.tobytes()).hexdigest()
 
     def _flat(self, images: Tensor) -> Tensor:
         return F.adaptive_avg_pool2d(unit(images.cpu()), self.size).flatten(1)
 
     def __call__(self, images: Tensor) -> Tensor:
-        return (self._flat(images) - self.mean) @ self.basis.T
-
-    def probabilities(self, images: Tensor, features: Tensor) -> Tensor | None:
-        return None
+        return torch.from_numpy(self.pca.transform(self._flat(images).numpy())).float()
 
 
-class ScriptFeatures:
+class ScriptFeatures(Features):
     """A TorchScript file: uint8 [B, 3, H, W] in 0..255 -> [B, D], or [B, D, 1, 1]; any resizing is its own affair.
 
     One named inception-2015-12-05.pt is taken for the Inception of EDM's and StyleGAN's numbers; its hash is in every

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, reduce
 
 import torch
 from torch import Tensor
@@ -30,8 +30,7 @@ class Moments:
 
     def merge(self, other: Moments) -> Moments:
         """Of both sets together (Chan, Golub & LeVeque 1983, eq. 2.1)."""
-        if self.mean.shape != other.mean.shape:
-            raise InputError(f"features of {len(self.mean)} and of {len(other.mean)} numbers cannot be compared")
+        check_same_length(self.mean, other.mean)
         n, shift = self.n + other.n, other.mean - self.mean
         scatter = self.scatter + other.scatter + self.n * other.n / n * torch.outer(shift, shift)
         return Moments(n, self.mean + other.n / n * shift, scatter)
@@ -53,10 +52,7 @@ class Moments:
 
 def merged(several: Iterable[Moments]) -> Moments:
     """Of all of them together, at least one."""
-    first, *rest = several
-    for one in rest:
-        first = first.merge(one)
-    return first
+    return reduce(Moments.merge, several)
 
 
 def frechet_distance(one: Moments, other: Moments) -> float:
@@ -65,8 +61,7 @@ def frechet_distance(one: Moments, other: Moments) -> float:
     Heusel et al. 2017, eq. 6; with Inception's features it is called FID. tr (C1 C2)^(1/2) is the sum of the singular
     values of R1^T R2, where C = R R^T: defined for singular covariances too, with nothing added to them.
     """
-    if one.mean.shape != other.mean.shape:
-        raise InputError(f"features of {len(one.mean)} and of {len(other.mean)} numbers cannot be compared")
+    check_same_length(one.mean, other.mean)
     c1, c2 = one.covariance, other.covariance
     spread = min(c1.trace(), c2.trace()) > 0
     shared = torch.linalg.svdvals(one.root.T @ other.root).sum() if spread else c1.new_zeros(())
@@ -79,8 +74,7 @@ def frechet_interval(parts: Sequence[Moments], reference: Moments) -> tuple[floa
 
     By the jackknife. The reference is taken as it is; the bias that a small n has stays.
     """
-    without = frechet_without(parts, reference)
-    return frechet_distance(merged(parts), reference), jackknife_interval(without)
+    return frechet_distance(merged(parts), reference), jackknife_interval(frechet_without(parts, reference))
 
 
 def frechet_without(parts: Sequence[Moments], reference: Moments) -> list[float]:
@@ -109,6 +103,12 @@ def checked(features: Tensor) -> Tensor:
     if not bool(features.isfinite().all()):
         raise InputError("features must be finite: those of some image are not")
     return features.double()
+
+
+def check_same_length(one: Tensor, other: Tensor) -> None:
+    """InputError unless features of both, [..., D], have as many numbers."""
+    if one.shape[-1] != other.shape[-1]:
+        raise InputError(f"features of {one.shape[-1]} and of {other.shape[-1]} numbers cannot be compared")
 
 
 def too_few(n: int, dimensions: int) -> str | None:

