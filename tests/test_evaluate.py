@@ -15,7 +15,7 @@ from bytepixels.core.schedules import cosine_schedule, linear_schedule, zero_ter
 from bytepixels.data import pack
 from bytepixels.metrics import bits_per_dim as bits_of
 from bytepixels.metrics import optimal_denoiser
-from bytepixels.metrics.loss_analysis import Errors, judge, levels_of, measure_errors
+from bytepixels.metrics.loss_analysis import Errors, levels_of, loss_verdict, measure_errors
 from bytepixels.metrics.loss_report import sentences
 from bytepixels.metrics.optimal_denoiser import EmpiricalImages, LatentMixture, OptimalDenoiser, WienerDenoiser
 
@@ -162,7 +162,7 @@ def verdict_of(predict, digits, n=100):
     for first, best in ((0, ideal), (1000, None)):
         x0, label = x0_of(digits[0][first : first + n]), digits[1][first : first + n]
         measured.append(measure_errors(predict, trivial, best, levels, x0, label, range(n), 64))
-    return levels, judge(*measured), measured
+    return levels, loss_verdict(*measured), measured
 
 
 def test_a_copyist_has_learnt_all_and_memorises(digits):
@@ -227,7 +227,7 @@ def test_the_shares_and_their_errors_by_hand():
     entropy = torch.tensor([[3.0], [1.0], [0.1]]).expand(3, 4)
     run = torch.tensor([[1.0, 1.5, 1.5, 2.0], [1.5, 1.5, 1.5, 1.5], [1.0, 1.0, 1.0, 1.0]])
     held = Errors(torch.tensor([[1.5] * 4, [1.7, 1.8, 1.8, 1.9], [1.5] * 4]), trivial, None, None)
-    verdict = judge(Errors(run, trivial, ideal, entropy), held)
+    verdict = loss_verdict(Errors(run, trivial, ideal, entropy), held)
     assert verdict.learnt == pytest.approx((0.5, math.sqrt(1 / 6) / 2 / 2))  # of 4 / 8; the gaps are all alike
     assert verdict.learnt_held_out[0] == pytest.approx((2 + 0.8) / 8)
     assert verdict.copied == pytest.approx((0.5, 0))
@@ -245,7 +245,7 @@ def test_held_out_pictures_are_measured_against_their_own_trivial_errors():
     trivial, ideal = torch.tensor([1.0, 2.0, 3.0]).expand(2, 3), torch.tensor([[0.9, 0.4, 0.2], [0.0, 0.0, 0.0]])
     held_trivial = torch.tensor([[1.0, 5.0, 3.0, 7.0], [4.0, 2.0, 9.0, 1.0]])
     half = held_trivial * (1 - 0.5 * torch.tensor([[0.75], [1.0]]))
-    verdict = judge(Errors(trivial, trivial, ideal, entropy), Errors(half, held_trivial, None, None))
+    verdict = loss_verdict(Errors(trivial, trivial, ideal, entropy), Errors(half, held_trivial, None, None))
     assert verdict.learnt_held_out == pytest.approx((0.5, 0), abs=1e-9)
     assert verdict.memorised == pytest.approx((-0.5, 0), abs=1e-9)
 
@@ -253,7 +253,7 @@ def test_held_out_pictures_are_measured_against_their_own_trivial_errors():
 def test_without_held_out_pictures_it_does_not_say_that_it_memorises():
     entropy = torch.tensor([[3.0], [0.1]]).expand(2, 4)
     training = Errors(torch.ones(2, 4), torch.full((2, 4), 2.0), torch.zeros(2, 4), entropy)
-    verdict = judge(training, None)
+    verdict = loss_verdict(training, None)
     assert verdict.memorised is None
     assert not verdict.memorises
     levels = [Level(1.0, 0.1, 1.0), Level(0.0, 1.0, 0.1)]
@@ -268,7 +268,7 @@ def test_the_errors_do_not_depend_on_the_batch(digits):
     run = lambda x, level, label: (x + label.view(-1, 1, 1, 1)) / 10  # noqa: E731
     whole = measure_errors(run, trivial, ideal, levels, x0, label, range(10), 64)
     parts = measure_errors(run, trivial, ideal, levels, x0, label, range(10), 3, counts.append)
-    for one, other in zip(vars(whole).values(), vars(parts).values(), strict=True):
+    for one, other in zip(whole, parts, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
     assert sum(counts) == 10 * len(levels)
 

@@ -176,13 +176,13 @@ def evaluate_loss(subject: Subject) -> dict[str, Any]:
     for one, (x0, _) in zip(sets, chosen, strict=True):
         events.say(f"{len(x0)} images of {one.name}")
     training, held_out = measured[0], measured[1] if other is not None else None
-    verdict = loss_of.judge(training, held_out)
+    verdict = loss_of.loss_verdict(training, held_out)
     events.say(*loss_report.sentences(levels, verdict, held_out is not None))
     found = loss_report.numbers(levels, training, held_out, verdict)
     data = [one.record() | {"n": len(x0)} for one, (x0, _) in zip(sets, chosen, strict=True)]
     record = subject.record("loss", {**found, "data": data, "clip": run.config.sample.clip})
     if subject.world.rank == 0:
-        loss_report.plot_errors(levels, training, held_out, verdict, subject.title, subject.file("loss.png"))
+        loss_report.plot_errors(found, subject.title, subject.file("loss.png"))
         events.say(subject.file("loss.png"))
     return record
 

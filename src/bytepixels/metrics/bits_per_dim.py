@@ -58,13 +58,14 @@ def measure_bits(
     """
     chains, odes = [], []
     for part in parts(len(x0), plan.batch):
-        own = _counting(replace(denoiser, label=rows_of(label, part)), count)
+        own = replace(denoiser, label=rows_of(label, part))
         if plan.levels:
-            estimate = _clipped(own) if plan.clip else own
+            estimate = _counted(own, count, plan.clip)
             terms = bound_terms(x0[part], plan.levels, estimate, SeededNoise(seeds[part]), plan.variances)
             chains.append(torch.stack(list(terms), dim=1))  # [variances, steps, B]
         if plan.ode_steps:
-            denoise = lambda x, level, own=own: own(x, level)[0]  # noqa: E731
+            estimate = _counted(own, count, clip=False)
+            denoise = lambda x, level, estimate=estimate: estimate(x, level)[0]  # noqa: E731
             options = (plan.ode_steps, plan.probes, SeededNoise(seeds[part]), plan.dequantisation)
             odes.append(ode_bits(x0[part], plan.process, denoise, *options))
     ode = Measured(*(joined(list(field)) for field in zip(*odes, strict=True))) if odes else None
@@ -75,20 +76,13 @@ def measure_bits(
     return Bits({variance: Bound(prior, terms) for variance, terms in by_variance}, ode)
 
 
-def _counting(denoiser: Denoiser, count: Callable[[int], None]) -> Estimate:
+def _counted(denoiser: Denoiser, count: Callable[[int], None], clip: bool) -> Estimate:
     def estimate(x: Tensor, level: Level) -> tuple[Tensor, Tensor | None]:
         count(len(x))
-        return denoiser.estimate(x, level)
+        x0, fraction = denoiser.estimate(x, level)
+        return x0.clamp(-1, 1) if clip else x0, fraction
 
     return estimate
-
-
-def _clipped(estimate: Estimate) -> Estimate:
-    def clip(x: Tensor, level: Level) -> tuple[Tensor, Tensor | None]:
-        x0, fraction = estimate(x, level)
-        return x0.clamp(-1, 1), fraction
-
-    return clip
 
 
 def gathered(bits: Bits, gather: Callable[[Tensor], Tensor]) -> Bits:
@@ -132,17 +126,13 @@ def table(found: dict[str, Any]) -> Iterator[str]:
 
 def plot_terms(bits: Bits, levels: Sequence[Level], title: str, path: Path) -> None:
     """Each term of the bound at its timestep, on logarithmic axes, for each variance."""
-    import matplotlib
+    from matplotlib.figure import Figure
 
-    matplotlib.use("agg")
-    from matplotlib import pyplot as plt
-
-    figure, axes = plt.subplots(figsize=(8, 4.5), layout="constrained")
-    t = [level.t + 1 for level in levels[:-1]]
+    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    axes, t = figure.subplots(), [level.t + 1 for level in levels[:-1]]
     for variance, bound in bits.bounds.items():
         axes.plot(t, bound.terms.mean(1), marker="." if len(t) < 60 else None, label=f"variance {variance}")
     axes.set(xscale="log", yscale="log", xlabel="t + 1", ylabel="bits/dim of the step from t", title=title)
     axes.grid(alpha=0.3)
     axes.legend()
     figure.savefig(path, dpi=120)
-    plt.close(figure)

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -27,8 +28,7 @@ def levels_of(process: Process, count: int) -> list[Level]:
     return list(dict.fromkeys(min(known, key=lambda level: abs(level.half_log_snr - node)) for node in nodes))
 
 
-@dataclass(frozen=True)
-class Errors:
+class Errors(NamedTuple):
     """Squared errors of x0 per number of an image, [levels, n] each, of the same noisy images."""
 
     run: Tensor
@@ -70,8 +70,7 @@ def measure_errors(
 
 def gathered(errors: Errors, gather: Callable[[Tensor], Tensor]) -> Errors:
     """The errors of all images, from every process' share of them: `gather` puts [..., share] together."""
-    parts = (errors.run, errors.trivial, errors.ideal, errors.entropy)
-    return Errors(*(None if part is None else gather(part) for part in parts))  # type: ignore[arg-type]
+    return Errors(*(None if part is None else gather(part) for part in errors))  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
@@ -98,29 +97,23 @@ class Verdict:
         return self.memorised is not None and self.memorised[0] > 2 * self.memorised[1]
 
 
-def judge(training: Errors, held_out: Errors | None) -> Verdict:
+def loss_verdict(training: Errors, held_out: Errors | None) -> Verdict:
     """Compare the errors on training images with those on held-out ones, where there are any."""
     assert training.ideal is not None
     assert training.entropy is not None
     perplexity = training.entropy.mean(1).exp()
-    free, copy = perplexity >= COPY, perplexity < COPY
-    gain = 1 - training.ideal.mean(1, keepdim=True) / training.trivial.mean(1, keepdim=True)  # [levels, 1]
-    copied = _share(training, training.trivial - training.ideal, copy)
+    gap, copy = training.trivial - training.ideal, perplexity < COPY
+    learnt, copied = _share(training, gap, ~copy), _share(training, gap, copy)
     learnt_held_out = memorised = None
     if held_out is not None:
-        learnt_held_out = _share(held_out, gain * held_out.trivial, free)
-        copied_held_out = _share(held_out, gain * held_out.trivial, copy)
+        gain = 1 - training.ideal.mean(1, keepdim=True) / training.trivial.mean(1, keepdim=True)  # [levels, 1]
+        gap = gain * held_out.trivial
+        learnt_held_out, copied_held_out = _share(held_out, gap, ~copy), _share(held_out, gap, copy)
         if copied is not None and copied_held_out is not None:
             memorised = copied[0] - copied_held_out[0], math.hypot(copied[1], copied_held_out[1])
-    return Verdict(
-        perplexity.tolist(),
-        _share(training, training.trivial - training.ideal, free),
-        learnt_held_out,
-        copied,
-        memorised,
-        [] if held_out is None else _above(held_out.run, training.run),
-        _beyond(training.run - training.trivial),
-    )
+    lower = [] if held_out is None else _above(held_out.run, training.run)
+    worse = _beyond(training.run - training.trivial)
+    return Verdict(perplexity.tolist(), learnt, learnt_held_out, copied, memorised, lower, worse)
 
 
 def _share(errors: Errors, gap: Tensor, chosen: Tensor) -> tuple[float, float] | None:
