@@ -13,7 +13,7 @@ from ..codec.codec import PixelCodec
 from ..core.levels import Process
 from ..images import grid, save_png
 from ..metrics.feature_cache import chosen_rows, features_of
-from ..metrics.memorization import Copies, copies, copies_more, copyist, nearest_pictures
+from ..metrics.memorization import CopyRate, copies, copies_more, copyist, nearest_pictures
 from ..metrics.optimal_denoiser import EmpiricalImages
 from ..metrics.precision_recall import Nearest, nearest
 from ..runs.run_directory import Run, make_folder
@@ -30,7 +30,7 @@ SHOWN = 12  # samples in neighbours.png
 class Copying:
     """Copies among the samples, among images nobody trained on, and among a copyist's; by pixels and by features."""
 
-    found: dict[str, dict[str, Copies]]  # "pixels" and "features" -> "samples", "held_out" and "copyist"
+    found: dict[str, dict[str, CopyRate]]  # "pixels" and "features" -> "samples", "held_out" and "copyist"
     pixels: Nearest  # of the samples
     features: Nearest  # of the samples, rows of the reference
 

@@ -18,7 +18,7 @@ from ..metrics.drift import Drift, drift, looks_of
 from ..metrics.feature_cache import FeatureSet, features_of
 from ..metrics.frechet import frechet_distance, too_few
 from ..metrics.open_features import chosen_features
-from ..metrics.sample_metrics import LEAST, Measures, frechet, ladder, measure, scored
+from ..metrics.sample_metrics import LEAST, Measures, frechet, inception_measures, ladder, measure
 from ..randomness import LABELS, seeded
 from ..requests.evaluate import Quality
 from ..runs.run_directory import Run, provenance
@@ -134,7 +134,7 @@ def through_first_stage(yardstick: Yardstick, model: TrainedModel, n: int, seed:
 def measured(samples: FeatureSet, yardstick: Yardstick) -> Measures:
     """Every distance of a set from the reference, and its Inception score where there is one."""
     found = measure(samples, yardstick.reference, yardstick.moments)
-    return found | scored(samples) if yardstick.features.name == "inception" else found
+    return found | inception_measures(samples) if yardstick.features.name == "inception" else found
 
 
 def described(

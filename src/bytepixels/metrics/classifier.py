@@ -84,17 +84,16 @@ def train_classifier(
     torch.manual_seed(derived_seed(recipe.seed, INIT))
     network = Classifier(images.shape[1], classes, recipe.width).to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     batch = min(recipe.batch, len(images))
-    steps = max(1, recipe.epochs * (len(images) // batch))
+    each = len(images) // batch  # steps of an epoch
+    steps = recipe.epochs * each
     optimizer = torch.optim.SGD(network.parameters(), recipe.lr, 0.9, weight_decay=recipe.weight_decay, nesterov=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.lr, steps, pct_start=0.2, div_factor=10)
-    each = len(images) // batch
     for step in range(steps):
         epoch, k = divmod(step, each)
         rows = torch.randperm(len(images), generator=seeded(recipe.seed, ORDER, epoch))[k * batch : (k + 1) * batch]
         x = unit(augmented(images[rows], recipe.flip, recipe.seed, step).to(device))
-        network.train()
-        x = x.contiguous(memory_format=torch.channels_last)
-        loss = F.cross_entropy(network(x), labels[rows].to(device), label_smoothing=0.1)
+        logits = network.train()(x.contiguous(memory_format=torch.channels_last))
+        loss = F.cross_entropy(logits, labels[rows].to(device), label_smoothing=0.1)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -3,7 +3,7 @@
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import sqrt
+from math import hypot, sqrt
 from typing import Any
 
 import torch
@@ -52,12 +52,10 @@ def copyist(pictures: EmpiricalImages, process: Process, seeds: Sequence[int], d
 
 
 @dataclass(frozen=True)
-class Copies:
-    """How many of a set are copies, and how many are merely near."""
+class CopyRate:
+    """How many of n images are copies, and how many are merely near."""
 
-    ratio: list[float]  # first to second distance, for each image
-    distance: list[float]  # to the first
-    rate: float  # share with a ratio below a third
+    rate: float  # share that is three times as near to one training image as to the next
     near: float | None  # share nearer than 95% of the held-out images are; None without such
     n: int
 
@@ -72,20 +70,21 @@ class Copies:
         return {"rate": self.rate, "interval": self.interval, "near": self.near, "n": self.n}
 
 
-def copies(found: Nearest, held_out: Nearest | None) -> Copies:
-    """Judge the two nearest of each image; held_out: those of images that nobody trained on."""
-    first, second = found.distance[:, 0], found.distance[:, 1]
-    ratio = torch.where(second > 0, first / second, torch.zeros_like(first))  # on top of two images at once: a copy
-    near = None
+def copies(found: Nearest, held_out: Nearest | None) -> CopyRate:
+    """From the two nearest training images of each image; held_out: those of images that nobody trained on.
+
+    An image that lies on two training images at once is a copy.
+    """
+    first, second = found.distance.unbind(1)
+    copied, near = (first < COPY_RATIO * second) | (second == 0), None
     if held_out is not None:
         near = (first < held_out.distance[:, 0].quantile(NEAR)).double().mean().item()
-    return Copies(ratio.tolist(), first.tolist(), (ratio < COPY_RATIO).double().mean().item(), near, len(ratio))
+    return CopyRate(copied.double().mean().item(), near, len(first))
 
 
-def copies_more(samples: Copies, held_out: Copies) -> bool:
+def copies_more(samples: CopyRate, held_out: CopyRate) -> bool:
     """Whether samples are copies more often than held-out images are, by over 2 standard errors; or near them so."""
-    spread = sqrt(sum((one.interval / 1.96) ** 2 for one in (samples, held_out)))
-    if samples.rate - held_out.rate > 2 * spread:
-        return True
+    spread = hypot(samples.interval, held_out.interval) / 1.96
     chance = sqrt(NEAR * (1 - NEAR) * (1 / samples.n + 1 / held_out.n))
-    return samples.near is not None and samples.near - NEAR > 3 * chance
+    nearer = samples.near is not None and samples.near - NEAR > 3 * chance
+    return samples.rate - held_out.rate > 2 * spread or nearer

@@ -50,20 +50,15 @@ def density_coverage(data: Tensor, samples: Tensor, k: int = 5) -> tuple[float, 
     Where both have the same law, density is 1 on average and coverage near 1 - 2^-k for as many samples as data.
     """
     radius = _radius(data, k)
-    inside = torch.zeros_like(radius)
-    for start, distances in _blocks(checked(data), checked(samples)):
-        inside[start : start + len(distances)] = (
-            (distances <= radius[start : start + len(distances), None]).sum(1).double()
-        )
+    blocks = _blocks(checked(data), checked(samples))
+    inside = torch.cat([(away <= radius[start : start + len(away), None]).sum(1) for start, away in blocks])
     return inside.sum().item() / (k * len(samples)), (inside > 0).double().mean().item()
 
 
 def _share_within(points: Tensor, support: Tensor, k: int) -> float:
     """The share of points that lie in a ball of the support."""
-    radius, inside = _radius(support, k), []
-    for _, distances in _blocks(checked(points), checked(support)):
-        inside.append((distances <= radius).any(1))
-    return torch.cat(inside).double().mean().item()
+    radius, blocks = _radius(support, k), _blocks(checked(points), checked(support))
+    return torch.cat([(distances <= radius).any(1) for _, distances in blocks]).double().mean().item()
 
 
 def _radius(support: Tensor, k: int) -> Tensor:

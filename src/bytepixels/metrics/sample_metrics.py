@@ -2,8 +2,8 @@
 
 import math
 from collections.abc import Iterator
-from itertools import pairwise
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -33,12 +33,11 @@ def measure(samples: FeatureSet, reference: FeatureSet, moments: Moments) -> Mea
     own, known = samples.features, reference.features[:PAIRS]
     found: Measures = {"frechet": _pair(*frechet(own, moments)), "kernel": _pair(*kernel_distance(own, known))}
     own, some = own[:PAIRS], known[: len(own)]
+    precision, recall = precision_recall(some, own)
     density, coverage = density_coverage(some, own)
-    shares = dict(zip(("precision", "recall"), precision_recall(some, own), strict=True)) | {"coverage": coverage}
-    for name, share in shares.items():
+    for name, share in (("precision", precision), ("recall", recall), ("coverage", coverage)):
         found[name] = _pair(share, 1.96 * math.sqrt(share * (1 - share) / min(len(some), len(own))))
-    found["density"] = _pair(density)
-    return found
+    return found | {"density": _pair(density)}
 
 
 def frechet(features: Tensor, moments: Moments) -> tuple[float, float]:
@@ -46,7 +45,7 @@ def frechet(features: Tensor, moments: Moments) -> tuple[float, float]:
     return frechet_interval([Moments.of(features[rows]) for rows in split_rows(len(features), PARTS)], moments)
 
 
-def scored(samples: FeatureSet) -> Measures:
+def inception_measures(samples: FeatureSet) -> Measures:
     """The Inception score, where the probabilities are Inception's."""
     assert samples.probabilities is not None
     return {"inception_score": _pair(*inception_score(samples.probabilities))}
@@ -76,14 +75,12 @@ def ladder(images: Tensor) -> Iterator[tuple[str, Tensor]]:
 
 def as_noise(value: float, rungs: dict[str, float]) -> str:
     """Where a distance lies among those of the noisy images, in words."""
-    steps = sorted((rungs[f"noise {noise}"], noise) for noise in NOISES)
-    if value <= steps[0][0]:
-        return f"noise of std {steps[0][1]}/255 or less"
-    for (low, below), (high, above) in pairwise(steps):
-        if value <= high:
-            share = (value - low) / (high - low) if high > low else 0.0
-            return f"noise of std {below * (above / below) ** share:.0f}/255"
-    return f"noise of more than std {steps[-1][1]}/255"
+    distances, noises = zip(*sorted((rungs[f"noise {noise}"], noise) for noise in NOISES), strict=True)
+    if value <= distances[0]:
+        return f"noise of std {noises[0]}/255 or less"
+    if value > distances[-1]:
+        return f"noise of more than std {noises[-1]}/255"
+    return f"noise of std {np.exp(np.interp(value, distances, np.log(noises))):.0f}/255"
 
 
 def blurred(x: Tensor, sigma: float) -> Tensor:
