@@ -7,13 +7,13 @@ import pytest
 import torch
 
 from bytepixels import SAMPLERS, RectifiedFlow, SeededNoise
-from bytepixels.cli import verify as verb
-from bytepixels.cli.verify import row
 from bytepixels.core import samplers
 from bytepixels.core.exact_denoisers import GAUSSIAN
 from bytepixels.events import Progress, listening
 from bytepixels.verification import Check, bound, moments, orders, seeds, suite, verify
+from bytepixels.verification import table as verb
 from bytepixels.verification.check import log_snr_grid
+from bytepixels.verification.table import row
 
 from .test_samplers import affine
 from .verbs.tiny import cli, picture

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from .runs.overview import Overview
     from .runs.prune import PrunePlan
     from .runs.run_directory import Run as Directory  # noqa: F401
+    from .verification import Check
 
 T = TypeVar("T")
 Source = Any  # a path, a name, or images: see bytepixels.data.sources.in_memory.source_of
@@ -195,12 +196,12 @@ def doctor(source: Source, **settings: Any) -> Any:
     return perform(request_of(Doctor, {"source": source_of(source)}, settings))
 
 
-def verify(out: str | Path = "verify") -> bool:
-    """Every method beside what is known exactly; a table, and out/verify.png. Returns whether all of it holds."""
-    from .verification.table import verify as every_row
+def verify(out: str | Path = "verify") -> list[Check]:
+    """Every method beside what is known exactly: the checks, said as a table, and out/verify.png."""
+    from .verification.table import verify_to
 
     with _shown():
-        return every_row(Path(out))
+        return verify_to(Path(out))
 
 
 class Run:

@@ -22,7 +22,8 @@ WEIGHTINGS = ("eps", "min_snr", "p2", "edm", "velocity", "uniform", "sigmoid")
 class Sampler(NamedTuple):
     """What is known of a sampler beside its step function."""
 
-    order: int  # of its error in the width of a step; of one that draws noise, of the error of its moments
+    order: int  # of its error in the width of a step, on grids even in log(alpha / sigma); of one that draws noise, of
+    # the error of its variance
     stochastic: bool = False  # it draws noise on the way
     evaluations: int = 1  # of the denoiser a step, but for the last
     options: tuple[str, ...] = ()  # settings that it alone, or few, take
@@ -37,11 +38,16 @@ SAMPLERS = {
     "dpmpp_2m": Sampler(2),
     "dpmpp_3m": Sampler(3),
     "dpmpp_sde_2m": Sampler(2, stochastic=True),
-    "unipc_2": Sampler(3),
+    "unipc_2": Sampler(3),  # of order 2, and its corrector adds one
     "unipc_3": Sampler(4),
-    "ipndm": Sampler(2),
-    "deis": Sampler(4),
+    "ipndm": Sampler(2),  # 4 on grids even in sigma / alpha, which its weights are for
+    "deis": Sampler(3),
 }
+
+
+def expected_order(sampler: str) -> float:
+    """The order of a sampler; NaN of one that nothing is known of."""
+    return SAMPLERS[sampler].order if sampler in SAMPLERS else math.nan
 
 
 def one_of(names: Iterable[str]) -> str:

@@ -46,10 +46,8 @@ def _performed(verb: str, kind: type[Any]) -> Callable[[list[str]], int]:
 
 
 def verify(argv: list[str]) -> int:
-    request = Line("verify", Verify, argv).request()
-    from .verify import run_verify
-
-    return run_verify(request.out)
+    checks = every_check(Line("verify", Verify, argv).request().out)
+    return 0 if all(check.passed for check in checks) else 1
 
 
 def evaluate(argv: list[str]) -> int:

@@ -4,13 +4,13 @@ Gaussian data makes the denoiser affine, so what comes out is A x + B + sum_i C_
 One run on a batch of unit impulses measures them all, whatever a multistep method remembers on the way.
 """
 
-import math
 from collections.abc import Callable, Iterator
 from functools import partial
 
 import torch
 from torch import Tensor
 
+from ..choices import expected_order
 from ..core.exact_denoisers import GAUSSIAN, TWO_MODES
 from ..core.levels import CLEAN, Level
 from ..core.samplers import SAMPLERS, STOCHASTIC, Step
@@ -19,7 +19,6 @@ from .check import COARSE, FINE, Check, largest, log_snr_grid, order_check, proc
 ABOUT = """Data: one Gaussian. Its denoiser is linear, so mean and variance of the samples follow from the steps
 themselves, without drawing any noise. The mean must be exact: shown is its error. The variance must converge with the
 sampler's weak order p: shown is p, of an error proportional to N^-p in N steps."""
-WEAK_ORDERS = {"ddpm": 1, "dpmpp_sde_2m": 2}  # of the variance, as the steps grow
 
 
 def moment_checks() -> Iterator[Check]:
@@ -42,7 +41,7 @@ def moment_checks() -> Iterator[Check]:
 
 def stochastic() -> dict[str, tuple[Step, float]]:
     """Every sampler that draws noise, its variants too, with the order that its variance should have."""
-    own = {name: (SAMPLERS[name], WEAK_ORDERS.get(name, math.nan)) for name in STOCHASTIC}
+    own = {name: (SAMPLERS[name], expected_order(name)) for name in STOCHASTIC}
     large, eta_one = partial(SAMPLERS["ddpm"], variance="large"), partial(SAMPLERS["ddim"], eta=1)
     return {**own, "ddpm (variance large)": (large, 1), "ddim (eta 1)": (eta_one, 1)}
 

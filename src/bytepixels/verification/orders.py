@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import torch
 
+from ..choices import expected_order
 from ..core.exact_denoisers import TWO_MODES
 from ..core.levels import Level, Process
 from ..core.samplers import SAMPLERS, STOCHASTIC
@@ -15,18 +16,6 @@ ABOUT = """Data: a mixture of two Gaussians, whose denoiser E[x0 | x_t] and prob
 N steps a sampler of order p has an error proportional to N^-p; p is measured between 128 and 512 steps that are even
 in log(alpha/sigma) unless said, on three processes: VP (alpha^2 + sigma^2 = 1, as in DDPM), EDM (alpha = 1) and flow
 (alpha + sigma = 1)."""
-ORDERS = {  # on grids even in log(alpha / sigma)
-    "ddim": 1,
-    "euler": 1,
-    "heun": 2,
-    "dpmpp_2s": 2,
-    "dpmpp_2m": 2,
-    "dpmpp_3m": 3,
-    "unipc_2": 3,  # of order 2, and its corrector adds one
-    "unipc_3": 4,
-    "ipndm": 2,  # whose weights are for equal steps in sigma / alpha
-    "deis": 3,
-}
 EVEN_ORDERS = {"ipndm": 4}  # on grids even in sigma / alpha
 # log(alpha / sigma) at the ends of those grids. The first-order start costs iPNDM an error of order 2, which wins as
 # steps grow or the range shrinks; in this range the error of its four terms is what one sees.
@@ -39,7 +28,7 @@ def order_checks() -> Iterator[Check]:
     """A row for every deterministic sampler on every process, each named "sampler, process"."""
     names = [name for name in SAMPLERS if name not in STOCHASTIC]
     for name in names:
-        yield from sampler_checks(name, name, log_snr_grid, ORDERS.get(name, math.nan))
+        yield from sampler_checks(name, name, log_snr_grid, expected_order(name))
     for name in EVEN_ORDERS.keys() & names:
         yield from sampler_checks(name, f"{name} (even sigma/alpha)", even_grid, EVEN_ORDERS[name])
 

@@ -4,29 +4,29 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from .. import events
 from ..runs.run_directory import make_folder
-from ..verification import Check, verify
-from ..verification.check import COARSE, FINE
-from ..verification.plot import plot_orders
-from ..verification.suite import ORDERS, SECTIONS
 from ..wording import many
+from .check import COARSE, FINE, Check
+from .plot import plot_orders
+from .suite import ORDERS, SECTIONS, verify
 
 WIDTH = 120
 
 
-def run_verify(out: Path) -> int:
-    """Run and print every check, write out / verify.png. The exit code: 0 if all passed. InputError for a bad `out`."""
+def verify_to(out: Path) -> list[Check]:
+    """Run every check, say the table, and write out / verify.png. InputError for a bad `out`."""
     make_folder(out, "--out")
     checks = verify()
-    print(*table(checks), sep="\n")
+    events.say(*table(checks))
     orders, plotted = [check for check in checks if check.section == ORDERS.title and check.errors], ""
     if orders:  # else measuring them broke, and a row says so
         plot_orders(orders, out / "verify.png")
         plotted = f"; plot: {out / 'verify.png'}"
     failed = [f"{check.section}: {check.name}" for check in checks if not check.passed]
     result = f"{len(failed)} FAILED ({'; '.join(failed)})" if failed else "all passed"
-    print(f"{many(len(checks), 'check')}, {result} in {sum(check.seconds for check in checks):.0f} s{plotted}")
-    return 1 if failed else 0
+    events.say(f"{many(len(checks), 'check')}, {result} in {sum(check.seconds for check in checks):.0f} s{plotted}")
+    return checks
 
 
 def table(checks: Sequence[Check]) -> Iterator[str]:
