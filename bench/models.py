@@ -41,7 +41,7 @@ def main() -> None:
 def export(run: Run, folder: Path, source: str, guidance: float | None = None) -> None:
     """Write what is needed to draw from the run's newest whole checkpoint to an empty folder."""
     newest = find_checkpoint(run, None)
-    state = read_sealed(newest / "state.json", sealed_if="run")
+    state = read_sealed(newest / "state.json")
     final = folder / "checkpoints" / newest.name
     final.mkdir(parents=True)
     ema = read_tensors(newest, "ema", state)
@@ -51,7 +51,7 @@ def export(run: Run, folder: Path, source: str, guidance: float | None = None) -
     save_file(half, final / "ema.safetensors")
     sums = {"ema.safetensors": sha256(final / "ema.safetensors")}
     write_sealed(final / "state.json", state | {"sha256": sums, PRUNED: ["model", "optimizer"]})
-    config = read_sealed(run.path / "config.json", sealed_if="id")
+    config = read_sealed(run.path / "config.json")
     config["data"] = {key: value for key, value in config["data"].items() if key != BESIDE} | {"source": source}
     if guidance is not None:
         config["config"]["sample"]["guidance"] = guidance

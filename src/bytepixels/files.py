@@ -44,16 +44,14 @@ def write_sealed(path: Path, values: dict[str, Any]) -> None:
     write_json(path, values | {SEAL: _digest(values)})
 
 
-def read_sealed(path: Path, sealed_if: str) -> dict[str, Any]:
-    """The values of a JSON file. OSError or ValueError when they are not those that were written.
-
-    Earlier versions wrote no seal: it may be missing where the key `sealed_if`, which came with it, is missing too.
-    """
+def read_sealed(path: Path) -> dict[str, Any]:
+    """The values of a JSON file. OSError or ValueError when they are not those that were written."""
     values = json.loads(path.read_text(encoding="utf-8"))
     if not isinstance(values, dict):
         raise ValueError("it is no JSON object")
-    seal = values.pop(SEAL, None)
-    if seal != (None if seal is None and sealed_if not in values else _digest(values)):
+    if SEAL not in values:
+        raise ValueError(f"it has no {SEAL} (runs of early versions, which had none, are not read)")
+    if values.pop(SEAL) != _digest(values):
         raise ValueError("its content differs from what was written")
     return values
 

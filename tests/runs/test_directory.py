@@ -77,9 +77,9 @@ DAMAGE = {
     "cut short": (lambda text: text[: len(text) // 2], "char"),
     "empty": (lambda text: "", "Expecting value"),
     "another kind of json": (lambda text: "[]", "it is no JSON object"),
-    "nothing in it": (lambda text: "{}", "it has no 'format'"),
+    "nothing in it": (lambda text: "{}", "it has no seal"),
     "another value": (lambda text: text.replace('"count": 3', '"count": 7'), "differs from what was written"),
-    "no seal": (lambda text: text.replace('"seal"', '"sea1"'), "differs from what was written"),
+    "no seal": (lambda text: text.replace('"seal"', '"sea1"'), "it has no seal"),
     "missing": (None, "it is missing"),
 }
 

@@ -40,12 +40,6 @@ def test_a_run_that_moved_with_its_images_finds_them_beside_it(project, tmp_path
     assert located(data, tmp_path / "elsewhere") is None
 
 
-def test_an_earlier_run_kept_its_source_as_it_was_typed(project):
-    os.chdir("/")
-    assert located({"source": "images"}, project / "runs/first") == str(project / "images")
-    assert located({"source": "nothing"}, project / "runs/first") is None
-
-
 def test_images_that_are_gone_are_asked_for_with_the_places_looked_at(tmp_path):
     from bytepixels.config.run import Config
     from bytepixels.errors import InputError

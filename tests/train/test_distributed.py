@@ -333,9 +333,9 @@ def test_the_first_process_measures_the_arithmetic_and_the_other_follows(tmp_pat
 
 @pytest.mark.slow
 def test_a_budget_of_time_ends_everywhere_at_once(tmp_path):
-    together(2, "train", "digits", *FLAGS, "--run", tmp_path / "run", "--budget", "6s", "--lr-decay", "linear")
+    together(2, "train", "digits", *FLAGS, "--run", tmp_path / "run", "--budget", "20s", "--lr-decay", "linear")
     log, config = log_of(tmp_path / "run"), read_json(tmp_path / "run/config.json")["config"]["train"]
-    assert log[-1]["seconds"] > 4
+    assert log[-1]["seconds"] > 14
     assert config["images"] <= log[-1]["images"] < config["images"] + 30
 
 

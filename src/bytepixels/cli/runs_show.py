@@ -27,7 +27,7 @@ def show_run(path: Path) -> Iterator[str]:
     state = f"training now: {one.holder}" if one.in_use else one.state
     yield f"{run.path}: {state}, {bytes_of(one.size)}, last change {time_of(one.changed)}"
     first = run.made_by[0]
-    yield f"begun {first['time']} with bytepixels {first['bytepixels']}; id {run.id or 'none, of an early version'}"
+    yield f"begun {first['time']} with bytepixels {first['bytepixels']}; id {run.id}"
     yield f"train another like it: {own_command(run.config, run.data['source'], run.data.get('asked'))}"
     yield from _data(run)
     yield f"images seen: {one.images:,} of {run.config.train.images:,}"

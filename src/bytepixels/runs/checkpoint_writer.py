@@ -20,7 +20,7 @@ class Writer:
     training reads, and it is a daemon: it keeps no process alive.
     """
 
-    def __init__(self, folder: Path, run: str | None, keep: int):
+    def __init__(self, folder: Path, run: str, keep: int):
         self.folder, self.run, self.keep = folder, run, keep
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None

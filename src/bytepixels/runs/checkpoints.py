@@ -37,7 +37,7 @@ PRUNED = "without"  # in state.json: the stems that were removed on purpose
 Tensors = Mapping[str, Mapping[str, Tensor]]  # file stem -> name -> tensor
 
 
-def save_checkpoint(folder: Path, run: str | None, step: int, images: int, tensors: Tensors, keep: int) -> Path:
+def save_checkpoint(folder: Path, run: str, step: int, images: int, tensors: Tensors, keep: int) -> Path:
     """Write checkpoint `step` of the run with id `run` under a temporary name, rename it, and remove all but the last
     `keep`. Raises OSError, in one sentence, when the disk is full or cannot be written: nothing else has changed then.
     """
@@ -84,7 +84,7 @@ def publish(temporary: Path, final: Path, state: dict[str, Any]) -> None:
     flush(final.parent)
 
 
-def keep_last(final: Path, run: str | None, keep: int) -> None:
+def keep_last(final: Path, run: str, keep: int) -> None:
     """Remove all checkpoints but the last `keep` up to the one just written."""
     known = list_checkpoints(final.parent)
     kept = [path for path in known if path.name <= final.name][-keep:]  # a later one was damaged, or we were there
@@ -93,7 +93,7 @@ def keep_last(final: Path, run: str | None, keep: int) -> None:
             discard(path, run)
 
 
-def discard(checkpoint: Path, run: str | None) -> None:
+def discard(checkpoint: Path, run: str) -> None:
     """Remove a checkpoint of the run with id `run`. One of another run is not ours to remove: it gets another name."""
     if is_foreign(checkpoint, run):
         os.replace(checkpoint, checkpoint.with_name(f"other-run-{checkpoint.name}-{uuid4().hex[:8]}"))
@@ -101,10 +101,10 @@ def discard(checkpoint: Path, run: str | None) -> None:
         remove_folder(checkpoint)
 
 
-def is_foreign(checkpoint: Path, run: str | None) -> bool:
+def is_foreign(checkpoint: Path, run: str) -> bool:
     """Whether another run than the one with id `run` wrote it."""
     try:
-        return read_sealed(checkpoint / "state.json", sealed_if="run").get("run") != run
+        return read_sealed(checkpoint / "state.json").get("run") != run
     except (OSError, ValueError):
         return False
 
@@ -125,25 +125,25 @@ def identity(checkpoint: Path) -> tuple[int, ...] | None:
     return tuple(found) or None
 
 
-def read_state(checkpoint: Path, run: str | None) -> dict[str, Any]:
+def read_state(checkpoint: Path, run: str) -> dict[str, Any]:
     """state.json of one checkpoint of the run with id `run`; the other files are not looked at.
 
     Raises DamagedError when it is missing, changed, of another run or of another step than its folder's name says,
     InputError for a format that this version does not read.
     """
     try:
-        state = read_sealed(checkpoint / "state.json", sealed_if="run")
+        state = read_sealed(checkpoint / "state.json")
         if state["format"] not in (FORMAT, SHARDED):
             reads = f"{FORMAT} and {SHARDED}"
             raise InputError(f"{checkpoint} has checkpoint format {state['format']}, this version reads {reads}")
-        own, name = state.get("run"), f"step-{state['step']:08d}"
+        own, name = state["run"], f"step-{state['step']:08d}"
         f"{state['images']:d}", {**state["sha256"]}
     except InputError:
         raise
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DamagedError(f"{checkpoint} is incomplete or damaged: state.json: {reason(error)}") from error
     if own != run:
-        raise DamagedError(f"{checkpoint} is of another run (its id is {own or 'missing'}, this run's {run})")
+        raise DamagedError(f"{checkpoint} is of another run (its id is {own}, this run's {run})")
     if name != checkpoint.name:
         raise DamagedError(f"{checkpoint} is {name} under another name")
     return state

@@ -27,14 +27,12 @@ def kept(source: str, run: Path) -> dict[str, str]:
 
 
 def places(data: Mapping[str, Any], run: Path) -> list[str]:
-    """Where to look for the source of a run, in this order; [] for a known set. Earlier runs kept it as it was typed,
-    relative to the folder that they were begun in, which most likely is one above theirs."""
+    """Where to look for the source of a run, in this order; [] for a known set."""
     source, folder = str(data["source"]), run.absolute()
     if not os.path.isabs(absolute(source)):
         return []
-    above = [] if os.path.isabs(source) else [os.path.normpath(parent / source) for parent in folder.parents]
     beside = [os.path.normpath(folder / data[BESIDE])] if isinstance(data.get(BESIDE), str) else []
-    return list(dict.fromkeys([absolute(source), *above, *beside]))
+    return list(dict.fromkeys([absolute(source), *beside]))
 
 
 def located(data: Mapping[str, Any], run: Path) -> str | None:

@@ -151,7 +151,7 @@ def overview_or_damage(path: Path) -> Overview:
         return Overview(path, None, [str(error)], [], False)
 
 
-def look_at_checkpoint(path: Path, run: str | None, thorough: bool) -> Saved:
+def look_at_checkpoint(path: Path, run: str, thorough: bool) -> Saved:
     """One checkpoint of the run with id `run`."""
     images, before = None, identity(path)
     try:

@@ -38,8 +38,8 @@ class Run:
     """What it was trained on: source, count, classes and the sha256 of the packed images."""
     made_by: list[dict[str, Any]] = field(default_factory=list)
     """Versions, machine and commit of every process that worked on it, the first one first."""
-    id: str | None = None
-    """What its checkpoints know it by; None in runs of the first versions."""
+    id: str = ""
+    """What its checkpoints know it by."""
     opened: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"), compare=False)
     """When this process began to work on it."""
 
@@ -79,8 +79,13 @@ class Run:
         """Write config.json, resolved, with the versions and the commit that made it, and its spare copy."""
         make_folder(self.path, "--run")
         made_by = [*self.made_by, provenance() | {"time": self.opened}]
-        saved = {"format": FORMAT, "config": self.config.to_dict(), "data": self.data, "made_by": made_by}
-        saved |= {"id": self.id} if self.id else {}
+        saved = {
+            "format": FORMAT,
+            "id": self.id,
+            "config": self.config.to_dict(),
+            "data": self.data,
+            "made_by": made_by,
+        }
         for name in (CONFIG, SPARE):
             write_sealed(self.path / name, saved)
         make_folder(self.samples, "--run")
@@ -179,13 +184,13 @@ def _restore(path: Path) -> None:
 
 def _read(path: Path, name: str) -> Run:
     try:
-        saved = read_sealed(path / name, sealed_if="id")
+        saved = read_sealed(path / name)
         if saved["format"] != FORMAT:
             raise InputError(f"{path} has run format {saved['format']}, this version reads {FORMAT}")
         config, data = Config.from_dict(saved["config"]), saved["data"]
         data["source"], f"{data['count']:d}", data["classes"], data["sha256"]
         data |= {"source": located(data, path) or data["source"]}
-        return Run(path, config, data, _as_list(saved["made_by"]), saved.get("id"))
+        return Run(path, config, data, saved["made_by"], saved["id"])
     except InputError:
         raise
     except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
@@ -216,10 +221,6 @@ def make_folder(path: Path, flag: str) -> None:
             pass
     except OSError as error:
         raise InputError(f"{flag}: the folder {path} cannot be {done} ({error.strerror})") from error
-
-
-def _as_list(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else [value]  # the first runs had one record
 
 
 def _logged_step(line: bytes) -> int | None:

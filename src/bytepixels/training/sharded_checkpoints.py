@@ -34,7 +34,7 @@ class ShardWriter:
     (A copy in the host's memory, to be written meanwhile, would be as large again as what the device holds.)
     """
 
-    def __init__(self, world: World, folder: Path, run: str | None, keep: int):
+    def __init__(self, world: World, folder: Path, run: str, keep: int):
         shards.library()  # what is missing is said before training begins
         self.world, self.folder, self.run, self.keep = world, folder, run, keep
 
@@ -76,7 +76,7 @@ class ShardWriter:
         """Nothing went wrong that was not said."""
 
 
-def find_parts(checkpoint: Path, run: str | None, state: TrainState) -> None:
+def find_parts(checkpoint: Path, run: str, state: TrainState) -> None:
     """Process 0 makes sure that a checkpoint is whole and fits, before everybody takes a part. Sets state.step.
 
     Raises DamagedError otherwise.
@@ -89,7 +89,7 @@ def find_parts(checkpoint: Path, run: str | None, state: TrainState) -> None:
     state.step = saved["step"]
 
 
-def take_parts(checkpoints: Path, run: str | None, state: TrainState, step: int | None) -> None:
+def take_parts(checkpoints: Path, run: str, state: TrainState, step: int | None) -> None:
     """Each process takes its part of the checkpoint of `step`, whoever wrote it; nothing when that is None."""
     if step is None:
         return
