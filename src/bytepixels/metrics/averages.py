@@ -1,4 +1,4 @@
-"""How good a run is, in numbers. Nothing here knows of configs: it is handed images, processes and denoisers."""
+"""Means with their standard errors, and images in batches."""
 
 import math
 

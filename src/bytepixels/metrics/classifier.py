@@ -30,7 +30,7 @@ class Classifier(nn.Module):
         self.down = nn.ModuleList(
             [_block(width, 2 * width), _block(2 * width, 4 * width), _block(4 * width, 8 * width)]
         )
-        self.around = nn.ModuleList([_twice(2 * width), nn.Identity(), _twice(8 * width)])
+        self.around = nn.ModuleList([_Residual(2 * width), nn.Identity(), _Residual(8 * width)])
         self.head = nn.Linear(8 * width, classes)
 
     def features(self, x: Tensor) -> Tensor:
@@ -38,8 +38,7 @@ class Classifier(nn.Module):
         x = self.stem(x)
         for down, around in zip(self.down, self.around, strict=True):
             x = down(x)
-            x = F.max_pool2d(x, 2) if min(x.shape[2:]) > 1 else x
-            x = x if isinstance(around, nn.Identity) else x + around(x)
+            x = around(F.max_pool2d(x, 2) if min(x.shape[2:]) > 1 else x)
         return x.amax((2, 3))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -50,8 +49,14 @@ def _block(before: int, after: int) -> nn.Sequential:
     return nn.Sequential(nn.Conv2d(before, after, 3, padding=1, bias=False), nn.BatchNorm2d(after), nn.ReLU())
 
 
-def _twice(width: int) -> nn.Sequential:
-    return nn.Sequential(_block(width, width), _block(width, width))
+class _Residual(nn.Sequential):
+    """x + two blocks of it."""
+
+    def __init__(self, width: int):
+        super().__init__(_block(width, width), _block(width, width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + super().forward(x)
 
 
 @dataclass(frozen=True)
@@ -123,11 +128,9 @@ def _moved(side: int, count: int, generator: torch.Generator) -> Tensor:
 def accuracy(network: Classifier, images: Tensor, labels: Tensor, device: torch.device, batch: int = 500) -> float:
     """Share of images whose class it names."""
     network.eval()
-    right = 0
     with torch.no_grad():
-        for x, y in zip(images.split(batch), labels.split(batch), strict=True):
-            right += int((network(unit(x.to(device))).argmax(1).cpu() == y).sum())
-    return right / len(images)
+        named = torch.cat([network(unit(x.to(device))).argmax(1).cpu() for x in images.split(batch)])
+    return (named == labels).double().mean().item()
 
 
 def save_classifier(folder: Path, network: Classifier, recipe: Recipe, notes: dict[str, Any]) -> None:

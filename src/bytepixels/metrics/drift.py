@@ -12,9 +12,9 @@ from .features import rgb
 
 BINS = 32  # of brightness
 DRAWS = 400
-SURE = 0.99  # of sets that are like the data, this share is within all of one statistic's intervals
-FLOOR = 0.05  # of a statistic's largest spread: none is taken to be smaller
-LEAST = 1e-9  # spread and half interval of a statistic that never varies, such as the colour of equal images
+CONFIDENCE = 0.99  # of sets that are like the data, this share is within all of one statistic's intervals
+MIN_SPREAD_SHARE = 0.05  # of a statistic's largest spread: none is taken to be smaller
+MIN_SPREAD = 1e-9  # spread and half interval of a statistic that never varies, such as the colour of equal images
 
 
 class Looks(NamedTuple):
@@ -82,9 +82,9 @@ def drift(samples: Looks, data: Looks, seed: int = 0) -> list[Drift]:
     for name in own:
         apart = drawn[name] - others[name]  # [draws, numbers]
         spread = apart.std(0)
-        spread = spread.clamp(min=max(FLOOR * spread.max().item(), LEAST))
-        reach = (apart.abs() / spread).amax(1).quantile(SURE)
-        half = (reach * spread).clamp(min=LEAST)
+        spread = spread.clamp(min=max(MIN_SPREAD_SHARE * spread.max().item(), MIN_SPREAD))
+        reach = (apart.abs() / spread).amax(1).quantile(CONFIDENCE)
+        half = (reach * spread).clamp(min=MIN_SPREAD)
         found.append(Drift(name, own[name][0].tolist(), theirs[name][0].tolist(), half.tolist()))
     return found
 

@@ -16,7 +16,7 @@ from .optimal_denoiser import OptimalDenoiser, WienerDenoiser
 
 Predict = Callable[[Tensor, Level, Tensor | None], Tensor]  # x_t [B, C, H, W], level, label [B] or None -> x0
 ALIKE = 1e-6  # squared error, of -1..1: if the ideal gains less on the trivial guess, there is nothing to learn
-COPY = 2.0  # below this perplexity the ideal knows which image it was: its error is a copyist's
+COPY_PERPLEXITY = 2.0  # below this perplexity the ideal knows which image it was: its error is a copyist's
 
 
 def levels_of(process: Process, count: int) -> list[Level]:
@@ -33,7 +33,7 @@ class Errors(NamedTuple):
 
     run: Tensor
     trivial: Tensor
-    ideal: Tensor | None  # None for held-out images: an ideal that does not know them is none
+    ideal: Tensor | None  # of the optimal denoiser; None for held-out images, which are not in its training set
     entropy: Tensor | None  # [levels, n] nats, of which training image it was
 
 
@@ -102,7 +102,7 @@ def loss_verdict(training: Errors, held_out: Errors | None) -> Verdict:
     assert training.ideal is not None
     assert training.entropy is not None
     perplexity = training.entropy.mean(1).exp()
-    gap, copy = training.trivial - training.ideal, perplexity < COPY
+    gap, copy = training.trivial - training.ideal, perplexity < COPY_PERPLEXITY
     learnt, copied = _share(training, gap, ~copy), _share(training, gap, copy)
     learnt_held_out = memorised = None
     if held_out is not None:

@@ -8,9 +8,9 @@ import torch
 
 from ..core.levels import Level
 from .averages import mean_and_error
-from .loss_analysis import COPY, Errors, Verdict
+from .loss_analysis import COPY_PERPLEXITY, Errors, Verdict
 
-TELLING = 0.05  # a standard error of the share above which nothing is concluded from it
+MAX_ERROR = 0.05  # a standard error of the share above which nothing is concluded from it
 
 
 def numbers(levels: Sequence[Level], training: Errors, held_out: Errors | None, verdict: Verdict) -> dict[str, Any]:
@@ -42,7 +42,7 @@ def plot_errors(found: dict[str, Any], title: str, path: Path) -> None:
     if "held_out" in errors:
         axes.plot(x, errors["held_out"] / errors["held_out_trivial"], "s:", markersize=3, label="run, held-out images")
     axes.plot(x, errors["ideal"] / errors["trivial"], color="black", label="ideal of the training set")
-    if copies := [at for at, perplexity in zip(x, found["perplexity"], strict=True) if perplexity < COPY]:
+    if copies := [at for at, perplexity in zip(x, found["perplexity"], strict=True) if perplexity < COPY_PERPLEXITY]:
         axes.axvspan(copies[0], x[-1], color="tab:red", alpha=0.1, label="the ideal knows the image here")
     axes.set(xlabel="log SNR (noisy to clean)", ylabel="squared error / the trivial guess's", title=title)
     axes.set_ylim(-0.02, min(3, max(1.1, axes.get_ylim()[1])))
@@ -53,7 +53,7 @@ def plot_errors(found: dict[str, Any], title: str, path: Path) -> None:
 
 def sentences(levels: Sequence[Level], verdict: Verdict, held_out: bool) -> list[str]:
     """The verdict in words."""
-    copies = sum(perplexity < COPY for perplexity in verdict.perplexity)
+    copies = sum(perplexity < COPY_PERPLEXITY for perplexity in verdict.perplexity)
     if verdict.learnt is None:
         why = "the images are so much alike that the trivial guess is as good as the best denoiser"
         if copies == len(levels):
@@ -67,12 +67,12 @@ def sentences(levels: Sequence[Level], verdict: Verdict, held_out: bool) -> list
         free = f"what can be learnt without copying ({len(levels) - copies} levels)"
         said = [f"Learnt {_percent(verdict.learnt)} of {free}{more}."]
     if verdict.copied is not None:
-        first = next(k for k, perplexity in enumerate(verdict.perplexity) if perplexity < COPY)
+        first = next(k for k, perplexity in enumerate(verdict.perplexity) if perplexity < COPY_PERPLEXITY)
         low = f"at low noise ({copies} levels, log SNR from {_log_snr(levels, first)}) the model is"
         way = f"{_percent(verdict.copied)} of the way from a general answer to" if verdict.copied[0] > 0 else "far from"
         said.append(f"Memorisation: {low} {way} copying its training images.")
     if verdict.memorised is not None:
-        why = "no sign of memorising" if verdict.memorised[1] < TELLING else "too few images to tell"
+        why = "no sign of memorising" if verdict.memorised[1] < MAX_ERROR else "too few images to tell"
         if verdict.memorises:
             why = "it has memorised some of its training set, or the two sets differ"
         said.append(f"That is {_percent(verdict.memorised)} further than on held-out images: {why}.")

@@ -17,7 +17,7 @@ from .optimal_denoiser import EmpiricalImages, OptimalDenoiser, WienerDenoiser
 from .precision_recall import Nearest
 
 COPY_RATIO = 1 / 3  # Yoon et al. 2023: a copy is three times as near to its image as to the next one
-NEAR = 0.05  # the share of held-out images that count as near, by definition
+NEAR_SHARE = 0.05  # the share of held-out images that count as near, by definition
 COPYIST_STEPS = 20
 
 
@@ -78,13 +78,13 @@ def copies(found: Nearest, held_out: Nearest | None) -> CopyRate:
     first, second = found.distance.unbind(1)
     copied, near = (first < COPY_RATIO * second) | (second == 0), None
     if held_out is not None:
-        near = (first < held_out.distance[:, 0].quantile(NEAR)).double().mean().item()
+        near = (first < held_out.distance[:, 0].quantile(NEAR_SHARE)).double().mean().item()
     return CopyRate(copied.double().mean().item(), near, len(first))
 
 
 def copies_more(samples: CopyRate, held_out: CopyRate) -> bool:
     """Whether samples are copies more often than held-out images are, by over 2 standard errors; or near them so."""
     spread = hypot(samples.interval, held_out.interval) / 1.96
-    chance = sqrt(NEAR * (1 - NEAR) * (1 / samples.n + 1 / held_out.n))
-    nearer = samples.near is not None and samples.near - NEAR > 3 * chance
+    chance = sqrt(NEAR_SHARE * (1 - NEAR_SHARE) * (1 / samples.n + 1 / held_out.n))
+    nearer = samples.near is not None and samples.near - NEAR_SHARE > 3 * chance
     return samples.rate - held_out.rate > 2 * spread or nearer
