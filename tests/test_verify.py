@@ -226,7 +226,7 @@ def test_a_decoder_of_another_width_is_seen(monkeypatch):
     """Its probabilities add up to 1 all the same."""
     right = bound.log_likelihood_of_bins
     monkeypatch.setattr(bound, "log_likelihood_of_bins", lambda x0, mean, wide: right(x0, mean, wide + 1e-6))
-    assert failed(bound.bound_checks()) == {"decoder: P of the 256 pixel values, error"}
+    assert failed(bound.bound_checks()) == {"decoder: error of the probabilities"}
 
 
 # ---- images
@@ -253,7 +253,7 @@ def test_pictures_that_look_at_their_neighbours_are_seen(monkeypatch):
 
 def test_one_seed_for_all_is_seen(monkeypatch):
     monkeypatch.setattr(seeds, "SeededNoise", lambda parts: SeededNoise([0] * len(parts)))
-    assert failed(seeds.seed_checks()) == {"pairs of seeds with one and the same image"}
+    assert failed(seeds.seed_checks()) == {"pairs of seeds with the same image"}
 
 
 def test_checking_seeds_draws_nothing_from_the_callers_generator():

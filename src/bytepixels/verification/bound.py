@@ -15,7 +15,8 @@ from .check import Check, largest
 
 ABOUT = """Data: one Gaussian, with its exact denoiser. Shown is what the bound loses: its value minus the least that a
 chain from N(0, 1) can reach, H(x0) + KL(q(x_T) || N(0, 1)). With the optimal variance of p(x_(t-1) | x_t) that is 0;
-with beta_t, or the posterior's beta~_t, it is a known number."""
+with beta_t, or the posterior's beta~_t, it is a known number. Last row: what the decoder p(x0 | x_1) gives to each of
+the 256 pixel values, against the normal distribution function."""
 MEANS = (0.3, -2.0)  # of the data, of which nothing that is checked may depend
 OPTIMAL_STEPS = (10, 100, 1000, 4000)
 BETA_LOSS = {10: (0.08274, 5e-6), 100: (0.010961, 5e-7), 1000: (0.0010923, 5e-8)}  # half a unit of the last digit
@@ -30,7 +31,7 @@ def bound_checks() -> Iterator[Check]:
     for T, known in BETA_LOSS.items():
         yield Check(f"variance beta_t, T = {T}", _worst(T, "large"), *known)
     yield Check("variance beta~_t, T = 1000", _worst(1000, "small"), *POSTERIOR_LOSS)
-    yield Check("decoder: P of the 256 pixel values, error", _bins_error(), 0, 1e-12)
+    yield Check("decoder: error of the probabilities", _bins_error(), 0, 1e-12)
 
 
 def _worst(T: int, variance: str) -> float:

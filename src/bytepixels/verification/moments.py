@@ -18,7 +18,8 @@ from .check import COARSE, FINE, Check, largest, log_snr_grid, order_check, proc
 
 ABOUT = """Data: one Gaussian. Its denoiser is linear, so mean and variance of the samples follow from the steps
 themselves, without drawing any noise. The mean must be exact: shown is its error. The variance must converge with the
-sampler's weak order p: shown is p, of an error proportional to N^-p in N steps."""
+sampler's weak order p: shown is p, of an error proportional to N^-p in N steps. ddpm adds noise of the posterior's
+variance beta~_t or, where it says so, of beta_t."""
 
 
 def moment_checks() -> Iterator[Check]:
@@ -43,7 +44,7 @@ def stochastic() -> dict[str, tuple[Step, float]]:
     """Every sampler that draws noise, its variants too, with the order that its variance should have."""
     own = {name: (SAMPLERS[name], expected_order(name)) for name in STOCHASTIC}
     large, eta_one = partial(SAMPLERS["ddpm"], variance="large"), partial(SAMPLERS["ddim"], eta=1)
-    return {**own, "ddpm (variance large)": (large, 1), "ddim (eta 1)": (eta_one, 1)}
+    return {**own, "ddpm (beta_t)": (large, 1), "ddim (eta 1)": (eta_one, 1)}
 
 
 def moments(step: Step, levels: list[Level]) -> tuple[float, float]:

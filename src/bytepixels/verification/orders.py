@@ -12,10 +12,10 @@ from ..core.levels import Level, Process
 from ..core.samplers import SAMPLERS, STOCHASTIC
 from .check import Check, log_snr_grid, order_check, processes, run
 
-ABOUT = """Data: a mixture of two Gaussians, whose denoiser E[x0 | x_t] and probability-flow ODE are known exactly. In
-N steps a sampler of order p has an error proportional to N^-p; p is measured between 128 and 512 steps that are even
-in log(alpha/sigma) unless said, on three processes: VP (alpha^2 + sigma^2 = 1, as in DDPM), EDM (alpha = 1) and flow
-(alpha + sigma = 1)."""
+ABOUT = """Data: a mixture of two Gaussians, whose denoiser E[x0 | x_t] and probability-flow ODE are known exactly, with
+x_t = alpha x0 + sigma eps. In N steps a sampler of order p has an error proportional to N^-p. The order is measured
+from 128 to 512 steps, equal in log(alpha/sigma) or, where it says so, in sigma/alpha, on three processes: VP
+(alpha^2 + sigma^2 = 1, as in DDPM), EDM (alpha = 1) and flow (alpha + sigma = 1)."""
 EVEN_ORDERS = {"ipndm": 4}  # on grids even in sigma / alpha
 # log(alpha / sigma) at the ends of those grids. The first-order start costs iPNDM an error of order 2, which wins as
 # steps grow or the range shrinks; in this range the error of its four terms is what one sees.
@@ -30,7 +30,7 @@ def order_checks() -> Iterator[Check]:
     for name in names:
         yield from sampler_checks(name, name, log_snr_grid, expected_order(name))
     for name in EVEN_ORDERS.keys() & names:
-        yield from sampler_checks(name, f"{name} (even sigma/alpha)", even_grid, EVEN_ORDERS[name])
+        yield from sampler_checks(name, f"{name} (equal in sigma/alpha)", even_grid, EVEN_ORDERS[name])
 
 
 def sampler_checks(sampler: str, title: str, grid: Grid, expected: float) -> Iterator[Check]:

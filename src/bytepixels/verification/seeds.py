@@ -32,7 +32,7 @@ def seed_checks() -> Iterator[Check]:
         yield Check(f"noise, batches of {size}", largest(torch.cat(noises) - noise))
         yield Check(f"images, batches of {size}", largest(torch.cat(drawn) - images), 0, TOLERANCE)
     alike = [largest(one - other) < DIFFERENT for one, other in combinations(images, 2)]
-    yield Check("pairs of seeds with one and the same image", sum(alike))
+    yield Check("pairs of seeds with the same image", sum(alike))
 
 
 def noise_of(seeds: range) -> Tensor:
