@@ -41,7 +41,7 @@ ROOMS |= dict.fromkeys(("training", "evaluation"), f"sampling metrics {ROOMS['sa
 ROOMS["report"] = f"evaluation metrics sampling {ROOMS['sampling']}"
 ROOMS["cli"] = "api config requests"
 TOP = {"api", "public", "__main__"}  # which may import anything
-HEAVY = {"matplotlib", "scipy", "sklearn", "pooch", "tyro", "rich", "PIL", "tensorboard", "diffusers", "transformers"}
+HEAVY = {"jinja2", "matplotlib", "scipy", "sklearn", "pooch", "tyro", "rich", "PIL", "tensorboard", "diffusers", "transformers"}
 
 
 def imported(module: str) -> set[str]:

@@ -1,81 +1,138 @@
-"""Charts: points lie where their values say, ticks are round, names are escaped, and nothing to show is nothing."""
+"""Charts: what is drawn is what was given, ticks are round, words stay words, and equal charts are equal bytes."""
 
 import math
-import re
+import warnings
 from xml.etree import ElementTree
 
+import matplotlib
+import numpy as np
 import pytest
 
-from bytepixels.report.svg import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Axis, Series, line_chart
+from bytepixels.report.charts import bin_means, training_charts
+from bytepixels.report.line_chart import COLOURS, FLOOR, LineChart, Series, axis_number
+
+SVG = "{http://www.w3.org/2000/svg}"
 
 
-def svg(text):
-    return ElementTree.fromstring(text[: text.index("</svg>") + 6])
+def chart(*series, **options):
+    return LineChart("c", "x", "y", series, **options)
 
 
-def points(chart, kind="polyline"):
-    """Pixels of the first line."""
-    (first, *_) = chart.findall(kind)
-    return [tuple(map(float, pair.split(","))) for pair in first.get("points").split()]
+def drawn(*series, **options):
+    """The axes of a chart."""
+    return chart(*series, **options).draw().axes[0]
 
 
-def test_points_lie_where_their_values_say():
-    chart = svg(line_chart("t", [Series("a", [0, 5, 10], [1, 2, 3])], "x", "y"))
-    (x0, y0), (x1, y1), (x2, y2) = points(chart)
-    assert x1 == pytest.approx((x0 + x2) / 2, abs=0.1)
-    assert y1 == pytest.approx((y0 + y2) / 2, abs=0.1)
-    assert LEFT < x0 < x2 < WIDTH - RIGHT
-    assert TOP < y2 < y0 < HEIGHT - BOTTOM  # up is more
+def labels(axis):
+    """What is written at the ticks that lie within the view."""
+    low, high = axis.get_view_interval()
+    pairs = zip(axis.get_ticklocs(), axis.get_ticklabels(), strict=True)
+    return [text.get_text() for tick, text in pairs if low <= tick <= high]
 
 
-def test_on_logarithmic_axes_equal_factors_are_equal_steps():
-    chart = svg(line_chart("t", [Series("a", [1, 10, 100], [8, 4, 2])], "x", "y", log_x=True, log_y=True))
-    (x0, y0), (x1, y1), (x2, y2) = points(chart)
-    assert x1 - x0 == pytest.approx(x2 - x1, abs=0.2)
-    assert y1 - y0 == pytest.approx(y2 - y1, abs=0.2)
+def parsed(one):
+    return ElementTree.fromstring(one.svg())
+
+
+@pytest.mark.parametrize("marked", [False, True])
+def test_lines_go_through_their_points_in_the_colour_of_their_place(marked):
+    axes = drawn(
+        Series("a", [0, 5, 10], [1, 2, 3], marked=marked),
+        Series("b", [0, 5], [4, 5], marked=marked),
+        Series("floor", [0, 10], [0, 0], floor=True),
+    )
+    first, second, floor = [line for line in axes.get_lines() if line.get_linestyle() != "None"]
+    assert first.get_xydata().tolist() == [[0, 1], [5, 2], [10, 3]]
+    assert second.get_xydata().tolist() == [[0, 4], [5, 5]]
+    assert [line.get_color() for line in (first, second, floor)] == [*COLOURS[:2], FLOOR]
+    assert [line.get_linestyle() for line in (first, second, floor)] == ["-", "-", "--"]
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("x", "y")
+
+
+def test_axes_are_logarithmic_where_they_are_asked_to_be():
+    one = Series("a", [1, 10, 100], [8, 4, 2])
+    for log_x in (False, True):
+        axes = drawn(one, log_x=log_x, log_y=not log_x)
+        assert (axes.get_xscale(), axes.get_yscale()) == (("log", "linear") if log_x else ("linear", "log"))
 
 
 @pytest.mark.parametrize(
-    ("axis", "expected"),
+    ("ends", "log", "expected"),
     [
-        (Axis(0, 10, False, 0, 1), [0, 2, 4, 6, 8, 10]),
-        (Axis(-20.8, 11, False, 0, 1), [-20, -10, 0, 10]),
-        (Axis(0.9, 21, True, 0, 1), [1, 2, 5, 10, 20]),
-        (Axis(1e-4, 1e2, True, 0, 1), [1e-4, 1e-3, 1e-2, 1e-1, 1, 10, 100]),
+        ((0, 10), False, ["0", "2", "4", "6", "8", "10"]),
+        ((0, 40_000), False, [f"{k}k" if k else "0" for k in range(0, 41, 5)]),
+        ((1, 20), True, ["1", "2", "3", "5", "10", "20"]),
+        ((1e-4, 1e2), True, ["0.0001", "0.001", "0.01", "0.1", "1", "10", "100"]),
+        ((0.303, 0.329), True, ["0.305", "0.31", "0.315", "0.32", "0.325", "0.33"]),  # no 1, 2, 3 or 5 in it
     ],
 )
-def test_ticks_are_round(axis, expected):
-    assert axis.ticks == pytest.approx(expected)
+def test_ticks_are_round(ends, log, expected):
+    found = labels(drawn(Series("a", ends, [1, 1]), log_x=log).xaxis)
+    assert found == expected
 
 
-def test_what_cannot_be_shown_is_left_out():
-    values = [math.nan, 1, math.inf, 0, 2]
-    chart = svg(line_chart("t", [Series("a", range(5), values)], "x", "y", log_y=True))
-    assert len(points(chart)) == 2
-    assert line_chart("t", [Series("a", [1, 2], [math.nan, math.nan])], "x", "y") == ""
-    assert line_chart("t", [], "x", "y") == ""
-    assert "nan" not in line_chart("t", [Series("a", [1], [3], [math.nan], points=True)], "x", "y")
+def test_numbers_on_axes_are_short():
+    found = [axis_number(value) for value in (0, 250, -1500, 20_000, 3e6, 1e-5, 0.0025)]
+    assert found == ["0", "250", "-1.5k", "20k", "3M", "1e-05", "0.0025"]
 
 
-def test_intervals_are_bands_or_bars_within_the_frame():
-    band = svg(line_chart("t", [Series("a", [1, 2], [3, 4], [5, 1])], "x", "y", log_y=True))
-    corners = points(band, "polygon")
-    assert len(corners) == 4
-    assert all(TOP <= y <= HEIGHT - BOTTOM for _, y in corners)
-    bars = svg(line_chart("t", [Series("a", [1, 2], [3, 4], [1, 1], points=True)], "x", "y"))
-    assert len(bars.findall("circle")) == 2
-    assert len([line for line in bars.findall("line") if line.get("class") == "line"]) == 2
+def test_what_cannot_be_shown_is_a_gap():
+    gaps = Series("a", range(5), [math.nan, 1, math.inf, 0, None], [None, math.nan, 1, 1, 1], marked=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for one in (gaps, Series("a", gaps.x, gaps.y, gaps.half), Series("a", [1, 2], [None, None])):
+            text = chart(one, log_x=True, log_y=True).svg().decode()
+            assert "nan" not in text.lower()
+            assert "inf" not in text.lower()
 
 
-def test_names_are_escaped_and_the_chart_says_what_it_is():
-    text = line_chart(
-        '<script>"', [Series("a<b", [1, 2], [1, 2]), Series("c", [1, 2], [2, 1], colour=1)], "x&y", "</svg>"
-    )
-    assert "<script" not in text
-    assert "a&lt;b" in text
-    chart = svg(text)
-    assert chart.get("role") == "img"
-    assert chart.find("title").text == '<script>"'
-    assert chart.find("title").get("id") == chart.get("aria-labelledby")
-    ids = re.findall(r'id="(chart-\d+)"', text + line_chart("t", [Series("a", [1, 2], [1, 2])], "x", "y"))
-    assert len(set(ids)) == len(ids) == 2
+def test_intervals_are_bands_or_bars():
+    (band,) = drawn(Series("a", [1, 2], [3, 4], [0.5, 1])).collections
+    assert {tuple(point) for point in band.get_paths()[0].vertices} == {(1, 2.5), (1, 3.5), (2, 3), (2, 5)}
+    (bars,) = drawn(Series("a", [1, 2], [3, 4], [0.5, 1], marked=True)).collections
+    assert np.array(bars.get_segments()).tolist() == [[[1, 2.5], [1, 3.5]], [[2, 3], [2, 5]]]
+    below_zero = drawn(Series("a", [1, 2], [3, 4], [5, 1]), log_y=True)
+    assert below_zero.get_ylim()[0] > 1  # the view is that of what can be shown
+
+
+def test_words_stay_words():
+    one = LineChart("c", "</svg>&<script>", "$x^2$ of $", [Series("_a", [1, 2], [1, 2])])
+    texts = [text.text for text in parsed(one).iter(f"{SVG}text")]
+    assert {"</svg>&<script>", "$x^2$ of $"} <= set(texts)
+    assert "<script" not in one.svg().decode()
+
+
+def test_a_chart_fetches_nothing_and_runs_nothing():
+    tree = parsed(chart(Series("a", [1, 2], [3, 4], [1, 1]), Series("b", [1, 2], [3, 4], marked=True)))
+    assert not {"script", "image", "a", "foreignObject"} & {node.tag.removeprefix(SVG) for node in tree.iter()}
+    links = [value for node in tree.iter() for name, value in node.attrib.items() if name.endswith("href")]
+    assert links
+    assert all(link.startswith("#") for link in links)
+
+
+def test_equal_charts_are_equal_bytes_whatever_matplotlibrc_says():
+    one = chart(Series("a", [1, 2], [3, 4], [1, 1]), Series("b", [1, 2], [3, 4], marked=True), log_y=True)
+    first = one.svg()
+    with matplotlib.rc_context({"lines.linewidth": 9, "svg.fonttype": "path", "text.parse_math": True}):
+        assert one.svg() == first
+        assert matplotlib.rcParams["lines.linewidth"] == 9
+    assert b"dc:date" not in first
+
+
+def test_a_long_log_is_thinned_to_means():
+    assert bin_means([1, 2, 3, 4, 5, 6], 3) == [1.5, 3.5, 5.5]
+    assert bin_means([1, 2], 3) == [1, 2]
+    assert len(bin_means(range(1000))) == 240
+
+
+def test_of_logs_there_are_charts_of_what_they_hold():
+    logs = {
+        "one": [{"images": 32, "loss": 0.5, "lr": None}],
+        "two": [{"images": 64, "loss": 0.25, "grad_norm": "x"}],
+        "three": [],
+    }
+    (loss,) = training_charts(logs)
+    assert loss.y_label == "loss"
+    assert loss.log_y
+    assert [(one.name, one.x, one.y) for one in loss.series] == [("one", [32], [0.5]), ("two", [64], [0.25])]
+    assert training_charts({}) == []

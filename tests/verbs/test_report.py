@@ -1,17 +1,23 @@
 """report RUN: one file that fetches nothing, says what was measured, and survives what is missing or hostile."""
 
 import json
+import math
+import re
 import shutil
+import tomllib
+from collections import Counter
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 
+import bytepixels
 from bytepixels.files import read_sealed, write_sealed
 from bytepixels.report.charts import noise_level_chart
 
 from .tiny import cli, plain, snapshot, train, words
 
-VOID = {"meta", "link", "img", "line", "circle", "polyline", "polygon", "br"}
+VOID = {"meta", "link", "img"}
 
 
 class Reader(HTMLParser):
@@ -19,13 +25,15 @@ class Reader(HTMLParser):
 
     def __init__(self, page):
         super().__init__()
-        self.open, self.attributes, self.tags, self.words = [], [], [], []
+        self.open, self.attributes, self.tags, self.words, self.images = [], [], [], [], Counter()
         self.feed(page)
         assert self.open == []
 
     def handle_starttag(self, tag, attributes):
         self.tags.append(tag)
         self.attributes += attributes
+        if tag == "img":
+            self.images[re.match("data:image/(png|svg)", dict(attributes)["src"])[1]] += 1
         if tag not in VOID:
             self.open.append(tag)
 
@@ -94,8 +102,8 @@ def test_it_says_what_was_measured(measured):
     assert "FID" not in page.text
     assert "bytepixels train" in page.text
     assert f"bytepixels evaluate {measured} -n 40 --features random --seed 0 --sampler ddim --steps 3" in page.text
-    assert page.tags.count("svg") == 1 + 2 + 2 + 1 + 4  # ladder, drift, compare, loss by level, training
-    assert page.tags.count("img") == 4  # samples, neighbours, the strip, a grid on the way
+    assert page.images["svg"] == 1 + 2 + 2 + 1 + 4  # ladder, drift, compare, loss by level, training
+    assert page.images["png"] == 4  # samples, neighbours, the strip, a grid on the way
     assert all(value for name, value in page.attributes if name == "alt")
 
 
@@ -103,7 +111,7 @@ def test_a_run_of_which_nothing_is_known_has_a_report(tmp_path):
     assert train(tmp_path / "bare", steps=1) == 0
     page = report(tmp_path / "bare", flags=["--strip", 0])
     assert "Not measured yet: bytepixels evaluate" in page.text
-    assert page.tags.count("img") == 0
+    assert page.images["png"] == 0
     (tmp_path / "bare" / "log.jsonl").unlink()
     (tmp_path / "bare" / "eval.jsonl").write_text('{"kind": "bits"}\nno json\n[]\n')
     report(tmp_path / "bare")
@@ -116,7 +124,7 @@ def test_two_runs_side_by_side(measured, tmp_path, capsys):
     page = report(measured, other, flags=["--out", measured / "report.html"])
     assert "Side by side" in page.text
     assert "These distances are not comparable" in page.text
-    assert page.tags.count("svg") == 4 + 2 * 10
+    assert page.images["svg"] == 4 + 2 * 10
     ids = [value for name, value in page.attributes if name == "id"]
     assert len(set(ids)) == len(ids)
     assert {value for name, value in page.attributes if name == "href" and value[0] == "#"} == {"#run-0", "#run-1"}
@@ -135,6 +143,37 @@ def test_names_from_outside_are_only_ever_text(measured, tmp_path):
     assert not any(name.startswith("on") for name, _ in page.attributes)
     assert "</pre><script>alert(1)</script>" in page.text
     assert "<img src=y onerror=alert(2)>" in page.text
+
+
+def test_hostile_names_in_charts_and_legends_are_text_too(measured, tmp_path):
+    """$ would be mathematics to matplotlib, and a leading _ hides a name from its legends."""
+    hostile = tmp_path / "_$x^{$<script>"
+    shutil.copytree(measured, hostile)
+    name = "</svg><script>alert(3)</script>"
+    lines = [json.loads(line) for line in (hostile / "eval.jsonl").read_text().splitlines()]
+    for line in lines:
+        line.setdefault("features", {})["name"] = name
+        line.setdefault("floor", {})["of"] = "<b>held out</b>"
+    (hostile / "eval.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    page = report(measured, hostile, flags=["--strip", 0])
+    assert not {"script", "b"} & set(page.tags)
+    assert page.text.count("_$x^{$<script>") > 2 + 4  # links and headings, and the legends of training
+    assert "floor: <b>held out</b>" in page.text
+    assert f"Frechet distance (features {name})" in page.text
+
+
+def test_of_the_same_run_the_file_is_the_same(measured, tmp_path):
+    for name in ("one", "two"):
+        assert cli("report", measured, "--strip", 1, "--out", tmp_path / name) == 0
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
+
+
+def test_the_template_comes_along_in_a_wheel():
+    """What is no Python does only where pyproject.toml names it."""
+    package = Path(bytepixels.__file__).parent
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())
+    patterns = project["tool"]["setuptools"]["package-data"]["bytepixels"]
+    assert package / "report/template.html" in {path for pattern in patterns for path in package.glob(pattern)}
 
 
 def test_nothing_of_the_run_changes_but_the_report(measured):
@@ -158,6 +197,6 @@ def test_what_is_refused(measured, capsys, flags, sentence):
 def test_errors_of_equal_images_are_no_shares_of_a_guess_that_makes_none():
     black = [[0.5, 0.1], [0.25, 0.1]]
     record = {"log_snr": [0.0, 1.0], "errors": {"training": black, "ideal": black, "trivial": [[0.0, 0.0], [0.5, 0.0]]}}
-    drawn = noise_level_chart(record)
-    assert "<svg" in drawn
-    assert "nan" not in drawn.lower()
+    training, ideal = noise_level_chart(record).series
+    assert math.isnan(training.y[0])
+    assert training.y[1] == ideal.y[1] == 0.5

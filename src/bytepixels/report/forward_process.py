@@ -121,12 +121,10 @@ def shown_size(source: str, n: int, columns: int) -> tuple[int, int] | None:
 
 def plot_schedules(processes: dict[str, GaussianDiffusion], path: Path) -> None:
     """What is left of the image (alpha_bar) and the log signal-to-noise ratio, against t / T."""
-    import matplotlib
+    from matplotlib.figure import Figure
 
-    matplotlib.use("agg")
-    from matplotlib import pyplot as plt
-
-    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
+    figure = Figure((10, 4), layout="constrained")
+    left, right = figure.subplots(1, 2)
     for name, process in processes.items():
         u = torch.arange(1, process.T + 1) / process.T
         left.plot(u, process.alpha_bar, label=name)
@@ -135,4 +133,3 @@ def plot_schedules(processes: dict[str, GaussianDiffusion], path: Path) -> None:
     right.set(xlabel="t / T", ylabel="log SNR", title=r"log $\bar\alpha_t / (1 - \bar\alpha_t)$")
     left.legend()
     figure.savefig(path, dpi=120)
-    plt.close(figure)
