@@ -106,12 +106,10 @@ def table(records: list[dict]) -> str:
 
 def plot(records: list[dict], path: Path) -> None:
     """A panel for every grid: distance against evaluations."""
-    import matplotlib
+    from matplotlib.figure import Figure
 
-    matplotlib.use("agg")
-    from matplotlib import pyplot as plt
-
-    figure, axes = plt.subplots(2, 3, figsize=(13, 7.5), sharex=True, sharey=True, layout="constrained")
+    figure = Figure((13, 7.5), layout="constrained")
+    axes = figure.subplots(2, 3, sharex=True, sharey=True)
     for axis, spacing in zip(axes.flat, SPACINGS, strict=True):
         for name in NAMES:
             chosen = [r for r in records if (r["sampler"], r["spacing"]) == (name, spacing)]
@@ -125,7 +123,6 @@ def plot(records: list[dict], path: Path) -> None:
     figure.supylabel("distance to the converged answer, grey levels (RMS)")
     axes[0, 0].legend(fontsize=8, ncols=2)
     figure.savefig(path, dpi=110)
-    plt.close(figure)
 
 
 def main() -> None:

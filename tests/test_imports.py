@@ -41,7 +41,19 @@ ROOMS |= dict.fromkeys(("training", "evaluation"), f"sampling metrics {ROOMS['sa
 ROOMS["report"] = f"evaluation metrics sampling {ROOMS['sampling']}"
 ROOMS["cli"] = "api config requests"
 TOP = {"api", "public", "__main__"}  # which may import anything
-HEAVY = {"jinja2", "matplotlib", "scipy", "sklearn", "pooch", "tyro", "rich", "PIL", "tensorboard", "diffusers", "transformers"}
+HEAVY = {
+    "jinja2",
+    "matplotlib",
+    "scipy",
+    "sklearn",
+    "pooch",
+    "tyro",
+    "rich",
+    "PIL",
+    "tensorboard",
+    "diffusers",
+    "transformers",
+}
 
 
 def imported(module: str) -> set[str]:
@@ -83,6 +95,13 @@ def allowed(module: str, other: str) -> bool:
 def test_imports_go_downwards(module):
     wrong = [other for other in imported(module) if not allowed(module, other)]
     assert wrong == []
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_charts_leave_the_pyplot_of_a_notebook_as_it_is(module):
+    """Its backend and its open figures are those of the whole process."""
+    assert "pyplot" not in MODULES[module].read_text()
+    assert "matplotlib.use" not in MODULES[module].read_text()
 
 
 def test_there_are_no_circles():

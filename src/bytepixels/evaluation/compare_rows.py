@@ -98,13 +98,11 @@ def _named(row: Row) -> str:
 
 def plot(rows: list[Row], floor: Row, what: str, name: str, subject: str, path: Path) -> None:
     """Distance against evaluations, and against seconds."""
-    import matplotlib
-
-    matplotlib.use("agg")
-    from matplotlib import pyplot as plt
+    from matplotlib.figure import Figure
     from matplotlib.ticker import LogLocator, NullFormatter
 
-    figure, axes = plt.subplots(1, 2, figsize=(11, 4.5), layout="constrained", sharey=True)
+    figure = Figure((11, 4.5), layout="constrained")
+    axes = figure.subplots(1, 2, sharey=True)
     marks = "osD^v<>pXP*h"
     for k, sampler in enumerate(dict.fromkeys(row.settings.sampler for row in rows)):
         chosen = [row for row in rows if row.settings.sampler == sampler]
@@ -127,4 +125,3 @@ def plot(rows: list[Row], floor: Row, what: str, name: str, subject: str, path: 
     axes[0].legend()
     figure.suptitle(subject)
     figure.savefig(path, dpi=120)
-    plt.close(figure)

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 from .. import events
-from .. import events
 from ..files import write_whole
 from ..requests.evaluate import Report
 from ..runs.run_directory import make_folder, open_run
