@@ -133,7 +133,7 @@ def test_two_runs_side_by_side(measured, tmp_path, capsys):
 def test_names_from_outside_are_only_ever_text(measured, tmp_path):
     hostile = tmp_path / "<img src=x onerror=alert(1)>"
     shutil.copytree(measured, hostile)
-    saved = read_sealed(hostile / "config.json", "id")
+    saved = read_sealed(hostile / "config.json")
     saved["data"].pop("source_beside")
     saved["data"]["source"] = "</pre><script>alert(1)</script>"
     saved["config"]["data"]["background"] = "<img src=y onerror=alert(2)>"
