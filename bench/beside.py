@@ -98,7 +98,7 @@ def rate(network: str, work: str) -> float:
     from bytepixels.hardware import best_device
     from bytepixels.heap import keep_memory
     from bytepixels.training.autotune.precision import choose_precision
-    from bytepixels.training.autotune.trial import try_out, with_batch
+    from bytepixels.training.autotune.trial import start_trial, with_batch
 
     keep_memory()
     config = preset_with(network)
@@ -106,7 +106,7 @@ def rate(network: str, work: str) -> float:
     config = replace(config, train=replace(config.train, precision=precision, warmup=0, lr=1e-4))
     side, channels, batch = (8, 1, 64) if network == "digits" else (32, 3, BATCHES[network])
     images = np.random.default_rng(0).integers(0, 255, (256, channels, side, side), dtype=np.uint8)
-    trial = try_out(with_batch(config, batch), Packed(images, None, (), {}, Path(), ()), best_device("cpu"))
+    trial = start_trial(with_batch(config, batch), Packed(images, None, (), {}, Path(), ()), best_device("cpu"))
     x, t = torch.randn(batch, channels, side, side), torch.full((batch,), 500.0)
 
     def step() -> None:

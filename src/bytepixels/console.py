@@ -1,17 +1,14 @@
 """Events in a terminal: a live line of progress, or plain lines now and then where the output is no terminal."""
 
-import shutil
 import sys
-import textwrap
 import time
 from typing import TYPE_CHECKING, TextIO
 
-from .events import Began, Event, Note, Part, Progress, duration
+from .events import Began, Event, Note, Progress, duration
 
 if TYPE_CHECKING:
     from rich.live import Live
 
-LABEL, WIDEST = 16, 120  # columns of labelled lines
 PLAIN_SECONDS = 10.0  # between lines when the output is not a terminal
 
 
@@ -33,8 +30,6 @@ class Console:
             self.say(event)
         elif isinstance(event, Progress):
             self.show(event)
-        elif isinstance(event, Part):
-            print(page_part(event), flush=True)
         else:
             self.close()
             if isinstance(event, Began):
@@ -78,16 +73,6 @@ class Console:
         elif now - self.printed >= PLAIN_SECONDS or (event.done >= event.total and not self.ended):
             self.printed, self.ended = now, event.done >= event.total
             print(line_of(event), file=self.err, flush=True)
-
-
-def page_part(part: Part) -> str:
-    """A title, and (label, text) in two columns, wrapped to the terminal, with an empty line at the end."""
-    width = min(WIDEST, shutil.get_terminal_size((WIDEST, 24)).columns) - LABEL - 2
-    shown = [part.title]
-    for label, text in part.lines:
-        first, *rest = textwrap.wrap(text, max(width, 20), break_long_words=False, break_on_hyphens=False) or [""]
-        shown += [f"  {label:<{LABEL}}{first}", *(" " * (LABEL + 2) + more for more in rest)]
-    return "\n".join([*shown, *(["", f"  {part.verbatim}"] if part.verbatim else []), ""])
 
 
 def line_of(event: Progress) -> str:

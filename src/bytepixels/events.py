@@ -6,7 +6,7 @@ it what it likes. Each thread has its own listener, so that two trainings in one
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -41,15 +41,6 @@ class Note:
 
 
 @dataclass(frozen=True)
-class Part:
-    """A part of a longer text: a title, and below it labelled lines."""
-
-    title: str
-    lines: tuple[tuple[str, str], ...]
-    verbatim: str = ""  # below them, to be copied: it is not wrapped
-
-
-@dataclass(frozen=True)
 class Began:
     """Work begins, of which there will be progress."""
 
@@ -63,7 +54,7 @@ class Ended:
     what: str
 
 
-Event = Progress | Note | Part | Began | Ended
+Event = Progress | Note | Began | Ended
 Listener = Callable[[Event], None]
 _listener: ContextVar[Listener | None] = ContextVar("listener", default=None)
 
@@ -98,12 +89,6 @@ def say(*lines: object) -> None:
 def note(text: str) -> None:
     """How the work goes: a warning, a choice, where it goes on from."""
     emit(Note(text, aside=True))
-
-
-def part(title: str, lines: Iterable[tuple[str, str]], verbatim: str = "") -> None:
-    """A part of a longer text; nothing without lines."""
-    if lines := tuple(lines):
-        emit(Part(title, lines, verbatim))
 
 
 class Work:

@@ -6,19 +6,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from bytepixels.cli.doctor import class_lines, copy_lines, file_lines, image_lines, pixel_lines
 from bytepixels.data import pack
-from bytepixels.data.inspection.statistics import (
-    class_numbers,
-    copy_numbers,
-    file_numbers,
-    picture_numbers,
-    pixel_numbers,
-)
-from bytepixels.data.inspection.survey import Glance, glances, look, survey
+from bytepixels.data.inspection.statistics import Leak, PixelStatistics, dataset_statistics
+from bytepixels.data.inspection.survey import ImageHeader, inspect_image, inspect_images, read_headers
 from bytepixels.data.sources.decode import Layout
 from bytepixels.data.sources.folder_labels import printable
 from bytepixels.data.sources.open_source import open_source
-from bytepixels.training.autotune.preflight_lines import class_lines, copy_lines, file_lines, picture_lines, pixel_lines
 
 from .fixtures import as_tar, as_zip, colours, write, write_all
 
@@ -26,15 +20,17 @@ WHITE = (255, 255, 255)
 
 
 def seen(source, size=(16, 16), channels=3, fit="crop", split="train", cache=None):
-    """(glances, survey, layout) of a source."""
+    """(headers, inspection, layout) of a source."""
     layout = Layout(*size, channels, fit, WHITE)
     pictures = open_source(str(source), split, cache or source.parent).read()
-    return glances(pictures), survey(pictures, layout), layout
+    return read_headers(pictures), inspect_images(pictures, layout), layout
 
 
-def numbers(source, **options):
-    found_glances, found, layout = seen(source, **options)
-    return picture_numbers(found, found_glances, layout)
+def statistics(source, splits=("train",), **options):
+    """Those of a source; the first split is the one looked at."""
+    found = {split: seen(source, split=split, **options) for split in splits}
+    headers, _, layout = found[splits[0]]
+    return dataset_statistics(str(source), {split: one[1] for split, one in found.items()}, headers, layout)
 
 
 def cut(path, pixels, file_format):
@@ -75,55 +71,62 @@ def defects(tmp_path_factory):
 
 
 def test_every_defect_is_counted(defects):
-    found = numbers(defects)
-    assert (found["files"], found["readable"]) == (23, 18)
-    assert found["kinds"] == {"PNG RGB": 13, "PNG RGBA": 2, "PNG L": 1, "JPEG RGB": 1, "GIF P": 1}
-    assert found["sizes"] == {"different": 4, "smallest": [9, 9], "median": [20, 20], "largest": [10, 70]}
-    ratios = found["aspect_ratios"]
-    assert (ratios["commonest"], ratios["others"]) == (1.0, 2)
-    assert ratios["tallest"] == {"ratio": pytest.approx(2 / 3), "size": [30, 20], "name": "dog/turned.jpg"}
-    assert ratios["widest"] == {"ratio": 7.0, "size": [10, 70], "name": "cat/wide.png"}
-    assert ratios["cropped_by_more_than_a_third"] == 1  # 6 / 7 of wide.png; only a third of turned.jpg
-    named = ("grey", "transparent", "rotated_by_exif", "several_frames", "composed", "reshaped", "enlarged")
-    assert [found[name] for name in named] == [1, 1, 1, 1, 1, 2, 1]
+    found = statistics(defects)
+    assert (found.files, found.images) == (23, 18)
+    assert found.kinds == {"PNG RGB": 13, "PNG RGBA": 2, "PNG L": 1, "JPEG RGB": 1, "GIF P": 1}
+    assert (found.different_sizes, found.smallest, found.median, found.largest) == (4, (9, 9), (20, 20), (10, 70))
+    assert (found.commonest_ratio, found.other_ratios) == (1.0, 2)
+    assert found.tallest == ("dog/turned.jpg", 30, 20)
+    assert found.widest == ("cat/wide.png", 10, 70)
+    said = dict(image_lines(found))
+    ends = "from 0.667 (30 x 20, dog/turned.jpg) to 7 (10 x 70, cat/wide.png)"
+    assert said["aspect ratio"] == f"1 (width / height) is the commonest, 2 are others, {ends}"
+    assert said["images"] == "18 of 23 files"
+    assert found.counts == {
+        "grey": 1,
+        "transparent": 1,
+        "rotated": 1,
+        "several_frames": 1,
+        "composed": 1,
+        "reshaped": 2,
+        "enlarged": 1,
+        "much_cropped": 1,  # 6 / 7 of wide.png; only a third of turned.jpg
+    }
 
 
 def test_unreadable_files_are_named_as_packing_names_them(defects, tmp_path):
-    _, found, _ = seen(defects)
-    files = file_numbers(found)
+    found = statistics(defects)
     packed = pack(defects, size=(16, 16), channels=3, cache=tmp_path / "cache")
-    assert [(file["name"], file["reason"]) for file in files["unreadable"]] == [
-        (name, reason) for name, reason in packed.meta["skipped"]
-    ]
-    assert (files["no_pictures"], files["damaged"]) == (2, 3)
-    assert "Ignored 1 other file (.txt)." in files["notes"]
-    said = dict(file_lines(files)[:1]) | {"all": "\n".join(text for _, text in file_lines(files))}
-    assert said["cannot be read"] == "2 not images, 3 damaged or truncated"
-    assert all(f"{name}: " in said["all"] for name in ("cat/cut.jpg", "cat/cut.png", "dog/text.png", "dog/bomb.png"))
+    assert found.unreadable == [(name, reason) for name, reason in packed.meta["skipped"]]
+    assert "Ignored 1 other file (.txt)." in found.notes
+    lines = file_lines(found)
+    assert lines[0] == ("cannot be read", "2 not images, 3 damaged or truncated")
+    said = "\n".join(text for _, text in lines)
+    assert all(f"{name}: " in said for name in ("cat/cut.jpg", "cat/cut.png", "dog/text.png", "dog/bomb.png"))
 
 
 @pytest.mark.parametrize("fit", ["crop", "pad", "squash"])
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
 def test_what_packing_does_to_them_and_the_pixels_it_gets(defects, tmp_path, fit, channels):
-    found_glances, found, layout = seen(defects, size=(12, 16), channels=channels, fit=fit)
+    _, inspection, _ = seen(defects, size=(12, 16), channels=channels, fit=fit)
+    found = statistics(defects, size=(12, 16), channels=channels, fit=fit)
     packed = pack(defects, size=(12, 16), channels=channels, fit=fit, cache=tmp_path / "cache")
-    pictures, pixels = picture_numbers(found, found_glances, layout), pixel_numbers(found)
-    assert pictures["readable"] == len(packed)
+    pixels = found.pixels
+    assert found.images == len(packed)
     notes = " ".join(packed.notes)
     for mark, said in (("composed", "transparent parts"), ("reshaped", "another aspect"), ("enlarged", "are smaller")):
-        phrase = f"{pictures[mark]:,} of {len(packed):,} images"
-        assert (f"{phrase} have {said}" in notes or f"{phrase} {said}" in notes) == bool(pictures[mark])
+        phrase = f"{found.counts[mark]:,} of {len(packed):,} images"
+        assert (f"{phrase} have {said}" in notes or f"{phrase} {said}" in notes) == bool(found.counts[mark])
     values = packed.images.astype(np.float64)
-    assert pixels["mean"] == pytest.approx(values.mean(axis=(0, 2, 3)), abs=1e-9)
-    assert pixels["std"] == pytest.approx(values.std(axis=(0, 2, 3)), abs=1e-9)
-    x0 = values / 127.5 - 1
-    assert pixels["mean_of_x0"] == pytest.approx(x0.mean(axis=(0, 2, 3)), abs=1e-9)
-    assert pixels["std_of_x0"] == pytest.approx(x0.std(axis=(0, 2, 3)), abs=1e-9)
+    assert pixels.mean == pytest.approx(values.mean(axis=(0, 2, 3)), abs=1e-9)
+    assert pixels.std == pytest.approx(values.std(axis=(0, 2, 3)), abs=1e-9)
+    x0 = values[:, 0] / 127.5 - 1
+    assert pixel_lines(pixels)[0][1].endswith(f"in -1..1: {x0.mean():+.3f}, {x0.std():.3f}")
     colour = values[:, : 1 if channels < 3 else 3]
-    assert pixels["black"] == pytest.approx((colour == 0).all(axis=1).mean())
-    assert pixels["white"] == pytest.approx((colour == 255).all(axis=1).mean())
-    assert pixels["one_colour"]["examples"] == (["dog/flat.png"] if fit != "pad" else [])
-    assert all(np.array_equal(pixels, packed.images[k]) for k, pixels in enumerate(_in_order(found)))
+    assert pixels.black == pytest.approx((colour == 0).all(axis=1).mean())
+    assert pixels.white == pytest.approx((colour == 255).all(axis=1).mean())
+    assert pixels.one_colour == (["dog/flat.png"] if fit != "pad" else [])
+    assert all(np.array_equal(pixels, packed.images[k]) for k, pixels in enumerate(_in_order(inspection)))
 
 
 def _in_order(found):
@@ -139,7 +142,7 @@ def test_a_picture_is_the_same_in_every_format_and_no_other_is():
         file = io.BytesIO()
         image.save(file, file_format, **options)
         with Image.open(file) as again:
-            return look(again, layout).digest
+            return inspect_image(again, layout).digest
 
     exif = Image.Exif()
     exif[0x0112] = 3
@@ -168,26 +171,21 @@ def test_copies_within_the_split_across_classes_and_across_splits(tmp_path, make
     write(root / "test" / "b" / "new.png", pictures[9])
     write(root / "val" / "a" / "new.png", pictures[10])
     source = make(root, tmp_path / "set.tar.gz" if make is as_tar else tmp_path / "set.zip")
-    surveys = {split: seen(source, split=split, cache=tmp_path)[1] for split in ("train", "val", "test")}
-    found = copy_numbers(surveys.pop("train"), "train", surveys)
-    prefix = "train/"
-    assert found["distinct"] == 9
+    data = statistics(source, ("train", "val", "test"), cache=tmp_path)
+    found, prefix = data.copies, "train/"
+    assert found.distinct == 9
     exact = [f"{prefix}a/0.png", f"{prefix}a/again-0.bmp", f"{prefix}b/again-0.tiff"]
-    assert found["exact"]["examples"] == [exact]
-    assert [found["exact"][key] for key in ("groups", "pictures", "spare", "largest")] == [1, 3, 2, 3]
-    assert found["near"]["examples"] == [[f"{prefix}a/2.png", f"{prefix}a/mirror-2.png"]]
-    assert found["near"]["all_compared"]
-    classes = found["across_classes"]
-    assert (classes["exact_groups"], classes["near_groups"]) == (1, 0)
-    assert classes["examples"] == [[exact[0], exact[2]]]
-    assert found["across_splits"]["val"] == {"pictures": 1, "exact": 0, "near": 0, "examples": []}
-    leak = found["across_splits"]["test"]
-    assert (leak["pictures"], leak["exact"], leak["near"]) == (3, 1, 1)
-    assert leak["examples"] == [
-        [f"{prefix}a/4.png", "test/a/same-4.png (test)"],
-        [f"{prefix}b/5.png", "test/b/mirror-5.png (test)"],
-    ]
-    said = copy_lines(found)
+    assert found.exact == [exact]
+    assert found.near == [[f"{prefix}a/2.png", f"{prefix}a/mirror-2.png"]]
+    assert found.exact_across_classes == [[exact[0], exact[2]]]
+    assert found.near_across_classes == []
+    assert found.across_splits["val"] == Leak(1, [], [])
+    assert found.across_splits["test"] == Leak(
+        3,
+        [[f"{prefix}a/4.png", "test/a/same-4.png (test)"]],
+        [[f"{prefix}b/5.png", "test/b/mirror-5.png (test)"]],
+    )
+    said = copy_lines(data)
     assert ("exact copies", "1 group of 3 images, 2 to spare") in said
     assert ("also in test", "1 exactly, 1 nearly, of 3") in said
     assert ("across classes", "1 group of exact and 0 of near copies") in said
@@ -201,49 +199,33 @@ def test_copies_among_unreadable_files_bear_the_right_names(tmp_path):
     cut(root / "2.png", pictures[0], "PNG")
     write(root / "3.png", pictures[2])
     write(root / "4.png", pictures[1])
-    found = copy_numbers(seen(root)[1], "train", {})
-    assert found["exact"]["examples"] == [["1.png", "4.png"]]
-    assert found["across_classes"] is None
-    assert found["across_splits"] == {}
+    data = statistics(root)
+    assert data.copies.exact == [["1.png", "4.png"]]
+    assert data.copies.across_splits == {}
+    assert "across classes" not in dict(copy_lines(data))
 
 
 def test_classes_and_their_balance(tmp_path):
     root = tmp_path / "set"
     write_all(root, [f"many/{k}.png" for k in range(60)] + ["two/0.png", "two/1.png"])
     cut(root / "none" / "0.png", colours(1, 30, 30)[0], "PNG")
-    _, found, _ = seen(root)
-    classes = class_numbers(found)
-    assert classes["pictures"] == {"many": 60, "none": 0, "two": 2}
-    assert classes["smallest"] == {"name": "none", "pictures": 0}
-    assert classes["largest"] == {"name": "many", "pictures": 60}
-    assert classes["ratio"] is None
-    assert classes["few"] == ["none", "two"]
+    classes = statistics(root).classes
+    assert classes == {"many": 60, "none": 0, "two": 2}
     assert class_lines(classes)[1] == ("balance", "smallest none (0), largest many (60), no end; 2 with fewer than 50")
     (root / "none" / "0.png").unlink()
-    assert class_numbers(seen(root)[1])["ratio"] == 30
-    assert class_numbers(seen(root / "many")[1]) is None
+    said = class_lines(statistics(root).classes)[1][1]
+    assert said == "smallest two (2), largest many (60), 1 to 30; 1 with fewer than 50"
+    assert statistics(root / "many").classes is None
 
 
 def test_arrays_have_pictures_but_no_files(tmp_path):
     images = colours(5, 9, 8)
     np.savez(tmp_path / "set.npz", images_train=images, images_test=images[:2, ::-1])
-    found = numbers(tmp_path / "set.npz")
-    assert found["kinds"] == {"array RGB": 5}
-    assert found["sizes"] == {"different": 1, "smallest": [9, 8], "median": [9, 8], "largest": [9, 8]}
-    assert dict(picture_lines(found))["sizes"] == "9 x 8, all of them"
-    assert found["grey"] == 0
-
-
-def test_one_picture_and_many_chunks_are_counted_alike(tmp_path, monkeypatch):
-    root = tmp_path / "set"
-    write_all(root, [f"{k}.png" for k in range(40)], height=8, width=8)
-    once = seen(root, size=(8, 8))[1]
-    monkeypatch.setattr("bytepixels.data.inspection.survey.CHUNK_BYTES", 400)  # two images
-    again = seen(root, size=(8, 8))[1]
-    assert np.array_equal(once.histogram, again.histogram)
-    assert once.histogram.sum() == 40 * 8 * 8 * 3
-    assert np.array_equal(once.bits, again.bits)
-    assert once.digests == again.digests
+    found = statistics(tmp_path / "set.npz")
+    assert found.kinds == {"array RGB": 5}
+    assert (found.different_sizes, found.smallest, found.median, found.largest) == (1, (9, 8), (9, 8), (9, 8))
+    assert dict(image_lines(found))["sizes"] == "9 x 8, all of them"
+    assert found.counts["grey"] == 0
 
 
 def test_the_sample_is_spread_over_the_source_and_bounded(tmp_path, monkeypatch):
@@ -266,7 +248,7 @@ def test_a_sample_is_found_where_the_chosen_ones_cannot_be_read(tmp_path, monkey
 
 def test_headers_of_files_that_have_none_are_left_out(defects):
     found, _, _ = seen(defects)
-    assert all(isinstance(one, Glance) for one in found.values())
+    assert all(isinstance(one, ImageHeader) for one in found.values())
     names = open_source(str(defects), "train", defects).read().names
     missing = {names[k] for k in range(len(names)) if k not in found}
     assert missing == {"dog/text.png", "dog/empty.webp", "dog/bomb.png"}
@@ -278,16 +260,12 @@ def test_names_of_any_kind_are_said(tmp_path):
     write_all(root, names)
     for k, name in enumerate(names):
         write(root / f"copy-{k}.png", np.asarray(Image.open(root / name)))
-    found = copy_numbers(seen(root)[1], "train", {})
-    said = {name for group in found["exact"]["examples"] for name in group}
+    said = {name for group in statistics(root).copies.exact for name in group}
     assert {printable(name) for name in names} <= said
 
 
 def test_words_for_pixels():
-    found = {"channels": ["grey"], "mean": [127.5], "std": [51.0], "mean_of_x0": [0.0], "std_of_x0": [0.4]}
-    found |= {"black": 0.25, "white": 0.5, "one_colour": {"pictures": 1, "examples": ["a.png"]}}
-    found |= {"dark": {"pictures": 0, "examples": []}}
-    assert pixel_lines(found) == [
+    assert pixel_lines(PixelStatistics(["grey"], [127.5], [51.0], 0.25, 0.5, ["a.png"], [])) == [
         ("grey", "mean 127.5, standard deviation 51.0 of 255; in -1..1: +0.000, 0.400"),
         ("pure pixels", "black 25.00%, white 50.00%"),
         ("of one colour", "1: a.png"),

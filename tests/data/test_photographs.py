@@ -9,7 +9,8 @@ from PIL import Image
 from bytepixels.data import pack
 from bytepixels.data.sources import decode
 from bytepixels.errors import InputError
-from bytepixels.training.autotune.preflight_advice import advice
+from bytepixels.requests.check_data import Doctor
+from bytepixels.training.autotune.preflight import doctor
 
 from .fixtures import write, write_all
 
@@ -77,21 +78,8 @@ def test_a_folder_of_nothing_else_and_a_single_one_say_so(photographs, tmp_path,
         pack(photographs, cache=tmp_path / "cache")
 
 
-def test_the_doctor_names_them_first():
-    lacking = "Left out 2 images (.heic); to read such files: pip install 'bytepixels[heif]'"
-    report = {
-        "files": {"notes": ["10 classes.", lacking], "unreadable": [{"name": "x.png", "reason": "damaged"}]},
-        "overfit": {"learns": True},
-        "disk": {"needed_bytes": 0, "free_bytes": 1},
-        "copies": {
-            "exact": {"spare": 0},
-            "near": {"spare": 0, "variants": False},
-            "across_splits": {},
-            "across_classes": None,
-        },
-        "pixels": {"one_colour": {"pictures": 0}, "dark": {"pictures": 0}},
-        "pictures": {"readable": 1000, "enlarged": 0, "aspect_ratios": {"cropped_by_more_than_a_third": 0}},
-        "classes": None,
-        "train": {"size": [8, 8], "composed": 0, "background": "white"},
-    }
-    assert advice(report)[0] == lacking
+def test_the_doctor_names_them_first(photographs, without_packages):
+    found = doctor(Doctor(str(photographs), quick=True)).findings
+    assert [one.kind for one in found[:2]] == ["missing_package"] * 2
+    lacking = "Left out 1 image (.heic); to read such files: pip install 'bytepixels[heif]'"
+    assert lacking in [one.advice for one in found[:2]]

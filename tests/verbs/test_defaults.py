@@ -10,7 +10,7 @@ from PIL import Image
 from bytepixels.cli import train as command_line
 from bytepixels.config.data import DataConfig
 from bytepixels.config.presets import PRESETS, autoencoder_config
-from bytepixels.data.inspection.survey import Glance
+from bytepixels.data.inspection.survey import ImageHeader
 from bytepixels.runs.run_directory import Run, open_run
 from bytepixels.training.defaults import choice_sentence, choose, sized
 
@@ -20,7 +20,7 @@ CPU = torch.device("cpu")
 
 
 def images(*sizes):
-    return [Glance(height, width, False, "PNG RGB", False, False) for height, width in sizes]
+    return [ImageHeader(height, width, False, "PNG RGB", False, False) for height, width in sizes]
 
 
 def chosen(*sizes, preset=None, backbone="unet", multiple=None, **asked):

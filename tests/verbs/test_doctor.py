@@ -3,7 +3,7 @@
 import json
 import math
 import shlex
-from dataclasses import replace
+from dataclasses import asdict, replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,24 +12,26 @@ import torch
 from PIL import Image
 from torch import nn
 
+from bytepixels.cli.doctor import budget_sentence
 from bytepixels.config.data import DataConfig
 from bytepixels.config.presets import PRESETS, digits
 from bytepixels.data import Packed, pack
-from bytepixels.data.inspection.survey import Glance
+from bytepixels.data.inspection.survey import ImageHeader
+from bytepixels.requests.check_data import Doctor
 from bytepixels.training.autotune import preflight as verb
 from bytepixels.training.autotune import trial as doctortrial
-from bytepixels.training.autotune.preflight_advice import advice
-from bytepixels.training.autotune.preflight_plan import budget_numbers, budget_sentence, command, on_a_gpu, with_budget
-from bytepixels.training.autotune.trial import measure, overfit, reckon, with_batch
+from bytepixels.training.autotune.preflight_findings import find_problems
+from bytepixels.training.autotune.preflight_plan import TrainingPlan, suggested_command, suits_a_gpu, with_budget
+from bytepixels.training.autotune.trial import estimate_step, measure_step, overfit, with_batch
 from bytepixels.training.defaults import choose, own_size
-from bytepixels.training.loop import total_steps
+from bytepixels.training.forecast import in_words
 from bytepixels.training.micro_batch import kept_bytes
 
 from ..data.fixtures import colours, write, write_all
 from .tiny import cli, plain, read_json, snapshot
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
-TIMED = {"seconds", "seconds_per_picture", "free_bytes", "measured", "load"}
+TIMED = {"seconds", "seconds_per_image", "free_bytes"}
 
 
 def nan(text):
@@ -49,7 +51,7 @@ def without_times(value):
 
 
 def glance(height, width=None, grey=False):
-    return Glance(height, width or height, grey, "PNG RGB", False, False)
+    return ImageHeader(height, width or height, grey, "PNG RGB", False, False)
 
 
 def sample_of(images, labels=None, classes=()):
@@ -67,58 +69,71 @@ def _hasty(monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def of_digits(tmp_path_factory):
-    """What there is to say of the digits, with as much time as the check takes."""
+def of_digits():
+    """What there is to say of the digits, with as much time as the check takes; and what was shown on the way."""
+    shown = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(verb, "QUICK_SECONDS", 60.0)
-        return doctor("digits", "--quick", out=tmp_path_factory.mktemp("doctor") / "digits.json")
+        return verb.doctor(Doctor("digits", quick=True), lambda *parts: shown.append(parts)), shown
 
 
-def test_the_digits(of_digits):
-    assert of_digits["pictures"]["readable"] == 1797
-    assert of_digits["pictures"]["sizes"]["median"] == [8, 8]
-    assert of_digits["classes"]["smallest"] == {"name": "8", "pictures": 174}
-    assert of_digits["suggestion"] == {"preset": "digits", "command": "bytepixels train digits"}
-    train = of_digits["train"]
-    assert (train["flip"], train["size"], train["channels"], train["labels_learnt"]) == ("no", [8, 8], 1, True)
-    assert of_digits["copies"]["near"]["variants"]
-    assert of_digits["copies"]["exact"]["groups"] == 0
-    assert of_digits["measured"] is None
-    assert of_digits["overfit"]["learns"] is True
-    assert of_digits["overfit"]["loss_share"] <= 0.1
+def test_the_digits(of_digits, capsys):
+    found, shown = of_digits
+    data, plan = found.data, found.plan
+    assert shown == [(data,), (data, plan)]
+    assert capsys.readouterr().out == ""
+    assert (data.source, data.split, data.images, data.median, data.packed_size) == (
+        "digits",
+        "train",
+        1797,
+        (8, 8),
+        (8, 8),
+    )
+    assert data.classes["8"] == min(data.classes.values()) == 174
+    assert plan.command == "bytepixels train digits"
+    settings = plan.config.data
+    assert (plan.config.preset, settings.flip, settings.size, settings.channels) == ("digits", "no", (8, 8), 1)
+    assert plan.config.network.labels
+    assert data.copies.variants
+    assert data.copies.exact == []
+    assert found.measured is None
+    assert found.overfit.learns is True
+    assert found.overfit.loss_share <= 0.1
     from sklearn.datasets import load_digits
 
     values = np.round(load_digits().images * (255 / 16))
-    assert of_digits["pixels"]["mean"] == [pytest.approx(values.mean())]
-    assert of_digits["pixels"]["std"] == [pytest.approx(values.std())]
+    assert data.pixels.mean == [pytest.approx(values.mean())]
+    assert data.pixels.std == [pytest.approx(values.std())]
 
 
-def test_the_same_again_but_for_the_times(of_digits, tmp_path, monkeypatch):
+def test_the_same_again_but_for_the_times_and_in_json(of_digits, tmp_path, monkeypatch):
     monkeypatch.setattr(verb, "QUICK_SECONDS", 60.0)
     again = doctor("digits", "--quick", out=tmp_path / "again.json")
-    assert without_times(again) == without_times(of_digits)
+    assert without_times(again) == without_times(json.loads(json.dumps(asdict(of_digits[0]))))
 
 
 def test_it_measures_the_real_step_and_the_size_of_a_checkpoint(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(doctortrial, "MEASURE_STEPS", 3)
     found = doctor("digits", out=tmp_path / "found.json")
     measured, said = found["measured"], capsys.readouterr().out
-    assert (measured["batch"], measured["steps"]) == (64, 2)
-    least, greatest = measured["seconds_per_step_least"], measured["seconds_per_step_greatest"]
-    assert 0 < least <= measured["seconds_per_step"] <= greatest
-    assert measured["images_per_second"] == pytest.approx(64 / measured["seconds_per_step"])
-    assert measured["seconds_for_budget"] == pytest.approx(938 * measured["seconds_per_step"])
-    assert measured["precision"] in ("float32", "bf16")
+    assert measured["measured_batch"] == found["plan"]["config"]["train"]["batch"] == 64
+    assert len(measured["seconds"]) == 2
+    assert all(seconds > 0 for seconds in measured["seconds"])
+    step = sum(measured["seconds"]) / 2
+    assert measured["images_per_second"] == pytest.approx(64 / step)
+    assert found["plan"]["config"]["train"]["precision"] in ("float32", "bf16")
     assert measured["peak_memory_bytes"] > 50e6  # torch alone takes more
     run = tmp_path / "run"
     assert cli("train", "digits", "--preset", "digits", "--images", 64, "--previews", 0, "--run", run) == 0
     (checkpoint,) = (run / "checkpoints").iterdir()
     size = sum(file.stat().st_size for file in checkpoint.iterdir())
-    assert found["network"]["checkpoint_bytes"] == pytest.approx(size, rel=0.02)
-    assert found["disk"]["packed_bytes"] == 1797 * 64
+    assert found["step"]["checkpoint_bytes"] == pytest.approx(size, rel=0.02)
+    assert found["packed_bytes"] == 1797 * 64
     assert all(title in said for title in ("Files", "Copies", "Classes", "What train will do", "On this machine (cpu)"))
-    assert "images/s" in said
-    assert "About " in said
+    assert f"{step:.3g} s (" in said
+    assert "in 2 steps of 64 images; " in said
+    assert f"): {measured['images_per_second']:,.3g} images/s" in plain(said)
+    assert f"About {in_words(938 * step)} for 60,032 images at" in plain(said)  # 938 steps
 
 
 @pytest.fixture
@@ -137,35 +152,45 @@ def folder(tmp_path):
 
 def test_train_does_what_was_said(folder, tmp_path, capsys):
     found = doctor(folder, "--quick", "--background", "black", out=tmp_path / "found.json")
-    capsys.readouterr()
-    words = shlex.split(found["suggestion"]["command"])
+    page = plain(capsys.readouterr().out)
+    words = shlex.split(found["plan"]["command"])
     assert words[:3] == ["bytepixels", "train", str(folder)]
     run = tmp_path / "run"
     assert cli(*words[1:], "--images", 32, "--batch", 8, "--previews", 0, "--run", run) == 0
     config, said = read_json(run / "config.json"), capsys.readouterr().out
-    train = found["train"]
-    assert config["data"]["count"] == train["pictures"] == 14
-    assert len(config["data"]["classes"]) == train["classes"] == 2
-    for name in ("size", "channels", "fit", "background", "flip", "split"):
-        assert config["config"]["data"][name] == train[name]
-    assert config["config"]["preset"] == found["suggestion"]["preset"] == "digits"
-    assert config["config"]["data"]["size"] == [14, 14]
+    data, plan = found["data"], found["plan"]["config"]
+    assert config["data"]["count"] == data["images"] == 14
+    assert config["data"]["classes"] == list(data["classes"]) == ["a", "b"]
+    assert config["config"]["data"] == plan["data"]
+    assert config["config"]["preset"] == plan["preset"] == "digits"
+    assert plan["data"]["size"] == data["packed_size"] == [14, 14]
     counts = ("1 of 14 images have transparent", "2 of 14", "Skipped 1 of 15 files: b/text.png")
     assert all(count in said for count in counts[::2])
-    assert (train["composed"], train["reshaped"], train["skipped"]) == (1, 1, 1)
+    assert (data["counts"]["composed"], data["counts"]["reshaped"], len(data["unreadable"])) == (1, 1, 1)
+    for sentence in (
+        "train takes 14 images (split train) and skips 1 file that it cannot read.",
+        "Each becomes 14 x 14, red + green + blue.",
+        "Among them, of another shape, cropped to their centre: 1; with transparent parts, composed on black: 1.",
+        "No flips. Learnt with 2 class labels, which 10% of the images go without.",
+    ):
+        assert sentence in page
 
 
 def test_what_is_worth_doing_first(folder, tmp_path, capsys):
     found = doctor(folder, "--quick", out=tmp_path / "found.json")
     said = plain(capsys.readouterr().out)
-    first = found["worth_doing_first"]
+    first = [one["advice"] for one in found["findings"]]
     assert first[0] == "Repair or delete 1 file that cannot be read: train leaves out what it cannot read."
     assert first[1] == "Choose a class for the copies that lie in several: 1 group of them."
     assert first[2].startswith("Look at 1 exact copy and delete")
     assert first[3].startswith("Look at 1 image of one colour")
     assert first[4].startswith("Add images to the 14 there are: below 500")
-    assert len(first) == 5
-    assert all(sentence in said for sentence in first)
+    assert [sentence in said for sentence in first] == [True] * 5 + [False] * (len(first) - 5)
+    assert [(one["kind"], one["count"]) for one in found["findings"][:3]] == [
+        ("unreadable", 1),
+        ("copies_across_classes", 1),
+        ("exact_copies", 1),
+    ]
     assert "b/text.png: not an image that Pillow can read" in said
     assert "a/0.png = b/same.bmp" in said
 
@@ -183,29 +208,30 @@ def test_test_pictures_that_are_in_train_are_found(tmp_path):
     pictures = colours(8, 16, 16)
     np.savez(tmp_path / "set.npz", images_train=pictures[:6], images_test=pictures[4:])
     found = doctor(tmp_path / "set.npz", "--quick", out=tmp_path / "found.json")
-    assert found["copies"]["across_splits"]["test"]["exact"] == 2
-    assert "Take out 2 images of test that are in the split" in found["worth_doing_first"][0]
+    assert len(found["data"]["copies"]["across_splits"]["test"]["exact"]) == 2
+    assert "Take out 2 images of test that are in the split" in found["findings"][0]["advice"]
     other = doctor(tmp_path / "set.npz", "--quick", "--split", "test", out=tmp_path / "found.json")
-    assert other["pictures"]["readable"] == 4
-    assert other["copies"]["across_splits"]["train"]["exact"] == 2
-    assert "--split test" in other["suggestion"]["command"]
+    assert other["data"]["images"] == 4
+    assert len(other["data"]["copies"]["across_splits"]["train"]["exact"]) == 2
+    assert "--split test" in other["plan"]["command"]
 
 
 def test_one_picture(tmp_path, capsys):
     write(tmp_path / "one.png", colours(1, 12, 12)[0])
     found = doctor(tmp_path / "one.png", "--quick", out=tmp_path / "found.json")
-    assert found["pictures"]["readable"] == found["overfit"]["pictures"] == 1
-    assert found["worth_doing_first"][0].startswith("Add images to the 1 there is: below 500")
-    assert plain(found["worth_doing_first"][0]) in plain(capsys.readouterr().out)
+    assert found["data"]["images"] == found["overfit"]["images"] == 1
+    first = found["findings"][0]["advice"]
+    assert first.startswith("Add images to the 1 there is: below 500")
+    assert plain(first) in plain(capsys.readouterr().out)
 
 
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 9), (9, 1), (2, 2)])
 def test_pictures_of_next_to_nothing(tmp_path, height, width):
     write(tmp_path / "set" / "0.png", colours(1, height, width)[0])
     found = doctor(tmp_path / "set", "--quick", out=tmp_path / "found.json")
-    assert found["train"]["size"] == ([2, 2] if height == width == 2 else [8, 8])
+    assert found["data"]["packed_size"] == ([2, 2] if height == width == 2 else [8, 8])
     run = tmp_path / "run"
-    words = shlex.split(found["suggestion"]["command"])[1:]
+    words = shlex.split(found["plan"]["command"])[1:]
     assert cli(*words, "--images", 1, "--batch", 1, "--previews", 0, "--run", run) == 0
 
 
@@ -276,7 +302,7 @@ def test_preset_and_size(seen, device, preset, size):
 )
 def test_a_gpu_with_many_images_is_told_of_the_large_network(count, device, said):
     config = choose([glance(32)] * 3, DataConfig(), None, device)
-    assert ("--preset cifar10" in on_a_gpu(config, count, device)) == said
+    assert suits_a_gpu(config, count, device) == said
 
 
 def test_what_was_asked_for_goes_first():
@@ -286,7 +312,7 @@ def test_what_was_asked_for_goes_first():
     grey = choose([glance(8, grey=True)] * 3, DataConfig(), None, CPU)
     assert grey.data.channels == 1
     assert choose([glance(8, grey=True), glance(8)], DataConfig(), None, CPU).data.channels == 3
-    line = command("a b", with_budget(config, 10), "small", asked)
+    line = suggested_command("a b", with_budget(config, 10), "small", asked)
     flags = "--size 48 40 --channels 1 --fit pad --background red --split all --images 50000"
     assert line == f"bytepixels train 'a b' {flags}"
 
@@ -309,10 +335,11 @@ BUDGETS |= {("speedrun", 50_000): 8_000_000, ("speedrun", 10_000): 2_000_000}
 def test_the_budget(preset, distinct):
     config = with_batch(with_budget(PRESETS[preset](), distinct), 32)
     assert config.train.images == BUDGETS[preset, distinct]
-    numbers = budget_numbers(config, distinct)
-    assert numbers["epochs"] == BUDGETS[preset, distinct] / distinct
-    assert numbers["steps"] == total_steps(config.train)
-    assert f"{config.train.images:,} images" in budget_sentence(numbers)
+    images, epochs = BUDGETS[preset, distinct], BUDGETS[preset, distinct] / distinct
+    said = budget_sentence(TrainingPlan(config, "", "", epochs, False))
+    assert said.startswith(f"{images:,} images ({epochs:,.{1 if epochs < 100 else 0}f} passes), ")
+    rule = "less than the preset's" if images > 50_000 else "the minimum"
+    assert ("the preset's." if images == PRESETS[preset]().train.images else rule) in said
 
 
 def test_copies_do_not_count_towards_the_budget(tmp_path):
@@ -320,8 +347,8 @@ def test_copies_do_not_count_towards_the_budget(tmp_path):
     images[300:] = images[:300]
     np.save(tmp_path / "set.npy", images)
     found = doctor(tmp_path / "set.npy", "--quick", out=tmp_path / "found.json")
-    assert found["copies"]["distinct"] == 300
-    assert found["budget"]["epochs"] == pytest.approx(50_000 / 300)
+    assert found["data"]["copies"]["distinct"] == 300
+    assert found["plan"]["epochs"] == pytest.approx(50_000 / 300)
 
 
 def with_channels(config, channels=1):
@@ -332,38 +359,38 @@ def with_channels(config, channels=1):
 def test_a_run_that_cannot_learn_is_found_out(monkeypatch):
     config, sample = with_channels(digits()), noise_sample()
     well = overfit(config, sample, CPU, 60.0, 1000)
-    assert well["learns"] is True
-    assert well["steps"] < 200
-    assert well["loss_share"] <= 0.1
+    assert well.learns is True
+    assert well.steps < 200
+    assert well.loss_share <= 0.1
     monkeypatch.setattr(doctortrial, "OVERFIT_STEPS", doctortrial.OVERFIT_TELLING)
     still = replace(config, train=replace(config.train, lr=1e-12))
     found = overfit(still, sample, CPU, 60.0, 1000)
-    assert (found["learns"], found["steps"]) == (False, 30)
-    assert found["loss_share"] == pytest.approx(1, abs=0.01)
+    assert (found.learns, found.steps) == (False, 30)
+    assert found.loss_share == pytest.approx(1, abs=0.01)
     hasty = overfit(still, sample, CPU, 0.0, 1000)
-    assert (hasty["learns"], hasty["steps"]) == (None, 1)
+    assert (hasty.learns, hasty.steps) == (None, 1)
 
 
 def test_a_loss_that_is_not_finite_is_said_without_nan():
     config = with_channels(digits())
     wild = replace(config, train=replace(config.train, lr=0.999, clip_norm=0.0))
     found = overfit(wild, noise_sample(), CPU, 60.0, 1000)
-    assert found["learns"] is False
-    assert found["loss_share"] is None or math.isfinite(found["loss_share"])
+    assert found.learns is False
+    assert found.loss_share is None or math.isfinite(found.loss_share)
 
 
 def test_the_loss_of_predicting_nothing_is_that_of_a_fresh_network():
     """Whose last layer is zero: an independent way to the same number."""
     config = with_channels(digits())
     found = overfit(replace(config, train=replace(config.train, lr=1e-30)), noise_sample(), CPU, 0.0, 1000)
-    assert found["loss_share"] == pytest.approx(1, abs=1e-6)
+    assert found.loss_share == pytest.approx(1, abs=1e-6)
 
 
 def test_a_heavy_network_is_tried_on_fewer_pictures():
     config, sample = with_channels(digits()), noise_sample()
-    assert overfit(config, sample, CPU, 0.0, 1000)["pictures"] == 4
-    assert overfit(config, sample, CPU, 0.0, 20_000_000)["pictures"] == 2
-    assert overfit(config, sample, CPU, 0.0, 10**10)["pictures"] == 1
+    assert overfit(config, sample, CPU, 0.0, 1000).images == 4
+    assert overfit(config, sample, CPU, 0.0, 20_000_000).images == 2
+    assert overfit(config, sample, CPU, 0.0, 10**10).images == 1
 
 
 def test_bytes_that_a_picture_leaves():
@@ -379,8 +406,8 @@ def test_bytes_that_a_picture_leaves():
 
 def test_what_a_picture_takes_grows_with_its_area():
     config = with_channels(PRESETS["small"](), 3)
-    one, four = (reckon(config, noise_sample(2, side, 3), CPU)["bytes_per_picture"] for side in (32, 64))
-    corner = reckon(config, noise_sample(2, 128, 3), CPU)["bytes_per_picture"]
+    one, four = (estimate_step(config, noise_sample(2, side, 3), CPU).bytes_per_image for side in (32, 64))
+    corner = estimate_step(config, noise_sample(2, 128, 3), CPU).bytes_per_image
     assert four == pytest.approx(4 * one, rel=0.02)
     assert corner == pytest.approx(4 * four, rel=0.001)
 
@@ -388,11 +415,11 @@ def test_what_a_picture_takes_grows_with_its_area():
 def test_little_memory_makes_the_batch_go_in_parts(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(doctortrial, "free_memory", lambda device: 40e6)
     found = doctor("digits", "--quick", out=tmp_path / "found.json")
-    part = found["reckoned"]["at_a_time"]
+    part = found["step"]["at_a_time"]
     assert 1 <= part < 64
-    assert found["reckoned"]["fits"]
-    assert found["reckoned"]["bytes"] <= 0.7 * 40e6
-    assert found["suggestion"]["command"].endswith(f"--micro-batch {part}")
+    assert found["step"]["can_be_tried"]
+    assert found["step"]["bytes"] <= 0.7 * 40e6
+    assert found["plan"]["command"].endswith(f"--micro-batch {part}")
 
 
 @pytest.mark.parametrize(("name", "value"), [("free_memory", lambda device: 1e6), ("MEASURE_SECONDS", 0.0)])
@@ -400,7 +427,7 @@ def test_what_takes_too_much_is_not_tried(tmp_path, monkeypatch, capsys, name, v
     monkeypatch.setattr(doctortrial, name, value)
     found = doctor("digits", out=tmp_path / "found.json")
     assert found["measured"] is found["overfit"] is None
-    assert found["worth_doing_first"][0].startswith("Choose a smaller --size or --preset")
+    assert found["findings"][0]["advice"].startswith("Choose a smaller --size or --preset")
     assert "Not tried" in capsys.readouterr().out
 
 
@@ -413,40 +440,55 @@ def test_a_slow_step_is_measured_on_as_many_images_as_there_is_time_for(monkeypa
     monkeypatch.setattr(
         doctortrial, "timed_steps", lambda config, *rest: [9.0] + [fixed + each * config.train.batch] * (rest[-1] - 1)
     )
-    found = measure(with_channels(digits()), noise_sample(), CPU, seconds_per_picture=fixed + each)
-    assert (found["measured_batch"], found["batch"], found["micro_batch"]) == (batch, 64, batch)
-    assert found["seconds_per_step"] == pytest.approx((fixed + each * batch) * 64 / batch)
-    assert found["images_per_second"] == pytest.approx(64 / found["seconds_per_step"])
+    found = measure_step(with_channels(digits()), noise_sample(), CPU, fixed + each)
+    assert found.measured_batch == batch
+    assert found.seconds == [pytest.approx((fixed + each * batch) * 64 / batch)] * 9
+    assert found.images_per_second == pytest.approx(64 / found.seconds[0])
 
 
 def test_the_disk_is_the_fuller_one_of_cache_and_run(of_digits, monkeypatch):
     free = {str(verb.Path.cwd()): 10**9}
     monkeypatch.setattr(verb.shutil, "disk_usage", lambda place: SimpleNamespace(free=free.get(str(place), 5 * 10**8)))
-    assert verb.disk_numbers(of_digits, digits())["free_bytes"] == 5 * 10**8
+    assert verb.free_disk() == 5 * 10**8
     free[str(verb.Path.cwd())] = 10**6
-    found = verb.disk_numbers(of_digits, digits())
-    assert found["free_bytes"] == 10**6
-    assert found["needed_bytes"] == 1797 * 64 + 4 * of_digits["network"]["checkpoint_bytes"]
+    assert verb.free_disk() == 10**6
+    assert of_digits[0].needed_bytes == 1797 * 64 + 4 * of_digits[0].step.checkpoint_bytes
 
 
-def test_the_advice_has_counts_and_at_most_five_sentences(of_digits):
-    report = json.loads(json.dumps(of_digits))
-    report["overfit"] |= {"learns": False, "steps": 77}
-    report["files"]["unreadable"] = [{"name": "a", "reason": "b"}] * 1234
-    report["disk"]["needed_bytes"] = report["disk"]["free_bytes"] + 3_000_000_000
-    report["copies"]["exact"]["spare"] = 9
-    report["pixels"]["one_colour"]["pictures"] = 2
-    report["classes"]["few"] = ["x"]
-    said = advice(report)
-    assert len(said) == 5
+def test_findings_have_counts_and_advice_the_most_important_first(of_digits):
+    found = of_digits[0]
+    data, check = found.data, replace(found.overfit, learns=False, steps=77)
+    copies = replace(data.copies, exact=[["a"] * 10])
+    pixels = replace(data.pixels, one_colour=["a", "b"])
+    data = replace(data, unreadable=[("a", "b")] * 1234, copies=copies, pixels=pixels, classes=data.classes | {"x": 1})
+    findings = find_problems(data, found.plan, found.step, check, 3_000_000_000)
+    assert [(one.kind, one.count) for one in findings] == [
+        ("does_not_learn", 77),
+        ("unreadable", 1234),
+        ("disk", 3_000_000_000),
+        ("exact_copies", 9),
+        ("one_colour", 2),
+        ("small_classes", 1),
+    ]
+    said = [one.advice for one in findings]
     assert all(any(letter.isdigit() for letter in sentence) for sentence in said)
     assert said[0].startswith("Find out why 77 steps")
     assert said[1].startswith("Repair or delete 1,234 files")
     assert said[2].startswith("Make room on the disk: 3.0 GB are lacking")
+    assert said[3].startswith("Look at 9 exact copies and delete")
+    assert said[5].startswith("Add images to 1 class with fewer than 50 images")
+
+
+def test_images_that_only_look_alike_are_no_problem_where_that_is_the_nature_of_the_set(of_digits):
+    found = of_digits[0]
+    assert found.data.copies.near
+    other = replace(found.data, copies=replace(found.data.copies, variants=False))
+    kinds = [one.kind for one in find_problems(other, found.plan, found.step, found.overfit, 0)]
+    assert kinds == ["copies_across_classes", "near_copies"]
 
 
 def test_nothing_is_said_where_nothing_is_wrong(of_digits):
-    assert of_digits["worth_doing_first"] == []
+    assert of_digits[0].findings == []
 
 
 def test_a_narrow_terminal_gets_narrow_lines(tmp_path, capsys, monkeypatch):
@@ -461,4 +503,4 @@ def test_a_narrow_terminal_gets_narrow_lines(tmp_path, capsys, monkeypatch):
 
 def test_json_goes_into_a_folder_that_is_made(tmp_path):
     Image.fromarray(colours(1, 8, 8)[0]).save(tmp_path / "one.png")
-    assert doctor(tmp_path / "one.png", "--quick", out=tmp_path / "new" / "found.json")["pictures"]["files"] == 1
+    assert doctor(tmp_path / "one.png", "--quick", out=tmp_path / "new" / "found.json")["data"]["files"] == 1

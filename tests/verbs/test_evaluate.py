@@ -46,7 +46,7 @@ def run(source, tmp_path_factory):
 def as_if(run, to, part, **settings):
     """A copy of the run whose config says otherwise, sealed as if that had been meant."""
     shutil.copytree(run, to)
-    saved = read_sealed(to / "config.json", "id")
+    saved = read_sealed(to / "config.json")
     assert saved["config"][part].keys() >= settings.keys()
     saved["config"][part] |= settings
     write_sealed(to / "config.json", saved)

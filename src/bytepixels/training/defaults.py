@@ -9,7 +9,7 @@ import torch
 from ..config.data import DataConfig
 from ..config.presets import preset_with
 from ..config.run import Config
-from ..data.inspection.survey import Glance, glances
+from ..data.inspection.survey import ImageHeader, read_headers
 from ..data.packed import default_cache
 from ..data.sources.open_source import open_source
 from ..events import Work
@@ -20,15 +20,15 @@ SIDE, GPU_SIDE, AUTOENCODER_SIDE = 32, 64, 128  # pixels that images are reduced
 SMALLEST = 8  # pixels, of images that no network could halve
 
 
-def headers_of(source: str, split: str) -> list[Glance]:
+def headers_of(source: str, split: str) -> list[ImageHeader]:
     """What the headers of a source's images say, read with a progress line."""
     pictures = open_source(source, split, default_cache()).read()
     with Work("headers", len(pictures.names), "images") as progress:
-        return list(glances(pictures, lambda done, total: progress.update(done)).values())
+        return list(read_headers(pictures, lambda done, total: progress.update(done)).values())
 
 
 def choose(
-    seen: Collection[Glance],
+    seen: Collection[ImageHeader],
     asked: DataConfig,
     preset: str | None,
     device: torch.device,
@@ -43,13 +43,13 @@ def choose(
     return sized(config, seen, asked, device, multiple)
 
 
-def choose_preset(seen: Collection[Glance], asked: DataConfig) -> str:
+def choose_preset(seen: Collection[ImageHeader], asked: DataConfig) -> str:
     """digits for tiny images, else small."""
     return "digits" if max(asked.size or own_size(seen)) <= TINY_SIDE else "small"
 
 
 def sized(
-    config: Config, seen: Collection[Glance], asked: DataConfig, device: torch.device, multiple: int | None = None
+    config: Config, seen: Collection[ImageHeader], asked: DataConfig, device: torch.device, multiple: int | None = None
 ) -> Config:
     """The config with the size and channels that suit these images; what was asked for goes first."""
     grey = bool(seen) and all(one.grey for one in seen)
@@ -62,7 +62,7 @@ def sized(
     return replace(config, data=replace(asked, size=size, channels=channels, flip=config.data.flip))
 
 
-def choose_size(seen: Collection[Glance], config: Config, device: torch.device, multiple: int) -> tuple[int, int]:
+def choose_size(seen: Collection[ImageHeader], config: Config, device: torch.device, multiple: int) -> tuple[int, int]:
     """The images' own size, or what the preset is made for where that is smaller, rounded down to a multiple."""
     own, (height, width) = own_size(seen), config.data.size or (SIDE, SIDE)
     if config.autoencoder is not None:
@@ -90,7 +90,7 @@ def multiple_of(config: Config) -> int:
     return net.patch if net.backbone == "dit" else int(max(STEMS.get(net.stem, 1), 2 ** (len(net.multipliers) - 1)))
 
 
-def own_size(seen: Collection[Glance]) -> tuple[int, int]:
+def own_size(seen: Collection[ImageHeader]) -> tuple[int, int]:
     """What packing takes when it is not told: the size of all, else the median short side, squared."""
     sizes = sizes_of(seen)
     if len(sizes) == 1:
@@ -99,13 +99,13 @@ def own_size(seen: Collection[Glance]) -> tuple[int, int]:
     return side, side
 
 
-def sizes_of(seen: Collection[Glance]) -> set[tuple[int, int]]:
+def sizes_of(seen: Collection[ImageHeader]) -> set[tuple[int, int]]:
     """The sizes among these images, height and width; 1 x 1 where there are none."""
     return {(one.height, one.width) for one in seen} or {(1, 1)}
 
 
 def choice_sentence(
-    config: Config, seen: Collection[Glance], asked: DataConfig, preset: str | None, multiple: int | None = None
+    config: Config, seen: Collection[ImageHeader], asked: DataConfig, preset: str | None, multiple: int | None = None
 ) -> str:
     """The size and preset that were chosen, and why; "" where both were asked for."""
     assert config.data.size is not None

@@ -1,197 +1,181 @@
-"""What was seen of a source, as plain numbers, names and lists: all that a report says of its images."""
+"""What a data set is like, as plain values: sizes, kinds, files that cannot be read, classes, pixels and copies."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from ..sources.decode import Layout
 from ..sources.folder_labels import printable
-from .duplicates import nearly_same, same
-from .survey import Glance, Survey
+from .duplicates import equal_images, members, near_copies
+from .survey import DatasetInspection, ImageHeader
 
-Numbers = dict[str, Any]  # what JSON can hold
-FEW_IN_CLASS = 50  # images of a class, below which little can be learnt of it
 VARIANTS = 0.1  # share of near copies in a set, above which they are its nature (digits, drawings) and not an accident
-EXAMPLES, NAMES, UNREADABLE = 3, 3, 10  # groups of copies shown, names in each, files that cannot be read
 KEPT = 0.66  # of an image, below which a crop takes more than a third of it and its owner should know
+HEADER_MARKS = "grey", "rotated", "several_frames"
 CHANNELS = {1: ["grey"], 2: ["grey", "alpha"], 3: ["red", "green", "blue"], 4: ["red", "green", "blue", "alpha"]}
+Groups = list[list[str]]  # names of images
 
 
-def picture_numbers(found: Survey, seen: Mapping[int, Glance], layout: Layout) -> Numbers:
-    """How many, how large, of which shape and which kind."""
-    readable = [(seen[k], found.pictures.names[k]) for k in found.readable.tolist() if k in seen]
-    by_area = sorted((one.height * one.width, one.height, one.width) for one, _ in readable)
-    sizes = [[height, width] for _, height, width in by_area]
-    by_ratio = sorted((one.width / one.height, one.height, one.width, name) for one, name in readable)
-    ratios = Counter(round(ratio, 2) for ratio, *_ in by_ratio)
+@dataclass(frozen=True)
+class Leak:
+    """Images of another split that are in the split looked at too, as pairs of names: the one there, and this one."""
+
+    images: int  # of the other split, in all
+    exact: Groups
+    near: Groups
+
+
+@dataclass(frozen=True)
+class Copies:
+    """Groups of equal images, and of nearly equal ones."""
+
+    distinct: int  # images, where equal ones count once
+    exact: Groups
+    near: Groups
+    variants: bool  # so many look alike that it is in the nature of the set
+    exact_across_classes: Groups  # one image of each class
+    near_across_classes: Groups
+    across_splits: dict[str, Leak]
+
+
+@dataclass(frozen=True)
+class PixelStatistics:
+    """Of all images as packed: mean and standard deviation of each channel in 0..255, and how much is one colour."""
+
+    channels: list[str]
+    mean: list[float]
+    std: list[float]
+    black: float  # share of the pixels
+    white: float
+    one_colour: list[str]  # names
+    dark: list[str]  # names of those that are black or nearly so
+
+
+@dataclass(frozen=True)
+class DatasetStatistics:
+    """What one split of a data set is like."""
+
+    source: str
+    split: str
+    packed_size: tuple[int, int]  # height and width
+    files: int
+    images: int  # that can be read
+    unreadable: list[tuple[str, str]]  # name, reason
+    notes: list[str]
+    kinds: dict[str, int]  # "PNG RGBA" -> images, the commonest first
+    counts: dict[str, int]  # grey, rotated, several_frames, transparent, composed, reshaped, enlarged, much_cropped
+    different_sizes: int
+    smallest: tuple[int, int]
+    median: tuple[int, int]
+    largest: tuple[int, int]
+    commonest_ratio: float
+    other_ratios: int  # images of another one
+    tallest: tuple[str, int, int]  # name, height and width
+    widest: tuple[str, int, int]
+    classes: dict[str, int] | None  # name -> readable images; None without labels
+    pixels: PixelStatistics
+    copies: Copies
+
+
+def dataset_statistics(
+    source: str, splits: Mapping[str, DatasetInspection], headers: Mapping[int, ImageHeader], layout: Layout
+) -> DatasetStatistics:
+    """The statistics of the first split; the others are only searched for copies of its images."""
+    split, found = next(iter(splits.items()))
+    names = [printable(name) for name in found.pictures.names]
+    readable = {k: headers[k] for k in found.readable.tolist() if k in headers}
+    sizes = sorted((one.height * one.width, one.height, one.width) for one in readable.values())
+    smallest, median, largest = (sizes[k][1:] for k in (0, (len(sizes) - 1) // 2, -1))
+    shapes = sorted((one.width / one.height, one.height, one.width, names[k]) for k, one in readable.items())
+    tallest, widest = ((name, height, width) for _, height, width, name in (shapes[0], shapes[-1]))
+    ratios = Counter(round(ratio, 2) for ratio, *_ in shapes)
     commonest = max(ratios, key=lambda ratio: (ratios[ratio], -ratio))
-    kept = [_kept(one, layout) for one, _ in readable]
-    return {
-        "files": len(found.digests),
-        "readable": len(readable),
-        "sizes": {
-            "different": len({tuple(size) for size in sizes}),
-            **{"smallest": sizes[0], "median": sizes[(len(sizes) - 1) // 2], "largest": sizes[-1]},
-        },
-        "aspect_ratios": {  # width / height
-            "commonest": commonest,
-            "others": len(readable) - ratios[commonest],
-            "tallest": _shape(by_ratio[0]),
-            "widest": _shape(by_ratio[-1]),
-            "cropped_by_more_than_a_third": sum(share < KEPT for share in kept) if layout.fit == "crop" else 0,
-        },
-        "kinds": dict(Counter(one.kind for one, _ in readable).most_common()),
-        "grey": sum(one.grey for one, _ in readable),
-        "transparent": found.count("transparent"),
-        "rotated_by_exif": sum(one.rotated for one, _ in readable),
-        "several_frames": sum(one.frames for one, _ in readable),
-        **{mark: found.count(mark) for mark in ("composed", "reshaped", "enlarged")},
-    }
+    counts = {mark: sum(getattr(one, mark) for one in readable.values()) for mark in HEADER_MARKS}
+    counts |= {mark: len(found.marked(mark)) for mark in ("transparent", "composed", "reshaped", "enlarged")}
+    stretches = [ratio * layout.height / layout.width for ratio, *_ in shapes] if layout.fit == "crop" else []
+    counts["much_cropped"] = sum(min(stretch, 1 / stretch) < KEPT for stretch in stretches)
+    return DatasetStatistics(
+        source=source,
+        split=split,
+        packed_size=(layout.height, layout.width),
+        files=len(names),
+        images=len(readable),
+        unreadable=[(names[k], printable(reason)) for k, reason in sorted(found.unreadable.items())],
+        notes=list(found.pictures.notes),
+        kinds=dict(Counter(one.kind for one in readable.values()).most_common()),
+        counts=counts,
+        different_sizes=len(set(sizes)),
+        smallest=smallest,
+        median=median,
+        largest=largest,
+        commonest_ratio=commonest,
+        other_ratios=len(readable) - ratios[commonest],
+        tallest=tallest,
+        widest=widest,
+        classes=class_counts(found),
+        pixels=pixel_statistics(found),
+        copies=find_copies(splits),
+    )
 
 
-def _kept(one: Glance, layout: Layout) -> float:
-    """The share of an image that a crop to the layout's shape leaves."""
-    stretch = (one.width * layout.height) / (one.height * layout.width)
-    return min(stretch, 1 / stretch)
-
-
-def _shape(one: tuple[float, int, int, str]) -> Numbers:
-    ratio, height, width, name = one
-    return {"ratio": ratio, "size": [height, width], "name": printable(name)}
-
-
-def file_numbers(found: Survey) -> Numbers:
-    """The files that could not be read, all of them, and the notes of the source on the others."""
-    files = [
-        {"name": printable(found.pictures.names[k]), "reason": printable(reason)}
-        for k, reason in sorted(found.unreadable.items())
-    ]
-    strange = sum("not an image" in file["reason"] for file in files)
-    return {
-        "unreadable": files,
-        "no_pictures": strange,
-        "damaged": len(files) - strange,
-        "notes": list(found.pictures.notes),
-    }
-
-
-def copy_numbers(found: Survey, split: str, others: Mapping[str, Survey]) -> Numbers:
-    """Equal and nearly equal images: within the split, across its classes, and between it and other splits."""
-    surveys = {split: found, **others}
-    readable = {name: one.readable for name, one in surveys.items()}
-    own = len(readable[split])
-    names = [
-        printable(one.pictures.names[k]) + ("" if name == split else f" ({name})")
-        for name, one in surveys.items()
-        for k in readable[name].tolist()
-    ]
-
-    def gather(field: str) -> np.ndarray:
-        return np.concatenate([getattr(one, field)[readable[name]] for name, one in surveys.items()])
-
-    exact = same([one.digests[k] for name, one in surveys.items() for k in readable[name].tolist()])
-    near, complete = nearly_same(exact, gather("bits"), gather("mirrored"), gather("thumbs"))
-    inside = _within(exact.members(), own)
-    alike = [group for group in _within(near.members(), own) if len(set(exact.of[group].tolist())) > 1]
-    labels = None if found.pictures.labels is None else found.pictures.labels[readable[split]]
-    variants = sum(map(len, alike)) > VARIANTS * own
-    return {
-        "distinct": len(set(exact.of[:own].tolist())),
-        "exact": _groups(inside, names),
-        "near": _groups(alike, names) | {"variants": variants, "all_compared": complete},
-        "across_classes": None if labels is None else _across_classes(inside, alike, labels, names),
-        "across_splits": _across_splits(surveys, readable, exact.of, near.of, names),
-    }
-
-
-def _within(groups: Iterable[np.ndarray], own: int) -> list[np.ndarray]:
-    parts = (group[group < own] for group in groups)
-    return [part for part in parts if len(part) > 1]
-
-
-def _groups(groups: Sequence[np.ndarray], names: Sequence[str]) -> Numbers:
-    pictures = sum(map(len, groups))
-    return {
-        "groups": len(groups),
-        "pictures": pictures,
-        "spare": pictures - len(groups),
-        "largest": max(map(len, groups), default=0),
-        "examples": _examples(groups, names),
-    }
-
-
-def _examples(groups: Sequence[np.ndarray], names: Sequence[str]) -> list[list[str]]:
-    return [[names[k] for k in group[:NAMES].tolist()] for group in groups[:EXAMPLES]]
-
-
-def _across_classes(
-    exact: Sequence[np.ndarray], near: Sequence[np.ndarray], labels: np.ndarray, names: Sequence[str]
-) -> Numbers:
-    """Groups whose images bear different labels; the examples show one image of each class."""
-    mixed = [[group for group in groups if len(set(labels[group].tolist())) > 1] for groups in (exact, near)]
-    first = [group[np.unique(labels[group], return_index=True)[1]] for groups in mixed for group in groups]
-    return {"exact_groups": len(mixed[0]), "near_groups": len(mixed[1]), "examples": _examples(first, names)}
-
-
-def _across_splits(
-    surveys: Mapping[str, Survey],
-    readable: Mapping[str, np.ndarray],
-    exact: np.ndarray,
-    near: np.ndarray,
-    names: Sequence[str],
-) -> Numbers:
-    """split -> how many of its images are in the first split too, equal or nearly so."""
-    first, *rest = surveys
-    start = own = len(readable[first])
-    answer: Numbers = {}
-    for split in rest:
-        theirs = np.arange(start, start + len(readable[split]))
-        start += len(theirs)
-        equal = theirs[np.isin(exact[theirs], exact[:own])]
-        alike = np.setdiff1d(theirs[np.isin(near[theirs], near[:own])], equal)
-        leaks = [np.array([np.flatnonzero(near[:own] == near[k])[0], k]) for k in [*equal, *alike][:EXAMPLES]]
-        counts = {"pictures": len(theirs), "exact": len(equal), "near": len(alike)}
-        answer[split] = counts | {"examples": _examples(leaks, names)}
-    return answer
-
-
-def class_numbers(found: Survey) -> Numbers | None:
+def class_counts(found: DatasetInspection) -> dict[str, int] | None:
     """How many readable images each class has; None without labels."""
-    if found.pictures.labels is None:
+    labels, classes = found.pictures.labels, found.pictures.classes
+    if labels is None:
         return None
-    classes = found.pictures.classes
-    counts = np.bincount(found.pictures.labels[found.readable], minlength=len(classes)).tolist()
-    least, most = counts.index(min(counts)), counts.index(max(counts))
-    return {
-        "count": len(classes),
-        "pictures": dict(zip(classes, counts, strict=True)),
-        "smallest": {"name": classes[least], "pictures": counts[least]},
-        "largest": {"name": classes[most], "pictures": counts[most]},
-        "ratio": counts[most] / counts[least] if counts[least] else None,
-        "few": [name for name, count in zip(classes, counts, strict=True) if count < FEW_IN_CLASS],
-    }
+    return dict(zip(classes, np.bincount(labels[found.readable], minlength=len(classes)).tolist(), strict=True))
 
 
-def _marked(found: Survey, mark: str) -> Numbers:
-    marked = np.flatnonzero(found.marks[mark]).tolist()
-    return {"pictures": len(marked), "examples": [printable(found.pictures.names[k]) for k in marked[:NAMES]]}
-
-
-def pixel_numbers(found: Survey) -> Numbers:
+def pixel_statistics(found: DatasetInspection) -> PixelStatistics:
     """Mean and standard deviation of each channel as packed, exactly, and how much of it is one colour."""
     levels = np.arange(256)
     each = found.histogram.sum(axis=1)  # [C], all alike
     mean = (found.histogram @ levels) / each
     std = np.sqrt(np.maximum((found.histogram @ levels**2) / each - mean**2, 0))
-    return {
-        "channels": CHANNELS[len(each)],
-        "mean": mean.tolist(),
-        "std": std.tolist(),
-        "mean_of_x0": (mean / 127.5 - 1).tolist(),
-        "std_of_x0": (std / 127.5).tolist(),
-        "black": found.black / int(each[0]),
-        "white": found.white / int(each[0]),
-        **{key: _marked(found, mark) for key, mark in (("one_colour", "flat"), ("dark", "dark"))},
-    }
+    black, white = found.black / int(each[0]), found.white / int(each[0])
+    names = found.pictures.names
+    one_colour, dark = ([printable(names[k]) for k in found.marked(mark)] for mark in ("one_colour", "dark"))
+    return PixelStatistics(CHANNELS[len(each)], mean.tolist(), std.tolist(), black, white, one_colour, dark)
+
+
+def find_copies(splits: Mapping[str, DatasetInspection]) -> Copies:
+    """Copies within the first split, across its classes, and between it and the other splits."""
+    (split, first), *others = splits.items()
+    rows = [(name, one, k) for name, one in splits.items() for k in one.readable.tolist()]
+    suffix = {split: ""} | {name: f" ({name})" for name, _ in others}
+    names = [printable(one.pictures.names[k]) + suffix[name] for name, one, k in rows]
+    exact = equal_images([one.digests[k] for _, one, k in rows])
+    near = near_copies(exact, np.concatenate([one.thumbs[one.readable] for one in splits.values()]))
+    own = end = len(first.readable)
+    inside, alike = ([part for group in members(of) if len(part := group[group < own]) > 1] for of in (exact, near))
+    alike = [group for group in alike if len(set(exact[group].tolist())) > 1]
+    leaks = {}
+    for name, other in others:
+        theirs = range(end, end := end + len(other.readable))
+        equal = [(exact[k], k) for k in theirs if exact[k] < own]  # with the first image of its group
+        similar = [(near[k], k) for k in theirs if near[k] < own <= exact[k]]
+        leaks[name] = Leak(len(theirs), _named(equal, names), _named(similar, names))
+    labels = None if first.pictures.labels is None else first.pictures.labels[first.readable]
+    return Copies(
+        distinct=len(set(exact[:own].tolist())),
+        exact=_named(inside, names),
+        near=_named(alike, names),
+        variants=sum(map(len, alike)) > VARIANTS * own,
+        exact_across_classes=_named(_mixed(inside, labels), names),
+        near_across_classes=_named(_mixed(alike, labels), names),
+        across_splits=leaks,
+    )
+
+
+def _named(groups: Sequence[Sequence[int] | np.ndarray], names: Sequence[str]) -> Groups:
+    return [[names[k] for k in group] for group in groups]
+
+
+def _mixed(groups: Sequence[np.ndarray], labels: np.ndarray | None) -> list[np.ndarray]:
+    """Of the groups whose images bear different labels, one image of each class."""
+    if labels is None:
+        return []
+    first = [group[np.unique(labels[group], return_index=True)[1]] for group in groups]
+    return [group for group in first if len(group) > 1]

@@ -15,7 +15,7 @@ from ...hardware import COMPILE_TRIALS, LEAST_TO_COMPILE, missing_compiler
 from ...memory import is_out_of_memory
 from ...sampling.first_stage import Encoded
 from ..loop import total_steps
-from .trial import try_out
+from .trial import start_trial
 
 
 class Times(NamedTuple):
@@ -78,7 +78,7 @@ def trial(
         images, codec = latents.means(some), latents.codec(config, device)
     sample = replace(packed, images=images, labels=None if packed.labels is None else packed.labels[some])
     train = replace(config.train, compile="yes" if compiled else "no")
-    run = try_out(replace(config, train=train), sample, device, codec)
+    run = start_trial(replace(config, train=train), sample, device, codec)
     return lambda: run.step(run.draw(run.state.step)).sum().item()  # which waits for the device
 
 

@@ -1,28 +1,23 @@
-"""data doctor SOURCE: what is in a source, what is wrong with it, and what training on it takes on this machine."""
+"""data doctor: what is in a source, what is wrong with it, and what training on it takes on this machine."""
 
 import shutil
-from collections.abc import Collection
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from ... import events
 from ...build import build_network
+from ...config.data import DataConfig
 from ...config.run import Config
 from ...data import Packed, default_cache
-from ...data.inspection.statistics import (
-    Numbers,
-    class_numbers,
-    copy_numbers,
-    file_numbers,
-    picture_numbers,
-    pixel_numbers,
-)
-from ...data.inspection.survey import Glance, Survey, glances, survey
+from ...data.inspection.statistics import DatasetStatistics, dataset_statistics
+from ...data.inspection.survey import DatasetInspection, inspect_images, read_headers
+from ...data.pack import checked_settings
 from ...data.sources.decode import Layout
+from ...data.sources.folder_labels import printable
 from ...data.sources.open_source import open_source
 from ...data.sources.source import Pictures
 from ...errors import InputError
@@ -32,63 +27,69 @@ from ...hardware import best_device
 from ...requests.check_data import Doctor
 from ...runs.packing import resolved
 from ...runs.run_directory import make_folder
-from ..defaults import choice_sentence, choose
+from ..defaults import choose
 from .batch_size import with_batch_size
 from .precision import choose_precision
-from .preflight_advice import advice
-from .preflight_lines import class_lines, copy_lines, file_lines, picture_lines, pixel_lines
-from .preflight_page import disk_lines, numbered, overfit_lines, time_lines
-from .preflight_plan import (
-    budget_numbers,
-    budget_sentence,
-    command,
-    layout_of,
-    on_a_gpu,
-    train_numbers,
-    train_paragraph,
-    with_budget,
-)
-from .trial import measure, overfit, reckon, size_numbers
+from .preflight_findings import Finding, find_problems
+from .preflight_plan import TrainingPlan, plan_training, with_budget
+from .trial import OverfitCheck, StepEstimate, StepMeasurement, estimate_step, measure_step, overfit
 
 OVERFIT_SECONDS, QUICK_SECONDS = 25.0, 8.0
 
 
-def doctor(flags: Doctor) -> None:
-    """Print the page, part by part as it is found out; write --json. InputError for a source that is none."""
-    if flags.json is not None:
-        check_target(flags.json)
-    device = best_device(flags.device)
-    pictures = open_source(flags.source, flags.split, default_cache()).read()
+@dataclass(frozen=True)
+class Diagnosis:
+    """All that the doctor found out: plain values, and for every problem what to do about it."""
+
+    data: DatasetStatistics
+    plan: TrainingPlan
+    device: str
+    step: StepEstimate
+    measured: StepMeasurement | None  # None where it was not asked for, or takes too much time or memory
+    overfit: OverfitCheck | None  # None where it takes too much
+    packed_bytes: int  # of the images as they are packed
+    needed_bytes: int  # of those and of a run
+    free_bytes: int  # on the disks where they will be
+    findings: list[Finding]  # the most important first
+
+
+def doctor(request: Doctor, show: Callable[..., object] = lambda *parts: None) -> Diagnosis:
+    """Look at every image of a source, plan a training on it, and try that out; nothing is packed or kept.
+
+    show: is called as soon as these parts of the diagnosis are known, with (data), then with (data, plan). Writes the
+    file request.json, where it is given. Raises InputError for a source that is none, or that the network cannot take.
+    """
+    if request.json is not None:
+        check_target(request.json)
+    device = best_device(request.device)
+    pictures = open_source(request.source, request.split, default_cache()).read()
     with Work("headers", len(pictures.names), "images") as progress:
-        seen = glances(pictures, lambda done, total: progress.update(done))
-    config = choose(seen.values(), flags.data, flags.preset, device)
+        headers = read_headers(pictures, lambda done, total: progress.update(done))
+    config = choose(headers.values(), request.data, request.preset, device)
     layout = layout_of(config.data)
     build_network(config, (layout.channels, layout.height, layout.width), 0, torch.device("meta"))  # refuses early
-    others = look_at({flags.split: pictures} | other_splits(flags), layout)
-    found = others.pop(flags.split)
+    splits = inspect_splits({request.split: pictures} | other_splits(request), layout)
+    found = splits[request.split]
     if not len(found.readable):
-        first = file_numbers(found)["unreadable"][:3]
-        named = ", ".join(f"{file['name']} ({file['reason']})" for file in first)
-        raise InputError(f"{flags.source} holds no readable image among {len(found.digests):,} files: {named}")
-    report = pictures_report(flags, found, seen, layout, others)
+        first = [(pictures.names[k], reason) for k, reason in sorted(found.unreadable.items())[:3]]
+        named = ", ".join(printable(f"{name} ({reason})") for name, reason in first)
+        raise InputError(f"{request.source} holds no readable image among {len(found.digests):,} files: {named}")
+    data = dataset_statistics(request.source, splits, headers, layout)
+    show(data)
     sample = sample_of(found)
-    config = resolved(with_budget(config, report["copies"]["distinct"]), sample)
-    config = with_batch_size(config, sample, device)
-    precision, _ = choose_precision(config.train.precision, device)
-    config = replace(config, train=replace(config.train, precision=precision))
-    reckoned = reckon(config, sample, device)
-    micro = reckoned["at_a_time"] % config.train.batch  # 0 is the whole batch
-    config = replace(config, train=replace(config.train, micro_batch=micro))
-    report |= plan_report(flags, config, report, seen.values(), device)
-    report |= trial_report(flags, config, reckoned, sample, device)
-    report["disk"] = disk_numbers(report, config)
-    report["worth_doing_first"] = advice(report)
-    events.part(f"On this machine ({device})", [*time_lines(report), *disk_lines(report["disk"])])
-    events.part("Does it learn?", overfit_lines(report["overfit"]))
-    events.part("Worth doing first", numbered(report["worth_doing_first"]))
-    if flags.json is not None:
-        write_json(flags.json, report)
-        events.say(f"all numbers and names: {flags.json}")
+    config, step = settled(with_budget(config, data.copies.distinct), sample, device)
+    plan = plan_training(request, config, data, headers.values(), device)
+    show(data, plan)
+    timed, limit = step.can_be_tried and not request.quick, QUICK_SECONDS if request.quick else OVERFIT_SECONDS
+    measured = measure_step(config, sample, device, step.seconds_per_image) if timed else None
+    check = overfit(config, sample, device, limit, step.bytes_per_image) if step.can_be_tried else None
+    packed, free = data.images * sample.images[0].size, free_disk()
+    needed = packed + (config.train.keep + 1) * step.checkpoint_bytes  # one more while it is written
+    findings = find_problems(data, plan, step, check, needed - free)
+    diagnosis = Diagnosis(data, plan, str(device), step, measured, check, packed, needed, free, findings)
+    if request.json is not None:
+        write_json(request.json, asdict(diagnosis))
+    return diagnosis
 
 
 def check_target(path: Path) -> None:
@@ -98,44 +99,31 @@ def check_target(path: Path) -> None:
     make_folder(path.absolute().parent, "--json")
 
 
-def look_at(splits: dict[str, Pictures], layout: Layout) -> dict[str, Survey]:
-    """The survey of every split, under one progress line."""
-    found = dict[str, Survey]()
+def layout_of(data: DataConfig) -> Layout:
+    """How packing will arrange the pixels; InputError for a background that is no colour."""
+    settings = checked_settings(data.size, data.channels, data.fit, data.background, data.split)
+    assert settings.size is not None
+    assert settings.channels is not None
+    return Layout(*settings.size, settings.channels, settings.fit, settings.background)
+
+
+def inspect_splits(splits: dict[str, Pictures], layout: Layout) -> dict[str, DatasetInspection]:
+    """Every split inspected, under one progress line."""
     with Work("pixels", sum(len(pictures.names) for pictures in splits.values()), "images") as progress:
-        for split, pictures in splits.items():
-            found[split] = survey(pictures, layout, progress.part())
-    return found
+        return {split: inspect_images(pictures, layout, progress.part()) for split, pictures in splits.items()}
 
 
-def other_splits(flags: Doctor) -> dict[str, Pictures]:
+def other_splits(request: Doctor) -> dict[str, Pictures]:
     """What the source holds beside the split that is looked at: name -> images."""
     found = {}
-    for split in ("train", "val", "test") if flags.split != "all" else ():
-        if split != flags.split:
+    for split in ("train", "val", "test") if request.split != "all" else ():
+        if split != request.split:
             with suppress(InputError):  # it has no such split
-                found[split] = open_source(flags.source, split, default_cache()).read()
+                found[split] = open_source(request.source, split, default_cache()).read()
     return found
 
 
-def pictures_report(
-    flags: Doctor, found: Survey, seen: dict[int, Glance], layout: Layout, others: dict[str, Survey]
-) -> Numbers:
-    """Print and return what there is to say of the images."""
-    report: Numbers = {"source": flags.source, "split": flags.split}
-    report["pictures"] = picture_numbers(found, seen, layout)
-    report["files"] = file_numbers(found)
-    report["copies"] = copy_numbers(found, flags.split, others)
-    report["classes"] = class_numbers(found)
-    report["pixels"] = pixel_numbers(found)
-    events.part(f"{flags.source}, split {flags.split}", picture_lines(report["pictures"]))
-    events.part("Files", file_lines(report["files"]))
-    events.part("Copies", copy_lines(report["copies"]))
-    events.part("Classes", class_lines(report["classes"]))
-    events.part(f"Pixels, at {layout.height} x {layout.width}", pixel_lines(report["pixels"]))
-    return report
-
-
-def sample_of(found: Survey) -> Packed:
+def sample_of(found: DatasetInspection) -> Packed:
     """A few of the images, evenly over the source, as if they were all that was packed."""
     chosen = sorted(found.sample)
     labels = None if found.pictures.labels is None else found.pictures.labels[chosen]
@@ -143,51 +131,19 @@ def sample_of(found: Survey) -> Packed:
     return Packed(images, labels, found.pictures.classes, {}, Path(), ())
 
 
-def plan_report(
-    flags: Doctor, config: Config, report: Numbers, seen: Collection[Glance], device: torch.device
-) -> Numbers:
-    """Print and return what train would do, and what to type."""
-    skipped, classes = len(report["files"]["unreadable"]), report["classes"]
-    train = train_numbers(config, report["pictures"], skipped, classes["count"] if classes else 0)
-    budget = budget_numbers(config, report["copies"]["distinct"])
-    line = command(flags.source, config, flags.preset, flags.data)
-    events.part("What train will do", [("", train_paragraph(train))])
-    lines = [
-        ("preset", config.preset),
-        ("size", choice_sentence(config, seen, flags.data, config.preset)),
-        ("budget", budget_sentence(budget)),
-        ("on a GPU", on_a_gpu(config, report["pictures"]["readable"], device)),
-    ]
-    events.part("Suggestion", [one for one in lines if one[1]], verbatim=line)
-    return {"train": train, "budget": budget, "suggestion": {"preset": config.preset, "command": line}}
+def settled(config: Config, sample: Packed, device: torch.device) -> tuple[Config, StepEstimate]:
+    """The config with all that train would settle by itself, and what a step of it will take."""
+    config = with_batch_size(resolved(config, sample), sample, device)
+    precision, _ = choose_precision(config.train.precision, device)
+    config = replace(config, train=replace(config.train, precision=precision))
+    step = estimate_step(config, sample, device)
+    micro = step.at_a_time % config.train.batch  # 0 is the whole batch
+    return replace(config, train=replace(config.train, micro_batch=micro)), step
 
 
-def trial_report(
-    flags: Doctor, config: Config, reckoned: Numbers, sample: Packed, device: torch.device
-) -> dict[str, Numbers | None]:
-    """What trying it out shows; nothing is tried that takes too much memory or time."""
-    limit, tried = QUICK_SECONDS if flags.quick else OVERFIT_SECONDS, reckoned["fits"] and reckoned["in_time"]
-    timed = tried and not flags.quick
-    return {
-        "reckoned": reckoned,
-        "network": size_numbers(config, sample, device),
-        "measured": measure(config, sample, device, reckoned["seconds_per_picture"]) if timed else None,
-        "overfit": overfit(config, sample, device, limit, reckoned["bytes_per_picture"]) if tried else None,
-    }
-
-
-def disk_numbers(report: Numbers, config: Config) -> Numbers:
-    """What the packed set and a run take, and what is free where they will be."""
-    (height, width), channels = report["train"]["size"], report["train"]["channels"]
-    packed = report["pictures"]["readable"] * channels * height * width
-    checkpoint, cache = report["network"]["checkpoint_bytes"], default_cache()
+def free_disk() -> int:
+    """Bytes that are free where the packed set and the run will be."""
+    cache = default_cache()
     while not cache.exists():
         cache = cache.parent
-    run = (config.train.keep + 1) * checkpoint  # one more while it is written
-    return {
-        "packed_bytes": packed,
-        "checkpoint_bytes": checkpoint,
-        "kept": config.train.keep,
-        "needed_bytes": packed + run,
-        "free_bytes": min(shutil.disk_usage(place).free for place in (cache, Path.cwd())),
-    }
+    return min(shutil.disk_usage(place).free for place in (cache, Path.cwd()))

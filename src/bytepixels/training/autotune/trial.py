@@ -1,4 +1,4 @@
-"""Trying it out on a few of the images, with the real training step: how fast, how much memory, does it learn."""
+"""A trial training on a few of the images, with the real step: how fast, how much memory, does it learn."""
 
 import math
 import os
@@ -18,14 +18,12 @@ from ...config.run import Config
 from ...config.training import MOST_IMAGES
 from ...data import Packed
 from ...data.batches import Batches, free_memory
-from ...data.inspection.statistics import Numbers
 from ..diffusion_task import build_draw, build_loss, build_times
-from ..forecast import forecast
-from ..loop import Batch, DrawBatch, Loss, TrainState, total_steps, train_step
+from ..loop import Batch, DrawBatch, Loss, TrainState, train_step
 from ..micro_batch import CROP, MEMORY_SHARE, step_memory
 
 MEASURE_SECONDS, MEASURE_STEPS = 20.0, 10  # of measuring: about so long, or so many steps
-OVERFIT_PICTURES, OVERFIT_BYTES = 4, 40e6  # in the batch: so many, or as many as keep so much for the backward pass
+OVERFIT_IMAGES, OVERFIT_BYTES = 4, 40e6  # in the batch: so many, or as many as keep so much for the backward pass
 OVERFIT_STEPS = 200  # at most
 OVERFIT_DONE = 0.1  # of the loss of predicting nothing: as good as learnt
 OVERFIT_GOOD = 0.5  # the most that is as it should be
@@ -33,7 +31,7 @@ OVERFIT_TELLING = 30  # steps, below which nothing is concluded
 
 
 @dataclass
-class Trial:
+class TrainingTrial:
     """A training run that is never written down: `step` is the real one."""
 
     config: Config  # resolved
@@ -47,7 +45,7 @@ class Trial:
         return train_step(self.state, batch, self.loss, self.config.train).losses
 
 
-def try_out(config: Config, sample: Packed, device: torch.device, codec: Codec | None = None) -> Trial:
+def start_trial(config: Config, sample: Packed, device: torch.device, codec: Codec | None = None) -> TrainingTrial:
     """A run at its beginning, on the images of `sample` only, or on latents that stand in their place for `codec`."""
     process, times = build_process(config), build_times(config, device)
     classes = len(sample.classes) if config.network.labels else 0
@@ -57,7 +55,7 @@ def try_out(config: Config, sample: Packed, device: torch.device, codec: Codec |
     network = build_network(config, (shape[0], shape[1], shape[2]), classes, device)
     draw = build_draw(config, process, batches, classes, times)
     loss = build_loss(config, process, codec or PixelCodec(), device, times)
-    return Trial(config, TrainState.fresh(network, train, times), draw, loss, device)
+    return TrainingTrial(config, TrainState.fresh(network, train, times), draw, loss, device)
 
 
 def with_batch(config: Config, batch: int) -> Config:
@@ -66,69 +64,84 @@ def with_batch(config: Config, batch: int) -> Config:
     return replace(config, train=replace(config.train, batch=batch, micro_batch=micro))
 
 
-def reckon(config: Config, sample: Packed, device: torch.device) -> Numbers:
-    """What a step will take, from steps on small corners of the images; "fits" and "in_time" say what can be tried.
+@dataclass(frozen=True)
+class StepEstimate:
+    """What a training step will take, from a small one."""
 
-    "at_a_time" is the largest part of the batch (its half, a quarter, ...) whose step fits in memory.
-    """
+    weights: int  # of the network
+    checkpoint_bytes: int  # of the weights, their average and two moments
+    at_a_time: int  # images: the largest part of the batch (its half, a quarter, ...) whose step fits in memory
+    bytes_per_image: int
+    bytes: int  # of a step of so many
+    free_bytes: int
+    seconds_per_image: float
+    can_be_tried: bool  # there is memory for it, and one image does not take too long
+
+
+@dataclass(frozen=True)
+class StepMeasurement:
+    """What training steps took, scaled to the whole batch where only a part of it was measured."""
+
+    measured_batch: int
+    seconds: list[float]  # of each step
+    images_per_second: float  # of the median step
+    peak_memory_bytes: int | None
+    threads: int
+    load: float | None  # of the machine
+
+
+@dataclass(frozen=True)
+class OverfitCheck:
+    """How far the loss of one batch fell when it was trained on over and over."""
+
+    images: int
+    steps: int
+    seconds: float
+    limit_seconds: float
+    loss_share: float | None  # of the loss of predicting nothing; None when it is not finite
+    learns: bool | None  # None when there were too few steps to tell
+
+
+def estimate_step(config: Config, sample: Packed, device: torch.device) -> StepEstimate:
+    """What a step will take, from steps on small corners of the images."""
     corner = replace(sample, images=sample.images[..., :CROP, :CROP])
     ratio = sample.images[0].size / corner.images[0].size
     seconds = ratio * timed_steps(with_batch(config, 1), corner, device, 2)[-1]
-    trial = try_out(with_batch(config, 2), sample, device)
-    memory = step_memory(trial.state.model, trial.loss, trial.draw(0))
-    free = free_memory(device)
+    trial = start_trial(with_batch(config, 2), sample, device)
+    memory, free = step_memory(trial.state.model, trial.loss, trial.draw(0)), free_memory(device)
     at_a_time = memory.at_a_time(config.train.batch, free)
-    return {
-        "at_a_time": at_a_time,
-        "bytes_per_picture": int(memory.each),
-        "bytes": int(memory.of(at_a_time)),
-        "free_bytes": int(free),
-        "fits": memory.of(at_a_time) <= MEMORY_SHARE * free,
-        "seconds_per_picture": seconds,
-        "in_time": seconds <= MEASURE_SECONDS,
-    }
+    needed, weights = memory.of(at_a_time), trial.state.model.state_dict().values()
+    count, checkpoint_bytes = sum(w.numel() for w in weights), 4 * sum(w.nbytes for w in weights)
+    can_be_tried = needed <= MEMORY_SHARE * free and seconds <= MEASURE_SECONDS
+    each = int(memory.each)
+    return StepEstimate(count, checkpoint_bytes, at_a_time, each, int(needed), int(free), seconds, can_be_tried)
 
 
-def measure(config: Config, sample: Packed, device: torch.device, seconds_per_picture: float) -> Numbers:
-    """Seconds, images/s and memory of the real step at the config's batch.
+def measure_step(config: Config, sample: Packed, device: torch.device, seconds_per_image: float) -> StepMeasurement:
+    """Time and memory of the real step at the config's batch.
 
     Where a step would take too long to be repeated, a smaller batch is measured and scaled. (A part of a step takes the
     same time for any batch, Muon's above all: so a batch that was faster than reckoned is followed by a larger one.)
     """
     _reset_peak(device)
-    batch, train = config.train.batch, config.train
-    each = MEASURE_SECONDS / 3
-    measured = min(batch, max(1, int(each / seconds_per_picture)))
-    while measured < batch:
-        took = timed_steps(with_batch(config, measured), sample, device, 2)[-1]
-        larger = min(batch, int(measured * each / took))
-        if larger < min(batch, 2 * measured):
+    batch, each = config.train.batch, MEASURE_SECONDS / 3
+    part = min(batch, max(1, int(each / seconds_per_image)))
+    while part < batch:
+        took = timed_steps(with_batch(config, part), sample, device, 2)[-1]
+        larger = min(batch, int(part * each / took))
+        if larger < min(batch, 2 * part):
             break
-        measured = larger
-    seconds = timed_steps(with_batch(config, measured), sample, device, MEASURE_STEPS)
-    scaled = [one * batch / measured for one in seconds[1:]]  # the first one warms up
-    return {
-        "batch": batch,
-        "measured_batch": measured,
-        "micro_batch": min(train.micro_batch or batch, measured),
-        "steps": len(scaled),
-        "seconds_per_step": median(scaled),
-        "seconds_per_step_least": min(scaled),
-        "seconds_per_step_greatest": max(scaled),
-        "images_per_second": batch / median(scaled),
-        "forecast": forecast(total_steps(train) * batch, batch / median(scaled), device),
-        "seconds_for_budget": median(scaled) * total_steps(train),
-        "peak_memory_bytes": peak_bytes(device),
-        "threads": torch.get_num_threads(),
-        "cores": os.cpu_count(),
-        "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
-        "precision": train.precision,
-    }
+        part = larger
+    _, *seconds = timed_steps(with_batch(config, part), sample, device, MEASURE_STEPS)  # the first one warms up
+    scaled = [one * batch / part for one in seconds]
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
+    rate, threads = batch / median(scaled), torch.get_num_threads()
+    return StepMeasurement(part, scaled, rate, peak_bytes(device), threads, load)
 
 
 def timed_steps(config: Config, sample: Packed, device: torch.device, most: int) -> list[float]:
     """Seconds of each of up to `most` steps, two at least."""
-    trial, seconds = try_out(config, sample, device), list[float]()
+    trial, seconds = start_trial(config, sample, device), list[float]()
     while len(seconds) < 2 or (len(seconds) < most and sum(seconds) < MEASURE_SECONDS):
         start = time.perf_counter()
         trial.step(trial.draw(len(seconds))).sum().item()  # which waits for the device
@@ -136,17 +149,11 @@ def timed_steps(config: Config, sample: Packed, device: torch.device, most: int)
     return seconds
 
 
-def size_numbers(config: Config, sample: Packed, device: torch.device) -> Numbers:
-    """Weights of the network, and bytes of a checkpoint: the weights, their average and two moments."""
-    weights = try_out(config, sample, device).state.model.state_dict().values()
-    return {"weights": sum(w.numel() for w in weights), "checkpoint_bytes": 4 * sum(w.nbytes for w in weights)}
-
-
-def overfit(config: Config, sample: Packed, device: torch.device, limit: float, bytes_per_picture: int) -> Numbers:
+def overfit(config: Config, sample: Packed, device: torch.device, limit: float, bytes_per_image: int) -> OverfitCheck:
     """Train on one batch, with one draw of its noise, and say how far the loss falls. `limit` in seconds."""
     train = replace(config.train, images=MOST_IMAGES, warmup=0, lr_decay="none")
-    pictures = max(1, min(OVERFIT_PICTURES, int(OVERFIT_BYTES / bytes_per_picture), len(sample)))
-    trial = try_out(with_batch(replace(config, train=train), pictures), sample, device)
+    images = max(1, min(OVERFIT_IMAGES, int(OVERFIT_BYTES / bytes_per_image), len(sample)))
+    trial = start_trial(with_batch(replace(config, train=train), images), sample, device)
     batch, share = trial.draw(0), 1.0
     nothing = trial.loss(predict_nothing, *batch).mean().item()
     began = time.perf_counter()
@@ -154,19 +161,10 @@ def overfit(config: Config, sample: Packed, device: torch.device, limit: float, 
         share = trial.step(batch).mean().item() / nothing
         if not math.isfinite(share) or share <= OVERFIT_DONE or time.perf_counter() - began > limit:
             break
-    steps, finite = trial.state.step, math.isfinite(share)
+    steps, finite, seconds = trial.state.step, math.isfinite(share), time.perf_counter() - began
     good = finite and share <= OVERFIT_GOOD
-    return {
-        "pictures": pictures,
-        "steps": steps,
-        "most_steps": OVERFIT_STEPS,
-        "seconds": time.perf_counter() - began,
-        "limit_seconds": limit,
-        "loss_of_predicting_nothing": nothing,
-        "loss_share": share if finite else None,
-        "good_share": OVERFIT_GOOD,
-        "learns": good if good or steps >= OVERFIT_TELLING or not finite else None,
-    }
+    learns = good if good or steps >= OVERFIT_TELLING or not finite else None
+    return OverfitCheck(images, steps, seconds, limit, share if finite else None, learns)
 
 
 def predict_nothing(x: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
