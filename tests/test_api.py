@@ -63,6 +63,22 @@ def test_training_and_sampling_give_the_bits_of_the_command_line(run, tmp_path):
     assert (tmp_path / "again/manifest.json").is_file()
 
 
+def test_the_doctor_returns_values_and_prints_none(capsys):
+    images = np.zeros((3, 12, 12, 3), np.uint8)
+    images[2] = np.random.default_rng(0).integers(0, 256, (12, 12, 3))
+    found = bytepixels.doctor(images, quick=True, size=[12, 12])
+    assert (found.data.images, found.data.packed_size, found.plan.config.preset) == (3, (12, 12), "digits")
+    assert [(one.kind, one.count) for one in found.findings] == [
+        ("exact_copies", 1),
+        ("dark", 2),
+        ("one_colour", 2),
+        ("few_images", 3),
+    ]
+    assert capsys.readouterr().out == ""
+    with pytest.raises(InputError, match="did you mean 'quick'"):
+        bytepixels.doctor(images, quik=True)
+
+
 def test_it_stops_from_another_thread_and_goes_on_as_if_it_never_had(run, tmp_path):
     stop, seen = Stop(), []
 

@@ -2,6 +2,7 @@
 
     import bytepixels as bp
 
+    print(*(one.advice for one in bp.doctor("my-images/", quick=True).findings), sep="\n")
     run = bp.train("my-images/", images="500k")        # a live line; the same call goes on where it was stopped
     run = bp.Run.open("runs/my-images-small")           # or the name of a model that comes along: "digits"
     images = run.sample(16, seed=7, label="cat", guidance=2)   # uint8 [16, C, H, W]
@@ -46,6 +47,9 @@ if TYPE_CHECKING:
     from .runs.prune import PrunePlan
     from .runs.run_directory import Run as Directory  # noqa: F401
     from .verification import Check
+
+if TYPE_CHECKING:
+    from .training.autotune.preflight import Diagnosis
 
 T = TypeVar("T")
 Source = Any  # a path, a name, or images: see bytepixels.data.sources.in_memory.source_of
@@ -310,6 +314,18 @@ class Run:
 
     def _perform(self, kind: type[Any], settings: Mapping[str, Any]) -> Any:
         return perform(request_of(kind, {"run": self.path}, settings))
+
+
+def doctor(source: Source, **settings: Any) -> "Diagnosis":
+    """What is in a source, what is wrong with it, and what training on it takes here: values, and advice in words.
+
+    source: as for train. settings: any flag of `bytepixels data doctor`, by name: size, split, preset, quick ...
+    Nothing is packed or kept. Raises InputError for a source that is none.
+    """
+    from .training.autotune.preflight import doctor as diagnose
+
+    with _shown():
+        return diagnose(_request(Doctor, {"source": source_of(source)}, settings))
 
 
 def stream(work: Callable[..., T], *arguments: Any, **settings: Any) -> Iterator[Event | T]:
