@@ -79,15 +79,6 @@ def test_work_that_has_a_time_goes_by_it(monkeypatch):
     ]
 
 
-def test_parts_of_one_job_count_on(monkeypatch):
-    with Work("pixels", 30) as work:
-        first = work.part()
-        first(20, 20)
-        second = work.part()
-        second(4, 10)
-        assert work.recent[-1][1] == 24
-
-
 class Terminal(io.StringIO):
     def isatty(self):
         return True

@@ -116,11 +116,6 @@ class Work:
         self.count(done)
         self.show(note)
 
-    def part(self) -> Callable[[int, int], None]:
-        """What counts a part of the work from 0, as (done, total of the part), beside what was done before it."""
-        before = self.recent[-1][1]
-        return lambda done, total: self.update(before + done)
-
     def count(self, done: int) -> None:
         """Take note that `done` of the total is done, and of when."""
         follow_load()  # here, since all long work comes by

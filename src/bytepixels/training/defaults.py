@@ -12,7 +12,6 @@ from ..config.run import Config
 from ..data.inspection.survey import ImageHeader, read_headers
 from ..data.packed import default_cache
 from ..data.sources.open_source import open_source
-from ..events import Work
 from ..networks.haar import STEMS
 
 TINY_SIDE = 16  # pixels, up to which the digits' network sees a whole image
@@ -22,9 +21,7 @@ SMALLEST = 8  # pixels, of images that no network could halve
 
 def headers_of(source: str, split: str) -> list[ImageHeader]:
     """What the headers of a source's images say, read with a progress line."""
-    pictures = open_source(source, split, default_cache()).read()
-    with Work("headers", len(pictures.names), "images") as progress:
-        return list(read_headers(pictures, lambda done, total: progress.update(done)).values())
+    return list(read_headers(open_source(source, split, default_cache()).read()).values())
 
 
 def choose(

@@ -40,30 +40,27 @@ def near_copies(equal: np.ndarray, thumbs: np.ndarray) -> np.ndarray:
 
     equal: the groups of those that are equal; thumbs: uint8 [N, 3, 16, 16], of the whole image.
     """
-    bits, mirrored, shapes = fingerprints(thumbs)
-    return near_groups(equal, bits, mirrored, shapes)
+    parts = [fingerprints(thumbs[k : k + CHUNK]) for k in range(0, max(1, len(thumbs)), CHUNK)]
+    return near_groups(equal, *map(np.concatenate, zip(*parts, strict=True)))
 
 
 def fingerprints(thumbs: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """uint8 [N, 3, 16, 16] -> bits int8 [N, 64] (-1 and 1), those of the mirror images, and uint8 [N, 3, 8, 8]."""
-    n, half = len(thumbs), THUMB // 2
-    bits, mirrored = np.empty((2, n, BITS), np.int8)
-    small = np.empty((n, 3, half, half), np.uint8)
-    for start in range(0, n, CHUNK):
-        part = slice(start, start + CHUNK)
-        grey = np.einsum("nchw,c->nhw", thumbs[part].astype(np.float32), LUMA)
-        waves = dctn(grey, axes=(1, 2))[:, DOWN, ACROSS]  # [n, 64]
-        faint = FAINT * np.sqrt(np.square(waves).mean(axis=1, keepdims=True))
-        bits[part] = np.where(waves > faint, 1, -1)
-        turned = waves * np.where(ACROSS % 2, -1, 1)  # a mirror image has the odd ones across with the other sign
-        mirrored[part] = np.where(turned > faint, 1, -1)
-        squares = thumbs[part].reshape(-1, 3, half, 2, half, 2)
-        small[part] = np.round(squares.mean(axis=(3, 5), dtype=np.float32))
-    return bits, mirrored, small
+    """uint8 [N, 3, 16, 16] -> hashes, those of the mirror images, and thumbnails uint8 [N, 3, 8, 8]."""
+    squares = thumbs.reshape(-1, 3, THUMB // 2, 2, THUMB // 2, 2)
+    small = np.round(squares.mean(axis=(3, 5), dtype=np.float32)).astype(np.uint8)
+    return perceptual_hash(thumbs), perceptual_hash(thumbs[..., ::-1]), small
+
+
+def perceptual_hash(thumbs: np.ndarray) -> np.ndarray:
+    """uint8 [N, 3, 16, 16] -> int8 [N, 64], each -1 or 1."""
+    grey = np.einsum("nchw,c->nhw", thumbs.astype(np.float32), LUMA)
+    waves = dctn(grey, axes=(1, 2))[:, DOWN, ACROSS]  # [N, 64]
+    faint = FAINT * np.sqrt(np.square(waves).mean(axis=1, keepdims=True))
+    return np.where(waves > faint, 1, -1).astype(np.int8)
 
 
 def near_groups(equal: np.ndarray, bits: np.ndarray, mirrored: np.ndarray, small: np.ndarray) -> np.ndarray:
-    """near_copies, from the fingerprints."""
+    """near_copies, from the fingerprints: bits and mirrored int8 [N, 64], small uint8 [N, 3, 8, 8]."""
     centred = small - small.mean(axis=(2, 3), keepdims=True, dtype=np.float32)
     length = np.sqrt(np.square(centred).sum(axis=(1, 2, 3)))
     shapes = centred / np.maximum(length, 1e-6)[:, None, None, None]

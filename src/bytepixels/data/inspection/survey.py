@@ -1,19 +1,21 @@
 """One look at every image of a source: what its header says, what its pixels say, and what it is recognised by."""
 
 import hashlib
+from collections.abc import Callable, Generator
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from PIL import Image
 
-from ..pack import Progress
+from ...events import Work
 from ..parallel import Unreadable, in_parallel
 from ..sources.decode import Layout, is_dark, orientation, quiet_pillow, read_header, to_pixels
 from ..sources.source import Pictures
 
+Result = TypeVar("Result")
 THUMB = 16  # side of the thumbnails
 SAMPLE, SAMPLE_BYTES = 256, 64 << 20  # packed images that are kept to train a few steps on
 MARKS = ("transparent", "composed", "reshaped", "enlarged", "one_colour", "dark")
@@ -63,16 +65,10 @@ class DatasetInspection:
         return np.flatnonzero(self.marks[:, MARKS.index(mark)])
 
 
-def read_headers(pictures: Pictures, progress: Progress | None = None) -> dict[int, ImageHeader]:
+def read_headers(pictures: Pictures) -> dict[int, ImageHeader]:
     """Position -> what its header says, of every image that has one."""
-    headers = {}
-    with quiet_pillow(), closing(in_parallel(inspect_header, pictures.items(), 0)) as results:
-        for count, (position, result) in enumerate(results, 1):
-            if isinstance(result, ImageHeader):
-                headers[position] = result
-            if progress:
-                progress(count, len(pictures.names))
-    return headers
+    with closing(_every(pictures, "headers", inspect_header, 0)) as results:
+        return {position: header for position, header in results if isinstance(header, ImageHeader)}
 
 
 def inspect_header(image: Image.Image) -> ImageHeader:
@@ -99,26 +95,37 @@ def inspect_image(image: Image.Image, layout: Layout) -> ImageInspection:
     return ImageInspection(digest.digest(), thumb, packed.pixels, marks)
 
 
-def inspect_images(pictures: Pictures, layout: Layout, progress: Progress | None = None) -> DatasetInspection:
+def inspect_images(pictures: Pictures, layout: Layout) -> DatasetInspection:
     """Look at every image, in memory of about a kilobyte each."""
     total, image_bytes = len(pictures.names), layout.channels * layout.height * layout.width
     thumbs, marks = np.zeros((total, 3, THUMB, THUMB), np.uint8), np.zeros((total, len(MARKS)), bool)
     found = DatasetInspection(pictures, [b""] * total, thumbs, marks, np.zeros((layout.channels, 256), np.int64))
     kept = min(SAMPLE, max(1, SAMPLE_BYTES // image_bytes))
     every = max(1, -(-total // kept))  # evenly over the source, so that every class is there
-    look = partial(inspect_image, layout=layout)
-    with quiet_pillow(), closing(in_parallel(look, pictures.items(), image_bytes)) as results:
-        for count, (position, result) in enumerate(results, 1):
+    with closing(_every(pictures, "pixels", partial(inspect_image, layout=layout), image_bytes)) as results:
+        for position, result in results:
             if isinstance(result, Unreadable):
                 found.unreadable[position] = str(result)
-            else:
-                found.digests[position], thumbs[position], pixels, marks[position] = result
-                _count(found, pixels)
-                if position % every == 0 or not found.sample:
-                    found.sample[position] = pixels.copy()
-            if progress:
-                progress(count, total)
+                continue
+            found.digests[position], thumbs[position], pixels, marks[position] = result
+            _count(found, pixels)
+            if position % every == 0 or not found.sample:
+                found.sample[position] = pixels.copy()
     return found
+
+
+def _every(
+    pictures: Pictures, what: str, work: Callable[[Image.Image], Result], result_bytes: int
+) -> Generator[tuple[int, Result | Unreadable], None, None]:
+    """Position and work(image) of every image, with a line of progress."""
+    with (
+        quiet_pillow(),
+        Work(what, len(pictures.names)) as progress,
+        closing(in_parallel(work, pictures.items(), result_bytes)) as results,
+    ):
+        for count, result in enumerate(results, 1):
+            progress.update(count)
+            yield result
 
 
 def _count(found: DatasetInspection, pixels: np.ndarray) -> None:

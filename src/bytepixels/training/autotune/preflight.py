@@ -21,7 +21,6 @@ from ...data.sources.folder_labels import printable
 from ...data.sources.open_source import open_source
 from ...data.sources.source import Pictures
 from ...errors import InputError
-from ...events import Work
 from ...files import write_json
 from ...hardware import best_device
 from ...requests.check_data import Doctor
@@ -63,12 +62,12 @@ def doctor(request: Doctor, show: Callable[..., object] = lambda *parts: None) -
         check_target(request.json)
     device = best_device(request.device)
     pictures = open_source(request.source, request.split, default_cache()).read()
-    with Work("headers", len(pictures.names), "images") as progress:
-        headers = read_headers(pictures, lambda done, total: progress.update(done))
+    headers = read_headers(pictures)
     config = choose(headers.values(), request.data, request.preset, device)
     layout = layout_of(config.data)
     build_network(config, (layout.channels, layout.height, layout.width), 0, torch.device("meta"))  # refuses early
-    splits = inspect_splits({request.split: pictures} | other_splits(request), layout)
+    every_split = {request.split: pictures} | other_splits(request)
+    splits = {split: inspect_images(one, layout) for split, one in every_split.items()}
     found = splits[request.split]
     if not len(found.readable):
         first = [(pictures.names[k], reason) for k, reason in sorted(found.unreadable.items())[:3]]
@@ -105,12 +104,6 @@ def layout_of(data: DataConfig) -> Layout:
     assert settings.size is not None
     assert settings.channels is not None
     return Layout(*settings.size, settings.channels, settings.fit, settings.background)
-
-
-def inspect_splits(splits: dict[str, Pictures], layout: Layout) -> dict[str, DatasetInspection]:
-    """Every split inspected, under one progress line."""
-    with Work("pixels", sum(len(pictures.names) for pictures in splits.values()), "images") as progress:
-        return {split: inspect_images(pictures, layout, progress.part()) for split, pictures in splits.items()}
 
 
 def other_splits(request: Doctor) -> dict[str, Pictures]:
