@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from bytepixels.cli.doctor import budget_sentence
+from bytepixels.cli.doctor_training import budget_sentence
 from bytepixels.config.data import DataConfig
 from bytepixels.config.presets import PRESETS, digits
 from bytepixels.data import Packed, pack
