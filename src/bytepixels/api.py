@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from .runs.overview import Overview
     from .runs.prune import PrunePlan
     from .runs.run_directory import Run as Directory  # noqa: F401
+    from .training.autotune.preflight import Diagnosis
     from .verification import Check
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ SERVICES: dict[type[Any], str] = {  # what does what a request asks for; loaded 
     TrainFeatures: "evaluation.train_classifier.train_features",
     Report: "report.report.report",
     Show: "report.forward_process.show",
-    Doctor: "training.autotune.preflight.doctor",
+    Doctor: "training.autotune.preflight_page.diagnose",
     Encode: "training.encode.encode",
 }
 
@@ -193,8 +194,12 @@ def clear_cache(chosen: Sequence[Entry]) -> int:
     return remove(chosen)
 
 
-def doctor(source: Source, **settings: Any) -> Any:
-    """What is in a source, what is wrong with it, and what training on it takes here: flags of `data doctor`."""
+def doctor(source: Source, **settings: Any) -> Diagnosis:
+    """What is in a source, what is wrong with it, and what training on it takes here: values, and advice in words.
+
+    source: as for train. settings: any flag of `bytepixels data doctor`, by name: size, split, preset, quick ...
+    Nothing is packed or kept. Raises InputError for a source that is none.
+    """
     from .data.sources.in_memory import source_of
 
     return perform(request_of(Doctor, {"source": source_of(source)}, settings))
@@ -314,18 +319,6 @@ class Run:
 
     def _perform(self, kind: type[Any], settings: Mapping[str, Any]) -> Any:
         return perform(request_of(kind, {"run": self.path}, settings))
-
-
-def doctor(source: Source, **settings: Any) -> "Diagnosis":
-    """What is in a source, what is wrong with it, and what training on it takes here: values, and advice in words.
-
-    source: as for train. settings: any flag of `bytepixels data doctor`, by name: size, split, preset, quick ...
-    Nothing is packed or kept. Raises InputError for a source that is none.
-    """
-    from .training.autotune.preflight import doctor as diagnose
-
-    with _shown():
-        return diagnose(_request(Doctor, {"source": source_of(source)}, settings))
 
 
 def stream(work: Callable[..., T], *arguments: Any, **settings: Any) -> Iterator[Event | T]:

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bytepixels.cli.doctor import class_lines, copy_lines, file_lines, image_lines, pixel_lines
 from bytepixels.data import pack
 from bytepixels.data.inspection.statistics import Leak, PixelStatistics, dataset_statistics
 from bytepixels.data.inspection.survey import ImageHeader, inspect_image, inspect_images, read_headers
 from bytepixels.data.sources.decode import Layout
 from bytepixels.data.sources.folder_labels import printable
 from bytepixels.data.sources.open_source import open_source
+from bytepixels.training.autotune.preflight_page import class_lines, copy_lines, file_lines, image_lines, pixel_lines
 
 from .fixtures import as_tar, as_zip, colours, write, write_all
 

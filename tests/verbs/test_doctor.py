@@ -12,7 +12,6 @@ import torch
 from PIL import Image
 from torch import nn
 
-from bytepixels.cli.doctor_training import budget_sentence
 from bytepixels.config.data import DataConfig
 from bytepixels.config.presets import PRESETS, digits
 from bytepixels.data import Packed, pack
@@ -22,6 +21,7 @@ from bytepixels.training.autotune import preflight as verb
 from bytepixels.training.autotune import trial as doctortrial
 from bytepixels.training.autotune.preflight_findings import find_problems
 from bytepixels.training.autotune.preflight_plan import TrainingPlan, suggested_command, suits_a_gpu, with_budget
+from bytepixels.training.autotune.preflight_training import budget_sentence
 from bytepixels.training.autotune.trial import estimate_step, measure_step, overfit, with_batch
 from bytepixels.training.defaults import choose, own_size
 from bytepixels.training.forecast import in_words

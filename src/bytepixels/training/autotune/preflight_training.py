@@ -5,16 +5,15 @@ from statistics import median
 
 import torch
 
-from ..config.presets import PRESETS
-from ..config.training import TrainConfig
-from ..data.inspection.statistics import DatasetStatistics
-from ..training.autotune.preflight import Diagnosis
-from ..training.autotune.preflight_plan import LEAST_IMAGES, TrainingPlan
-from ..training.autotune.trial import OVERFIT_GOOD, OVERFIT_STEPS, OverfitCheck, StepMeasurement
-from ..training.forecast import forecast
-from ..training.loop import total_steps
-from ..wording import many
-from .runs_show import bytes_of
+from ...config.presets import PRESETS
+from ...config.training import TrainConfig
+from ...data.inspection.statistics import DatasetStatistics
+from ...wording import bytes_of, many
+from ..forecast import forecast
+from ..loop import total_steps
+from .preflight import Diagnosis
+from .preflight_plan import LEAST_IMAGES, TrainingPlan
+from .trial import OVERFIT_GOOD, OVERFIT_STEPS, OverfitCheck, StepMeasurement
 
 
 def train_paragraph(data: DatasetStatistics, plan: TrainingPlan) -> str:

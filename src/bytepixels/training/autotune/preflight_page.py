@@ -5,14 +5,15 @@ import textwrap
 from collections.abc import Sequence
 from typing import Any
 
-from ..data.inspection.duplicates import BITS, NEAR_BITS, NEAR_CORRELATION
-from ..data.inspection.statistics import DatasetStatistics, Groups, PixelStatistics
-from ..requests.check_data import Doctor
-from ..training.autotune.preflight import Diagnosis, doctor
-from ..training.autotune.preflight_findings import FEW_IN_CLASS
-from ..training.autotune.preflight_plan import TrainingPlan
-from ..wording import many
-from .doctor_training import budget_sentence, machine_lines, overfit_sentence, train_paragraph
+from ... import events
+from ...data.inspection.duplicates import BITS, NEAR_BITS, NEAR_CORRELATION
+from ...data.inspection.statistics import DatasetStatistics, Groups, PixelStatistics
+from ...requests.check_data import Doctor
+from ...wording import many
+from .preflight import Diagnosis, doctor
+from .preflight_findings import FEW_IN_CLASS
+from .preflight_plan import TrainingPlan
+from .preflight_training import budget_sentence, machine_lines, overfit_sentence, train_paragraph
 
 Lines = list[tuple[str, str]]
 LABEL, WIDEST = 16, 120  # columns
@@ -25,15 +26,17 @@ MARKS = {
 }
 
 
-def run_doctor(request: Doctor) -> None:
-    """Print the diagnosis of a source."""
+def diagnose(request: Doctor) -> Diagnosis:
+    """Look into a source, and say what is found as soon as it is."""
 
     def show(*parts: Any) -> None:
-        print(*(data_page(*parts) if len(parts) == 1 else plan_page(*parts)), sep="\n", flush=True)
+        events.say(*(data_page(*parts) if len(parts) == 1 else plan_page(*parts)))
 
-    print(*machine_page(doctor(request, show)), sep="\n")
+    found = doctor(request, show)
+    events.say(*machine_page(found))
     if request.json is not None:
-        print(f"all numbers and names: {request.json}")
+        events.say(f"all numbers and names: {request.json}")
+    return found
 
 
 def data_page(data: DatasetStatistics) -> list[str]:
