@@ -6,7 +6,7 @@ import pytest
 
 from bytepixels.choices import SAMPLERS
 from bytepixels.cli.main import main
-from bytepixels.cli.parsing import Line
+from bytepixels.cli.parsing import Line, second_word
 from bytepixels.config.autoencoder import AutoencoderConfig
 from bytepixels.config.presets import preset_with
 from bytepixels.errors import InputError, check_choice
@@ -174,3 +174,20 @@ def test_what_is_wrong_is_one_sentence(line, sentence, capsys):
 def test_samplers_by_other_names(word, meant):
     with pytest.raises(InputError, match=f"did you mean '{meant}'"):
         check_choice("--sampler", word, SAMPLERS)
+
+
+def test_a_folder_that_is_called_as_a_second_word(tmp_path, monkeypatch):
+    """It is what is meant where no other word follows."""
+    monkeypatch.chdir(tmp_path)
+    known = ("autoencoder", "latent")
+    assert second_word(["latent", "--images", "5"], known) == "latent"  # whose error then asks for a SOURCE
+    (tmp_path / "latent").mkdir()
+    assert second_word(["latent", "--images", "5"], known) == ""
+    assert second_word(["latent", "digits"], known) == "latent"
+    assert second_word(["digits"], known) == second_word([], known) == ""
+
+
+@pytest.mark.parametrize("words", ["evaluate bits nowhere", "evaluate nowhere --bits", "evaluate loss nowhere"])
+def test_what_evaluate_measures_is_a_word_or_a_flag(words, capsys):
+    assert cli(*words.split()) == 2
+    assert "nowhere is not a run" in capsys.readouterr().err

@@ -36,7 +36,8 @@ Use a model
   sample RUN                draw new images
   edit KIND RUN IMAGE       change images of your own: inpaint, vary, interpolate or invert
 Measure
-  evaluate RUN              how good its samples are; --bits: bits per dimension; --loss: is its loss a good one
+  evaluate RUN              how good its samples are; evaluate bits RUN: bits per dimension; evaluate loss RUN: is its
+                            loss a good one
   compare RUN               which sampler, and how many steps: quality against time
   report RUN...             all there is to see of a run, or of several side by side, in one HTML file
   verify                    check the mathematics on this machine, against exact laws

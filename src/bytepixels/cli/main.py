@@ -30,7 +30,7 @@ from . import clock
 from .cache import run_cache
 from .first_page import first_page
 from .output import unread_output_is_dropped
-from .parsing import Line
+from .parsing import Line, second_word
 from .runs import run_runs
 from .train import train
 
@@ -51,8 +51,11 @@ def verify(argv: list[str]) -> int:
 
 
 def evaluate(argv: list[str]) -> int:
-    if argv[:1] == ["train-features"]:
+    word = second_word(argv, ("train-features", "bits", "loss"))
+    if word == "train-features":
         return _performed("evaluate train-features", TrainFeatures)(argv[1:])
+    if word:
+        argv = [*argv[1:], f"--{word}"]
     other = any(word.split("=")[0] in ("--bits", "--loss") for word in argv)
     return _performed("evaluate", Evaluate if other else Quality)(argv)
 

@@ -11,12 +11,12 @@ from ..config.run import Config
 from ..events import say
 from ..requests.train import Train, TrainAutoencoder, TrainLatent
 from . import clock
-from .parsing import Line
+from .parsing import Line, second_word
 
 
 def train(argv: list[str]) -> int:
-    if argv[:1] in (["autoencoder"], ["latent"]):
-        return (train_autoencoder if argv[0] == "autoencoder" else train_latent)(argv[1:])
+    if word := second_word(argv, ("autoencoder", "latent")):
+        return (train_autoencoder if word == "autoencoder" else train_latent)(argv[1:])
     line = Line("train", Train, argv)
     requests: list[Train] = []
 

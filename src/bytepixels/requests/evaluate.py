@@ -55,8 +55,9 @@ class OfSamples:
 class Quality(OfSamples):
     """How good a run's samples are: distances from its training images, copies, and drift; a card of it.
 
-    With --bits or --loss it measures something else: bytepixels evaluate --bits --help. What distances are made of is
-    said in the card and in every record: see --features; evaluate train-features makes features that know your classes.
+    `evaluate bits RUN` and `evaluate loss RUN` measure something else: bytepixels evaluate bits --help. What distances
+    are made of is said in the card and in every record: see --features; evaluate train-features makes features that
+    know your classes.
     """
 
     n: Annotated[int, arg(aliases=["-n"])] = 1000
@@ -83,7 +84,8 @@ class Quality(OfSamples):
 
 @dataclass(frozen=True)
 class Evaluate:
-    """Measure a trained run: bits per dimension (--bits), and whether its loss is a good one (--loss)."""
+    """Measure a trained run: bits per dimension (evaluate bits RUN, or --bits), and whether its loss is a good one
+    (evaluate loss RUN, or --loss)."""
 
     run: Positional[Annotated[Path, arg(metavar="RUN")]]
     """The folder of a run, or a model that comes along: digits, cifar10, emoji. Curves go to
