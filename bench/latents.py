@@ -37,10 +37,10 @@ from bytepixels.config.presets import autoencoder_config, small
 from bytepixels.config.run import Config
 from bytepixels.config.sampling import SampleConfig
 from bytepixels.core.samplers import best_sampler
-from bytepixels.distributed.process_group import ALONE
+from bytepixels.distributed.process_group import SINGLE_PROCESS
 from bytepixels.errors import InputError
-from bytepixels.evaluation.sample_quality import Painter
-from bytepixels.evaluation.yardstick import Yardstick, open_yardstick
+from bytepixels.evaluation.sample_quality import MatchedSampler
+from bytepixels.evaluation.yardstick import ReferenceSet, open_reference_set
 from bytepixels.hardware import best_device, wait_for
 from bytepixels.metrics.fidelity import fidelity, reconstructed
 from bytepixels.runs.checkpoints import list_checkpoints
@@ -123,8 +123,8 @@ class Arm:
             raise InputError(f"{run.path} was begun before: its seconds are not known; remove it")
         return run, took if self.device.type == "cpu" else list(read_log(run.path))[-1]["seconds"]
 
-    def yardstick(self, run: Run) -> Yardstick:
-        return open_yardstick(run, "random", None, 50_000, replace(ALONE, device=self.device))
+    def yardstick(self, run: Run) -> ReferenceSet:
+        return open_reference_set(run, "random", None, 50_000, replace(SINGLE_PROCESS, device=self.device))
 
 
 def step_cost(
@@ -173,11 +173,11 @@ def first_stage(arm: Arm, source: str) -> Record:
     return {**cost, **left, **compared(again, yardstick)}
 
 
-def measured(arm: Arm, run: Run, checkpoint: str, yardstick: Yardstick) -> Record:
+def measured(arm: Arm, run: Run, checkpoint: str, yardstick: ReferenceSet) -> Record:
     """Distances of n samples of a checkpoint, and the seconds of each, decoding included."""
     options = arm.options
     model = TrainedModel.open(run, checkpoint, device=arm.device)
-    painter = Painter(model, ALONE, yardstick.own.labels)
+    painter = MatchedSampler(model, SINGLE_PROCESS, yardstick.own.labels)
     settings = replace(SampleConfig(), sampler=best_sampler(options.steps)[0], steps=options.steps)
     began = arm.clock()
     images, _ = painter.draw(settings, range(options.n), 64, float("inf"))

@@ -24,10 +24,10 @@ from bench.machine import machine
 from bytepixels.config.presets import PRESETS
 from bytepixels.config.run import Config, own_settings
 from bytepixels.core.samplers import best_sampler
-from bytepixels.distributed.process_group import ALONE
+from bytepixels.distributed.process_group import SINGLE_PROCESS
 from bytepixels.errors import InputError
-from bytepixels.evaluation.sample_quality import Painter
-from bytepixels.evaluation.yardstick import Yardstick, open_yardstick
+from bytepixels.evaluation.sample_quality import MatchedSampler
+from bytepixels.evaluation.yardstick import ReferenceSet, open_reference_set
 from bytepixels.hardware import best_device
 from bytepixels.metrics.distances import kernel_distance
 from bytepixels.metrics.feature_cache import features_of
@@ -68,16 +68,16 @@ def variant(base: Config, name: str, images: int, points: int, seed: int) -> Con
     return Config.from_dict(values)
 
 
-def distances(run: Run, checkpoint: str, yardstick: Yardstick, n: int, steps: int) -> dict[str, list[float]]:
+def distances(run: Run, checkpoint: str, yardstick: ReferenceSet, n: int, steps: int) -> dict[str, list[float]]:
     """Frechet and kernel distance of n samples, each with half its 95% interval."""
     device = best_device("auto")
-    painter = Painter(TrainedModel.open(run, checkpoint, device=device), ALONE, yardstick.own.labels)
+    painter = MatchedSampler(TrainedModel.open(run, checkpoint, device=device), SINGLE_PROCESS, yardstick.own.labels)
     settings = chosen_settings(run, {"sampler": best_sampler(steps)[0], "steps": steps})
     images, _ = painter.draw(settings, range(n), 250, float("inf"))
     return compared(images, yardstick)
 
 
-def compared(images: torch.Tensor, yardstick: Yardstick) -> dict[str, list[float]]:
+def compared(images: torch.Tensor, yardstick: ReferenceSet) -> dict[str, list[float]]:
     """Of images uint8 [n, C, H, W]."""
     own = features_of(yardstick.features, images).features
     kernel = kernel_distance(own, yardstick.reference.features[:PAIRS])
@@ -95,7 +95,7 @@ def trained(source: str, config: Config, path: Path) -> tuple[Run, float | None]
 
 def measured(run: Run, options: argparse.Namespace) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """A record for every point of a run, and the floor."""
-    yardstick = open_yardstick(run, options.features, None, 50_000, ALONE)
+    yardstick = open_reference_set(run, options.features, None, 50_000, SINGLE_PROCESS)
     log, points = list(read_log(run.path)), []
     for checkpoint in list_checkpoints(run.checkpoints):
         images = int(checkpoint.name.removeprefix("step-")) * run.config.train.batch

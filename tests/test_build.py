@@ -19,7 +19,7 @@ from bytepixels.core.losses import diffusion_loss
 from bytepixels.core.samplers import MAX_CHURN, SAMPLERS, best_sampler
 from bytepixels.core.schedules import SCHEDULES, zero_terminal_snr
 from bytepixels.data.batches import Batches
-from bytepixels.distributed.process_group import World
+from bytepixels.distributed.process_group import ProcessGroup
 from bytepixels.errors import InputError
 from bytepixels.hardware import best_device
 from bytepixels.networks import DiT
@@ -140,7 +140,11 @@ def test_several_processes_draw_the_rows_of_one(batches, size):
     """A batch of 64 over 1, 2, 3 and 5 processes: images, labels, times, noise and what is dropped."""
     config = replace(CONFIG, network=replace(CONFIG.network, dropout=0.5))
     process, whole = build_process(config), build_draw(config, build_process(config), batches, 4)(7)
-    images, labels, rows = batches.images, batches.labels.numpy(), [World(rank, size).rows(64) for rank in range(size)]
+    images, labels, rows = (
+        batches.images,
+        batches.labels.numpy(),
+        [ProcessGroup(rank, size).rows(64) for rank in range(size)],
+    )
     shares = [Batches(images, labels, batches.batch, batches.seed, flip=True, rows=own) for own in rows]
     parts = [build_draw(config, process, share, 4)(7) for share in shares]
     assert max(len(part[0]) for part in parts) - min(len(part[0]) for part in parts) <= 1

@@ -7,14 +7,14 @@ import pytest
 import torch
 from torch import nn
 
-from bytepixels.codec.codebook import DEAD, DECAY, CodeMemory
+from bytepixels.codec.codebook import DEAD, DECAY, CodebookEMA
 from bytepixels.networks.quantizer import Quantizer
 from bytepixels.training.ema import update_ema
 
 
 def memory_of(counts, seed=0):
     """One that has taken steps: three codes of two numbers, each with its count."""
-    memory = CodeMemory(quantizer := Quantizer(3, 2), seed)
+    memory = CodebookEMA(quantizer := Quantizer(3, 2), seed)
     quantizer.codes.copy_(torch.tensor([[1.0, 0.0], [0.0, 2.0], [-4.0, -4.0]]))
     memory.counts.copy_(torch.tensor(counts))
     memory.sums.copy_(memory.counts[:, None] * quantizer.codes)
@@ -83,7 +83,7 @@ def test_all_codes_begin_among_the_latents(codes):
     """Also one that all latents became, whose count is not small."""
     quantizer = Quantizer(codes, 3)
     latents = torch.randn(4, 3, 5, 5, generator=torch.Generator().manual_seed(0)) + 5
-    memory = CodeMemory(quantizer)
+    memory = CodebookEMA(quantizer)
     memory.note(latents, torch.zeros(4, 5, 5, dtype=torch.int64))
     memory.settle(everything)
     known = latents.movedim(1, -1).reshape(-1, 3)
@@ -143,7 +143,7 @@ def test_a_step_without_any_latent_that_is_finite_leaves_the_codes():
 def test_what_a_checkpoint_holds_is_all_it_needs():
     memory, quantizer = memory_of([4.0, 0.0, 3.0])
     assert set(memory.state_dict()) == {"counts", "sums", "steps"}
-    again = CodeMemory(copy.deepcopy(quantizer))
+    again = CodebookEMA(copy.deepcopy(quantizer))
     again.load_state_dict(copy.deepcopy(memory.state_dict()))
     for one in (memory, again):
         one.update(VECTORS, INDEX)

@@ -224,7 +224,7 @@ def test_grids_descend_and_are_of_the_process(name, spacing, steps):
     assert len(levels) == steps + 1
     assert levels[-1] == CLEAN
     assert all(a.half_log_snr < b.half_log_snr for a, b in pairwise(levels))
-    for mine, again in zip(levels, process.retime(levels), strict=True):
+    for mine, again in zip(levels, process.match_levels(levels), strict=True):
         assert again == pytest.approx(mine, rel=1e-6, abs=1e-12)
     if spacing == "log_snr" and steps > 2:
         inner = np.diff([level.half_log_snr for level in levels[1:-1]])
@@ -245,7 +245,7 @@ def test_a_network_can_be_sampled_on_the_grid_of_another_process():
     """Trained on the linear schedule, sampled on the cosine one's levels: the same images as on its own fine grid."""
     linear, cosine = ALL["linear"], ALL["cosine"]
     grid = [level for level in cosine.levels(400) if linear.noisiest < level.half_log_snr < 4.5]
-    retimed = linear.retime([*grid, CLEAN])
+    retimed = linear.match_levels([*grid, CLEAN])
     for theirs, mine in zip(grid, retimed, strict=False):
         assert mine[1:] == pytest.approx(theirs[1:])
         assert mine.t == pytest.approx(
@@ -264,12 +264,12 @@ def test_a_network_can_be_sampled_on_the_grid_of_another_process():
 @pytest.mark.parametrize(("one", "other"), [("linear", "edm"), ("edm", "linear"), ("flow", "linear"), ("edm", "flow")])
 def test_the_grid_of_another_relation_is_refused(one, other):
     with pytest.raises(InputError, match="relates alpha and sigma otherwise"):
-        ALL[one].retime(ALL[other].levels(5, "log_snr")[2:3])
+        ALL[one].match_levels(ALL[other].levels(5, "log_snr")[2:3])
 
 
 def test_levels_that_no_network_learned_are_refused():
     with pytest.raises(InputError, match=r"log\(alpha / sigma\) must be in -5.*\.\.4\.6.*, got -9"):
-        ALL["linear"].retime(ALL["cosine"].levels(5))
+        ALL["linear"].match_levels(ALL["cosine"].levels(5))
     with pytest.raises(InputError, match=r"ln\(sigma\) must be in"):
         EDM.level(-math.inf)
 

@@ -287,7 +287,7 @@ def test_a_run_that_never_saw_a_picture_without_a_label_needs_one(no_null_label,
 def test_an_interruption_leaves_what_is_done_with_its_grid_and_manifest(run, here, monkeypatch, capsys):
     """Ctrl-C while the second batch is drawn."""
     drawn = []
-    last_picture = editplans.Studio.last_picture
+    last_picture = editplans.Editing.last_picture
 
     def interrupted(studio, states):
         if drawn:
@@ -295,7 +295,7 @@ def test_an_interruption_leaves_what_is_done_with_its_grid_and_manifest(run, her
         drawn.append(1)
         return last_picture(studio, states)
 
-    monkeypatch.setattr(editplans.Studio, "last_picture", interrupted)
+    monkeypatch.setattr(editplans.Editing, "last_picture", interrupted)
     out = here / "out"
     assert cli("edit", "vary", run, here / "one.png", *words("-n 5 --batch 2"), "--out", out) == 130
     assert capsys.readouterr().err.endswith(f"bytepixels: interrupted: 2 of 5 images kept in {out}\n")

@@ -21,7 +21,7 @@ from bytepixels import (
     trajectory,
     zero_terminal_snr,
 )
-from bytepixels.core.editing import inpainted, invert, resampling_path, slerp, start_from, wander
+from bytepixels.core.editing import inpainted, invert, noised_start, resampled_trajectory, resampling_path, slerp
 from bytepixels.core.schedules import cosine_schedule, linear_schedule
 
 from .laws import GAUSSIAN, PATHS, TWO_MODES, log_snr_grid, zero_snr_alpha_bar
@@ -93,7 +93,7 @@ def inpaint_pairs(path, n, seed=0):
     )
     x = noise(torch.empty(n, 1, 1, 2, dtype=torch.float64))
     x[..., 0] = path[0].alpha * KNOWN + path[0].sigma * x[..., 0]
-    return last_of(wander(x, path, inpainted(denoise_pairs, known, mask), DDPM, noise)).view(n, 2).numpy()
+    return last_of(resampled_trajectory(x, path, inpainted(denoise_pairs, known, mask), DDPM, noise)).view(n, 2).numpy()
 
 
 @pytest.mark.parametrize("repeats", [1, 4])
@@ -132,7 +132,7 @@ def test_the_known_part_follows_the_forward_chain_exactly(path):
     noise, known = fixed_noise(), torch.full((1, 100, 100), 0.6, dtype=torch.float64)
     start = levels[0].alpha * known + levels[0].sigma * noise(torch.empty(1, 1, 100, 100, dtype=torch.float64))
     denoise = inpainted(lambda x, level: x.sin(), known, torch.ones(1, 1, 100, 100))
-    states = list(wander(start, walked, denoise, DDPM, noise))
+    states = list(resampled_trajectory(start, walked, denoise, DDPM, noise))
     for level, x in zip(walked[1:-1], states[:-1], strict=True):
         eps = (x - level.alpha * known) / level.sigma
         assert eps.mean().abs() < 4 / 100
@@ -145,7 +145,7 @@ def test_the_known_part_comes_back_bit_for_bit(name):
     mask = (torch.arange(16).view(1, 4, 4) % 3 == 0).float()
     denoise = inpainted(lambda x, level: x.tanh(), known, mask)
     path = resampling_path(GaussianDiffusion(1000).levels(9), 3, 2)
-    last = last_of(wander(torch.randn(2, 1, 4, 4), path, denoise, SAMPLERS[name]))
+    last = last_of(resampled_trajectory(torch.randn(2, 1, 4, 4), path, denoise, SAMPLERS[name]))
     if name in ("ddpm", "ddim", "euler", "heun"):  # the others' last step rounds
         assert torch.equal(last * mask, (known * mask).expand_as(last))
     torch.testing.assert_close(last * mask, (known * mask).expand_as(last), rtol=0, atol=1e-6)
@@ -248,7 +248,7 @@ def test_the_path_needs_room_to_jump():
 def test_once_down_is_the_trajectory_bit_for_bit(name):
     levels = GaussianDiffusion(1000).levels(12)
     path = resampling_path(levels, 3, 1)
-    one = list(wander(X, path, TWO_MODES.denoise, SAMPLERS[name], fixed_noise()))
+    one = list(resampled_trajectory(X, path, TWO_MODES.denoise, SAMPLERS[name], fixed_noise()))
     other = list(trajectory(X, levels, TWO_MODES.denoise, SAMPLERS[name], fixed_noise()))
     assert len(one) == len(other) == 12
     assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
@@ -263,14 +263,14 @@ def test_wandering_up_adds_noise_and_forgets():
         return x, "seen"
 
     z = X.flip(-1)
-    states = list(wander(X, [high, low, high, low, CLEAN], TWO_MODES.denoise, step, lambda x: z))
+    states = list(resampled_trajectory(X, [high, low, high, low, CLEAN], TWO_MODES.denoise, step, lambda x: z))
     assert memories == [None, None, "seen"]
     ratio = high.alpha / low.alpha
     torch.testing.assert_close(states[1], ratio * X + math.sqrt(high.sigma**2 - (ratio * low.sigma) ** 2) * z)
     with pytest.raises(InputError, match="no level twice"):
-        list(wander(X, [high, high], TWO_MODES.denoise, DDIM))
+        list(resampled_trajectory(X, [high, high], TWO_MODES.denoise, DDIM))
     with pytest.raises(InputError, match="two levels"):
-        list(wander(X, [high], TWO_MODES.denoise, DDIM))
+        list(resampled_trajectory(X, [high], TWO_MODES.denoise, DDIM))
 
 
 # ---- an image to start from
@@ -284,7 +284,7 @@ def test_wandering_up_adds_noise_and_forgets():
 )
 def test_start_from_noises_to_the_level_it_denoises_from(process, strength, kept):
     levels, z = process.levels(10), X.flip(-1)
-    x, rest = start_from(X, levels, strength, lambda like: z)
+    x, rest = noised_start(X, levels, strength, lambda like: z)
     assert rest == levels[10 - kept :]
     torch.testing.assert_close(x, rest[0].alpha * X + rest[0].sigma * z, rtol=1e-12, atol=1e-12)
     if process.whole_times:  # and to what the network is told: t
@@ -298,7 +298,7 @@ def test_a_started_picture_is_of_the_right_law():
     for strength in (0.1, 0.5, 1):
         noise = fixed_noise()
         x0 = m + math.sqrt(S) * noise(torch.empty(1, 1, 100, 100, dtype=torch.float64))
-        x, levels = start_from(x0, GaussianDiffusion(1000).levels(200), strength, noise)
+        x, levels = noised_start(x0, GaussianDiffusion(1000).levels(200), strength, noise)
         varied = last_of(trajectory(x, levels, GAUSSIAN.denoise, DDPM, noise))
         assert varied.mean().item() == pytest.approx(m, abs=4 * math.sqrt(S) / 100)
         assert varied.var().item() == pytest.approx(S, rel=0.08)
@@ -308,7 +308,7 @@ def test_a_started_picture_is_of_the_right_law():
 @pytest.mark.parametrize("strength", [0, -0.5, 1.01, float("nan")])
 def test_strength_is_checked(strength):
     with pytest.raises(InputError, match="strength must be above 0 and at most 1, got"):
-        start_from(X, GaussianDiffusion(10).levels(), strength, refuse)
+        noised_start(X, GaussianDiffusion(10).levels(), strength, refuse)
 
 
 # ---- slerp
@@ -464,6 +464,6 @@ def test_what_inversion_refuses():
 def test_variations_use_the_last_levels_with_any_sampler():
     """The noised image of a point law goes back to the point, from every strength and with every method."""
     for step in (*SAMPLERS.values(), partial(DDIM, eta=1)):
-        x, levels = start_from(X, GaussianDiffusion(1000).levels(8), 0.5, fixed_noise())
+        x, levels = noised_start(X, GaussianDiffusion(1000).levels(8), 0.5, fixed_noise())
         point = last_of(trajectory(x, levels, lambda x, level: torch.full_like(x, 0.4), step, fixed_noise()))
         torch.testing.assert_close(point, torch.full_like(X, 0.4))

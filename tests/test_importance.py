@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from bytepixels.config.training import TrainConfig
-from bytepixels.core.timestep_sampling import HISTORY, UNIFORM, ImportanceTimes
+from bytepixels.core.timestep_sampling import HISTORY, UNIFORM, ImportanceSampler
 from bytepixels.data.batches import Batches
 from bytepixels.randomness import TIMES, seeded
 from bytepixels.training.loop import TrainState, train_step
@@ -21,7 +21,7 @@ LEARNED = words("--objective vlb --variance learned --times importance --timeste
 
 def filled(losses):
     """What remembers these losses [T, n], in that order."""
-    times = ImportanceTimes(len(losses))
+    times = ImportanceSampler(len(losses))
     for column in torch.as_tensor(losses).T:
         times.update(torch.arange(len(losses)), column)
     return times
@@ -33,7 +33,7 @@ def losses_of(n, seed=0):
 
 
 def test_uniform_until_every_timestep_has_ten_losses():
-    times, even = ImportanceTimes(T), torch.full((T,), 1 / T, dtype=torch.float64)
+    times, even = ImportanceSampler(T), torch.full((T,), 1 / T, dtype=torch.float64)
     assert torch.equal(times.probabilities(), even)
     for column in losses_of(HISTORY - 1).T:
         times.update(torch.arange(T), column)
@@ -98,7 +98,7 @@ def test_one_batch_may_hold_a_timestep_many_times(repeats):
     """It leaves what as many batches of one would."""
     t = torch.tensor([2] + [0, 3] * repeats + [2])
     losses = torch.arange(1.0, len(t) + 1)
-    together, apart = ImportanceTimes(T), ImportanceTimes(T)
+    together, apart = ImportanceSampler(T), ImportanceSampler(T)
     for _ in range(2):
         together.update(t, losses)
         for one, loss in zip(t, losses, strict=True):
@@ -119,14 +119,14 @@ def test_a_loss_that_is_not_finite_ends_the_run_elsewhere():
 
 def test_the_run_ends_with_the_times_of_the_step_that_was_not_finite(tmp_path, monkeypatch, capsys):
     """Many steps before the loss is read; times that were drawn by importance cannot be drawn again by then."""
-    drawn, draw = [], ImportanceTimes.draw
+    drawn, draw = [], ImportanceSampler.draw
 
     def remember(times, batch, generator=None):
         t, weight = draw(times, batch, generator)
         drawn.append(t)
         return t, (weight * float("nan") if len(drawn) == 6 else weight)
 
-    monkeypatch.setattr(ImportanceTimes, "draw", remember)
+    monkeypatch.setattr(ImportanceSampler, "draw", remember)
     assert train(tmp_path, *LEARNED, "--log-seconds", 1000, steps=9) == 1
     said = capsys.readouterr().err
     assert "not finite at step 5 with seed 0" in said
@@ -144,7 +144,7 @@ class Drawing:
 
     def __init__(self):
         torch.manual_seed(0)
-        self.times = ImportanceTimes(T)
+        self.times = ImportanceSampler(T)
         self.state = TrainState.fresh(nn.Linear(1, 1), CONFIG, self.times)
         self.drawn = []
 

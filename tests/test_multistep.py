@@ -33,7 +33,7 @@ from bytepixels import (
     zero_terminal_snr,
 )
 from bytepixels.core.multistep import exponential_weights, unipc_step
-from bytepixels.core.samplers import MAX_CHURN, STOCHASTIC, best_sampler, renoised
+from bytepixels.core.samplers import MAX_CHURN, STOCHASTIC, best_sampler, diffuse
 
 from .laws import GAUSSIAN, PATHS, TWO_MODES, linear_alpha_bar, log_snr_grid
 from .test_samplers import X, affine, fixed_noise, refuse, run
@@ -227,7 +227,7 @@ def test_churn_adds_the_noise_of_the_process_and_tells_the_network(process):
     assert level == pytest.approx(process.level(0.5 - math.log(1.2)))
     added = level.sigma**2 - (level.alpha / now.alpha * now.sigma) ** 2
     torch.testing.assert_close(x, level.alpha / now.alpha * X + math.sqrt(added) * z, rtol=1e-9, atol=1e-9)
-    torch.testing.assert_close(x, renoised(X, now, level, lambda x: z))
+    torch.testing.assert_close(x, diffuse(X, now, level, lambda x: z))
 
 
 def test_churn_is_karras_algorithm_2():

@@ -12,7 +12,7 @@ from .config.run import Config
 from .core.gaussian_diffusion import EDMProcess, GaussianDiffusion, Process, RectifiedFlow
 from .core.schedules import SCHEDULES, zero_terminal_snr
 from .networks import Autoencoder, DiT, Network, UNet
-from .networks.discriminator import FirstStage, PatchDiscriminator, patch_layers
+from .networks.discriminator import AutoencoderWithDiscriminator, PatchDiscriminator, patch_layers
 from .networks.haar import chosen_stem
 from .networks.text_conditioning import Text
 from .randomness import INIT, derived_seed
@@ -98,7 +98,9 @@ def _time_scale(config: Config) -> float:
     return 1.0 if config.process.diffusion == "ddpm" else 1000.0
 
 
-def build_first_stage(config: Config, shape: tuple[int, int, int], device: torch.device) -> FirstStage:
+def build_first_stage(
+    config: Config, shape: tuple[int, int, int], device: torch.device
+) -> AutoencoderWithDiscriminator:
     """The autoencoder of a config, and its discriminator where it has one, for images of `shape` (C, H, W).
 
     Raises InputError when the factor does not divide the images' sides.
@@ -121,7 +123,7 @@ def build_first_stage(config: Config, shape: tuple[int, int, int], device: torch
     discriminator = None
     if own.discriminator > 0:
         discriminator = PatchDiscriminator(shape[0], layers=patch_layers(*shape[1:]))
-    model = FirstStage(autoencoder, discriminator).to(device)
+    model = AutoencoderWithDiscriminator(autoencoder, discriminator).to(device)
     return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 

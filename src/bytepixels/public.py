@@ -2,7 +2,7 @@
 
 from .codec.codec import LatentCodec, PixelCodec
 from .core.denoiser import Denoiser, classifier_guided, clipped, guided
-from .core.editing import inpainted, invert, resampling_path, slerp, start_from, wander
+from .core.editing import inpainted, invert, noised_start, resampling_path, slerp
 from .core.gaussian_diffusion import CLEAN, SPACINGS, EDMProcess, GaussianDiffusion, Level, RectifiedFlow
 from .core.likelihood import ode_bits, ode_log_likelihood, variational_bound
 from .core.losses import diffusion_loss, sample, training_step
@@ -48,18 +48,18 @@ __all__ = [
     "inpainted",
     "invert",
     "linear_schedule",
+    "noised_start",
     "ode_bits",
     "ode_log_likelihood",
+    "resampled_trajectory",
     "resampling_path",
     "sample",
     "scaled_linear_schedule",
     "sigmoid_schedule",
     "slerp",
-    "start_from",
     "timestep_embedding",
     "training_step",
     "trajectory",
     "variational_bound",
-    "wander",
     "zero_terminal_snr",
 ]

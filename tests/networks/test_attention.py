@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from bytepixels.networks.blocks import WIDE, attended
+from bytepixels.networks.blocks import WIDE, attention_of
 
 
 def drawn(width, dtype=torch.float32, length=7, mask=False):
@@ -31,7 +31,7 @@ def written(q, k, v, mask):
 @pytest.mark.parametrize(("dtype", "near"), [(torch.float32, 1e-5), (torch.bfloat16, 0.03)])
 def test_it_is_the_papers(dtype, near, width, mask):
     *inputs, mask = drawn(width, dtype, mask=mask)
-    result = attended(*inputs, mask)
+    result = attention_of(*inputs, mask)
     expected, slopes = written(*inputs, mask)
     assert result.dtype == dtype
     torch.testing.assert_close(result.double(), expected, rtol=near, atol=near)
@@ -60,7 +60,7 @@ def test_narrow_heads_that_learn_are_taken_in_float32(monkeypatch, width, dtype,
     monkeypatch.setattr(F, "scaled_dot_product_attention", seen)
     q, k, v, _ = drawn(width, dtype)
     with torch.set_grad_enabled(training), torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
-        result = attended(q, k, v)
+        result = attention_of(q, k, v)
     assert result.dtype == dtype
     assert called == [(asked, asked == torch.bfloat16)]
 
@@ -69,5 +69,5 @@ def test_in_float32_it_is_rounded_once():
     """bf16 from its inputs to its result: half a unit in the last place off at most, and a grain for float32."""
     *inputs, mask = drawn(8, torch.bfloat16, length=50)
     expected = written(*inputs, mask)[0]
-    off = (attended(*inputs, mask).double() - expected).abs() / torch.exp2(torch.floor(torch.log2(expected.abs())))
+    off = (attention_of(*inputs, mask).double() - expected).abs() / torch.exp2(torch.floor(torch.log2(expected.abs())))
     assert off.max() <= 2**-8 * 1.02

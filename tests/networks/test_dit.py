@@ -11,7 +11,7 @@ from bytepixels.networks import DiT
 from bytepixels.networks import dit as module
 from bytepixels.networks.dit import Block
 from bytepixels.networks.dropout import Dropout
-from bytepixels.networks.patches import position_waves, rope_turns, turned, unturned
+from bytepixels.networks.patches import position_waves, rope_angles, turned, unrotated
 
 from .test_unet import awake, batch
 
@@ -166,7 +166,7 @@ def test_only_positions_know_where_a_patch_is(positions, registers, monkeypatch)
     nowhere = lambda height, width, columns, like: torch.zeros(height * width, columns, dtype=like.dtype)  # noqa: E731
     unmoved = lambda *where: (1 + nowhere(*where), nowhere(*where))  # noqa: E731
     monkeypatch.setattr(module, "position_waves", nowhere)
-    monkeypatch.setattr(module, "rope_turns", unmoved)
+    monkeypatch.setattr(module, "rope_angles", unmoved)
     torch.testing.assert_close(network(shuffled(x, order), t), shuffled(network(x, t), order), rtol=1e-9, atol=1e-9)
 
 
@@ -174,7 +174,7 @@ def test_turned_queries_and_keys_know_their_distance_alone():
     """Scores of two patches depend on how far apart they are in rows and columns, not on where they are."""
     generator = torch.Generator().manual_seed(0)
     query, key = torch.randn(2, 1, 1, 1, 16, dtype=torch.float64, generator=generator)
-    cos, sin = rope_turns(7, 9, 16, query)
+    cos, sin = rope_angles(7, 9, 16, query)
     everywhere = [turned(one.expand(1, 63, 1, 16), cos, sin)[0, :, 0].unflatten(0, (7, 9)) for one in (query, key)]
 
     def score(row, column, other_row, other_column):
@@ -194,7 +194,7 @@ def test_turned_queries_and_keys_know_their_distance_alone():
 def test_the_angles_by_hand():
     """Pair i of the first half belongs to the column, of the second to the row; 100^(-i / 3) radians a patch."""
     x = torch.randn(1, 6, 1, 12, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    got = turned(x, *rope_turns(2, 3, 12, x))
+    got = turned(x, *rope_angles(2, 3, 12, x))
     for token in range(6):
         row, column = divmod(token, 3)
         for pair in range(6):
@@ -205,7 +205,7 @@ def test_the_angles_by_hand():
 
 def test_registers_are_not_turned():
     x = torch.randn(2, 6 + 2, 3, 8)
-    got = turned(x, *unturned(*rope_turns(2, 3, 8, x), 2))
+    got = turned(x, *unrotated(*rope_angles(2, 3, 8, x), 2))
     assert torch.equal(got[:, 6:], x[:, 6:])
     assert not torch.allclose(got[:, 1:6], x[:, 1:6], atol=1e-3)
 
@@ -215,7 +215,7 @@ def test_registers_of_a_network_are_not_turned():
     network.blocks[0].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[2]))
     network(*batch(1, 1, 4, 6))
     (turns,) = seen
-    for whole, some, still in zip(turns, rope_turns(2, 3, 8, torch.zeros(1)), (1, 0), strict=True):
+    for whole, some, still in zip(turns, rope_angles(2, 3, 8, torch.zeros(1)), (1, 0), strict=True):
         assert torch.equal(whole[:6], some)
         assert (whole[6:] == still).all()
         assert len(whole) == 8

@@ -13,7 +13,7 @@ from torch import distributed, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from bytepixels.config.training import TrainConfig
-from bytepixels.distributed.process_group import World
+from bytepixels.distributed.process_group import ProcessGroup
 from bytepixels.errors import InputError
 from bytepixels.files import DamagedError
 from bytepixels.runs import sharded_tensors as shards
@@ -62,7 +62,7 @@ def loss(network, x):
 def trained(world, steps):
     torch.manual_seed(0)
     state = TrainState.fresh(Layers(), CONFIG, Memory(), world)
-    batch = torch.linspace(-1, 1, 20).reshape(4, 5)[world.rows(4)]
+    batch = torch.linspace(-1, 1, 20).reshape(4, 5)[world.local_rows(4)]
     results = [train_step(state, (batch,), loss, CONFIG) for _ in range(steps)]
     assert {type(result.grad_norm) for result in results} == {torch.Tensor}  # the whole norm, not a share in it
     return state, [result.grad_norm.item() for result in results]
@@ -101,7 +101,7 @@ def member(folder, rank, act):
     """One of two processes: act(world, folder) -> what is kept in a file."""
     store = distributed.FileStore(str(folder / "store"), 2)
     distributed.init_process_group("gloo", store=store, rank=rank, world_size=2)
-    (folder / f"{rank}.json").write_text(json.dumps(act(World(rank, 2, sharded=True), folder)))
+    (folder / f"{rank}.json").write_text(json.dumps(act(ProcessGroup(rank, 2, sharded=True), folder)))
     distributed.destroy_process_group()
 
 
@@ -121,7 +121,7 @@ def write(world, folder):
     writer = ShardWriter(world, folder / "sharded", ID, keep=2)
     tensors = state.tensors()
     writer.submit(3, 12, tensors)
-    whole = {stem: {name: world.whole(t) for name, t in named.items()} for stem, named in tensors.items()}
+    whole = {stem: {name: world.gather_full(t) for name, t in named.items()} for stem, named in tensors.items()}
     if world.rank == 0:
         save_checkpoint(folder / "plain", ID, 3, 12, whole, keep=2)
     held = {stem: sizes([t for t in named.values() if t.dtype == torch.float32]) for stem, named in tensors.items()}
@@ -144,7 +144,7 @@ def fill_a_disk(world, folder):
     there = sorted(p.name for p in (folder / "run").iterdir())
     if world.rank == 1:
         size_limit(resource.RLIM_INFINITY)
-    together = refusal(lambda: world.together(lambda: os.listdir(folder / ("run" if world.rank else "nowhere"))))
+    together = refusal(lambda: world.run_everywhere(lambda: os.listdir(folder / ("run" if world.rank else "nowhere"))))
     writer.submit(3, 12, state.tensors())
     writer.submit(4, 16, state.tensors())
     return {"said": said, "there": there, "then": sorted(p.name for p in (folder / "run").iterdir()), "all": together}
@@ -203,7 +203,7 @@ def test_what_two_wrote_reads_as_what_one_would_have_written(written):
 
 
 def test_two_sharded_processes_train_what_one_does(written):
-    state, norms = trained(World(), 3)
+    state, norms = trained(ProcessGroup(), 3)
     for said in written[1]:
         assert said["norms"] == pytest.approx(norms, rel=1e-5)
     sharded = written[0] / "sharded" / "step-00000003"
@@ -247,7 +247,7 @@ def test_every_process_has_its_file_and_every_file_its_sum(written):
 
 @pytest.mark.parametrize("parts", [1, 3, 5, 20])
 def test_any_number_of_shards_is_put_together(written, tmp_path, parts):
-    state, _ = trained(World(), 2)
+    state, _ = trained(ProcessGroup(), 2)
     path = save_checkpoint(tmp_path, ID, 2, 8, state.tensors(), keep=1)
     plain = {stem: load_file(path / f"{stem}.safetensors") for stem in STEMS}
     split(path, parts)

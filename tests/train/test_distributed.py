@@ -16,7 +16,7 @@ from functools import partial
 import pytest
 import torch
 
-from bytepixels.distributed.process_group import ALONE, World, join, own_device
+from bytepixels.distributed.process_group import SINGLE_PROCESS, ProcessGroup, join, own_device
 from bytepixels.errors import InputError
 
 from ..processes import PATIENCE, as_torchrun, open_store, run_together
@@ -73,7 +73,7 @@ def apart(one, other):
 @pytest.mark.parametrize("batch", [1, 7, 64])
 @pytest.mark.parametrize("size", [1, 2, 3, 7])
 def test_rows_share_a_batch_out_evenly_and_in_order(batch, size):
-    rows = [World(rank, size).rows(batch) for rank in range(size)]
+    rows = [ProcessGroup(rank, size).rows(batch) for rank in range(size)]
     assert [k for part in rows for k in range(batch)[part]] == list(range(batch))
     counts = [part.stop - part.start for part in rows]
     assert max(counts) - min(counts) <= 1
@@ -81,12 +81,12 @@ def test_rows_share_a_batch_out_evenly_and_in_order(batch, size):
 
 def test_alone_everything_is_as_it_was():
     values = torch.arange(6.0)
-    assert ALONE.gather(values, 6) is values
-    assert ALONE.sum(values) is values
-    assert ALONE.agree(3, 0) == [3, 0]
-    assert ALONE.decide(lambda: {"any": object}) == {"any": object}  # not even through JSON
+    assert SINGLE_PROCESS.gather(values, 6) is values
+    assert SINGLE_PROCESS.sum(values) is values
+    assert SINGLE_PROCESS.all_max(3, 0) == [3, 0]
+    assert SINGLE_PROCESS.broadcast_from_rank0(lambda: {"any": object}) == {"any": object}  # not even through JSON
     model = torch.nn.Linear(1, 1)
-    assert ALONE.wrapped(model) is model
+    assert SINGLE_PROCESS.wrapped(model) is model
     with join(torch.device("cpu")) as world:
         assert (world.rank, world.size) == (0, 1)
 
@@ -95,9 +95,9 @@ def test_alone_everything_is_as_it_was():
 @pytest.mark.parametrize("size", [1, 2, 3, 4])
 @pytest.mark.parametrize("micro", [0, 1, 2, 5, 7, 99])
 def test_turns_cover_a_share_and_a_sharded_world_takes_as_many_everywhere(batch, size, micro):
-    shares = [len(range(batch)[World(rank, size).rows(batch)]) for rank in range(size)]
+    shares = [len(range(batch)[ProcessGroup(rank, size).rows(batch)]) for rank in range(size)]
     for sharded in (False, True):
-        turns = [World(rank, size, sharded=sharded).turns(batch, micro) for rank in range(size)]
+        turns = [ProcessGroup(rank, size, sharded=sharded).turns(batch, micro) for rank in range(size)]
         for share, own in zip(shares, turns, strict=True):
             assert [k for turn in own for k in range(share)[turn]] == list(range(share))
             lengths, over = [turn.stop - turn.start for turn in own], sharded and micro == 1
@@ -105,7 +105,7 @@ def test_turns_cover_a_share_and_a_sharded_world_takes_as_many_everywhere(batch,
             assert max(lengths) <= (micro or share) + (over and min(shares) < max(shares))
         if sharded:
             assert len({len(own) for own in turns}) == 1
-    assert World(0, size).turns(batch, 2)[:-1] == [slice(k, k + 2) for k in range(0, shares[0] - 2, 2)]
+    assert ProcessGroup(0, size).turns(batch, 2)[:-1] == [slice(k, k + 2) for k in range(0, shares[0] - 2, 2)]
 
 
 def test_to_be_sharded_takes_several_processes():

@@ -71,9 +71,9 @@ def test_an_interval_that_there_is_not_is_not_shown():
 
 
 def test_what_was_measured_before_an_interruption_is_kept(run, monkeypatch, capsys):
-    from bytepixels.evaluation.sample_quality import Painter
+    from bytepixels.evaluation.sample_quality import MatchedSampler
 
-    draw, calls = Painter.draw, []
+    draw, calls = MatchedSampler.draw, []
 
     def interrupted(self, *rest):
         calls.append(rest)
@@ -81,7 +81,7 @@ def test_what_was_measured_before_an_interruption_is_kept(run, monkeypatch, caps
             raise KeyboardInterrupt
         return draw(self, *rest)
 
-    monkeypatch.setattr(Painter, "draw", interrupted)
+    monkeypatch.setattr(MatchedSampler, "draw", interrupted)
     assert cli("compare", run, *words("--samplers ddim --steps 2 3 4 -n 16")) == 130
     assert [one["steps"] for one in lines(run)[-1]["rows"]] == [2]
     said = f"interrupted: 1 of 3 rows kept, which bytepixels report {run} shows\n"

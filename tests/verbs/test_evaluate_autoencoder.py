@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from bytepixels.distributed.process_group import ALONE
-from bytepixels.evaluation.yardstick import open_yardstick
+from bytepixels.distributed.process_group import SINGLE_PROCESS
+from bytepixels.evaluation.yardstick import open_reference_set
 from bytepixels.metrics.feature_cache import features_of
 from bytepixels.metrics.sample_metrics import frechet
 from bytepixels.runs.run_directory import open_run
@@ -35,7 +35,7 @@ def test_what_is_said_of_reconstructions(stage, capsys):
     assert f"PSNR {record['psnr']:.2f} dB, SSIM {record['ssim']:.4f} (40 held-out images)" in said
     sheet = picture(stage / "evaluate" / "reconstructions.png")
     assert sheet.shape[1] > 5 * sheet.shape[0]  # two rows of 16
-    yardstick = open_yardstick(open_run(stage), "random", None, 50_000, ALONE)
+    yardstick = open_reference_set(open_run(stage), "random", None, 50_000, SINGLE_PROCESS)
     pictures, _ = yardstick.others(40, 0)
     floor = frechet(features_of(yardstick.features, pictures).features, yardstick.moments)[0]
     assert record["floor"]["measures"]["frechet"]["value"] == pytest.approx(floor, rel=1e-9)

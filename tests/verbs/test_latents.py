@@ -13,7 +13,7 @@ from bytepixels.codec import latent_writer as encoding
 from bytepixels.codec.codec import LatentCodec, PixelCodec
 from bytepixels.console import Console
 from bytepixels.data import pack
-from bytepixels.distributed.process_group import ALONE
+from bytepixels.distributed.process_group import SINGLE_PROCESS
 from bytepixels.errors import InputError
 from bytepixels.evaluation.loss_data import drawn_x0, known_of
 from bytepixels.events import Work, listening
@@ -268,7 +268,7 @@ def test_the_loss_is_held_against_the_latents_that_training_draws(latent, capsys
     run, images = open_run(latent), torch.from_numpy(pack("digits").images.copy())
     codec = codec_of(run, CPU)
     assert run.config.data.flip == "yes"
-    known = known_of(run, training_set(run), codec, ALONE, CPU)
+    known = known_of(run, training_set(run), codec, SINGLE_PROCESS, CPU)
     mean, variance = map(torch.cat, zip(*known.gaussians(CPU), strict=True))
     ways = torch.stack([images, images.flip(-1)], dim=1).flatten(0, 1)
     torch.testing.assert_close(mean, codec.to_model(ways), atol=1e-4, rtol=0)

@@ -7,7 +7,14 @@ import torch
 
 from bytepixels.networks import DiT
 from bytepixels.training import micro_batch as memory
-from bytepixels.training.micro_batch import StepMemory, corners, fitting, is_out_of_memory, kept_bytes, step_memory
+from bytepixels.training.micro_batch import (
+    StepMemory,
+    corners,
+    is_out_of_memory,
+    kept_bytes,
+    largest_micro_batch,
+    step_memory,
+)
 from bytepixels.training.nonfinite import TrainingError
 
 from ..processes import run_in_process
@@ -33,7 +40,7 @@ def little_memory_and_no_probe():
     little_memory()
     from bytepixels.training import trainer
 
-    trainer.fitting = lambda state, loss, batch, micro: micro
+    trainer.largest_micro_batch = lambda state, loss, batch, micro: micro
 
 
 @pytest.mark.slow
@@ -105,7 +112,7 @@ class Device:
 @pytest.mark.parametrize(("pictures", "expected"), [(100, 64), (64, 64), (63, 32), (16, 16), (1, 1)])
 def test_on_a_gpu_a_pass_is_tried(pictures, expected):
     device = Device(pictures)
-    assert fitting(device, device.loss, (torch.zeros(64, 1), None), 64) == expected
+    assert largest_micro_batch(device, device.loss, (torch.zeros(64, 1), None), 64) == expected
     assert device.asked == [64 >> k for k in range(7) if 64 >> k >= expected]
     assert all(p.grad is None for p in device.model.parameters())
 
@@ -113,14 +120,14 @@ def test_on_a_gpu_a_pass_is_tried(pictures, expected):
 def test_where_one_picture_is_too_much():
     device = Device(0)
     with pytest.raises(TrainingError, match="one image at a time is too much for the memory of meta"):
-        fitting(device, device.loss, (torch.zeros(5, 1), None), 5)
+        largest_micro_batch(device, device.loss, (torch.zeros(5, 1), None), 5)
     assert device.asked == [5, 3, 2, 1]
 
 
 def test_other_errors_are_not_swallowed():
     device = Device(9)
     with pytest.raises(RuntimeError, match="mat1 and mat2 shapes"):
-        fitting(device, device.loss, (torch.zeros(5, 2), None), 5)
+        largest_micro_batch(device, device.loss, (torch.zeros(5, 2), None), 5)
 
 
 @pytest.mark.parametrize(

@@ -48,7 +48,7 @@ def test_the_record_says_all_that_a_number_needs(run, source, capsys):
 def test_the_numbers_are_those_of_the_pictures_that_sample_draws(run, source, tmp_path, monkeypatch):
     """Drawn again by `sample`, one label at a time, and measured by hand."""
     monkeypatch.setattr(
-        "bytepixels.evaluation.sample_quality.Painter._rows", lambda self, count, seed: self_rows(self, 7, count)
+        "bytepixels.evaluation.sample_quality.MatchedSampler._rows", lambda self, count, seed: self_rows(self, 7, count)
     )
     line = measured(run, "-n", 20, "--batch", 8)
     assert cli("sample", run, "-n", 20, "--label", 7, "--out", tmp_path / "drawn") == 0

@@ -10,7 +10,7 @@ import torch
 from bytepixels.codec.codec import PixelCodec
 from bytepixels.codec.reconstruction_losses import kl_divergence, ssim
 from bytepixels.data import pack
-from bytepixels.distributed.process_group import ALONE
+from bytepixels.distributed.process_group import SINGLE_PROCESS
 from bytepixels.images import beside, grid
 from bytepixels.metrics import imagenet
 from bytepixels.metrics.feature_cache import chosen_rows
@@ -19,7 +19,7 @@ from bytepixels.runs.run_directory import open_run
 from bytepixels.sampling.first_stage import find_first_stage
 from bytepixels.training import autoencoder_task as autoencoding
 from bytepixels.training.loop import StepResult
-from bytepixels.training.nonfinite import Culprits, stopped
+from bytepixels.training.nonfinite import NonfiniteBatch, stopped
 from bytepixels.training.perceptual import chosen_perceptual
 
 from ..processes import run_together
@@ -335,6 +335,6 @@ def test_two_processes_train_what_one_does(tmp_path):
 def test_a_loss_that_is_not_finite_names_the_picture_and_no_time(tmp_path):
     """An autoencoder's batch has no times."""
     result = StepResult(3, torch.tensor([0.5, float("nan")]), torch.tensor(float("nan")), 0.1)
-    error = stopped(tmp_path, ALONE, result, Culprits([7, 9], None, 0))
+    error = stopped(tmp_path, SINGLE_PROCESS, result, NonfiniteBatch([7, 9], None, 0))
     assert "(image 9, loss nan, gradient nan)" in str(error)
     assert read_json(tmp_path / "nonfinite.json")["batch"][0] == {"image": 7, "loss": "0.5"}

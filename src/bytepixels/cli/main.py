@@ -101,7 +101,7 @@ RESULTS = {"sample", "edit", "data", "evaluate", "compare", "report"}  # interru
 COMPUTING = {"train", "encode", "sample", "edit", "data", "evaluate", "compare", "report"}  # they call networks
 
 
-def foreseen(error: RuntimeError) -> str | None:
+def known_cause(error: RuntimeError) -> str | None:
     """What an error means, in one sentence, where that is known; None where it is not."""
     if isinstance(error, JobError):
         return str(error)
@@ -116,7 +116,7 @@ def foreseen(error: RuntimeError) -> str | None:
 
 
 @contextmanager
-def only_the_first_speaks() -> Iterator[None]:
+def silence_other_ranks() -> Iterator[None]:
     """Of the processes of one torchrun job the first prints; what another says is said when it breaks."""
     if int(os.environ.get("RANK", "0")) == 0:
         yield
@@ -134,7 +134,7 @@ def run_verb(arguments: list[str]) -> int:
     verb = VERBS[check_choice("the verb", arguments[0], VERBS)]
     if arguments[0] in COMPUTING and not {"-h", "--help"} & set(arguments):
         keep_memory()
-    with listening(Console()), only_the_first_speaks(), unwind_on_sigterm():
+    with listening(Console()), silence_other_ranks(), unwind_on_sigterm():
         return verb(arguments[1:])
 
 
@@ -167,7 +167,7 @@ def _main(arguments: list[str]) -> int:
         print("\nbytepixels: interrupted", *kept, sep=": ", file=sys.stderr)
         return 128 + (interrupted.signal if isinstance(interrupted, Terminated) else signal.SIGINT)
     except RuntimeError as error:
-        if (cause := foreseen(error)) is None:
+        if (cause := known_cause(error)) is None:
             raise
         print(f"bytepixels: {cause}", file=sys.stderr)
         return 1

@@ -12,7 +12,7 @@ DECAY = 0.99  # of the moving statistics, a step (van den Oord et al. 2017, appe
 DEAD = 0.1  # of an even share of the latents: a code that takes less is replaced
 
 
-class CodeMemory(nn.Module):
+class CodebookEMA(nn.Module):
     """Codes as moving means of the latents that they stand for, and new life for codes that stand for few.
 
     van den Oord et al. 2017, appendix A.1: counts N = decay N + (1 - decay) n, sums m likewise, code = m / N. One whose

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..choices import SPACINGS
 from ..errors import InputError, check_choice, check_count
-from .levels import CLEAN, Level, Process, check_times, even_in_noise, even_shares, sigmoid
+from .levels import CLEAN, Level, Process, check_times, log_snr_spacing, sigmoid, spacing_fractions
 
 
 class _Continuous(Process):
@@ -33,10 +33,12 @@ class _Continuous(Process):
         steps = self.default_steps if steps is None else steps
         check_count("steps", steps, 1)
         if spacing in ("log_snr", "karras"):
-            chosen = even_in_noise(int(steps), spacing, *self._ends).tolist()
+            chosen = log_snr_spacing(int(steps), spacing, *self._ends).tolist()
         else:
             low = self._clean_time if spacing == "trailing" else self.level(self._ends[1]).t
-            chosen = [self._half_log_snr(low + share * (self._first.t - low)) for share in even_shares(steps, spacing)]
+            chosen = [
+                self._half_log_snr(low + share * (self._first.t - low)) for share in spacing_fractions(steps, spacing)
+            ]
         first = self.level(chosen[0]) if spacing == "leading" else self._first
         return [first, *map(self.level, chosen[1:]), CLEAN]
 

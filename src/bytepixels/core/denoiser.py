@@ -42,14 +42,14 @@ class Denoiser:
         given = () if self.label is None else (self.label,)
         network = self.network if self.text is None else partial(self.network, text=self.text)
         scaled = x if c_in == 1 else c_in * x
-        output = network(scaled.to(weights_like(self.network, x).dtype), t, *given).to(x.dtype)
+        output = network(scaled.to(first_parameter(self.network, x).dtype), t, *given).to(x.dtype)
         output, fraction = split_variance(output, x.shape[1])
         if output.shape != x.shape:
             raise InputError(f"the network must return {list(x.shape)} or twice the channels, got {list(output.shape)}")
-        return combination((c_skip, x), (c_out, output)), fraction
+        return linear_combination((c_skip, x), (c_out, output)), fraction
 
 
-def combination(*terms: tuple[float, Tensor]) -> Tensor:
+def linear_combination(*terms: tuple[float, Tensor]) -> Tensor:
     """The sum of factor * tensor over the terms: the memory is gone through once for each."""
     (factor, x), *others = terms
     total = factor * x
@@ -65,7 +65,7 @@ def split_variance(output: Tensor, channels: int) -> tuple[Tensor, Tensor | None
     return output[:, :channels], output[:, channels:].clamp(-1, 1)
 
 
-def weights_like(network: Callable[..., Tensor], default: Tensor) -> Tensor:
+def first_parameter(network: Callable[..., Tensor], default: Tensor) -> Tensor:
     """A weight of the network, to read its type and device from; `default` where it has none."""
     return next(network.parameters(), default) if isinstance(network, nn.Module) else default
 
@@ -98,7 +98,7 @@ def guided(
     if scale == 1:
         return denoise
     low, high = interval
-    both = _together(denoise, unconditional)
+    both = _batched_pair(denoise, unconditional)
 
     def guide(x: Tensor, level: Level) -> Tensor:
         if not low <= math.exp(-level.half_log_snr) <= high:  # sigma / alpha
@@ -113,7 +113,7 @@ def guided(
     return guide
 
 
-def _together(one: Denoise, other: Denoise) -> Callable[[Tensor, Level], tuple[Tensor, ...]]:
+def _batched_pair(one: Denoise, other: Denoise) -> Callable[[Tensor, Level], tuple[Tensor, ...]]:
     """Both estimates, from one evaluation of twice the batch where they differ in their labels and texts alone."""
     if isinstance(one, Denoiser) and isinstance(other, Denoiser):
         told: dict[str, Any] = {}

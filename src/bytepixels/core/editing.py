@@ -12,7 +12,7 @@ from torch import Tensor
 from ..errors import InputError, check_count, check_range
 from .denoiser import Denoise, eps_of
 from .levels import CLEAN, Level
-from .samplers import Noise, Step, renoised
+from .samplers import Noise, Step, diffuse
 
 NEARLY_PARALLEL = 1e-4  # radians: below, a straight line and an arc are the same to float32
 # Inversion's iteration has the same fixed point with eps read at either end of the step. With h the step in log(alpha /
@@ -74,7 +74,7 @@ def resampling_path(levels: Sequence[Level], jump: int, repeats: int) -> list[Le
 
 
 @torch.no_grad()
-def wander(
+def resampled_trajectory(
     x: Tensor, path: Sequence[Level], denoise: Denoise, step: Step, noise: Noise = torch.randn_like
 ) -> Iterator[Tensor]:
     """`trajectory` for a path that also goes back up: yield x [B, C, H, W] at every level after the first.
@@ -89,11 +89,11 @@ def wander(
         if nxt.half_log_snr > now.half_log_snr:
             x, memory = step(x, now, nxt, denoise, noise, memory)
         else:
-            x, memory = renoised(x, now, nxt, noise), None
+            x, memory = diffuse(x, now, nxt, noise), None
         yield x
 
 
-def start_from(x0: Tensor, levels: Sequence[Level], strength: float, noise: Noise) -> tuple[Tensor, list[Level]]:
+def noised_start(x0: Tensor, levels: Sequence[Level], strength: float, noise: Noise) -> tuple[Tensor, list[Level]]:
     """An image with noise on it, and the levels to denoise it along: Meng et al. 2022 (SDEdit), Algorithm 1.
 
     Of the grid's steps the last round(strength * steps) are kept, at least one; x is at the first level of those.
@@ -103,7 +103,7 @@ def start_from(x0: Tensor, levels: Sequence[Level], strength: float, noise: Nois
         raise InputError(f"strength must be above 0 and at most 1, got {strength}")
     steps = len(levels) - 1
     kept = list(levels[steps - max(1, round(strength * steps)) :])
-    return renoised(x0, CLEAN, kept[0], noise), kept
+    return diffuse(x0, CLEAN, kept[0], noise), kept
 
 
 def slerp(a: Tensor, b: Tensor, share: float) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor
 from ..choices import SPACINGS
 from ..errors import InputError, check_choice, check_count
 from .continuous import EDMProcess, RectifiedFlow
-from .levels import CLEAN, Level, Process, check_times, even_in_noise, even_shares, sigmoid
+from .levels import CLEAN, Level, Process, check_times, log_snr_spacing, sigmoid, spacing_fractions
 from .posterior import Posterior, posteriors
 from .schedules import Schedule, linear_schedule
 
@@ -118,7 +118,7 @@ class GaussianDiffusion(Process):
         if steps == self.T:
             return list(range(self.T))[::-1]
         steps = int(steps)
-        share = even_shares(steps, spacing)
+        share = spacing_fractions(steps, spacing)
         match spacing:
             case "trailing":
                 wanted = np.round(self.T * share) - 1
@@ -128,7 +128,7 @@ class GaussianDiffusion(Process):
                 wanted = (self.T - 1) * share
             case _:  # a zero-SNR end is infinitely far: it is put first, the rest is even
                 first, last = self._half_log_snr[[0, -1]].tolist()
-                wanted = self._between(even_in_noise(steps, spacing, last, first))
+                wanted = self._between(log_snr_spacing(steps, spacing, last, first))
                 wanted[0] = self.T - 1
         return _distinct(wanted, self.T)
 

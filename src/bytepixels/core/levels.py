@@ -77,7 +77,7 @@ class Process(ABC):
         alpha, sigma = self.alpha_sigma(t.to(x0.device), compute)
         return (alpha * x0 + sigma * noise).to(x0.dtype), noise
 
-    def retime(self, levels: Sequence[Level]) -> list[Level]:
+    def match_levels(self, levels: Sequence[Level]) -> list[Level]:
         """A grid of another process, with the t that this one's network knows its levels by.
 
         InputError where alpha and sigma go together in another way, or where this process has no such level.
@@ -92,7 +92,7 @@ class Process(ABC):
         return own
 
 
-def even_shares(steps: int, spacing: str) -> np.ndarray:
+def spacing_fractions(steps: int, spacing: str) -> np.ndarray:
     """How far up a range of times each of `steps` levels lies, noisiest first: 1 is its end, 0 its beginning."""
     i = np.arange(steps, dtype=np.float64)
     if spacing == "trailing":
@@ -103,9 +103,9 @@ def even_shares(steps: int, spacing: str) -> np.ndarray:
     return share**2 if spacing == "quadratic" else share
 
 
-def even_in_noise(steps: int, spacing: str, noisiest: float, cleanest: float) -> np.ndarray:
+def log_snr_spacing(steps: int, spacing: str, noisiest: float, cleanest: float) -> np.ndarray:
     """`steps` values of half_log_snr, even in it ("log_snr") or in (sigma / alpha)^(1/7) ("karras")."""
-    share = even_shares(steps, "linspace")
+    share = spacing_fractions(steps, "linspace")
     if spacing == "log_snr":
         return cleanest + share * (noisiest - cleanest)
     high, low = math.exp(-noisiest / RHO), math.exp(-cleanest / RHO)

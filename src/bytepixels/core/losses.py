@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ..choices import OBJECTIVES
 from ..errors import InputError, check_choice
-from .denoiser import Denoise, Denoiser, clipped, learned_variance, split_variance, weights_like
+from .denoiser import Denoise, Denoiser, clipped, first_parameter, learned_variance, split_variance
 from .gaussian_diffusion import GaussianDiffusion
 from .levels import Level, Process
 from .posterior import bound_term, interpolated_log_variance
@@ -130,7 +130,7 @@ def sample(
     function, taken as it is. `levels`: another process' grid, instead of steps, spacing and times. The first call of
     `noise` draws x_T, every stochastic step draws once more. The model is in eval mode meanwhile.
     """
-    grid = diffusion.levels(steps, spacing, times) if levels is None else diffusion.retime(levels)
+    grid = diffusion.levels(steps, spacing, times) if levels is None else diffusion.match_levels(levels)
     step = SAMPLERS[check_choice("sampler", sampler, SAMPLERS)] if isinstance(sampler, str) else sampler
     denoiser = Denoiser(model, prediction, diffusion.sigma_data, label)
     denoise: Denoise = denoiser
@@ -138,7 +138,7 @@ def sample(
         denoise, step = ancestral(denoiser, variance or default_variance(len(grid) - 1, diffusion))
     elif variance is not None:
         raise InputError(f"variance {variance} belongs to sampler ddpm, got sampler {sampler}")
-    weight = weights_like(model, torch.empty(0))
+    weight = first_parameter(model, torch.empty(0))
     like = torch.empty(tuple(shape), device=weight.device, dtype=torch.promote_types(weight.dtype, torch.float32))
     x = pure_noise(like, grid[0], noise, diffusion.sigma_data)
     with evaluating(model):

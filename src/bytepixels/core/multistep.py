@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from .denoiser import Denoise, combination, eps_of
+from .denoiser import Denoise, eps_of, linear_combination
 from .levels import Level
 
 Noise = Callable[[Tensor], Tensor]
@@ -22,10 +22,10 @@ Step = Callable[..., tuple[Tensor, Any]]
 Estimates = list[tuple[Level, Tensor]]  # x0 (or eps) at earlier levels, the newest first
 
 
-def _towards(x: Tensor, now: Level, nxt: Level, x0: Tensor) -> Tensor:
+def _constant_x0_step(x: Tensor, now: Level, nxt: Level, x0: Tensor) -> Tensor:
     """The exact solution for an x0 that stays the same on the way: DDIM's step."""
     h = nxt.half_log_snr - now.half_log_snr
-    return combination((nxt.sigma / now.sigma, x), (-nxt.alpha * math.expm1(-h), x0))
+    return linear_combination((nxt.sigma / now.sigma, x), (-nxt.alpha * math.expm1(-h), x0))
 
 
 def dpmpp_2s_step(
@@ -42,10 +42,10 @@ def dpmpp_2s_step(
     """
     x0 = denoise(x, now)
     if memory is None or nxt.sigma == 0:
-        return _towards(x, now, nxt, x0), (x, now, x0) if now.alpha > 0 else None
+        return _constant_x0_step(x, now, nxt, x0), (x, now, x0) if now.alpha > 0 else None
     start, first, first_x0 = memory
     r = (now.half_log_snr - first.half_log_snr) / (nxt.half_log_snr - first.half_log_snr)
-    return _towards(start, first, nxt, first_x0 + (x0 - first_x0) / (2 * r)), None
+    return _constant_x0_step(start, first, nxt, first_x0 + (x0 - first_x0) / (2 * r)), None
 
 
 def dpmpp_2m_step(
@@ -53,7 +53,7 @@ def dpmpp_2m_step(
 ) -> tuple[Tensor, tuple[Tensor, float]]:
     """Lu et al. 2022b, DPM-Solver++(2M), Algorithm 2: extrapolates x0 from the last two estimates."""
     x0, h = denoise(x, now), nxt.half_log_snr - now.half_log_snr
-    return _towards(x, now, nxt, _extrapolated(x0, h, nxt, memory)), (x0, h)
+    return _constant_x0_step(x, now, nxt, _extrapolated(x0, h, nxt, memory)), (x0, h)
 
 
 def dpmpp_sde_2m_step(
@@ -72,7 +72,7 @@ def _extrapolated(x0: Tensor, h: float, nxt: Level, memory: tuple[Tensor, float]
         return x0
     last_x0, last_h = memory
     ahead = h / last_h / 2
-    return combination((1 + ahead, x0), (-ahead, last_x0))
+    return linear_combination((1 + ahead, x0), (-ahead, last_x0))
 
 
 def dpmpp_3m_step(
@@ -80,7 +80,7 @@ def dpmpp_3m_step(
 ) -> tuple[Tensor, Estimates]:
     """DPM-Solver++ with three estimates (3M): the parabola through them, integrated exactly."""
     estimates = [(now, denoise(x, now)), *(memory or [])][:3]
-    return _along_polynomial(x, now, nxt, estimates), estimates
+    return _polynomial_step(x, now, nxt, estimates), estimates
 
 
 class Corrected(NamedTuple):
@@ -100,29 +100,29 @@ def unipc_step(
     """
     newest = (now, denoise(x, now))
     if memory is not None:
-        x = _along_polynomial(memory.x, memory.level, now, [newest, *memory.estimates])
+        x = _polynomial_step(memory.x, memory.level, now, [newest, *memory.estimates])
     estimates = [newest, *(memory.estimates if memory else [])][:order]
-    return _along_polynomial(x, now, nxt, estimates), Corrected(x, now, estimates)
+    return _polynomial_step(x, now, nxt, estimates), Corrected(x, now, estimates)
 
 
-def _along_polynomial(x: Tensor, now: Level, nxt: Level, estimates: Estimates) -> Tensor:
+def _polynomial_step(x: Tensor, now: Level, nxt: Level, estimates: Estimates) -> Tensor:
     """The exact solution for the polynomial in lambda through the estimates of x0."""
     known = [(level.half_log_snr, x0) for level, x0 in estimates if level.alpha > 0]
     if nxt.sigma == 0 or now.alpha == 0 or len(known) < 2:
-        return _towards(x, now, nxt, next(x0 for level, x0 in estimates if level == now))
+        return _constant_x0_step(x, now, nxt, next(x0 for level, x0 in estimates if level == now))
     weights = exponential_weights([at for at, _ in known], now.half_log_snr, nxt.half_log_snr)
     terms = ((nxt.alpha * weight, x0) for weight, (_, x0) in zip(weights, known, strict=True))
-    return combination((nxt.sigma / now.sigma, x), *terms)
+    return linear_combination((nxt.sigma / now.sigma, x), *terms)
 
 
 def exponential_weights(nodes: Sequence[float], start: float, end: float) -> list[float]:
     """w with sum_j w_j p(nodes_j) = integral of exp(u - end) p(u) du over start..end, for p of degree < len(nodes)."""
     h = end - start
     back = [(end - node) / h for node in nodes]  # how far behind the end, in steps
-    return _matching(back, [_lower_gamma(k, h) / h**k for k in range(len(nodes))])
+    return _solve_vandermonde(back, [_lower_gamma(k, h) / h**k for k in range(len(nodes))])
 
 
-def _matching(nodes: Sequence[float], moments: Sequence[float]) -> list[float]:
+def _solve_vandermonde(nodes: Sequence[float], moments: Sequence[float]) -> list[float]:
     """w with sum_j w_j nodes_j^k = moments[k] (Björck & Pereyra 1970; a fifth of a general solver's time)."""
     w, n = list(moments), len(nodes)
     for k in range(n - 1):
@@ -155,10 +155,10 @@ def deis_step(
     estimates = [(now, eps_of(x, x0, now)), *(memory or [])][:3]
     known = [(level.sigma / level.alpha, eps) for level, eps in estimates if level.alpha > 0]
     if nxt.sigma == 0 or len(known) < 2:
-        return _towards(x, now, nxt, x0), estimates
+        return _constant_x0_step(x, now, nxt, x0), estimates
     start, end = now.sigma / now.alpha, nxt.sigma / nxt.alpha
     back = [(at - end) / (start - end) for at, _ in known]
-    weights = _matching(back, [1 / (k + 1) for k in range(len(known))])  # of powers, over 0..1
+    weights = _solve_vandermonde(back, [1 / (k + 1) for k in range(len(known))])  # of powers, over 0..1
     slope = sum(weight * eps for weight, (_, eps) in zip(weights, known, strict=True))
     return nxt.alpha / now.alpha * x + nxt.alpha * (end - start) * slope, estimates
 
@@ -174,7 +174,7 @@ def ipndm_step(
     x0 = denoise(x, now)
     estimates = [eps_of(x, x0, now), *(memory or [])][:4]
     if nxt.sigma == 0 or now.alpha == 0:
-        return _towards(x, now, nxt, x0), estimates
+        return _constant_x0_step(x, now, nxt, x0), estimates
     eps = sum(weight * past for weight, past in zip(ADAMS_BASHFORTH[len(estimates) - 1], estimates, strict=True))
     ratio = nxt.alpha / now.alpha
     return ratio * x + (nxt.sigma - ratio * now.sigma) * eps, estimates

@@ -16,7 +16,7 @@ from torch import Tensor
 from ..choices import MAX_CHURN
 from ..choices import SAMPLERS as FACTS
 from ..errors import InputError, check_choice, check_range
-from .denoiser import Denoise, combination
+from .denoiser import Denoise, linear_combination
 from .levels import Level, Process
 from .multistep import (
     Noise,
@@ -51,7 +51,7 @@ def ddpm_step(
         check_choice("variance", variance, ("small", "large"))
     x0 = denoise(x, now)
     q = posterior(*now[1:], *nxt[1:])
-    mean = combination((q.keep, x), (q.pull, x0))
+    mean = linear_combination((q.keep, x), (q.pull, x0))
     if nxt.sigma == 0:
         return mean, None
     if isinstance(variance, str):
@@ -69,7 +69,7 @@ def ddim_step(
     std = eta * math.sqrt(posterior(*now[1:], *nxt[1:]).small) if eta > 0 else 0.0
     # nxt.alpha * x0 + direction * eps, with eps = (x - now.alpha * x0) / now.sigma
     ratio = math.sqrt(max(nxt.sigma**2 - std**2, 0.0)) / now.sigma
-    x = combination((ratio, x), (nxt.alpha - ratio * now.alpha, x0))
+    x = linear_combination((ratio, x), (nxt.alpha - ratio * now.alpha, x0))
     return (x.add_(noise(x), alpha=std) if std > 0 else x), None
 
 
@@ -89,13 +89,13 @@ def heun_step(
     """
     x0 = denoise(x, now)
     shrink = nxt.sigma / now.sigma
-    guess = combination((shrink, x), (nxt.alpha - shrink * now.alpha, x0))
+    guess = linear_combination((shrink, x), (nxt.alpha - shrink * now.alpha, x0))
     if nxt.sigma == 0 or now.alpha == 0:  # no slope at the clean end, nor at pure noise
         return guess, None
     ratio = nxt.alpha / now.alpha
     half = (nxt.sigma - ratio * now.sigma) / 2  # of the way; eps = (x - alpha * x0) / sigma at both of its ends
     first, last = half / now.sigma, half / nxt.sigma
-    x = combination(
+    x = linear_combination(
         (ratio + first, x), (-first * now.alpha, x0), (last, guess), (-last * nxt.alpha, denoise(guess, nxt))
     )
     return x, None
@@ -120,13 +120,13 @@ def churned(
         half_log_snr = max(now.half_log_snr - math.log1p(churn), process.noisiest)
         if now.alpha > 0 and low <= now.sigma / now.alpha <= high and half_log_snr < now.half_log_snr:
             raised = process.level(half_log_snr)
-            x, now = renoised(x, now, raised, noise, noise_scale), raised
+            x, now = diffuse(x, now, raised, noise, noise_scale), raised
         return step(x, now, nxt, denoise, noise, memory)
 
     return churned_step
 
 
-def renoised(x: Tensor, now: Level, noisier: Level, noise: Noise, noise_scale: float = 1.0) -> Tensor:
+def diffuse(x: Tensor, now: Level, noisier: Level, noise: Noise, noise_scale: float = 1.0) -> Tensor:
     """q(x_noisier | x_now): forward along the process, Ho et al. 2020, eq. 2, between any two levels."""
     ratio = noisier.alpha / now.alpha
     return ratio * x + noise_scale * math.sqrt(noisier.sigma**2 - (ratio * now.sigma) ** 2) * noise(x)

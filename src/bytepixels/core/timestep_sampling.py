@@ -9,7 +9,7 @@ HISTORY = 10  # losses remembered at every timestep
 UNIFORM = 0.001  # share of the draws that stays uniform, so that none is ever forgotten
 
 
-class ImportanceTimes(nn.Module):
+class ImportanceSampler(nn.Module):
     """Nichol & Dhariwal 2021, section 3.3: timesteps with p_t ~ sqrt(E[L_t^2]), from the last ten losses at each.
 
     Uniform until every timestep has ten, and while all are 0. Its memory is two buffers, so that a checkpoint holds it.

@@ -26,7 +26,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class World:
+class ProcessGroup:
     """The processes of one job, seen from one of them."""
 
     rank: int = 0  # 0 writes the run and speaks
@@ -35,17 +35,17 @@ class World:
     sharded: bool = False  # each holds a part of what is trained: a call of the network is everybody's
     holders: list[Any] = field(default_factory=list, compare=False, repr=False)  # of the process group
 
-    def rows(self, batch: int) -> slice:
+    def local_rows(self, batch: int) -> slice:
         """This process' share of the positions in a global batch; shares differ by one at most."""
         return slice(self.rank * batch // self.size, (self.rank + 1) * batch // self.size)
 
-    def turns(self, batch: int, micro: int) -> list[slice]:
+    def micro_batches(self, batch: int, micro: int) -> list[slice]:
         """The positions in this process' share of a batch, in micro-batches of at most `micro`; 0 is the whole share.
 
         A sharded network is called by all together: everybody gets as many turns, which are of about the same size.
         (Where a share has fewer rows than another one has turns, those of the other one grow by a row.)
         """
-        rows = self.rows(batch)
+        rows = self.local_rows(batch)
         count = rows.stop - rows.start
         if not self.sharded:
             micro = min(micro or count, count)
@@ -59,7 +59,7 @@ class World:
         if self.size == 1:
             return part
         whole = part.new_zeros((batch, *part.shape[1:]))
-        whole[self.rows(batch)] = part
+        whole[self.local_rows(batch)] = part
         return self.sum(whole)  # every other process adds zeros
 
     def sum(self, values: Tensor) -> Tensor:
@@ -68,7 +68,7 @@ class World:
             distributed.all_reduce(values)
         return values
 
-    def agree(self, *flags: int) -> list[int]:
+    def all_max(self, *flags: int) -> list[int]:
         """The largest of everybody's values, flag by flag: on the host, so that no device is waited for."""
         if self.size == 1:
             return list(flags)
@@ -76,19 +76,19 @@ class World:
         distributed.all_reduce(values, distributed.ReduceOp.MAX)
         return values.tolist()
 
-    def together(self, work: Callable[[], T]) -> T:
+    def run_everywhere(self, work: Callable[[], T]) -> T:
         """What `work` makes, in each process. An OSError of one of them is everybody's."""
         problem = 0
         try:
             made = work()
         except OSError as error:
             problem = error.errno or errno.EIO
-        (problem,) = self.agree(problem)
+        (problem,) = self.all_max(problem)
         if problem:
             raise OSError(problem, os.strerror(problem))
         return made
 
-    def decide(self, make: Callable[[], Any]) -> Any:
+    def broadcast_from_rank0(self, make: Callable[[], Any]) -> Any:
         """What process 0 makes of it, everywhere: anything that JSON can say. Its InputError is everybody's."""
         if self.size == 1:
             return make()
@@ -113,7 +113,7 @@ class World:
         distributed.broadcast(buffer, 0)
         return bytes(buffer.tolist())
 
-    def share(self, tensors: Mapping[str, Tensor]) -> None:
+    def broadcast(self, tensors: Mapping[str, Tensor]) -> None:
         """Process 0's tensors overwrite everybody's; the names and shapes are the same everywhere."""
         if self.size == 1:
             return
@@ -145,12 +145,12 @@ class World:
         if self.sharded:
             self.holders.append(sharding.shard(self.device, *models))
 
-    def whole(self, value: Tensor) -> Tensor:
+    def gather_full(self, value: Tensor) -> Tensor:
         """A value that was computed from sharded tensors, everywhere."""
         return sharding.whole(value) if self.sharded else value
 
 
-ALONE = World()
+SINGLE_PROCESS = ProcessGroup()
 
 
 def under_torchrun() -> bool:
@@ -173,7 +173,7 @@ def own_device(name: str) -> str:
 
 
 @contextmanager
-def join(device: torch.device, sharded: bool = False) -> Iterator[World]:
+def join(device: torch.device, sharded: bool = False) -> Iterator[ProcessGroup]:
     """The world of this process: torchrun's, or itself alone. Gloo between CPUs, NCCL between GPUs.
 
     Behind the block, however that ends, its threads end: for the tensors of the last call they need the interpreter,
@@ -187,7 +187,7 @@ def join(device: torch.device, sharded: bool = False) -> Iterator[World]:
                 "--shard needs several processes: torchrun --nproc-per-node 2 -m bytepixels -- train ...; "
                 "one alone goes on with --no-shard"
             )
-        yield World(device=device)
+        yield ProcessGroup(device=device)
         return
     if device.type == "cuda":
         torch.cuda.set_device(device)
@@ -197,7 +197,7 @@ def join(device: torch.device, sharded: bool = False) -> Iterator[World]:
         store = distributed.PrefixStore(f"attempt {os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     distributed.init_process_group(backend, store=store, rank=rank, world_size=size)
-    world = World(rank, size, device, sharded)
+    world = ProcessGroup(rank, size, device, sharded)
     atexit.register(gc.collect)
     try:
         yield world

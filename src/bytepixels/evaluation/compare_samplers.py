@@ -22,8 +22,8 @@ from ..sampling.settings import chosen_settings
 from ..sampling.trained_model import TrainedModel
 from ..wording import many
 from .compare_rows import Row, plot, table
-from .sample_quality import Painter
-from .yardstick import Yardstick, open_yardstick
+from .sample_quality import MatchedSampler
+from .yardstick import ReferenceSet, open_reference_set
 
 
 def compare(request: Compare) -> dict[str, Any]:
@@ -37,9 +37,9 @@ def compare(request: Compare) -> dict[str, Any]:
     rows: list[Row] = []
     record: dict[str, Any] = {}
     with join(model.device) as world:
-        yardstick = open_yardstick(run, chosen_features(request.features), request.source, request.reference, world)
+        yardstick = open_reference_set(run, chosen_features(request.features), request.source, request.reference, world)
         told = yardstick.own.labels, text_rows(run, yardstick.own.packed, model.device)
-        painter = Painter(model, world, *told)
+        painter = MatchedSampler(model, world, *told)
         others, what = yardstick.others(request.n, request.seed)
         floor = measured_row(others, yardstick, SampleConfig(), 0.0)
         try:
@@ -68,7 +68,7 @@ def compare(request: Compare) -> dict[str, Any]:
     return record
 
 
-def measured_row(images: Tensor, yardstick: Yardstick, settings: SampleConfig, seconds: float) -> Row:
+def measured_row(images: Tensor, yardstick: ReferenceSet, settings: SampleConfig, seconds: float) -> Row:
     """Both distances of uint8 [n, C, H, W]."""
     vectors = features_of(yardstick.features, images).features
     parts = [Moments.of(vectors[rows]) for rows in split_rows(len(vectors), PARTS)]
@@ -78,7 +78,7 @@ def measured_row(images: Tensor, yardstick: Yardstick, settings: SampleConfig, s
 
 
 def keep(
-    request: Compare, painter: Painter, yardstick: Yardstick, rows: list[Row], floor: Row, what: str
+    request: Compare, painter: MatchedSampler, yardstick: ReferenceSet, rows: list[Row], floor: Row, what: str
 ) -> dict[str, Any]:
     """One line of eval.jsonl."""
     features, reference = yardstick.features, yardstick.reference

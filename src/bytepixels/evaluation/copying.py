@@ -19,7 +19,7 @@ from ..metrics.precision_recall import Nearest, nearest
 from ..runs.run_directory import Run, make_folder
 
 if TYPE_CHECKING:
-    from .yardstick import Yardstick
+    from .yardstick import ReferenceSet
 
 MOST = 1000  # samples whose neighbours are looked for
 CONTROLS, KNOWN = 32, 2000  # copies that the copyist makes, and training images that it knows
@@ -45,7 +45,7 @@ class Copying:
 
 def look_for_copies(
     images: Tensor,
-    yardstick: Yardstick,
+    yardstick: ReferenceSet,
     process: Process,
     flip: bool,
     device: torch.device,
@@ -67,7 +67,7 @@ def look_for_copies(
     return Copying(found, pixels["samples"], by_features["samples"])
 
 
-def nearest_by_features(images: Tensor, yardstick: Yardstick, flip: bool) -> Nearest:
+def nearest_by_features(images: Tensor, yardstick: ReferenceSet, flip: bool) -> Nearest:
     """The two nearest vectors of the reference; where the run mirrors, of the image or its mirror image, whichever is
     nearer."""
     ways = [images, images.flip(-1)] if flip else [images]
@@ -77,7 +77,7 @@ def nearest_by_features(images: Tensor, yardstick: Yardstick, flip: bool) -> Nea
     return Nearest(*(torch.stack(part)[best, rows] for part in zip(*found, strict=True)))
 
 
-def picture_neighbours(images: Tensor, copying: Copying, yardstick: Yardstick, run: Run) -> None:
+def draw_neighbours(images: Tensor, copying: Copying, yardstick: ReferenceSet, run: Run) -> None:
     """RUN/evaluate/samples.png, and neighbours.png: the samples nearest to the training set, and below each its nearest
     training image by pixels and by features."""
     known = yardstick.own.packed.images

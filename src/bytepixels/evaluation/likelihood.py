@@ -13,7 +13,7 @@ from ..core.denoiser import Denoiser, clipped
 from ..core.gaussian_diffusion import GaussianDiffusion
 from ..core.levels import Level
 from ..core.losses import evaluating
-from ..distributed.process_group import World, join
+from ..distributed.process_group import ProcessGroup, join
 from ..errors import InputError, check_range
 from ..events import Work
 from ..metrics import bits_per_dim as bits_of
@@ -22,7 +22,7 @@ from ..metrics import loss_report
 from ..metrics.averages import rows_of
 from ..metrics.optimal_denoiser import OptimalDenoiser, WienerDenoiser
 from ..requests.evaluate import Evaluate
-from ..runs.image_sets import PictureSet, held_out_set, other_set, source_of, training_set
+from ..runs.image_sets import ImageSet, held_out_set, other_set, source_of, training_set
 from ..runs.origin import absolute
 from ..runs.run_directory import Run, make_folder, provenance
 from ..sampling.load_weights import open_model
@@ -33,18 +33,18 @@ LEVELS = 24  # noise levels of --loss
 
 
 @dataclass(frozen=True)
-class Subject:
+class Measurement:
     """One checkpoint of a run, ready to be measured in float32, whatever it was trained in."""
 
     model: TrainedModel
     request: Evaluate
     denoiser: Denoiser  # without labels
-    world: World  # its processes measure their shares of the images
+    world: ProcessGroup  # its processes measure their shares of the images
 
     def share(self, n: int) -> tuple[slice, Callable[[Tensor], Tensor]]:
         """The images among n that this process measures, and what puts everybody's [..., share] to [..., n]."""
         check_range("-n on that many processes", n, self.world.size)
-        return self.world.rows(n), lambda part: self.world.gather(part.movedim(-1, 0), n).movedim(0, -1)
+        return self.world.local_rows(n), lambda part: self.world.gather(part.movedim(-1, 0), n).movedim(0, -1)
 
     @property
     def run(self) -> Run:
@@ -82,12 +82,12 @@ def evaluate(request: Evaluate) -> list[dict[str, Any]]:
         raise InputError(f"--bits are of pixels, and {run.path} models latents; --loss is of both")
     model = TrainedModel.open(run, request.checkpoint, request.weights, request.device)
     with join(model.device) as world, evaluating(model.network):
-        subject = Subject(model, request, model.denoiser(exact=True), world)
+        subject = Measurement(model, request, model.denoiser(exact=True), world)
         found = [evaluate_bits(subject, run_set(run, request))] if request.bits else []
         return [*found, evaluate_loss(subject)] if request.loss else found
 
 
-def run_set(run: Run, request: Evaluate) -> PictureSet:
+def run_set(run: Run, request: Evaluate) -> ImageSet:
     """What was asked for; unless told, the test split of the run's own source, else what it was trained on."""
     source = request.source or source_of(run)
     if request.split is not None:
@@ -97,7 +97,7 @@ def run_set(run: Run, request: Evaluate) -> PictureSet:
     return held_out_set(run) or training_set(run)
 
 
-def evaluate_bits(subject: Subject, pictures: PictureSet) -> dict[str, Any]:
+def evaluate_bits(subject: Measurement, pictures: ImageSet) -> dict[str, Any]:
     """Say and keep the bits per dimension of `images`."""
     request, plan = subject.request, bits_plan(subject)
     x0, label = pictures.choose(request.n or 64, request.seed, subject.model.device)
@@ -127,7 +127,7 @@ def evaluate_bits(subject: Subject, pictures: PictureSet) -> dict[str, Any]:
     return record
 
 
-def bits_plan(subject: Subject) -> bits_of.BitsPlan:
+def bits_plan(subject: Measurement) -> bits_of.BitsPlan:
     """The chain and the ODE that a request asks for. Only DDPM has a chain; InputError where nothing is left."""
     request, process, config = subject.request, subject.model.process, subject.run.config
     learned = config.process.variance == "learned"
@@ -152,7 +152,7 @@ def bits_plan(subject: Subject) -> bits_of.BitsPlan:
     )
 
 
-def evaluate_loss(subject: Subject) -> dict[str, Any]:
+def evaluate_loss(subject: Measurement) -> dict[str, Any]:
     """Say and keep how far the run is from the trivial guess to the ideal of its training set."""
     request, run = subject.request, subject.run
     own = training_set(run, request.source)
@@ -187,7 +187,7 @@ def evaluate_loss(subject: Subject) -> dict[str, Any]:
     return record
 
 
-def predictor(subject: Subject) -> loss_of.Predict:
+def predictor(subject: Measurement) -> loss_of.Predict:
     """The run's estimate of x0, clipped where its sampler clips."""
 
     def predict(x: Tensor, level: Level, label: Tensor | None) -> Tensor:

@@ -5,10 +5,10 @@ import torch
 from torch import Tensor
 
 from ..codec.codec import Codec, LatentCodec, PixelCodec, encoder_of
-from ..distributed.process_group import World
+from ..distributed.process_group import ProcessGroup
 from ..metrics.optimal_denoiser import EmpiricalImages, LatentMixture, TrainingDistribution
 from ..randomness import LATENT, seeded
-from ..runs.image_sets import PictureSet
+from ..runs.image_sets import ImageSet
 from ..runs.run_directory import Run
 from ..sampling.first_stage import encode, kept
 
@@ -25,12 +25,12 @@ def drawn_x0(images: Tensor, codec: Codec, seed: int) -> Tensor:
     return codec.to_model(mean + deviation * noise)
 
 
-def known_of(run: Run, own: PictureSet, codec: Codec, world: World, device: torch.device) -> TrainingDistribution:
+def known_of(run: Run, own: ImageSet, codec: Codec, world: ProcessGroup, device: torch.device) -> TrainingDistribution:
     """The images that a run was trained on, or their latents, which are in the cache or encoded once more."""
     mirrored = run.config.data.flip == "yes"
     if not isinstance(codec, LatentCodec):
         assert isinstance(codec, PixelCodec)
         return EmpiricalImages(own.packed.images, own.labels, mirrored)
     autoencoder = kept(run.path, run.data["first_stage"]["sha256"], device)
-    latents = world.together(lambda: encode(own.packed, autoencoder, mirrored, device))
+    latents = world.run_everywhere(lambda: encode(own.packed, autoencoder, mirrored, device))
     return LatentMixture(latents.moments, own.labels, codec)

@@ -23,7 +23,7 @@ from ..requests.evaluate import Quality
 from ..runs.run_directory import Run, make_folder, provenance
 from ..sampling.load_weights import load_checkpoint
 from .summary import how_far, number
-from .yardstick import Yardstick, open_yardstick
+from .yardstick import ReferenceSet, open_reference_set
 
 SHOWN = 16  # images in reconstructions.png
 
@@ -38,7 +38,7 @@ def evaluate_reconstruction(run: Run, request: Quality) -> dict[str, Any]:
     model = build_first_stage(run.config, run.shape, device)
     checkpoint = load_checkpoint(model, run, request.checkpoint, request.weights)
     with join(device) as world:
-        yardstick = open_yardstick(run, chosen_features(request.features), request.source, request.reference, world)
+        yardstick = open_reference_set(run, chosen_features(request.features), request.source, request.reference, world)
         if world.rank > 0:
             return {}
         images, what = yardstick.others(request.n, request.seed)
@@ -57,7 +57,7 @@ def evaluate_reconstruction(run: Run, request: Quality) -> dict[str, Any]:
     return record
 
 
-def described(images: Tensor, again: Tensor, what: str, yardstick: Yardstick) -> dict[str, Any]:
+def described(images: Tensor, again: Tensor, what: str, yardstick: ReferenceSet) -> dict[str, Any]:
     """The distances of reconstructions uint8 [n, C, H, W] and, as their floor, of the images themselves."""
     features = yardstick.features
 

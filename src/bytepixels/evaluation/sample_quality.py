@@ -12,7 +12,7 @@ from ..build import build_process
 from ..config.sampling import SampleConfig
 from ..config.units import seconds_of
 from ..core.samplers import TWICE
-from ..distributed.process_group import World, join
+from ..distributed.process_group import ProcessGroup, join
 from ..events import Work
 from ..metrics.drift import Drift, drift, looks_of
 from ..metrics.feature_cache import FeatureSet, features_of
@@ -28,17 +28,17 @@ from ..sampling.load_weights import open_model
 from ..sampling.settings import chosen_settings
 from ..sampling.trained_model import TrainedModel
 from ..text import TextRows
-from .copying import Copying, look_for_copies, picture_neighbours
+from .copying import Copying, draw_neighbours, look_for_copies
 from .summary import card
-from .yardstick import Yardstick, open_yardstick
+from .yardstick import ReferenceSet, open_reference_set
 
 
 @dataclass(frozen=True)
-class Painter:
+class MatchedSampler:
     """A trained model that draws samples with classes and captions as often as its training images have them."""
 
     model: TrainedModel
-    world: World
+    world: ProcessGroup
     labels: Tensor | None  # of the training images: samples have classes as often as those
     texts: TextRows | None = None  # of the training images: samples have captions like theirs
 
@@ -62,7 +62,7 @@ class Painter:
                 drawn.append(draw_together(self.world, part, self.model.run.shape, draw))
                 done = start + len(part)
                 progress.update(done * steps, f"{done:,} images")
-                if self.world.agree(int(done >= LEAST and time.monotonic() - began > budget))[0]:
+                if self.world.all_max(int(done >= LEAST and time.monotonic() - began > budget))[0]:
                     break
         return torch.cat(drawn), time.monotonic() - began
 
@@ -79,9 +79,9 @@ def evaluate_quality(request: Quality) -> dict[str, Any]:
     model = TrainedModel.open(run, request.checkpoint, request.weights, request.device)
     device = model.device
     with join(device) as world:
-        yardstick = open_yardstick(run, chosen_features(request.features), request.source, request.reference, world)
+        yardstick = open_reference_set(run, chosen_features(request.features), request.source, request.reference, world)
         told = yardstick.own.labels, text_rows(run, yardstick.own.packed, device)
-        painter = Painter(model, world, *told)
+        painter = MatchedSampler(model, world, *told)
         seeds = range(request.seed, request.seed + request.n)
         images, took = painter.draw(settings, seeds, request.batch, seconds_of(request.budget))
         if world.rank > 0:
@@ -97,7 +97,7 @@ def evaluate_quality(request: Quality) -> dict[str, Any]:
     return record
 
 
-def judge(images: Tensor, yardstick: Yardstick, run: Run, request: Quality, device: torch.device) -> dict[str, Any]:
+def judge(images: Tensor, yardstick: ReferenceSet, run: Run, request: Quality, device: torch.device) -> dict[str, Any]:
     """Everything there is to say of samples uint8 [n, C, H, W], as eval.jsonl holds it."""
     features, others = yardstick.features, yardstick.others(len(images), request.seed)
     with Work("measure", 4, "parts") as progress:
@@ -118,11 +118,11 @@ def judge(images: Tensor, yardstick: Yardstick, run: Run, request: Quality, devi
         data = (samples.probabilities, floor.probabilities) if known else (None, None)
         drifts = drift(looks_of(images, data[0]), looks_of(others[0], data[1]), request.seed)
         progress.update(4)
-    picture_neighbours(images, copying, yardstick, run)
+    draw_neighbours(images, copying, yardstick, run)
     return described(measures, best, others[1], rungs, copying, drifts, yardstick, len(images), samples)
 
 
-def through_first_stage(yardstick: Yardstick, model: TrainedModel, n: int, seed: int) -> dict[str, float]:
+def through_first_stage(yardstick: ReferenceSet, model: TrainedModel, n: int, seed: int) -> dict[str, float]:
     """The Frechet distance of the floor's images once they have been through the run's autoencoder, and half its 95%
     interval: what its samples could be at best."""
     codec, (images, _) = model.codec, yardstick.others(n, seed)
@@ -131,7 +131,7 @@ def through_first_stage(yardstick: Yardstick, model: TrainedModel, n: int, seed:
     return {"value": value, "interval": interval}
 
 
-def measured(samples: FeatureSet, yardstick: Yardstick) -> Measures:
+def measured(samples: FeatureSet, yardstick: ReferenceSet) -> Measures:
     """Every distance of a set from the reference, and its Inception score where there is one."""
     found = measure(samples, yardstick.reference, yardstick.moments)
     return found | inception_measures(samples) if yardstick.features.name == "inception" else found
@@ -144,7 +144,7 @@ def described(
     rungs: dict[str, float],
     copying: Copying,
     drifts: list[Drift],
-    yardstick: Yardstick,
+    yardstick: ReferenceSet,
     n: int,
     samples: FeatureSet,
 ) -> dict[str, Any]:
@@ -167,7 +167,7 @@ def described(
     }
 
 
-def made_with(settings: SampleConfig, painter: Painter, request: Quality) -> dict[str, Any]:
+def made_with(settings: SampleConfig, painter: MatchedSampler, request: Quality) -> dict[str, Any]:
     """How the samples came to be."""
     return {
         "sampler": settings.sampler,

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ..data import default_cache
-from ..distributed.process_group import World
+from ..distributed.process_group import ProcessGroup
 from ..errors import InputError
 from ..events import Work
 from ..metrics.feature_cache import MOST, FeatureSet, chosen_rows, reference_of
@@ -15,18 +15,18 @@ from ..metrics.features import Features
 from ..metrics.frechet import Moments
 from ..metrics.open_features import open_features
 from ..metrics.sample_metrics import PAIRS
-from ..runs.image_sets import PictureSet, held_out_set, training_set
+from ..runs.image_sets import ImageSet, held_out_set, training_set
 from ..runs.run_directory import Run
 
 LEAST_KNOWN = 6  # training images: some measures look at the five nearest of each
 
 
 @dataclass(frozen=True)
-class Yardstick:
+class ReferenceSet:
     """What samples are measured against."""
 
-    own: PictureSet
-    held_out: PictureSet | None
+    own: ImageSet
+    held_out: ImageSet | None
     features: Features
     reference: FeatureSet
     moments: Moments
@@ -39,7 +39,7 @@ class Yardstick:
         return torch.from_numpy(np.array(chosen.packed.images[rows])), what
 
 
-def open_yardstick(run: Run, name: str, source: str | None, most: int | None, world: World) -> Yardstick:
+def open_reference_set(run: Run, name: str, source: str | None, most: int | None, world: ProcessGroup) -> ReferenceSet:
     """The run's images and their features: made by the first process, read by the others."""
     own, held_out = training_set(run, source), held_out_set(run, source)
     if len(own.packed) < LEAST_KNOWN:
@@ -60,7 +60,7 @@ def open_yardstick(run: Run, name: str, source: str | None, most: int | None, wo
         data = own.packed.meta["sha256"]["images"]
         if world.rank == 0:
             reference = reference_of(features, images, data, folder, most, count)
-        world.agree(0)
+        world.all_max(0)
         if world.rank > 0:
             reference = reference_of(features, images, data, folder, most)
-    return Yardstick(own, held_out, features, reference, reference.moments)
+    return ReferenceSet(own, held_out, features, reference, reference.moments)

@@ -79,7 +79,7 @@ class ResidualBlock(nn.Module):
         return h + read.transpose(1, 2).unflatten(2, h.shape[2:])
 
 
-def attended(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
+def attention_of(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
     """softmax(q k^T / sqrt(D)) v, by the fused kernels: q [B, heads, N, D], k and v [B, heads, L, D], `mask` as they
     take it. Source: Vaswani et al. 2017, eq. 1.
 
@@ -111,7 +111,7 @@ class Attention(nn.Module):
         h = self.norm(x).flatten(2).transpose(1, 2)  # [B, C, H, W] -> [B, HW, C]: a view in channels_last
         qkv = self.qkv(h).unflatten(2, (3, self.heads, -1))  # [B, HW, 3C] -> [B, HW, 3, heads, C / heads]
         q, k, v = qkv.transpose(1, 3).unbind(2)  # each [B, heads, HW, C / heads]
-        h = attended(q, k, v).transpose(1, 2).flatten(2)  # [B, HW, C]
+        h = attention_of(q, k, v).transpose(1, 2).flatten(2)  # [B, HW, C]
         return x + self.project(h).transpose(1, 2).unflatten(2, x.shape[2:])  # -> [B, C, H, W]
 
 
@@ -133,7 +133,7 @@ class CrossAttention(nn.Module):
         q = self.q(h).unflatten(2, (self.heads, -1)).transpose(1, 2)  # [B, heads, N, C / heads]
         kv = self.kv(tokens).unflatten(2, (2, self.heads, -1))  # [B, L, 2, heads, C / heads]
         k, v = kv.transpose(1, 3).unbind(2)  # each [B, heads, L, C / heads]
-        read = attended(q, k, v, mask[:, None, None])
+        read = attention_of(q, k, v, mask[:, None, None])
         return self.project(read.transpose(1, 2).flatten(2))
 
 

@@ -53,7 +53,7 @@ class Reconstruction(NamedTuple):
     fake: Tensor | None
 
 
-class FirstStage(nn.Module):
+class AutoencoderWithDiscriminator(nn.Module):
     """An autoencoder, and what judges it where there is one: trained by one optimiser in one backward pass.
 
     forward(x, noise): images [B, C, H, W] in -1..1, standard normal noise like their latents; None for their means.

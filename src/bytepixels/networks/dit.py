@@ -6,9 +6,9 @@ from torch.nn import functional as F
 
 from ..errors import InputError, check_choice, check_range
 from .base import Network, check_dropout, check_sizes
-from .blocks import NORM_EPS, CrossAttention, Tokens, attended
+from .blocks import NORM_EPS, CrossAttention, Tokens, attention_of
 from .dropout import Dropout, number_dropouts
-from .patches import patchified, position_waves, rope_turns, turned, unpatchified, unturned
+from .patches import patchified, position_waves, rope_angles, turned, unpatchified, unrotated
 from .text_conditioning import Text
 
 POSITIONS = ("rope", "sincos")
@@ -103,10 +103,10 @@ class DiT(Network):
         if self.positions == "sincos":
             tokens = tokens + position_waves(height, width, self.width, x)
         else:
-            turns = rope_turns(height, width, self.width // self.heads, x)
+            turns = rope_angles(height, width, self.width // self.heads, x)
         if self.registers is not None:
             tokens = torch.cat([tokens, self.registers.expand(x.shape[0], -1, -1)], dim=1)  # [B, N + R, D]
-            turns = turns and unturned(*turns, len(self.registers))
+            turns = turns and unrotated(*turns, len(self.registers))
         for block in self.blocks:
             tokens = block(tokens, condition, turns, dropout_keys, words)
         shift, scale = self.modulation(condition).to(x.dtype)[:, None].chunk(2, dim=2)
@@ -125,7 +125,7 @@ class Block(nn.Module):
 
     With `text_dim`, between the two it attends to a text's tokens (as Chen et al. 2024, PixArt, section 2.3).
     forward(x, condition, turns, keys, words): x [B, N, D], condition [B, D] (already through its SiLU) -> [B, N, D];
-    `turns` as `rope_turns` makes them; `keys` [B] decide what is dropped (see `dropout.py`). The rows of `qkv` are
+    `turns` as `rope_angles` makes them; `keys` [B] decide what is dropped (see `dropout.py`). The rows of `qkv` are
     [q | k | v], and inside each the heads lie one after another.
     """
 
@@ -161,7 +161,7 @@ class Block(nn.Module):
         q, k, v = self.qkv(h).unflatten(2, (3, self.heads, -1)).unbind(2)  # each [B, N, heads, D / heads]
         if turns is not None:
             q, k = turned(q, *turns), turned(k, *turns)
-        h = attended(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2))
+        h = attention_of(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2))
         return self.project(h.transpose(1, 2).flatten(2))
 
 

@@ -32,7 +32,7 @@ def position_waves(height: int, width: int, columns: int, like: Tensor) -> Tenso
     return _over_grid(waves[:height], waves[:width]).to(like.dtype)
 
 
-def rope_turns(height: int, width: int, columns: int, like: Tensor) -> tuple[Tensor, Tensor]:
+def rope_angles(height: int, width: int, columns: int, like: Tensor) -> tuple[Tensor, Tensor]:
     """Cosines and sines, each [height * width, columns], by which the heads' queries and keys are turned.
 
     The first half of a head's numbers are turned in pairs with those of the second half: one half of the pairs by
@@ -45,7 +45,7 @@ def rope_turns(height: int, width: int, columns: int, like: Tensor) -> tuple[Ten
     return torch.cat([cos, cos], dim=1), torch.cat([-sin, sin], dim=1)
 
 
-def unturned(cos: Tensor, sin: Tensor, count: int) -> tuple[Tensor, Tensor]:
+def unrotated(cos: Tensor, sin: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """The same for `count` tokens more, which have no place and are not turned."""
     return F.pad(cos, (0, 0, 0, count), value=1.0), F.pad(sin, (0, 0, 0, count))
 

@@ -9,7 +9,7 @@ BLOCK = 2**24  # numbers in a block of distances: 64 MiB
 
 
 class Quantizer(nn.Module):
-    """K codes of Z numbers, a buffer: the loss has no gradient for them, `CodeMemory` moves them."""
+    """K codes of Z numbers, a buffer: the loss has no gradient for them, `CodebookEMA` moves them."""
 
     codes: Tensor
 

@@ -23,7 +23,7 @@ PIXELS = PixelCodec()
 
 
 @dataclass(frozen=True)
-class PictureSet:
+class ImageSet:
     """Images of one size with a name, a hash, and labels as the run numbers its classes."""
 
     source: str
@@ -64,24 +64,24 @@ def source_of(run: Run) -> str:
     return found
 
 
-def training_set(run: Run, source: str | None = None) -> PictureSet:
+def training_set(run: Run, source: str | None = None) -> ImageSet:
     """What the run was trained on, from `source` where it has moved; InputError when those are other images."""
     source = source or source_of(run)
     asked = read_config(DataConfig, run.data.get("asked", asdict(run.config.data)), "data")
     packed = pack_with_progress(source, asked, captions=run.text is not None)
     if packed.meta["sha256"] != run.data["sha256"]:
         raise InputError(f"{source} does not hold the {run.data['count']:,} images that {run.path} was trained on")
-    return PictureSet(source, run.config.data.split, packed, _labels(run, packed), trained_on=True)
+    return ImageSet(source, run.config.data.split, packed, _labels(run, packed), trained_on=True)
 
 
-def other_set(run: Run, source: str, split: str) -> PictureSet:
+def other_set(run: Run, source: str, split: str) -> ImageSet:
     """Any split of any source, made to the size and channels of the run's images."""
     packed = pack_with_progress(source, replace(run.config.data, split=split))
     same = packed.meta["sha256"]["images"] == run.data["sha256"]["images"]
-    return PictureSet(source, split, packed, _labels(run, packed), trained_on=same)
+    return ImageSet(source, split, packed, _labels(run, packed), trained_on=same)
 
 
-def held_out_set(run: Run, source: str | None = None) -> PictureSet | None:
+def held_out_set(run: Run, source: str | None = None) -> ImageSet | None:
     """The test split of the run's source; None where there is none, or the run was trained on it."""
     if run.config.data.split not in ("train", "val"):
         return None

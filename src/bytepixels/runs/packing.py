@@ -51,7 +51,7 @@ def used_up(budget: str, passed: float, where: str = "") -> InputError:
     return InputError(f"{said}; what was done is kept, and the same command now begins sooner")
 
 
-def as_asked(data: DataConfig, path: Path) -> DataConfig:
+def requested_data(data: DataConfig, path: Path) -> DataConfig:
     """What the run at `path` asked for when it began, so that going on finds the same pack in the cache."""
     if is_run(path) and (old := open_run(path)).config.data == data:
         return read_config(DataConfig, old.data.get("asked", asdict(data)), "data")

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ..config.sampling import SampleConfig
-from ..distributed.process_group import World, join
+from ..distributed.process_group import ProcessGroup, join
 from ..events import Work
 from ..images import grid
 from ..requests.sample import Sample
@@ -55,7 +55,7 @@ class Drawing:
         network = choose_network(self.model, self.settings, self.request)
         return replace(self, model=replace(self.model, network=network), compiled=network is not self.model.network)
 
-    def batches(self, world: World, frames: list[Tensor]) -> Generator[tuple[range, Tensor], None, None]:
+    def batches(self, world: ProcessGroup, frames: list[Tensor]) -> Generator[tuple[range, Tensor], None, None]:
         """Seeds, and their images uint8 [B, C, H, W], batch after batch, in every process; each draws its share.
 
         frames: with request.gif, states on the way of the first batch are put there, each a grid.
@@ -94,9 +94,11 @@ def drawn(drawing: Drawing) -> Tensor:
         return torch.cat([images for _, images in drawing.batches(world, [])])
 
 
-def draw_together(world: World, seeds: range, shape: tuple[int, int, int], draw: Callable[[range], Tensor]) -> Tensor:
+def draw_together(
+    world: ProcessGroup, seeds: range, shape: tuple[int, int, int], draw: Callable[[range], Tensor]
+) -> Tensor:
     """uint8 [B, C, H, W] of these seeds, everywhere; every process draws its share of them."""
-    own = seeds[world.rows(len(seeds))]
+    own = seeds[world.local_rows(len(seeds))]
     if own:
         drawn = draw(own)
     else:  # a sharded network needs everybody, all the same

@@ -22,7 +22,7 @@ from ..requests.edit import EditFlags, Inpaint, Interpolate, Invert, Vary
 from ..runs.run_directory import Run, make_folder, provenance
 from ..wording import many
 from .conditioning import find_label, prompt_name, text_of
-from .edit_plans import Plan, Studio, plan_inpaint, plan_interpolate, plan_invert, plan_vary
+from .edit_plans import Editing, Plan, plan_inpaint, plan_interpolate, plan_invert, plan_vary
 from .load_weights import open_model
 from .output import copy_to, png_of, write_manifest
 from .settings import chosen_settings
@@ -67,7 +67,7 @@ def edit(flags: EditFlags) -> Edited:
     return Edited(png or out, torch.stack(results))
 
 
-def open_studio(flags: EditFlags) -> Studio:
+def open_studio(flags: EditFlags) -> Editing:
     """The run's network and its settings with what was asked for instead; InputError for what does not go together."""
     run = open_model(flags.run)
     label = find_label(run, flags.label)
@@ -83,7 +83,7 @@ def open_studio(flags: EditFlags) -> Studio:
     settings = settings_for(run, flags)
     model = TrainedModel.open(run, flags.checkpoint, flags.weights, flags.device)
     text = None if flags.prompt is None else text_of(run, [0], flags.prompt, model.device)
-    return Studio(model, settings, model.process.levels(settings.steps, settings.spacing), label, text)
+    return Editing(model, settings, model.process.levels(settings.steps, settings.spacing), label, text)
 
 
 def settings_for(run: Run, flags: EditFlags) -> SampleConfig:
@@ -102,7 +102,7 @@ def settings_for(run: Run, flags: EditFlags) -> SampleConfig:
     return chosen_settings(run, asked)
 
 
-def make_plan(studio: Studio, flags: EditFlags) -> Plan:
+def make_plan(studio: Editing, flags: EditFlags) -> Plan:
     match flags:
         case Inpaint():
             return plan_inpaint(studio, flags)
@@ -164,7 +164,7 @@ def _kind(flags: EditFlags) -> str:
     return type(flags).__name__.lower()
 
 
-def _folder_name(flags: EditFlags, studio: Studio, plan: Plan) -> str:
+def _folder_name(flags: EditFlags, studio: Editing, plan: Plan) -> str:
     """Says all that makes these images others than their neighbours, their inputs by a digest."""
     settings = studio.settings
     parts = [_kind(flags), *plan.subject, settings.sampler, str(settings.steps), settings.spacing]
@@ -179,7 +179,7 @@ def _folder_name(flags: EditFlags, studio: Studio, plan: Plan) -> str:
     return "-".join(parts).replace("/", "-")
 
 
-def _manifest(flags: EditFlags, studio: Studio, plan: Plan, count: int, fidelity: dict[str, Any]) -> dict[str, Any]:
+def _manifest(flags: EditFlags, studio: Editing, plan: Plan, count: int, fidelity: dict[str, Any]) -> dict[str, Any]:
     """How each of the first `count` images was made."""
     pictures: list[dict[str, Any]] = [{"file": file} for file in plan.files[:count]]
     for k, seed in enumerate((plan.seeds or [])[:count]):

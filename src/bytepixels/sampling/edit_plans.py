@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from ..config.sampling import SampleConfig
 from ..core.denoiser import Denoise
-from ..core.editing import inpainted, invert, resampling_path, slerp, start_from, wander
+from ..core.editing import inpainted, invert, noised_start, resampled_trajectory, resampling_path, slerp
 from ..core.levels import Level
 from ..core.samplers import STOCHASTIC, TWICE, Step, trajectory
 from ..errors import InputError, check_range
@@ -28,7 +28,7 @@ Counted = Callable[[Denoise], Denoise]
 
 
 @dataclass(frozen=True)
-class Studio:
+class Editing:
     """A trained model, and the levels to edit along."""
 
     model: TrainedModel
@@ -88,7 +88,7 @@ class Plan:
     columns: int | None = None  # of the results in grid.png
 
 
-def plan_inpaint(studio: Studio, flags: Inpaint) -> Plan:
+def plan_inpaint(studio: Editing, flags: Inpaint) -> Plan:
     """Mask 1 is kept: its estimate is the known image itself, at every level."""
     settings, steps = studio.settings, studio.settings.steps
     if not (settings.sampler in STOCHASTIC or settings.eta > 0 or settings.churn > 0):
@@ -108,7 +108,7 @@ def plan_inpaint(studio: Studio, flags: Inpaint) -> Plan:
     def draw(part: Sequence[int], counted: Counted) -> Tensor:
         denoise, step = studio.sampling(len(part), counted)
         noise = SeededNoise([flags.seed + k for k in part])
-        states = wander(studio.pure_noise(noise), path, inpainted(denoise, x0, keep), step, noise)
+        states = resampled_trajectory(studio.pure_noise(noise), path, inpainted(denoise, x0, keep), step, noise)
         return torch.where(anew, studio.last_picture(states), picture)  # to the last bit, through any codec
 
     facts = {"picture": str(flags.picture), "mask": str(flags.mask), "jump": jump, "repeats": repeats}
@@ -116,14 +116,14 @@ def plan_inpaint(studio: Studio, flags: Inpaint) -> Plan:
     return _drawing(studio, flags, [flags.picture.stem, flags.mask.stem], shown, path, draw, facts)
 
 
-def plan_vary(studio: Studio, flags: Vary) -> Plan:
+def plan_vary(studio: Editing, flags: Vary) -> Plan:
     """The image, noised to a level of the grid, and denoised from that level."""
     picture = load_picture(studio.run, flags.picture)
 
     def start(seeds: Sequence[int]) -> tuple[Tensor, list[Level], SeededNoise]:
         noise = SeededNoise(seeds)
         x0 = studio.to_model(*[picture] * len(seeds))
-        return *start_from(x0, studio.levels, flags.strength, noise), noise
+        return *noised_start(x0, studio.levels, flags.strength, noise), noise
 
     def draw(part: Sequence[int], counted: Counted) -> Tensor:
         denoise, step = studio.sampling(len(part), counted)
@@ -137,7 +137,7 @@ def plan_vary(studio: Studio, flags: Vary) -> Plan:
 
 
 def _drawing(
-    studio: Studio,
+    studio: Editing,
     flags: Drawing,
     subject: list[str],
     shown: list[Tensor],
@@ -155,7 +155,7 @@ def _drawing(
     )
 
 
-def plan_interpolate(studio: Studio, flags: Interpolate) -> Plan:
+def plan_interpolate(studio: Editing, flags: Interpolate) -> Plan:
     """Between the noises of two images, or of two seeds, along the sphere; denoised with ddim."""
     ends, seeds = [flags.a, flags.b], [_seed(flags.a), _seed(flags.b)]
     if (seeds[0] is None) != (seeds[1] is None):
@@ -183,7 +183,7 @@ def plan_interpolate(studio: Studio, flags: Interpolate) -> Plan:
     return Plan([Path(end).stem for end in ends], files, pictures, work, draw, facts, None, compare, columns=flags.n)
 
 
-def plan_invert(studio: Studio, flags: Invert) -> Plan:
+def plan_invert(studio: Editing, flags: Invert) -> Plan:
     """Back to the noise with ddim's steps undone, and from there to the image again."""
     picture = load_picture(studio.run, flags.picture)
     steps = studio.evaluations(studio.levels)

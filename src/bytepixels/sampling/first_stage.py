@@ -32,7 +32,7 @@ SETTINGS = "autoencoder"  # of the metadata
 
 
 @dataclass(frozen=True)
-class Encoded:
+class EncodedImages:
     """A run's images through its first stage."""
 
     source: str  # where that was found
@@ -126,9 +126,9 @@ def fingerprint(autoencoder: Autoencoder) -> str:
 
 def encoded(
     config: Config, path: Path, packed: Packed, mirrored: bool, device: torch.device, within: Preparation = UNLIMITED
-) -> Encoded | None:
+) -> EncodedImages | None:
     """The images through the first stage of the run at `path`, or of the one that begins there; None where it has
-    none. Encoded once: the next training on the same latents finds them in the cache."""
+    none. EncodedImages once: the next training on the same latents finds them in the cache."""
     old = open_run(path).data.get("first_stage") if is_run(path) else None
     if old is None and config.first_stage is None:
         return None
@@ -139,7 +139,7 @@ def encoded(
         source, autoencoder = old["source"], kept(path, old["sha256"], device)
         if config.first_stage not in (None, source):
             _check_same(autoencoder, Path(str(config.first_stage)), path)
-    return Encoded(source, autoencoder, encode(packed, autoencoder, mirrored, device, within))
+    return EncodedImages(source, autoencoder, encode(packed, autoencoder, mirrored, device, within))
 
 
 def _check_same(autoencoder: Autoencoder, other: Path, run: Path) -> None:

@@ -53,13 +53,13 @@ def build_sampling(
         if weak is None:
             if label is None and text is None:
                 raise InputError(f"--guidance {settings.guidance:g} needs class labels, and this run has none")
-            weak = told_nothing(denoiser, network)
+            weak = unconditional(denoiser, network)
         interval = settings.guidance_interval or (0.0, math.inf)
         denoise = guided(denoise, weak, settings.guidance, interval, settings.guidance_rescale)
     return clipped(denoise, *bounds) if settings.clip else denoise, step
 
 
-def told_nothing(denoiser: Denoiser, network: nn.Module) -> Denoiser:
+def unconditional(denoiser: Denoiser, network: nn.Module) -> Denoiser:
     """The same without its label and its text."""
     label, text = denoiser.label, denoiser.text
     if label is not None:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..build import at_precision, build_first_stage
-from ..codec.codebook import CodeMemory
+from ..codec.codebook import CodebookEMA
 from ..codec.codec import PixelCodec
 from ..codec.reconstruction_losses import (
     adaptive_weight,
@@ -23,14 +23,14 @@ from ..config.run import Config
 from ..config.units import images_in
 from ..data import Packed
 from ..data.batches import Batches
-from ..distributed.process_group import World
+from ..distributed.process_group import ProcessGroup
 from ..errors import InputError
 from ..images import beside, grid
 from ..memory import is_out_of_memory
 from ..metrics.feature_cache import chosen_rows
 from ..metrics.fidelity import fidelity, in_words, reconstructed
 from ..networks import Autoencoder
-from ..networks.discriminator import FirstStage, Reconstruction
+from ..networks.discriminator import AutoencoderWithDiscriminator, Reconstruction
 from ..randomness import NOISE, seeded
 from ..runs.run_directory import Run, provenance
 from ..stopping import Stop
@@ -46,7 +46,7 @@ class Autoencoding:
     which = "images left, what the average makes of their latents right"
     steps = passes = 1
 
-    def __init__(self, run: Run, packed: Packed, world: World):
+    def __init__(self, run: Run, packed: Packed, world: ProcessGroup):
         config, device = run.config, world.device
         assert config.autoencoder is not None
         if config.train.shard:
@@ -59,7 +59,7 @@ class Autoencoding:
         self.budget = run.config.train.images
         train, flip = config.train, config.data.flip == "yes"
         self.batches = Batches(
-            packed.images, packed.labels, train.batch, train.seed, flip, device, world.rows(train.batch)
+            packed.images, packed.labels, train.batch, train.seed, flip, device, world.local_rows(train.batch)
         )
         self.indices: Callable[[int], np.ndarray] = self.batches.indices
         self.model = build_first_stage(config, run.shape, device)
@@ -122,17 +122,17 @@ def try_perceptual(path: str, shape: tuple[int, int, int], device: torch.device)
 
 def _own(model: nn.Module) -> Autoencoder:
     """The autoencoder in what is trained."""
-    assert isinstance(model, FirstStage)
+    assert isinstance(model, AutoencoderWithDiscriminator)
     return model.autoencoder
 
 
-def build_codes(model: FirstStage, seed: int) -> CodeMemory | None:
+def build_codes(model: AutoencoderWithDiscriminator, seed: int) -> CodebookEMA | None:
     """What moves the codes of a vq autoencoder."""
     quantizer = model.autoencoder.quantizer
-    return None if quantizer is None else CodeMemory(quantizer, seed)
+    return None if quantizer is None else CodebookEMA(quantizer, seed)
 
 
-def build_reconstruction_loss(config: Config, device: torch.device, codes: CodeMemory | None = None) -> Loss:
+def build_reconstruction_loss(config: Config, device: torch.device, codes: CodebookEMA | None = None) -> Loss:
     """(model, images uint8, noise of the latents, share of the discriminator [B]) -> loss per image [B], float32.
 
     `codes` takes note of the latents.

@@ -14,16 +14,16 @@ from ..codec.latent_cache import LatentBatches
 from ..config.run import Config
 from ..core.gaussian_diffusion import Process
 from ..core.losses import diffusion_loss
-from ..core.timestep_sampling import ImportanceTimes
+from ..core.timestep_sampling import ImportanceSampler
 from ..data import Packed
 from ..data.batches import Batches
-from ..distributed.process_group import World
+from ..distributed.process_group import ProcessGroup
 from ..images import beside, grid
 from ..randomness import DROPOUT, LABELS, NOISE, TEXT, TIMES, seeded
 from ..runs.run_directory import Run
 from ..sampling.conditioning import text_rows
 from ..sampling.draw import draw_together
-from ..sampling.first_stage import Encoded
+from ..sampling.first_stage import EncodedImages
 from ..sampling.settings import chosen_settings
 from ..sampling.trained_model import TrainedModel
 from ..stopping import Stop
@@ -84,14 +84,14 @@ class Diffusion:
     what = "samples"
     which = "raw weights left, their average right"
 
-    def __init__(self, run: Run, packed: Packed, world: World, latents: Encoded | None = None):
+    def __init__(self, run: Run, packed: Packed, world: ProcessGroup, latents: EncodedImages | None = None):
         self.run, self.packed, self.world = run, packed, world
         self.then = f"draw images with: bytepixels sample {run.path}"
         config, device = run.config, world.device
         train, flip = config.train, config.data.flip == "yes"
         self.budget, self.steps = train.images, config.sample.steps
         self.passes = 2 if config.sample.guidance == 1 else 4  # raw weights and average, with a label and without
-        order = train.batch, train.seed, flip, device, world.rows(train.batch)
+        order = train.batch, train.seed, flip, device, world.local_rows(train.batch)
         if latents is None:
             codec: Codec = PixelCodec()
             batches = Batches(packed.images, packed.labels, *order)
@@ -146,16 +146,16 @@ class Diffusion:
         return torch.cat([draw_together(self.world, part, run.shape, draw) for part in parts])
 
 
-def task_of(run: Run, packed: Packed, world: World, latents: Encoded | None = None) -> Task:
+def task_of(run: Run, packed: Packed, world: ProcessGroup, latents: EncodedImages | None = None) -> Task:
     """What the run's settings say."""
     if run.config.autoencoder is not None:
         return Autoencoding(run, packed, world)
     return Diffusion(run, packed, world, latents)
 
 
-def build_times(config: Config, device: torch.device) -> ImportanceTimes | None:
+def build_times(config: Config, device: torch.device) -> ImportanceSampler | None:
     """What remembers the losses for times drawn by importance; None where they are not."""
-    return ImportanceTimes(config.process.timesteps).to(device) if config.process.times == "importance" else None
+    return ImportanceSampler(config.process.timesteps).to(device) if config.process.times == "importance" else None
 
 
 def build_draw(
@@ -163,7 +163,7 @@ def build_draw(
     process: Process,
     batches: Batches,
     classes: int,
-    times: ImportanceTimes | None = None,
+    times: ImportanceSampler | None = None,
     texts: TextRows | None = None,
 ) -> DrawBatch:
     """step -> (images uint8, label, t, noise, weight, dropout keys), None for what there is not: all that is random.
@@ -204,7 +204,7 @@ def build_draw(
 
 
 def build_loss(
-    config: Config, process: Process, codec: Codec, device: torch.device, times: ImportanceTimes | None = None
+    config: Config, process: Process, codec: Codec, device: torch.device, times: ImportanceSampler | None = None
 ) -> Loss:
     """(model, *what build_draw draws) -> loss per image [B], float32. `times` takes note of them."""
     settings = config.process

@@ -19,7 +19,7 @@ from torch.nn.utils import clip_grad_norm_
 
 from ..config.training import TrainConfig
 from ..config.units import images_in
-from ..distributed.process_group import ALONE, World
+from ..distributed.process_group import SINGLE_PROCESS, ProcessGroup
 from ..randomness import DROPOUT, derived_seed
 from .ema import ema_decay, update_ema
 from .learning_rate import learning_rate
@@ -58,11 +58,13 @@ class TrainState:
     optimizer: torch.optim.Optimizer
     network: nn.Module  # the model as the loss calls it: itself, or what averages its gradients over processes
     memory: Any = None  # buffers that the loss keeps from step to step; settle(gather) takes in what a step showed
-    world: World = ALONE
+    world: ProcessGroup = SINGLE_PROCESS
     step: int = 0
 
     @classmethod
-    def fresh(cls, model: nn.Module, config: TrainConfig, memory: Any = None, world: World = ALONE) -> "TrainState":
+    def fresh(
+        cls, model: nn.Module, config: TrainConfig, memory: Any = None, world: ProcessGroup = SINGLE_PROCESS
+    ) -> "TrainState":
         """The start of a run: the average begins as the model."""
         ema = copy.deepcopy(model).eval().requires_grad_(False)
         world.shard(model, ema)
@@ -99,12 +101,12 @@ class TrainState:
     @torch.no_grad()
     def share(self) -> None:
         """Process 0, which has loaded a checkpoint, gives it to all others."""
-        self.step = self.world.agree(self.step)[0]
+        self.step = self.world.all_max(self.step)[0]
         if self.step == 0:
             return
         self.allocate()
         for named in self.tensors().values():
-            self.world.share(named)
+            self.world.broadcast(named)
 
     def allocate(self) -> None:
         """Moments of zero where the optimizer has none yet, so that tensors() is all that a checkpoint holds."""
@@ -136,8 +138,8 @@ def train_step(state: TrainState, batch: Batch, loss: Loss, config: TrainConfig)
         group["lr"] = lr
     state.model.train()
     state.optimizer.zero_grad(set_to_none=True)
-    parts, rows = list[Tensor](), state.world.rows(config.batch)
-    turns = state.world.turns(config.batch, config.micro_batch)
+    parts, rows = list[Tensor](), state.world.local_rows(config.batch)
+    turns = state.world.micro_batches(config.batch, config.micro_batch)
     for turn in turns:
         torch.manual_seed(derived_seed(config.seed, DROPOUT, state.step, rows.start + turn.start))  # others' layers
         with state.world.synchronising(state.network, now=turn == turns[-1]):
@@ -159,7 +161,7 @@ def train_step(state: TrainState, batch: Batch, loss: Loss, config: TrainConfig)
 
 def update_weights(state: TrainState, losses: Tensor, config: TrainConfig) -> Tensor:
     """Clip the gradients and let the optimiser use them; returns their norm [], NaN where the step is left out."""
-    grad_norm = state.world.whole(clip_grad_norm_(state.model.parameters(), config.clip_norm or math.inf))
+    grad_norm = state.world.gather_full(clip_grad_norm_(state.model.parameters(), config.clip_norm or math.inf))
     if config.on_nonfinite == "skip":
         broken = state.world.sum((~losses.isfinite().all()).float()) + ~grad_norm.isfinite()
         # Adam's fused kernels, and Muon, leave the weights alone then

@@ -80,7 +80,7 @@ def kept_bytes(model: nn.Module, loss: Loss, batch: Batch) -> int:
     return total
 
 
-def fitting(state: TrainState, loss: Loss, batch: Batch, micro: int) -> int:
+def largest_micro_batch(state: TrainState, loss: Loss, batch: Batch, micro: int) -> int:
     """`micro` images at a time, or its half, a quarter, ...: so many that a step fits in memory.
 
     On a GPU a pass of that size is tried. The CPU's memory is promised before it is there, and who takes too much is

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from ..distributed.process_group import World
+from ..distributed.process_group import ProcessGroup
 from ..errors import JobError
 from ..files import write_json
 from .loop import StepResult
@@ -18,7 +18,7 @@ class TrainingError(JobError):
     """Training cannot go on; the run is intact up to its last checkpoint."""
 
 
-class Culprits(NamedTuple):
+class NonfiniteBatch(NamedTuple):
     """The batch of the step that went wrong."""
 
     pictures: list[int]  # positions in the set, [B]
@@ -26,7 +26,7 @@ class Culprits(NamedTuple):
     seed: int
 
 
-def stopped(run: Path, world: World, result: StepResult, culprits: Culprits) -> TrainingError:
+def stopped(run: Path, world: ProcessGroup, result: StepResult, culprits: NonfiniteBatch) -> TrainingError:
     """The error that ends the training. Process 0 writes nonfinite.json, which has what it takes to repeat the step."""
     step, batch = result.step - 1, len(culprits.pictures)
     losses = world.gather(result.losses, batch).tolist()

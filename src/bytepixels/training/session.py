@@ -14,17 +14,17 @@ from .. import events
 from ..build import with_stem
 from ..config.run import Config, changed_settings
 from ..data import Packed
-from ..distributed.process_group import World, join, own_device
+from ..distributed.process_group import ProcessGroup, join, own_device
 from ..errors import InputError
 from ..files import reason, remove
 from ..hardware import best_device
 from ..runs.checkpoints import list_checkpoints
 from ..runs.lock import RunLock
 from ..runs.origin import kept
-from ..runs.packing import UNLIMITED, Preparation, as_asked, flips, pack_with_progress, resolved
+from ..runs.packing import UNLIMITED, Preparation, flips, pack_with_progress, requested_data, resolved
 from ..runs.run_directory import Run, is_free, is_run, make_folder, new_id, open_run, run_leftovers
 from ..sampling.conditioning import check_same_text, with_text
-from ..sampling.first_stage import Encoded, encoded, keep_first_stage
+from ..sampling.first_stage import EncodedImages, encoded, keep_first_stage
 from ..stopping import Stop
 from ..wording import many
 from .autotune.batch_size import with_batch_size
@@ -60,10 +60,10 @@ def train(
     began = time.monotonic() if began is None else began
     device = best_device(own_device(config.train.device))
     with join(device, config.train.shard) as world, RunLock(path) as lock:
-        world.decide(lambda: take(lock) if is_run(path) else None)
+        world.broadcast_from_rank0(lambda: take(lock) if is_run(path) else None)
         before = UNLIMITED if is_run(path) else Preparation(config.train.budget, began)
         captions = config.network.text is not None
-        packed = pack_with_progress(source, as_asked(config.data, path), captions, before)
+        packed = pack_with_progress(source, requested_data(config.data, path), captions, before)
         if len(packed) < FEW:
             copied = "will copy it" if len(packed) == 1 else "is likely to copy them"
             events.say(f"note: Only {many(len(packed), 'image')}: the model {copied}")
@@ -83,14 +83,14 @@ def train(
     return 0
 
 
-def shared_run(world: World, packed: Packed, prepare: Callable[[], Run]) -> Run:
+def shared_run(world: ProcessGroup, packed: Packed, prepare: Callable[[], Run]) -> Run:
     """The run as the first process prepares it, in all of them. InputError for images that differ between them."""
 
     def plain() -> dict[str, Any]:
         run = prepare()
         return asdict(run) | {"path": str(run.path), "config": run.config.to_dict()}
 
-    said = world.decide(plain)
+    said = world.broadcast_from_rank0(plain)
     if said["data"]["sha256"] != packed.meta["sha256"]:
         raise InputError(f"process {world.rank} found other images in {said['data']['source']} than process 0")
     return Run(**said | {"path": Path(said["path"]), "config": Config.from_dict(said["config"])})
@@ -103,11 +103,11 @@ def take(lock: RunLock) -> None:
         remove(stale)
 
 
-def fit(trainer: Trainer, lock: RunLock, stop: Stop, profile: int = 0, latents: Encoded | None = None) -> int:
+def fit(trainer: Trainer, lock: RunLock, stop: Stop, profile: int = 0, latents: EncodedImages | None = None) -> int:
     """Begin the run, if it has not begun, and train."""
     if profile:
         check_profile(trainer, profile)
-    trainer.world.decide(lambda: begin(trainer.run, lock, latents))
+    trainer.world.broadcast_from_rank0(lambda: begin(trainer.run, lock, latents))
     if profile:
         profile_steps(trainer, profile)
     return trainer.fit(stop)
@@ -124,7 +124,7 @@ def _full_disk(path: Path) -> Iterator[None]:
         raise TrainingError(f"training stopped: {where}{reason(error)}; {intact}") from error
 
 
-def begin(run: Run, lock: RunLock, latents: Encoded | None = None) -> None:
+def begin(run: Run, lock: RunLock, latents: EncodedImages | None = None) -> None:
     """Take the lock of a new run, and write its first stage and its settings."""
     if not lock.held:
         make_folder(run.path, "--run")
@@ -142,13 +142,13 @@ def prepare_run(
     config: Config,
     path: Path,
     device: torch.device,
-    latents: Encoded | None = None,
+    latents: EncodedImages | None = None,
     origin: Path | None = None,
 ) -> Run:
     """A new run, not yet written, or the one that is there once its images and settings are seen to be the same."""
     asked, config = config.data, resolved(config, packed)
     config, text = with_text(config, packed, source)
-    config = on_this_machine(config, packed, path, device, latents)
+    config = with_machine_settings(config, packed, path, device, latents)
     config = with_stem(config, packed.images.shape[2:] if latents is None else tuple(latents.latents.shape[1:]))
     if config.autoencoder is not None:
         chosen = chosen_perceptual(config.autoencoder.perceptual)
@@ -183,8 +183,8 @@ def prepare_run(
     return Run(path, config, data | begun, id=new_id())
 
 
-def on_this_machine(
-    config: Config, packed: Packed, path: Path, device: torch.device, latents: Encoded | None = None
+def with_machine_settings(
+    config: Config, packed: Packed, path: Path, device: torch.device, latents: EncodedImages | None = None
 ) -> Config:
     """The config with what the machine decides filled in. A run that is there keeps its arithmetic."""
     asked = config.train.precision

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..distributed.process_group import World
+from ..distributed.process_group import ProcessGroup
 from ..files import sha256
 from ..runs import sharded_tensors as shards
 from ..runs.checkpoints import (
@@ -34,7 +34,7 @@ class ShardWriter:
     (A copy in the host's memory, to be written meanwhile, would be as large again as what the device holds.)
     """
 
-    def __init__(self, world: World, folder: Path, run: str, keep: int):
+    def __init__(self, world: ProcessGroup, folder: Path, run: str, keep: int):
         shards.library()  # what is missing is said before training begins
         self.world, self.folder, self.run, self.keep = world, folder, run, keep
 
@@ -59,13 +59,15 @@ class ShardWriter:
 
     def _lead(self, work: Any) -> None:
         """Process 0 does it, the others wait."""
-        self.world.together(work if self.world.rank == 0 else lambda: None)
+        self.world.run_everywhere(work if self.world.rank == 0 else lambda: None)
 
     def _sums(self, folder: Path) -> dict[str, str]:
         """sha256 of every file; each process reads about as many, its own ones where all have written."""
-        files = self.world.decide(lambda: sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*.*")))
-        own = files[self.world.rows(len(files))]
-        sums = self.world.together(lambda: [list(bytes.fromhex(sha256(folder / name))) for name in own])
+        files = self.world.broadcast_from_rank0(
+            lambda: sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*.*"))
+        )
+        own = files[self.world.local_rows(len(files))]
+        sums = self.world.run_everywhere(lambda: [list(bytes.fromhex(sha256(folder / name))) for name in own])
         every = self.world.gather(torch.tensor(sums, dtype=torch.uint8).reshape(-1, 32), len(files))
         return {name: bytes(one).hex() for name, one in zip(files, every.tolist(), strict=True)}
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from .. import events
 from ..config.training import TrainConfig
 from ..config.units import seconds_of
-from ..distributed.process_group import CPU, World
+from ..distributed.process_group import CPU, ProcessGroup
 from ..errors import InputError, check_range
 from ..events import Work, duration
 from ..images import save_png
@@ -25,8 +25,8 @@ from ..wording import many
 from .diffusion_task import Task
 from .forecast import SOON, forecast
 from .loop import Batch, StepResult, TrainState, total_steps, train_steps
-from .micro_batch import fitting
-from .nonfinite import MOST_SKIPPED, Culprits, stopped
+from .micro_batch import largest_micro_batch
+from .nonfinite import MOST_SKIPPED, NonfiniteBatch, stopped
 from .pretrained import take_weights
 from .previews import Preview, Previews
 from .resume import load_latest
@@ -37,7 +37,7 @@ from .time_budget import GOOD_STEPS, LEAST_STEPS, TimeBudget, extended
 class Trainer:
     """The state of one run and the work around each of its steps."""
 
-    def __init__(self, run: Run, task: Task, world: World, began: float | None = None):
+    def __init__(self, run: Run, task: Task, world: ProcessGroup, began: float | None = None):
         """began: when the command did, by time.monotonic(); a budget of time begins there."""
         self.run, self.config, self.world, self.device = run, run.config.train, world, world.device
         check_range("--batch on that many processes", self.config.batch, world.size)
@@ -47,7 +47,7 @@ class Trainer:
         if "from" in run.data and not list_checkpoints(run.checkpoints):
             take_weights(network, run)
         self.state = TrainState.fresh(network, self.config, task.memory, world)
-        self.saved_step = world.decide(lambda: load_latest(run, self.state))
+        self.saved_step = world.broadcast_from_rank0(lambda: load_latest(run, self.state))
         if world.sharded:
             take_parts(run.checkpoints, run.id, self.state, self.saved_step)
         else:
@@ -60,7 +60,7 @@ class Trainer:
         self.skipped = self.skipped_in_a_row = 0
         self.note, self.warned, self.foretold = "", False, False
         self.board = _tensorboard(run, self.images) if self.config.tensorboard and self.leads else None
-        self.spent, rate = world.decide(lambda: _spent(run))
+        self.spent, rate = world.broadcast_from_rank0(lambda: _spent(run))
         self.began = time.monotonic() if began is None else began
         self.limit = None if self.config.budget is None else seconds_of(self.config.budget)  # seconds
         self.budget: TimeBudget | None = None
@@ -74,7 +74,7 @@ class Trainer:
     def _extend(self, limit: float, rate: float) -> None:
         """Take up the time that is left, of a budget that may be larger than the last time."""
         budget = TimeBudget(limit, self.spent, self.images, self.began)
-        if not self.saved_step and self.world.agree(int(budget.left <= 0))[0]:
+        if not self.saved_step and self.world.all_max(int(budget.left <= 0))[0]:
             raise used_up(str(self.config.budget), limit - budget.left)
         self.budget = budget if self.leads else None
         if self.done and self.saved_step:
@@ -86,7 +86,9 @@ class Trainer:
         most = -(-self.config.batch // self.world.size)
         micro = min(self.config.micro_batch or most, most)
         batch = self.ahead[self.state.step] = self.task.draw(self.state.step)
-        (least,) = self.world.agree(-fitting(self.state, self.task.trial, batch, micro) if micro > 1 else -1)
+        (least,) = self.world.all_max(
+            -largest_micro_batch(self.state, self.task.trial, batch, micro) if micro > 1 else -1
+        )
         if -least < micro:
             self._settle(replace(self.config, micro_batch=-least))
             events.say(
@@ -148,7 +150,7 @@ class Trainer:
                 due = now - logged >= self.config.log_seconds, now - saved >= self.pause_between_checkpoints(progress)
                 images = self.new_budget(progress)
                 due_preview = self.due_preview(images or self.config.images, progress)
-                log_due, save_due, asked, images, *preview = self.world.agree(
+                log_due, save_due, asked, images, *preview = self.world.all_max(
                     *(self.leads and d for d in due), stop.signal, images, *due_preview
                 )
                 if images:
@@ -252,7 +254,7 @@ class Trainer:
             self.skipped += not good
             if not good and (self.config.on_nonfinite == "stop" or self.skipped_in_a_row == MOST_SKIPPED):
                 step = result.step - 1
-                culprits = Culprits(self.task.indices(step).tolist(), self.times[step], self.config.seed)
+                culprits = NonfiniteBatch(self.task.indices(step).tolist(), self.times[step], self.config.seed)
                 raise stopped(self.run.path, self.world, result, culprits)
 
     def save(self, progress: Work) -> None:

@@ -6,7 +6,7 @@ from ... import events
 from ...config.run import Config
 from ...config.units import seconds_of
 from ...data import Packed
-from ...sampling.first_stage import Encoded
+from ...sampling.first_stage import EncodedImages
 from .compilation import measured, trial
 from .trial import with_batch
 
@@ -20,7 +20,9 @@ def batch_for(images: float) -> int:
     return next((size for size in SIZES if images >= size * ENOUGH_STEPS), SIZES[-1])
 
 
-def with_batch_size(config: Config, packed: Packed, device: torch.device, latents: Encoded | None = None) -> Config:
+def with_batch_size(
+    config: Config, packed: Packed, device: torch.device, latents: EncodedImages | None = None
+) -> Config:
     """The config with a batch, where it says 0, which is said.
 
     How many images a budget of time is, a step of the smallest batch tells, or, of large images, of as many as PIXELS.

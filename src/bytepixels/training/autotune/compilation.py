@@ -13,7 +13,7 @@ from ...data import Packed
 from ...events import duration
 from ...hardware import COMPILE_TRIALS, LEAST_TO_COMPILE, missing_compiler
 from ...memory import is_out_of_memory
-from ...sampling.first_stage import Encoded
+from ...sampling.first_stage import EncodedImages
 from ..loop import total_steps
 from .trial import start_trial
 
@@ -31,7 +31,7 @@ class Times(NamedTuple):
 
 
 def choose_compile(
-    config: Config, packed: Packed, device: torch.device, latents: Encoded | None = None
+    config: Config, packed: Packed, device: torch.device, latents: EncodedImages | None = None
 ) -> Literal["yes", "no"]:
     """What --compile comes to here. On a CPU "auto" is no: measured, compiling gives -7% to +5% there (RESULTS.md)."""
     asked = config.train.compile
@@ -69,7 +69,7 @@ def sentence(times: Times, steps: int) -> str:
 
 
 def trial(
-    config: Config, packed: Packed, device: torch.device, compiled: bool, latents: Encoded | None = None
+    config: Config, packed: Packed, device: torch.device, compiled: bool, latents: EncodedImages | None = None
 ) -> Callable[[], float]:
     """A training step on a network of its own."""
     some, codec = slice(4 * config.train.batch), None

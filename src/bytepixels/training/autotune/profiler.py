@@ -67,7 +67,7 @@ def _limit(trainer: Trainer, spent: dict[str, float], steps: int) -> list[str]:
     """Forward and backward beside large matrix products. On an accelerator the host's time says nothing of it."""
     if trainer.device.type != "cpu":
         return ["these are times of the host, which does not wait for the device: the trace shows both"]
-    precision, share = trainer.config.precision, trainer.world.rows(trainer.config.batch)
+    precision, share = trainer.config.precision, trainer.world.local_rows(trainer.config.batch)
     flops = _flops(trainer) * (share.stop - share.start)
     rate = flops * steps / (spent[FORWARD] + spent[BACKWARD]) / 1e9
     limit = matmul_rate(trainer.device, torch.bfloat16 if precision == "bf16" else torch.float32)
