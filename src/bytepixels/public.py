@@ -2,7 +2,7 @@
 
 from .codec.codec import LatentCodec, PixelCodec
 from .core.denoiser import Denoiser, classifier_guided, clipped, guided
-from .core.editing import inpainted, invert, noised_start, resampling_path, slerp
+from .core.editing import inpainted, invert, noised_start, resampled_trajectory, resampling_path, slerp
 from .core.gaussian_diffusion import CLEAN, SPACINGS, EDMProcess, GaussianDiffusion, Level, RectifiedFlow
 from .core.likelihood import ode_bits, ode_log_likelihood, variational_bound
 from .core.losses import diffusion_loss, sample, training_step
