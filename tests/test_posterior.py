@@ -41,10 +41,10 @@ def test_the_posterior_is_bayes_rule(path):
         added = sigma**2 - ratio**2 * sigma_s**2
         precision = 1 / sigma_s**2 + ratio**2 / added
         q = posterior(alpha, sigma, alpha_s, sigma_s)
-        assert q.large == pytest.approx(added, rel=1e-12)
-        assert q.small == pytest.approx(1 / precision, rel=1e-9)
-        assert q.keep == pytest.approx(ratio / added / precision, rel=1e-9)
-        assert q.pull == pytest.approx(alpha_s / sigma_s**2 / precision, rel=1e-9)
+        assert q.beta == pytest.approx(added, rel=1e-12)
+        assert q.variance == pytest.approx(1 / precision, rel=1e-9)
+        assert q.coef_xt == pytest.approx(ratio / added / precision, rel=1e-9)
+        assert q.coef_x0 == pytest.approx(alpha_s / sigma_s**2 / precision, rel=1e-9)
 
 
 @pytest.mark.parametrize("T", [1, 2, 3, 1000])
@@ -63,7 +63,7 @@ def test_the_table_of_a_chain_is_ho_et_als(T):
     ):
         assert got.shape == (T, 1, 1, 1)
         np.testing.assert_allclose(got.flatten(), expected, rtol=1e-9)
-    assert q.pull[0] == pytest.approx(1, rel=1e-12)  # the last step goes to the estimate itself
+    assert q.coef_x0[0] == pytest.approx(1, rel=1e-12)  # the last step goes to the estimate itself
 
 
 def test_posteriors_of_any_grid_are_those_of_its_steps():
@@ -74,15 +74,15 @@ def test_posteriors_of_any_grid_are_those_of_its_steps():
         for got, one in zip(table, expected, strict=True):
             assert got[i].item() == pytest.approx(one, rel=1e-9)
     assert levels[-1] == CLEAN
-    assert table.small[6] == table.small[5]
+    assert table.variance[6] == table.variance[5]
 
 
 @pytest.mark.parametrize("schedule", [linear_schedule, cosine_schedule])
 def test_a_chain_of_thousands_keeps_small_below_large(schedule):
     q = GaussianDiffusion(4000, schedule).posterior(torch.arange(4000), torch.float64)
-    assert (q.small[1:] <= q.large[1:]).all()  # equal where float64 finds nothing left of the image
-    assert (q.small[1:1000] < q.large[1:1000]).all()
-    assert (q.small > 1e-10).all()
+    assert (q.variance[1:] <= q.beta[1:]).all()  # equal where float64 finds nothing left of the image
+    assert (q.variance[1:1000] < q.beta[1:1000]).all()
+    assert (q.variance > 1e-10).all()
 
 
 def test_the_network_chooses_between_small_and_large():
@@ -101,13 +101,13 @@ def test_the_kl_is_that_of_the_two_normals():
     q = Posterior(*(random(5, 1, 1, 1, seed=3 + i).exp() for i in range(4)))
     x_t = random(5, 2, 3, 3, seed=9)
     kl = kl_divergence(
-        Normal(q.keep * x_t + q.pull * x0, q.small.sqrt()),
-        Normal(q.keep * x_t + q.pull * estimate, (log_variance / 2).exp()),
+        Normal(q.coef_xt * x_t + q.coef_x0 * x0, q.variance.sqrt()),
+        Normal(q.coef_xt * x_t + q.coef_x0 * estimate, (log_variance / 2).exp()),
     )
     last = torch.zeros(5, 1, 1, 1, dtype=torch.bool)
     got = bound_term(x0, estimate, q, log_variance, last)
     torch.testing.assert_close(got, kl.mean(dim=(1, 2, 3)) / math.log(2), rtol=1e-12, atol=0)
-    nothing = bound_term(x0, x0, q, q.small.log().expand_as(x0), last)
+    nothing = bound_term(x0, x0, q, q.variance.log().expand_as(x0), last)
     torch.testing.assert_close(nothing, torch.zeros(5, dtype=torch.float64), rtol=0, atol=1e-15)
 
 
@@ -219,7 +219,7 @@ def bound(T, choose):
     log_variance = choose(q, mmse)
     estimate = mmse.sqrt()
     terms = bound_term(
-        torch.zeros_like(estimate), estimate, q, log_variance, torch.zeros_like(q.pull, dtype=torch.bool)
+        torch.zeros_like(estimate), estimate, q, log_variance, torch.zeros_like(q.coef_x0, dtype=torch.bool)
     )
     first = (math.log(2 * math.pi) + log_variance[0] + mmse[0] / log_variance[0].exp()) / 2
     end = abar[-1].item()
@@ -235,8 +235,8 @@ def entropy_and_prior(T):
 
 
 def optimal(q, mmse):
-    small = torch.cat([torch.zeros_like(q.small[:1]), q.small[1:]])  # of t = 0 nothing is left but the estimate's error
-    return (small + q.pull**2 * mmse).log()
+    small = torch.cat([torch.zeros_like(q.variance[:1]), q.variance[1:]])  # of t = 0: the estimate's error
+    return (small + q.coef_x0**2 * mmse).log()
 
 
 @pytest.mark.parametrize("T", [10, 100, 1000, 4000])
@@ -247,5 +247,5 @@ def test_with_the_best_variance_the_bound_is_tight(T):
 def test_what_a_fixed_variance_loses():
     """In nats per dimension, of a linear chain of 1000: the case for learning it."""
     floor = entropy_and_prior(1000)
-    assert bound(1000, lambda q, mmse: q.large.log()) - floor == pytest.approx(0.0010923, rel=1e-4)
-    assert bound(1000, lambda q, mmse: q.small.log()) - floor == pytest.approx(0.570, abs=0.001)
+    assert bound(1000, lambda q, mmse: q.beta.log()) - floor == pytest.approx(0.0010923, rel=1e-4)
+    assert bound(1000, lambda q, mmse: q.variance.log()) - floor == pytest.approx(0.570, abs=0.001)

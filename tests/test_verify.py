@@ -209,9 +209,9 @@ def test_a_noisy_sampler_without_an_expected_order_fails(monkeypatch):
 @pytest.mark.parametrize(
     ("what", "change", "least"),
     [
-        ("posteriors", lambda q: q._replace(pull=1.001 * q.pull), 7),
-        ("posteriors", lambda q: q._replace(small=0.99 * q.small), 5),
-        ("posteriors", lambda q: q._replace(large=1.01 * q.large), 3),
+        ("posteriors", lambda q: q._replace(coef_x0=1.001 * q.coef_x0), 7),
+        ("posteriors", lambda q: q._replace(variance=0.99 * q.variance), 5),
+        ("posteriors", lambda q: q._replace(beta=1.01 * q.beta), 3),
         ("bound_term", lambda term: 1.0001 * term, 7),
         ("log_likelihood_of_bins", lambda log_p: log_p + 1e-9, 1),
     ],

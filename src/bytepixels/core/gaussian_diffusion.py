@@ -73,7 +73,7 @@ class GaussianDiffusion(Process):
         return alpha, sigma
 
     def posterior(self, t: Tensor, dtype: torch.dtype = torch.float32) -> Posterior[Tensor]:
-        """q(x_(t-1) | x_t, x0) at timesteps t [B], each field [B, 1, 1, 1]; at t = 0, `small` is that of t = 1."""
+        """q(x_(t-1) | x_t, x0) at timesteps t [B], each field [B, 1, 1, 1]; at t = 0, `variance` is that of t = 1."""
         return Posterior(*self._table(t.device)[2:6, t].to(dtype)[..., None, None, None])
 
     def level(self, half_log_snr: float) -> Level:

@@ -92,10 +92,10 @@ def prior_term(x0: Tensor, level: Level, sigma_data: float = 1) -> Tensor:
 
 def _log_variance(variance: str, q: Posterior[Tensor], fraction: Tensor | None) -> Tensor:
     if check_choice("variance", variance, VARIANCES) != "learned":
-        return torch.log(q.small if variance == "small" else q.large)
+        return torch.log(q.variance if variance == "small" else q.beta)
     if fraction is None:
         raise InputError("variance learned needs a network that returns twice the channels")
-    return interpolated_log_variance(fraction, q.small.log().item(), q.large.log().item())
+    return interpolated_log_variance(fraction, q.variance.log().item(), q.beta.log().item())
 
 
 def noise_range(process: Process) -> tuple[float, float]:

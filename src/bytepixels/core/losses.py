@@ -69,9 +69,9 @@ def bound_loss(process: Process, x0: Tensor, estimate: Tensor, fraction: Tensor 
     assert isinstance(process, GaussianDiffusion)  # _check_objective saw to it
     q = process.posterior(t, estimate.dtype)
     if fraction is None:
-        log_variance = q.large.log().expand_as(x0)
+        log_variance = q.beta.log().expand_as(x0)
     else:
-        log_variance = interpolated_log_variance(fraction, q.small.log(), q.large.log())
+        log_variance = interpolated_log_variance(fraction, q.variance.log(), q.beta.log())
     return process.T * bound_term(x0, estimate, q, log_variance, (t == 0)[:, None, None, None])
 
 

@@ -16,16 +16,16 @@ Number = TypeVar("Number", float, Tensor)  # the same formulas serve one level o
 
 
 class Posterior(NamedTuple, Generic[Number]):
-    """q(x_s | x_t, x0) = Normal(keep * x_t + pull * x0, small); "large" is what the step adds, Var(x_t | x_s)."""
+    """q(x_s | x_t, x0) = Normal(coef_xt * x_t + coef_x0 * x0, variance); beta is what the step adds, Var(x_t | x_s)."""
 
-    keep: Number
-    pull: Number
-    small: Number
-    large: Number
+    coef_xt: Number
+    coef_x0: Number
+    variance: Number
+    beta: Number
 
 
 def posterior(alpha: Number, sigma: Number, alpha_s: Number, sigma_s: Number) -> Posterior[Number]:
-    """Ho et al. 2020, eq. 6 and 7: between neighbours `large` is beta_t and `small` beta~_t; so between any levels."""
+    """Ho et al. 2020, eq. 6 and 7: between neighbours `beta` is beta_t, `variance` beta~_t; so between all."""
     ratio = alpha / alpha_s
     added = sigma**2 - (ratio * sigma_s) ** 2
     return Posterior(ratio * (sigma_s / sigma) ** 2, alpha_s * added / sigma**2, added * (sigma_s / sigma) ** 2, added)
@@ -34,11 +34,11 @@ def posterior(alpha: Number, sigma: Number, alpha_s: Number, sigma_s: Number) ->
 def posteriors(levels: Sequence[Level]) -> Posterior[Tensor]:
     """Of every step of a grid that ends in CLEAN, each field [steps] float64.
 
-    The last step's `small` is 0, which has no logarithm: that of the step before stands for it.
+    The last step's `variance` is 0, which has no logarithm: that of the step before stands for it.
     """
     alpha, sigma = torch.tensor([level[1:] for level in levels], dtype=torch.float64).T
     q = posterior(alpha[:-1], sigma[:-1], alpha[1:], sigma[1:])
-    q.small[-1] = q.small[-2] if len(q.small) > 1 else q.large[-1]
+    q.variance[-1] = q.variance[-2] if len(q.variance) > 1 else q.beta[-1]
     return q
 
 
@@ -55,8 +55,8 @@ def bound_term(x0: Tensor, estimate: Tensor, q: Posterior[Tensor], log_variance:
     step to the clean end (mean = estimate), -log P(x0) instead. x0, estimate, log_variance: [B, C, H, W]; the fields
     of q and `last` broadcast with them.
     """
-    wider = log_variance - torch.log(q.small)
-    distance = q.pull * (x0 - estimate)
+    wider = log_variance - torch.log(q.variance)
+    distance = q.coef_x0 * (x0 - estimate)
     spread = torch.expm1(-wider) + wider  # >= 0, and 0 where the variance is the posterior's
     kl = (spread + distance**2 * torch.exp(-log_variance)) / 2
     nats = torch.where(last, -log_likelihood_of_bins(x0, estimate, log_variance), kl)

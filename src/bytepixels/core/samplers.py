@@ -51,12 +51,12 @@ def ddpm_step(
         check_choice("variance", variance, ("small", "large"))
     x0 = denoise(x, now)
     q = posterior(*now[1:], *nxt[1:])
-    mean = linear_combination((q.keep, x), (q.pull, x0))
+    mean = linear_combination((q.coef_xt, x), (q.coef_x0, x0))
     if nxt.sigma == 0:
         return mean, None
     if isinstance(variance, str):
-        return mean.add_(noise(x), alpha=math.sqrt(q.small if variance == "small" else q.large)), None
-    log_variance = interpolated_log_variance(variance(x, now), math.log(q.small), math.log(q.large))
+        return mean.add_(noise(x), alpha=math.sqrt(q.variance if variance == "small" else q.beta)), None
+    log_variance = interpolated_log_variance(variance(x, now), math.log(q.variance), math.log(q.beta))
     return mean + torch.exp(log_variance / 2) * noise(x), None
 
 
@@ -66,7 +66,7 @@ def ddim_step(
     """Song et al. 2021 (DDIM), eq. 12 and 16. eta 0 is deterministic and draws no noise; eta 1 is ddpm_step."""
     check_range("eta", eta, 0, 1)
     x0 = denoise(x, now)
-    std = eta * math.sqrt(posterior(*now[1:], *nxt[1:]).small) if eta > 0 else 0.0
+    std = eta * math.sqrt(posterior(*now[1:], *nxt[1:]).variance) if eta > 0 else 0.0
     # nxt.alpha * x0 + direction * eps, with eps = (x - now.alpha * x0) / now.sigma
     ratio = math.sqrt(max(nxt.sigma**2 - std**2, 0.0)) / now.sigma
     x = linear_combination((ratio, x), (nxt.alpha - ratio * now.alpha, x0))

@@ -47,16 +47,17 @@ def rescaled_linear(T: int) -> Tensor:
 def excess(T: int, mean: float, variance: str) -> float:
     """The bound less the least it can be, H(x0) + KL(q(x_T) || N(0, 1)), in nats per dimension.
 
-    variance: "optimal" is beta~ + pull^2 E|x0 - E[x0|x_t]|^2, "large" beta, "small" beta~ (for t = 0, that of t = 1).
+    variance: "optimal" is beta~ + coef_x0^2 E|x0 - E[x0|x_t]|^2, "large" beta, "small" beta~ (for t = 0, that of t = 1).
     """
     schedule = linear_schedule if variance == "optimal" else rescaled_linear
     levels = GaussianDiffusion(T, schedule).levels()
     q = posteriors(levels)
     error = torch.tensor([squared_error(level) for level in levels[:-1]], dtype=torch.float64)
-    small = q.small.clone()
+    small = q.variance.clone()
     small[-1] = 0  # of the step to x0 itself
-    chosen = {"optimal": small + q.pull**2 * error, "large": q.large, "small": q.small}[variance]
-    last = (math.log(2 * math.pi * chosen[-1]) + float(q.pull[-1] ** 2 * error[-1] / chosen[-1])) / 2  # L_0, a density
+    chosen = {"optimal": small + q.coef_x0**2 * error, "large": q.beta, "small": q.variance}[variance]
+    # L_0, a density
+    last = (math.log(2 * math.pi * chosen[-1]) + float(q.coef_x0[-1] ** 2 * error[-1] / chosen[-1])) / 2
     return last + float(_terms(q, error, chosen)[:-1].sum()) + prior(levels[0], mean) - least(levels[0], mean)
 
 
@@ -69,7 +70,7 @@ def squared_error(level: Level) -> float:
 def _terms(q: Posterior[Tensor], error: Tensor, variance: Tensor) -> Tensor:
     """E[L_t] in nats, [T]: a term is linear in |x0 - estimate|^2, so its mean is the term of the mean."""
     q = Posterior(*(field[:, None, None, None] for field in q))
-    estimate = torch.zeros_like(q.small)
+    estimate = torch.zeros_like(q.variance)
     apart = error.sqrt().view_as(estimate)
     return math.log(2) * bound_term(apart, estimate, q, variance.log().view_as(estimate), torch.tensor(False))
 
