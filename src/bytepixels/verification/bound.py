@@ -47,7 +47,7 @@ def rescaled_linear(T: int) -> Tensor:
 def excess(T: int, mean: float, variance: str) -> float:
     """The bound less the least it can be, H(x0) + KL(q(x_T) || N(0, 1)), in nats per dimension.
 
-    variance: "optimal" is beta~ + coef_x0^2 E|x0 - E[x0|x_t]|^2, "large" beta, "small" beta~ (for t = 0, that of t = 1).
+    variance: "optimal" is beta~ + coef_x0^2 E|x0 - E[x0|x_t]|^2, "large" beta, "small" beta~ (at t = 0, of t = 1).
     """
     schedule = linear_schedule if variance == "optimal" else rescaled_linear
     levels = GaussianDiffusion(T, schedule).levels()
