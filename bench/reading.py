@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bytepixels.data import batches, reader
+from bytepixels.data import batches
 
 COUNT, SIDE, BATCH, STEPS = 40_000, 128, 128, 40
 WAYS = {"rows of the memory map": (False, 0), "plain reads": (True, 0), "plain reads, two steps ahead": (True, 2)}
@@ -33,7 +33,7 @@ def made(folder: Path) -> np.ndarray:
 
 def stall(images: np.ndarray, plain: bool, ahead: int, seconds: float, seed: int) -> float:
     """Median seconds that a step of the given length waits for its images."""
-    reader.LOOK_AHEAD = ahead
+    batches.LOOK_AHEAD = ahead
     source = batches.Batches(images, None, BATCH, seed)
     if not plain:
         source._ahead.read = lambda positions: images[positions]
