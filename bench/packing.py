@@ -20,7 +20,7 @@ from .machine import seconds
 
 FORK = multiprocessing.get_context("fork")  # a fresh process would import torch for seconds
 CORES = sorted(os.sched_getaffinity(0))
-WAYS = [(1, 1), (1, 2), (2, 2)] if len(CORES) > 1 else [(1, 1), (2, 1)]  # processes, cores
+WAYS = [(1, 1), (1, 2)] if len(CORES) > 1 else [(1, 1)]  # processes, cores: a second process would only wait
 
 
 def packing(source: Path, folder: Path, config: Config, rounds: int) -> dict[str, Any]:

@@ -17,12 +17,11 @@ def packed_of(folder, names=NAMES, channels=None, **options):
 
 
 def in_small_parts(monkeypatch):
-    """Parts of eight images, in calls of three, three and two."""
-    monkeypatch.setattr(encoding, "PART", 8)
+    """In calls of three images."""
     monkeypatch.setattr(encoding, "PIXELS", 3 * 48 + 40)
 
 
-CALLS = [(0, 3), (3, 6), (6, 8), (8, 11), (11, 14), (14, 16), (16, 19), (19, 20)]
+CALLS = [(0, 3), (3, 6), (6, 9), (9, 12), (12, 15), (15, 18), (18, 20)]
 
 
 class Counted:

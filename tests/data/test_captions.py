@@ -3,7 +3,6 @@
 import hashlib
 import json
 
-import numpy as np
 import pytest
 
 from bytepixels.data import pack
@@ -179,17 +178,6 @@ def test_a_pack_without_captions_is_what_it_was_before_there_were_any(pictures, 
     assert {file.name for file in with_.path.iterdir()} == {"images.npy", "meta.json", "captions.json"}
     assert with_.meta["sha256"] == without.meta["sha256"]
     assert with_.meta.keys() == without.meta.keys()
-
-
-def test_a_pack_of_an_earlier_version_gets_its_captions_when_they_are_wanted(pictures, packed):
-    source = pictures("file_name,text\n1.png,one\n2.png,two\n10.png,ten\n")
-    (source / "2.png").write_bytes(b"no image")
-    before = packed(source)
-    (before.path / "captions.json").unlink()  # as that version left it
-    assert packed(source).captions is None
-    after = packed(source, captions=True)
-    assert after.captions == packed(source).captions == ("one", "ten")
-    assert np.array_equal(after.images, before.images)
 
 
 @pytest.mark.parametrize("content", ["", '["a", "b"]', '["a", "b", 3]', '{"a": 1}'])

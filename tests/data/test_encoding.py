@@ -1,4 +1,4 @@
-"""Latents in the making: taken up where they were interrupted, shared between processes, never taken for whole."""
+"""Latents in the making: taken up where they were interrupted, made by one process at a time, never taken for whole."""
 
 import json
 import os
@@ -9,13 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from bytepixels.codec.codec import encoder_of
 from bytepixels.codec.latent_cache import open_latents, store_latents
-from bytepixels.data.locks import claim
-from bytepixels.data.rows import Rows
-from bytepixels.errors import InputError
+from bytepixels.data import pack_writer as module
+from bytepixels.data.rows import NpyRows
 
 from ..latents import Uneven
 from .encoded import CALLS, Counted, contents, drafts, in_small_parts, packed_of, uninterrupted, whole
@@ -46,11 +44,11 @@ def test_an_interrupted_encoding_goes_on_where_it_was(tmp_path, packed, small):
     expected = uninterrupted(packed, tmp_path)
     interrupted(packed, tmp_path, after=8)
     assert whole(tmp_path) == []
-    assert [open_latents(path / "whole") for path in drafts(tmp_path)] == [None]
+    assert [open_latents(path / "finished") for path in drafts(tmp_path)] == [None]
     encode, steps = Counted(Uneven()), []
     latents = store_latents(packed, encode, "a", True, tmp_path, lambda *step: steps.append(step))
     assert steps == [(done, 20) for _, done in CALLS[3:]]
-    assert sum(encode.calls) == 2 * (1 + 12)
+    assert sum(encode.calls) == 2 * (1 + 11)
     assert contents(latents.path) == expected
     assert drafts(tmp_path) == []
 
@@ -59,28 +57,13 @@ def test_the_encoder_is_called_with_the_same_pictures_whatever_was_lost(tmp_path
     """What an image becomes may depend, in its last bit, on those beside it."""
     expected = uninterrupted(packed, tmp_path)
     interrupted(packed, tmp_path, after=14)
-    path = drafts(tmp_path)[0] / "rows"
-    words = np.fromfile(path, np.uint64)
-    words[[4, 12]] = 0
-    words.tofile(path)
+    path = drafts(tmp_path)[0] / "done"
+    done = np.fromfile(path, np.uint8)
+    done[[4, 12]] = 0
+    done.tofile(path)
     encode = Counted(Uneven())
     assert contents(store_latents(packed, encode, "a", True, tmp_path).path) == expected
-    assert encode.calls[2::2] == [3, 3, 2, 3, 1]
-
-
-def test_what_another_process_has_just_finished_is_not_encoded_again(tmp_path, packed):
-    seen = []
-
-    def encode(images):
-        seen.append(len(images))
-        if len(seen) == 1:  # the other is faster, while this one looks at its first image
-            store_latents(packed, encoder_of(Uneven()), "a", cache=tmp_path)
-        return encoder_of(Uneven())(images)
-
-    latents = store_latents(packed, encode, "a", cache=tmp_path)
-    assert seen == [1]
-    assert whole(tmp_path) == [latents.path]
-    assert drafts(tmp_path) == []
+    assert encode.calls[2::2] == [3, 3, 3, 2]
 
 
 def killed(packed, cache, event):
@@ -95,8 +78,8 @@ def killed(packed, cache, event):
             if left < 0 and name != "os.kill":
                 os.kill(os.getpid(), signal.SIGKILL)
 
-        original = Rows.write
-        Rows.write = lambda *arguments: sys.audit("bytepixels.write") or original(*arguments)
+        original = NpyRows.write
+        NpyRows.write = lambda *arguments: sys.audit("bytepixels.write") or original(*arguments)
         sys.addaudithook(count)
         store_latents(packed, encoder_of(Uneven()), "a", True, cache)
         os._exit(0)
@@ -129,15 +112,12 @@ def flip(path, place):
 @pytest.mark.parametrize(
     ("name", "harm"),
     [
-        ("whole/moments.npy", lambda path: flip(path, 128 + 12 * 12 * 4 * 2 + 1)),  # a row that is done
-        ("whole/moments.npy", lambda path: os.truncate(path, 300)),
-        ("whole/moments.npy", lambda path: flip(path, 3)),
-        ("whole/moments.npy", os.unlink),
-        ("rows", lambda path: flip(path, 8 * 2 + 5)),  # the checksum of that row
-        ("rows", lambda path: flip(path, 8 * 18)),  # a row counts as done that is not
-        ("rows", lambda path: os.truncate(path, 20)),
-        ("whole/meta.json", lambda path: path.write_text("{")),
-        ("whole/labels.npy", lambda path: path.write_bytes(b"half")),
+        ("finished/moments.npy", lambda path: os.truncate(path, 300)),
+        ("finished/moments.npy", lambda path: flip(path, 3)),
+        ("finished/moments.npy", os.unlink),
+        ("done", lambda path: os.truncate(path, 6)),
+        ("finished/meta.json", lambda path: path.write_text("{")),
+        ("finished/labels.npy", lambda path: path.write_bytes(b"half")),
     ],
 )
 def test_what_a_power_cut_may_leave_is_found(tmp_path, packed, small, name, harm):
@@ -181,61 +161,44 @@ def test_damaged_latents_are_made_again(tmp_path, packed, name, harm):
     assert drafts(tmp_path) == []
 
 
-def storing(results, packed, cache, progress=None, barrier=None):
-    """Start a process that stores, and puts (images encoded, contents) into `results`. It waits at the barrier when
-    it has encoded its first part."""
+def storing(results, packed, cache, progress=None):
+    """Start a process that stores, and puts (images encoded, contents) into `results`."""
 
     def child():
         encode = Counted(Uneven())
-
-        def report(done, total):
-            if barrier and len(encode.calls) == 2 + 2:  # the shape, and a first call, both ways
-                barrier.wait(600)
-            if progress:
-                progress(done, total)
-
-        path = store_latents(packed, encode, "a", True, cache, report).path
-        results.put((sum(encode.calls) // 2 - 1, contents(path)))
+        path = store_latents(packed, encode, "a", True, cache, progress).path
+        results.put((sum(encode.calls) // 2, contents(path)))
 
     process = FORK.Process(target=child)
     process.start()
     return process
 
 
-def test_processes_share_the_work(tmp_path, packed, small):
-    expected = uninterrupted(packed, tmp_path)
-    barrier, results = FORK.Barrier(2), FORK.SimpleQueue()
-    processes = [storing(results, packed, tmp_path, barrier=barrier) for _ in range(2)]
-    for process in processes:
-        process.join(600)
-        assert process.exitcode == 0
-    counts, made = zip(*(results.get() for _ in processes), strict=True)
-    assert all(one == expected for one in made)
-    assert sum(counts) == 20
-    assert min(counts) > 0
-    assert len(whole(tmp_path)) == 1
-    assert drafts(tmp_path) == []
-
-
-def test_what_a_killed_process_was_at_is_done_by_another(tmp_path, packed, small):
-    expected, results, reached = uninterrupted(packed, tmp_path), FORK.SimpleQueue(), FORK.Event()
+@pytest.mark.parametrize("is_killed", [False, True])
+def test_one_process_encodes_while_another_waits(tmp_path, packed, small, monkeypatch, is_killed):
+    monkeypatch.setattr(module, "SAVE_SECONDS", 0)
+    expected, results = uninterrupted(packed, tmp_path), FORK.SimpleQueue()
+    reached, seen = FORK.Event(), FORK.Event()
 
     def hang(done, total):
         if done == 6:
             reached.set()
-            time.sleep(600)
+            seen.wait(600)
+            time.sleep(600 * is_killed)
 
-    hanging = storing(results, packed, tmp_path, hang)
+    first = storing(results, packed, tmp_path, hang)
     assert reached.wait(600)
-    waiting = storing(results, packed, tmp_path)
-    waiting.join(1)
-    assert waiting.is_alive()  # the part is taken
-    hanging.kill()
-    waiting.join(600)
+    waiting = storing(results, packed, tmp_path, lambda done, total: seen.set() if done >= 6 else None)
+    assert seen.wait(600)
+    if is_killed:
+        first.kill()
+    for process in (first, waiting):
+        process.join(600)
     assert waiting.exitcode == 0
-    count, made = results.get()
-    assert made == expected
-    assert count == 14  # what the killed one had done is not done again
+    found = [results.get() for _ in range(2 - is_killed)]
+    assert all(made == expected for _, made in found)
+    assert sorted(count for count, _ in found) == ([1 + 14] if is_killed else [0, 1 + 20])  # one tells the shape
+    assert drafts(tmp_path) == []
 
 
 def test_latents_are_on_the_disk_before_they_are_in_their_place(tmp_path, packed, synced, monkeypatch):
@@ -243,14 +206,4 @@ def test_latents_are_on_the_disk_before_they_are_in_their_place(tmp_path, packed
     before, rename = [], os.rename
     monkeypatch.setattr(os, "rename", lambda *paths: before.append(list(synced)) or rename(*paths))
     store_latents(packed, encoder_of(Uneven()), "a", cache=tmp_path)
-    assert [Path(path).suffix for path in before[-1]] == [".npy", ".part", ".part"]
-    assert before[-1][0].endswith("whole/moments.npy")
-
-
-def test_a_draft_that_another_process_is_at_outlives_a_refusal(tmp_path, packed, small):
-    interrupted(packed, tmp_path, after=8)
-    lock = claim(drafts(tmp_path)[0] / "part-2.lock")
-    with pytest.raises(InputError, match="not finite"):
-        store_latents(packed, lambda x: (x[:, :1] * torch.nan,) * 2, "a", True, tmp_path)
-    assert len(drafts(tmp_path)) == 1
-    lock.release()
+    assert [Path(path).name for path in before[-1]] == ["moments.npy", "labels.npy", "meta.json"]

@@ -98,7 +98,7 @@ def test_the_cache_is_the_users_unless_told(packed, monkeypatch, tmp_path):
 @pytest.mark.parametrize("names", [["one.png"], [f"{number:03d}.png" for number in range(60)]])
 @pytest.mark.parametrize("flips", [False, True])
 def test_statistics_are_those_of_all_moments(tmp_path, monkeypatch, names, channels, flips):
-    monkeypatch.setattr("bytepixels.data.rows.BLOCK_BYTES", 700)  # in several blocks
+    monkeypatch.setattr("bytepixels.codec.latent_statistics.BLOCK_BYTES", 700)  # in several blocks
     packed = packed_of(tmp_path, names, channels)
     latents = store_latents(packed, encoder_of(Uneven(channels)), "a", flips, cache=tmp_path)
     mean, deviation = np.split(latents.moments.astype(np.float64), 2, axis=2)  # [N, F, 3, h, w]

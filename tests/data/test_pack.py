@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bytepixels.data import Packed, making, open_packed, pack, parallel
+from bytepixels.data import Packed, open_packed, pack, parallel
+from bytepixels.data import make_pack as making
 from bytepixels.data import packed as module
 from bytepixels.data.packed import default_cache
 from bytepixels.data.sources import decode
@@ -359,7 +360,7 @@ def test_the_cache_folder(monkeypatch, tmp_path, folder):
 
 def test_a_cache_that_cannot_be_written(tmp_path, folder):
     (tmp_path / "taken").write_text("a file")
-    with pytest.raises(InputError, match=r"the cache .*taken.packs cannot be written \(Not a directory\)"):
+    with pytest.raises(InputError, match=r"the cache .*taken cannot be written \(Not a directory\)"):
         pack(folder, cache=tmp_path / "taken")
 
 

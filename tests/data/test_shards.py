@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bytepixels.data import pack, parallel
+from bytepixels.data import pack
 from bytepixels.data.sources import webdataset as shards
 from bytepixels.data.sources.webdataset_samples import read_shard
 from bytepixels.errors import InputError
 
-from .fixtures import FORK, TAR_MODES, colours
-from .test_draft import contents, interrupted, packing
+from .fixtures import TAR_MODES, colours
+from .test_draft import contents, interrupted
 
 
 def png(pixels):
@@ -302,47 +302,6 @@ def test_a_shard_is_listed_once_and_again_when_it_changes(tmp_path, packed, monk
         index.write_text('["half')
     assert len(packed(root, size=(4, 4))) == 7
     assert len(listed) == 9
-
-
-@pytest.mark.parametrize("suffix", [".tar", ".tar.gz"])
-def test_processes_read_different_shards(tmp_path, monkeypatch, suffix):
-    root = four_shards(tmp_path / "in", suffix)
-    expected = contents(pack(root, cache=tmp_path / "reference").path)
-    monkeypatch.setattr(parallel, "CHUNK", 1)
-    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0})
-    barrier, results = FORK.Barrier(2), FORK.SimpleQueue()
-    both = [packing(results, root, tmp_path / "cache", barrier=barrier) for _ in range(2)]
-    for process in both:
-        process.join(600)
-    counts, made = zip(*(results.get() for _ in both), strict=True)
-    assert made == (expected, expected)
-    assert sum(counts) == 8
-    assert min(counts) >= 2
-
-
-def test_processes_share_the_listing(tmp_path, monkeypatch):
-    root, results, barrier = four_shards(tmp_path / "in"), FORK.SimpleQueue(), FORK.Barrier(2)
-
-    def child():
-        listed = []
-
-        def read(path):
-            if not listed:
-                barrier.wait(600)
-            listed.append(path.name)
-            return read_shard(path)
-
-        shards.read_shard = read
-        results.put((listed, len(pack(root, cache=tmp_path / "cache"))))
-
-    both = [FORK.Process(target=child) for _ in range(2)]
-    for process in both:
-        process.start()
-    for process in both:
-        process.join(600)
-    listed, counts = zip(*(results.get() for _ in both), strict=True)
-    assert sorted(listed[0] + listed[1]) == ["10.tar", "100.tar", "2.tar", "9.tar"]
-    assert counts == (8, 8)
 
 
 @pytest.mark.parametrize("suffix", [".tar", ".tar.gz"])

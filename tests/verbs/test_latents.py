@@ -102,7 +102,7 @@ def test_ctrl_c_while_encoding_says_that_it_goes_on_from_there(tmp_path, monkeyp
 def encodable(folder, monkeypatch):
     """A pack of 200 images that are encoded 50 at a time."""
     np.savez(folder / "some.npz", images=np.arange(200 * 64).astype(np.uint8).reshape(200, 8, 8))
-    monkeypatch.setattr(encoding, "PART", 50)
+    monkeypatch.setattr(encoding, "PIXELS", 50 * 64)
     return pack(folder / "some.npz")
 
 

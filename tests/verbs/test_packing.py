@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 
 from bytepixels.config.data import DataConfig
-from bytepixels.data.rows import Rows
+from bytepixels.data.rows import NpyRows
 from bytepixels.runs import packing as train
 
 from .tiny import TINY, cli, plain
@@ -17,21 +17,21 @@ def test_ctrl_c_while_packing_and_the_same_command_again(tmp_path, monkeypatch, 
     (tmp_path / "in").mkdir()
     for number in range(5):
         Image.fromarray(np.full((8, 8), number, np.uint8)).save(tmp_path / f"in/{number}.png")
-    written, write = [], Rows.write
+    written, write = [], NpyRows.write
 
     def write_three(*arguments):
         if len(written) == 3:
             raise KeyboardInterrupt
         written.append(write(*arguments))
 
-    monkeypatch.setattr(Rows, "write", write_three)
+    monkeypatch.setattr(NpyRows, "write", write_three)
     command = ("show", tmp_path / "in", "--out", tmp_path / "out", "--columns", 2, "--timesteps", 2)
     assert cli(*command) == 130
     said = "bytepixels: interrupted: stopped while packing; the same command goes on from there\n"
     assert capsys.readouterr().err.endswith(said)
-    monkeypatch.setattr(Rows, "write", write)
+    monkeypatch.setattr(NpyRows, "write", write)
     assert cli(*command) == 0
-    assert "3 of 5 images lay packed already when this command began" in capsys.readouterr().out
+    assert "3 of 5 images lay packed already" in capsys.readouterr().out
 
 
 def test_what_lay_there_already_is_no_speed(monkeypatch):

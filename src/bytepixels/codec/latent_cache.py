@@ -1,7 +1,6 @@
 """A packed data set seen through an autoencoder, encoded once and kept: what a training on latents reads."""
 
 import hashlib
-import io
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,13 +11,11 @@ import torch
 from torch import Tensor
 
 from ..data.batches import Batches
-from ..data.cache import keep_within_limit, mark_used
-from ..data.pack_writer import Draft, Progress
+from ..data.pack_writer import Progress, load_or_make
 from ..data.packed import Packed, default_cache, load_array
 from ..errors import InputError
 from ..randomness import LATENT, seeded
-from .latent_statistics import statistics_of
-from .latent_writer import Encode, Encoding
+from .latent_writer import Encode, make_latents
 
 FORMAT = 1
 
@@ -58,7 +55,7 @@ def store_latents(
     progress: Progress | None = None,
 ) -> Latents:
     """Encode every image of a pack, once: the next call with the same opens what the first one wrote, or goes on
-    where it was interrupted. Processes that do the same at once each encode parts of it, and all return the whole.
+    where it was interrupted. Of processes that do the same at once, one does it while the others wait.
 
     encode: uint8 [B, C, H, W] on the host -> mean and standard deviation of the latents, each float [B, z, h, w].
     key: whatever decides what `encode` returns, such as the sha256 of the autoencoder's weights and the precision. With
@@ -75,13 +72,9 @@ def store_latents(
     made_of = {"format": FORMAT, "encoder": key, "pictures": packed.meta["sha256"], "mirrored": flips}
     name = hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()[:16]
     path = root / "latents" / f"{packed.path.name.rpartition('-')[0] or 'pictures'}-{name}"
-    latents = open_latents(path)
-    if latents is None:
-        draft = Draft(path, "moments.npy", open_latents)
-        latents = draft.completed(lambda: _fill(draft, packed, encode, made_of, progress))
-        keep_within_limit(root, path)
-    mark_used(path)
-    return latents
+    progress = progress or (lambda done, total: None)
+    make = lambda folder: make_latents(folder, packed, encode, made_of, flips, progress)  # noqa: E731
+    return load_or_make(path, open_latents, make, progress)
 
 
 def open_latents(path: Path) -> Latents | None:
@@ -97,40 +90,6 @@ def open_latents(path: Path) -> Latents | None:
         return Latents(moments, labels, tuple(meta["classes"]), meta, path)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError):
         return None
-
-
-def _fill(
-    draft: Draft[Latents], packed: Packed, encode: Encode, made_of: dict[str, Any], progress: Progress | None
-) -> None:
-    """Fill draft.whole."""
-    encoding = Encoding.begun(draft, packed.images, encode, made_of["mirrored"])
-    while encoding is not None:  # more than once only where rows were damaged
-        encoding.run(progress or (lambda done, total: None))
-        with draft.lock("seal"):
-            if draft.made() or _seal(encoding, packed, made_of):
-                return
-
-
-def _seal(encoding: Encoding, packed: Packed, made_of: dict[str, Any]) -> bool:
-    """Make draft.whole whole; False where rows turn out to be damaged, which then count as not done."""
-    moments = encoding.draft.seal(encoding.words, encoding.rows, {}) if encoding.words.all() else None
-    if moments is None:
-        return False
-    sums, beside = {"moments": moments}, dict[str, bytes]()
-    if packed.labels is not None:
-        np.save(file := io.BytesIO(), packed.labels)
-        beside["labels.npy"] = file.getvalue()
-        sums["labels"] = hashlib.sha256(file.getvalue()).hexdigest()
-    _, _, channels, h, w = encoding.rows.shape
-    meta = made_of | {
-        "count": len(packed),
-        "shape": [channels // 2, h, w],
-        "classes": packed.classes,
-        "sha256": sums,
-        "statistics": statistics_of(encoding.rows),
-    }
-    encoding.draft.finish(meta, beside)
-    return True
 
 
 class LatentBatches(Batches):

@@ -2,23 +2,22 @@
 
 import numpy as np
 
-from ..data.rows import Rows
-
+BLOCK_BYTES = 1 << 20  # of moments at a time
 BEYOND = 4  # deviations beyond the outermost means: a draw lies within, but for 3 in 100,000
 
 
-def statistics_of(rows: Rows) -> dict[str, list[float]]:
+def statistics_of(stored: np.ndarray) -> dict[str, list[float]]:
     """Of latents mean + deviation * noise drawn from moments float32 [N, F, 2z, h, w]: "mean" and "deviation" [z] over
     all images, ways and places, in float64; "low" and "high", which nearly every draw lies between.
 
     Exact, with nothing drawn: the mean of the means, and the variance of the means plus the mean of the variances.
     """
-    _, ways, channels, h, w = rows.shape
-    z, count = channels // 2, rows.shape[0] * ways * h * w
+    total, ways, channels, h, w = stored.shape
+    z, count, block = channels // 2, total * ways * h * w, max(1, BLOCK_BYTES // stored[0].nbytes)
     centre, sums, squares = np.zeros((3, z))
     low, high = np.full(z, np.inf), np.full(z, -np.inf)
-    for start, block in rows.read():
-        moments = np.frombuffer(b"".join(block), np.float32).reshape(-1, 2, z, h, w).astype(np.float64)
+    for start in range(0, total, block):
+        moments = stored[start : start + block].reshape(-1, 2, z, h, w).astype(np.float64)
         mean, deviation = moments[:, 0], moments[:, 1]  # [n * F, z, h, w]
         if start == 0:
             centre = mean.mean(axis=(0, 2, 3))  # squares of what is left lose no digits

@@ -11,11 +11,12 @@ from typing import NamedTuple
 
 from ..choices import CACHED
 from ..errors import InputError
-from .pack_writer import TEMPORARY
 
+TEMPORARY = ".packing-"  # in front of what is in the making
 LIMIT = "BYTEPIXELS_CACHE_LIMIT"  # an environment variable: 5GB, 500MB
 UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 RECENT = 3600.0  # seconds: what was written since may be in the making
+STALE = 7 * 24 * 3600.0  # seconds after which nobody will take it up again
 
 
 class Entry(NamedTuple):
@@ -30,6 +31,16 @@ class Entry(NamedTuple):
 def entries(root: Path) -> list[Entry]:
     """Everything in the cache at `root`, the longest unused first."""
     return sorted((_entry(kind, path) for kind in CACHED for path in _children(root / kind)), key=lambda one: one.used)
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder of the cache, unless it is there. Raises InputError where that cannot be."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"the cache {path.parent} cannot be written ({error.strerror}); BYTEPIXELS_CACHE=FOLDER takes another"
+        ) from error
 
 
 def mark_used(path: Path) -> None:
@@ -51,6 +62,12 @@ def remove(found: Iterable[Entry]) -> int:
             shutil.rmtree(one.path) if one.path.is_dir() else one.path.unlink()
             freed += one.size
     return freed
+
+
+def remove_stale(folder: Path) -> None:
+    """Remove what was begun in `folder` and not taken up again for a week."""
+    drafts = [_entry("", path) for path in folder.glob(f"{TEMPORARY}*")]
+    remove(one for one in drafts if time.time() - one.used > STALE)
 
 
 def limit() -> int | None:

@@ -1,56 +1,63 @@
 """The size and channels of a pack, from what was asked for and from the headers of the images."""
 
+import json
+from collections import Counter
 from contextlib import closing
+from pathlib import Path
 
 import numpy as np
 
-from .pack_writer import DONE, Draft
-from .parallel import together
+from ..files import write_whole
+from .cache import make_folder
+from .parallel import in_parallel
 from .settings import Settings
 from .sources.decode import Header, read_header
 from .sources.fit import Layout
 from .sources.source import Pictures
 
-GREY, SIDE = 2, (1 << 30) - 1  # the word of a header: height << 34 | width << 4 | GREY | DONE
 
-
-def find_layout(draft: Draft, pictures: Pictures, settings: Settings) -> tuple[Layout, list[str]]:
-    """Fill in what the settings leave to the data, from the headers of the files, and say what was found."""
-    size, channels, notes = settings.size, settings.channels, []
+def find_layout(folder: Path, pictures: Pictures, settings: Settings) -> tuple[Layout, list[str]]:
+    """What the settings leave to the data, from the headers of the files, and sentences on what was found; kept in
+    `folder` for a call that goes on there."""
+    size, channels, notes, kept = settings.size, settings.channels, list[str](), folder / "layout.json"
     if size is None or channels is None:
-        headers = _headers(draft, pictures, colour_settles=size is not None)
-        if size is None:
-            size, note = _common_size(headers)
-            notes.append(note)
-        channels = channels or (1 if len(headers) and not _coloured(headers).any() else 3)
-    return Layout(*size, channels, settings.fit, settings.background), notes
+        try:
+            size, channels, notes = json.loads(kept.read_text())
+        except (OSError, ValueError):
+            size, channels, notes = _from_headers(pictures, size, channels)
+            make_folder(folder)
+            write_whole(kept, json.dumps([size, channels, notes]))
+    height, width = size
+    return Layout(height, width, channels, settings.fit, settings.background), notes
 
 
-def _headers(draft: Draft, pictures: Pictures, colour_settles: bool) -> np.ndarray:
-    """The words of the readable images, uint64; not of all of them where one in colour settles what was asked."""
-    words = draft.words("headers", len(pictures.names))
-    if not (colour_settles and _coloured(words).any()):
-        with closing(together(words, pictures.parts, read_header, draft.folder, 0)) as found:
-            for position, header in found:
-                words[position] = _word(header) if isinstance(header, Header) else DONE
-                if colour_settles and _coloured(words[position]):
+def _from_headers(
+    pictures: Pictures, size: tuple[int, int] | None, channels: int | None
+) -> tuple[tuple[int, int], int, list[str]]:
+    headers, notes = _headers(pictures, colour_settles=size is not None), list[str]()
+    if size is None:
+        size, note = _common_size(headers)
+        notes = [note]
+    return size, channels or (1 if headers and all(header.grey for header in headers) else 3), notes
+
+
+def _headers(pictures: Pictures, colour_settles: bool) -> Counter[Header]:
+    """How many readable images have each header; not of all of them where one in colour settles what was asked."""
+    headers = Counter[Header]()
+    with closing(in_parallel(read_header, pictures.items(), 0)) as found:
+        for _, header in found:
+            if isinstance(header, Header):
+                headers[header] += 1
+                if colour_settles and not header.grey:
                     break
-    return words[words > DONE]
+    return headers
 
 
-def _word(header: Header) -> int:
-    return header.height << 34 | header.width << 4 | GREY * header.grey | DONE
-
-
-def _coloured(words: np.ndarray) -> np.ndarray:
-    return (words > DONE) & (words & GREY == 0)
-
-
-def _common_size(headers: np.ndarray) -> tuple[tuple[int, int], str]:
-    heights, widths = headers >> 34, headers >> 4 & SIDE
-    if len(np.unique(headers >> 4)) <= 1:
-        height, width = (int(heights[0]), int(widths[0])) if len(headers) else (1, 1)
+def _common_size(headers: Counter[Header]) -> tuple[tuple[int, int], str]:
+    sizes = list({(header.height, header.width) for header in headers})
+    if len(sizes) <= 1:
+        height, width = sizes[0] if sizes else (1, 1)
         return (height, width), f"All images are {height} x {width}: packed at that size."
-    side = int(np.median(np.minimum(heights, widths)))
-    note = f"Sizes differ: packed at {side} x {side}, the median short side; set the size for another."
-    return (side, side), note
+    sides = [min(header.height, header.width) for header in headers]
+    side = int(np.median(np.repeat(sides, list(headers.values()))))
+    return (side, side), f"Sizes differ: packed at {side} x {side}, the median short side; set the size for another."

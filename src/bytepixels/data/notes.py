@@ -2,20 +2,16 @@
 
 import numpy as np
 
-from ..errors import InputError
+from .pack_writer import HopelessError
 from .sources.fit import Layout
 from .sources.folder_labels import printable
 from .sources.source import Source
 
-COMPOSED, RESHAPED, ENLARGED, DARK = 4, 8, 16, 32  # bits of an image's word, beside those of the draft
+COMPOSED, RESHAPED, ENLARGED, DARK = 2, 4, 8, 16  # bits of an image's flag, beside DONE
 
 
-class HopelessError(InputError):
-    """Nothing will come of this source, or of this encoder, as it is asked for: what was made need not be kept."""
-
-
-def notes_of(words: np.ndarray, layout: Layout, skipped: dict[int, str], names: list[str]) -> list[str]:
-    """Sentences for the user. words: uint64 [N]; skipped: position and reason; names: of all N files."""
+def notes_of(done: np.ndarray, layout: Layout, skipped: dict[int, str], names: list[str]) -> list[str]:
+    """Sentences for the user. done: the flags, uint8 [N]; skipped: position and reason; names: of all N files."""
     total = len(names) - len(skipped)
     verb = {"crop": "cropped to their centre", "pad": "padded", "squash": "squashed"}[layout.fit]
     colour = "#{:02x}{:02x}{:02x}".format(*layout.background)
@@ -24,9 +20,9 @@ def notes_of(words: np.ndarray, layout: Layout, skipped: dict[int, str], names: 
         RESHAPED: f"have another aspect ratio than {layout.height} x {layout.width}: {verb}.",
         ENLARGED: f"are smaller than {layout.height} x {layout.width}: enlarged.",
     }
-    counts = {bit: np.count_nonzero(words & bit) for bit in sentences}
+    counts = {bit: np.count_nonzero(done & bit) for bit in sentences}
     notes = [f"{counts[bit]:,} of {total:,} images {sentences[bit]}" for bit in sentences if counts[bit]]
-    if dark := [names[position] for position in np.flatnonzero(words & DARK).tolist()]:
+    if dark := [names[position] for position in np.flatnonzero(done & DARK).tolist()]:
         notes.append(
             f"warning: {len(dark):,} of {total:,} images are black or nearly so: no value above 1 of 255 (such as "
             f"{printable(dark[0])}). If they are masks of 0 and 1, multiply their values by 255 first."
@@ -43,7 +39,7 @@ def named(skipped: dict[int, str], names: list[str]) -> str:
     return ", ".join(shown) + more
 
 
-def refusal(source: Source, name: str, reason: str) -> InputError:
+def refusal(source: Source, name: str, reason: str) -> HopelessError:
     """Of an image that cannot be read, where every one must be."""
     return HopelessError(
         f"{source.name}: {printable(name)} cannot be read ({reason}); without strict it would be skipped"

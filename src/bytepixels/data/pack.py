@@ -3,15 +3,13 @@
 import hashlib
 import json
 import re
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
-from .cache import keep_within_limit, mark_used
-from .locks import write_whole
-from .making import make
+from .make_pack import make_pack
 from .notes import refusal
-from .pack_writer import Progress
-from .packed import FORMAT, Packed, captions_file, default_cache, open_packed
+from .pack_writer import Progress, load_or_make
+from .packed import FORMAT, Packed, default_cache, open_packed
 from .settings import Settings, checked_settings
 from .sources.decode import picture_formats
 from .sources.open_source import open_source
@@ -29,14 +27,12 @@ def pack(
     background: str = "white",
     strict: bool = False,
     split: str = "train",
-    captions: bool = False,
     cache: str | Path | None = None,
     progress: Progress | None = None,
 ) -> Packed:
     """Decode every image of `source` to uint8 [N, C, H, W], once: the next call with the same content and settings
-    opens what the first one wrote, or goes on where it was interrupted. Processes that pack the same thing at once, on
-    one machine or on a file system with locks that they share, each decode parts of it (of a compressed tar one decodes
-    all), and all return the whole.
+    opens what the first one wrote, or goes on where it was interrupted. Of processes that pack the same thing at once,
+    on one machine or on a file system with locks that they share, one decodes it while the others wait.
 
     source: a folder (subfolders are classes), a .zip or .tar(.gz/.xz/.bz2) of one, a .npz or .npy, one image,
         WebDataset shards (one, a folder of them, or a pattern such as train-{000000..000127}.tar), the official
@@ -47,7 +43,6 @@ def pack(
     background: a CSS colour, under whatever is transparent (with 1 or 3 channels).
     strict: refuse what cannot be read instead of skipping and naming it.
     split: train, val, test or all, where the source is divided so.
-    captions: they are wanted: a pack that an earlier version made without looking for them gets those of its source.
     cache: a folder; None is $BYTEPIXELS_CACHE or the platform's cache folder.
     progress: called with (images done, images in all).
 
@@ -57,28 +52,13 @@ def pack(
     root = default_cache() if cache is None else Path(cache).expanduser()
     found = open_source(source, split, root)
     path = root / "packs" / _folder_name(found, settings)
-    packed = open_packed(path)
-    if packed is None:
-        packed = make(path, found, settings, strict, progress)
-        keep_within_limit(root, path)
-    elif captions and packed.captions is None:
-        packed = _captioned(packed, found)
+    progress, notes = progress or (lambda done, total: None), list[str]()
+    make = lambda folder: notes.extend(make_pack(folder, found, settings, strict, progress))  # noqa: E731
+    packed = load_or_make(path, open_packed, make, progress)
     if strict and packed.meta["skipped"]:
         name, reason = packed.meta["skipped"][0]
         raise refusal(found, name, reason)
-    mark_used(path)
-    return packed
-
-
-def _captioned(packed: Packed, source: Source) -> Packed:
-    """The pack with the captions that its source has, which are kept beside it; as it is where there are none."""
-    pictures, skipped = source.read(), {name for name, _ in packed.meta["skipped"]}
-    left_out = {position for position, name in enumerate(pictures.names) if name in skipped}
-    if len(pictures.names) - len(left_out) != len(packed):
-        return packed
-    for name, content in captions_file(pictures.captions, left_out).items():
-        write_whole(packed.path / name, content, packed.path)
-    return open_packed(packed.path) or packed
+    return replace(packed, notes=(*packed.notes, *notes))
 
 
 def _folder_name(source: Source, settings: Settings) -> str:

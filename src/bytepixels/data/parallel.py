@@ -1,20 +1,14 @@
-"""Many images at once: threads, in order, with little in memory; and many processes, each at a part of its own."""
+"""Many images at once: threads, in order, with little in memory."""
 
-import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
-from pathlib import Path
 from typing import TypeVar
 
-import numpy as np
-from filelock import FileLock
 from PIL import Image, UnidentifiedImageError
 
 from ..threads import usable_cpus
-from .locks import PAUSE, claim
-from .sources.source import Item, Part
+from .sources.source import Item
 
 Result = TypeVar("Result")
 CHUNK = 16  # images per task: handing over single thumbnails costs as much as decoding them
@@ -24,48 +18,6 @@ HELD_BYTES = 1 << 28  # in memory at a time, as files or as results; what is lar
 
 class Unreadable(str):
     """Why a file could not be read."""
-
-
-def together(
-    done: np.ndarray,
-    parts: list[Part],
-    work: Callable[[Image.Image], Result],
-    folder: Path,
-    result_bytes: int,
-    waiting: Callable[[], None] = lambda: None,
-) -> Generator[tuple[int, Result | Unreadable], None, None]:
-    """Yield (position, work(image)) of every image whose `done` [N] is 0, where the caller then takes note of it.
-
-    Other processes may do the same at once: each locks, in `folder`, the part that it is at, and what a killed one left
-    is taken by another. Ends when all is done, by whomever; `waiting()` is called while there is only that to wait for.
-    """
-    while left := [number for number, part in enumerate(parts) if not done[part.positions].all()]:
-        taken: dict[int, FileLock] = {}
-        try:
-            with closing(in_parallel(work, _taken_items(done, parts, left, folder, taken), result_bytes)) as results:
-                yield from results
-            if not all(done[parts[number].positions].all() for number in taken):
-                raise OSError("images of the source went missing while they were packed; run the same command again")
-        finally:
-            for lock in taken.values():
-                lock.release()
-        if not taken:
-            waiting()
-            time.sleep(PAUSE)
-
-
-def _taken_items(
-    done: np.ndarray, parts: list[Part], left: list[int], folder: Path, taken: dict[int, FileLock]
-) -> Iterator[Item]:
-    """The images of the parts that nobody is at, locked one after the other."""
-    for number in left:
-        lock = claim(folder / f"part-{number}.lock")
-        if lock is not None:
-            for earlier, held in taken.items():
-                if done[parts[earlier].positions].all():
-                    held.release()
-            taken[number] = lock
-            yield from parts[number].stream(lambda position: not done[position])
 
 
 def in_parallel(

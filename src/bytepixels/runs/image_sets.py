@@ -68,7 +68,7 @@ def training_set(run: Run, source: str | None = None) -> ImageSet:
     """What the run was trained on, from `source` where it has moved; InputError when those are other images."""
     source = source or source_of(run)
     asked = read_config(DataConfig, run.data.get("asked", asdict(run.config.data)), "data")
-    packed = pack_with_progress(source, asked, captions=run.text is not None)
+    packed = pack_with_progress(source, asked)
     if packed.meta["sha256"] != run.data["sha256"]:
         raise InputError(f"{source} does not hold the {run.data['count']:,} images that {run.path} was trained on")
     return ImageSet(source, run.config.data.split, packed, _labels(run, packed), trained_on=True)

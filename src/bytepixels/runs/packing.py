@@ -58,9 +58,7 @@ def requested_data(data: DataConfig, path: Path) -> DataConfig:
     return data
 
 
-def pack_with_progress(
-    source: str, data: DataConfig, captions: bool = False, within: Preparation = UNLIMITED
-) -> Packed:
+def pack_with_progress(source: str, data: DataConfig, within: Preparation = UNLIMITED) -> Packed:
     """The source as packed images, with a live line while it works, and what there is to say about them; `within` is
     the time there is for it."""
     with Work("pack", 0, "images") as progress:
@@ -80,7 +78,6 @@ def pack_with_progress(
             background=data.background,
             strict=data.strict,
             split=data.split,
-            captions=captions,
             progress=show,
         )
     for note in packed.notes:

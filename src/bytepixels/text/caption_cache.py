@@ -2,26 +2,23 @@
 
 import hashlib
 import json
-import os
-import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from uuid import uuid4
 
 import numpy as np
 import torch
-from filelock import FileLock
 from torch import Tensor
 
 from ..data.batches import RESIDENT, free_memory
-from ..data.locks import make_folder
+from ..data.cache import make_folder
+from ..data.pack_writer import Progress, load_or_make
 from ..data.packed import default_cache, load_array
+from ..files import flush
 from .encoders import TextEncoder
 
 FORMAT = 1
 AT_A_TIME = 256  # captions
-Progress = Callable[[int, int], None]  # (captions done, captions in all)
 
 
 @dataclass(frozen=True)
@@ -42,19 +39,14 @@ def store_captions(
     same at once, one does it and the others wait. "" has no tokens; one caption at least is another.
 
     cache: a folder; None is $BYTEPIXELS_CACHE or the platform's cache folder.
+    progress: called with (captions done, captions in all).
     """
     root = default_cache() if cache is None else Path(cache).expanduser()
     made_of = json.dumps([FORMAT, encoder.hash, *captions]).encode()
     path = root / "texts" / hashlib.sha256(made_of).hexdigest()[:32]
-    make_folder(path.parent)
-    with FileLock(path.with_suffix(".lock")):
-        found = _opened(path, len(captions), encoder.dim)
-        if found is None:
-            _encode(captions, encoder, path, progress or (lambda done, total: None))
-            found = _opened(path, len(captions), encoder.dim)
-    if found is None:
-        raise OSError(f"{path} was damaged while it was written; run the same command again")
-    return found
+    progress = progress or (lambda done, total: None)
+    make = lambda folder: _encode(captions, encoder, folder / "finished", progress)  # noqa: E731
+    return load_or_make(path, lambda place: _opened(place, len(captions), encoder.dim), make, progress)
 
 
 def _opened(path: Path, count: int, dim: int) -> EncodedCaptions | None:
@@ -69,27 +61,23 @@ def _opened(path: Path, count: int, dim: int) -> EncodedCaptions | None:
         return None
 
 
-def _encode(captions: Sequence[str], encoder: TextEncoder, path: Path, progress: Progress) -> None:
-    """Write the arrays, which are there completely or not at all."""
-    draft = path.with_name(f"{path.name}-{uuid4().hex}.part")
-    draft.mkdir()
+def _encode(captions: Sequence[str], encoder: TextEncoder, folder: Path, progress: Progress) -> None:
+    """Write the tokens, then the spans."""
+    make_folder(folder)
     different = [caption for caption in dict.fromkeys(captions) if caption]
     where, total = {"": (0, 0)}, 0
-    try:
-        with (draft / "tokens").open("wb") as file:
-            for start in range(0, len(different), AT_A_TIME):
-                part = different[start : start + AT_A_TIME]
-                for caption, vectors, mask in zip(part, *encoder(part), strict=True):
-                    own = vectors[mask].numpy()
-                    file.write(np.ascontiguousarray(own).tobytes())
-                    where[caption] = total, len(own)
-                    total += len(own)
-                progress(start + len(part), len(different))
-        np.save(draft / "spans.npy", np.array([where[caption] for caption in captions], np.int64))
-        shutil.rmtree(path, ignore_errors=True)
-        os.rename(draft, path)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
+    with (folder / "tokens").open("wb") as file:
+        for start in range(0, len(different), AT_A_TIME):
+            part = different[start : start + AT_A_TIME]
+            for caption, vectors, mask in zip(part, *encoder(part), strict=True):
+                own = vectors[mask].numpy()
+                file.write(np.ascontiguousarray(own).tobytes())
+                where[caption] = total, len(own)
+                total += len(own)
+            progress(start + len(part), len(different))
+    flush(folder / "tokens")
+    np.save(folder / "spans.npy", np.array([where[caption] for caption in captions], np.int64))
+    flush(folder / "spans.npy")
 
 
 class TextRows:

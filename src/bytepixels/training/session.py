@@ -63,7 +63,7 @@ def train(
         world.broadcast_from_rank0(lambda: take(lock) if is_run(path) else None)
         before = UNLIMITED if is_run(path) else Preparation(config.train.budget, began)
         captions = config.network.text is not None
-        packed = pack_with_progress(source, requested_data(config.data, path), captions, before)
+        packed = pack_with_progress(source, requested_data(config.data, path), before)
         if len(packed) < FEW:
             copied = "will copy it" if len(packed) == 1 else "is likely to copy them"
             events.say(f"note: Only {many(len(packed), 'image')}: the model {copied}")

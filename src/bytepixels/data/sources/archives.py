@@ -33,8 +33,7 @@ def open_archive(path: Path, split: str) -> Source:
     read = _read_zip if zipfile.is_zipfile(path) else _read_tar if is_tar(path) else None
     if read is None:
         raise InputError(f"{path} is no image, .npz, .npy, .zip or .tar archive, or it is damaged")
-    slow = read is _read_tar and is_compressed(path)
-    return Source(str(path), file_key(path), lambda: read(path, split), alone=slow)
+    return Source(str(path), file_key(path), lambda: read(path, split))
 
 
 def _read_zip(path: Path, split: str) -> Pictures:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ...errors import InputError
-from ..locks import make_folder
+from ..cache import make_folder
 from ..packed import default_cache
 
 

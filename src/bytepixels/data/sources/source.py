@@ -13,7 +13,6 @@ from PIL import Image
 from ...errors import InputError
 
 MAX_FILE_BYTES = 1 << 30
-PART = 512  # images that one process reads at a time
 
 
 class Item(NamedTuple):
@@ -24,12 +23,8 @@ class Item(NamedTuple):
     held_bytes: int = 0  # memory that is taken until then
 
 
-class Part(NamedTuple):
-    """The images that one process reads at a time: `stream(wanted)` yields those whose position is wanted, in
-    whatever order they are read fastest, the same every time."""
-
-    positions: slice
-    stream: Callable[[Callable[[int], bool]], Iterator[Item]]
+Wanted = Callable[[int], bool]  # whether the image at a position is to be read
+Part = Callable[[Wanted], Iterator[Item]]  # some images, in whatever order they are read fastest, the same every time
 
 
 @dataclass(frozen=True)
@@ -43,33 +38,24 @@ class Pictures:
     notes: tuple[str, ...] = ()
     captions: list[str] | None = None  # of each, "" for none; None where no image has one
 
-    def items(self) -> Iterator[Item]:
-        """Every image once, in the order in which the source is read fastest."""
+    def items(self, wanted: Wanted = lambda position: True) -> Iterator[Item]:
+        """Every image that is wanted, once, in the order in which the source is read fastest."""
         for part in self.parts:
-            yield from part.stream(lambda position: True)
+            yield from part(wanted)
 
 
 @dataclass(frozen=True)
 class Source:
-    """A source that exists: `key` changes whenever its content may have, and `read` lists its images.
-
-    alone: listing takes as long as decoding, so one process does both while others wait.
-    """
+    """A source that exists: `key` changes whenever its content may have, and `read` lists its images."""
 
     name: str
     key: str
     read: Callable[[], Pictures]
-    alone: bool = False
 
 
 def parts_of(count: int, item: Callable[[int], Item]) -> list[Part]:
-    """The parts of a source whose images can be opened in any order: `item(position)` for 0..count - 1."""
-
-    def stream(positions: range, wanted: Callable[[int], bool]) -> Iterator[Item]:
-        return (item(position) for position in positions if wanted(position))
-
-    parts = (range(start, min(start + PART, count)) for start in range(0, count, PART))
-    return [Part(slice(positions.start, positions.stop), partial(stream, positions)) for positions in parts]
+    """Of a source whose images can be opened in any order: `item(position)` for 0..count - 1."""
+    return [lambda wanted: (item(position) for position in range(count) if wanted(position))]
 
 
 def file_key(*paths: Path) -> str:

@@ -18,7 +18,7 @@ from PIL import Image
 
 from ...errors import InputError
 from .decode import open_picture
-from .source import MAX_FILE_BYTES, Item, Part, check_file_size
+from .source import MAX_FILE_BYTES, Item, Part, Wanted, check_file_size
 
 _COMPRESSED: dict[bytes, Callable[..., Any]] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\x00": lzma.open}
 _EXTENSIONS = (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE)
@@ -92,16 +92,15 @@ def read_tar(
 
 
 def tar_part(path: Path, position: dict[int, int]) -> Part:
-    """The images of one tar, given by their number in it; their positions follow one another, in any order."""
+    """The images of one tar, given by their number in it."""
 
-    def stream(wanted: Callable[[int], bool]) -> Iterator[Item]:
+    def stream(wanted: Wanted) -> Iterator[Item]:
         chosen = {number for number, place in position.items() if wanted(place)}
         for number, member, content in read_tar(path, lambda number, member: number in chosen):
             if number in chosen:
                 yield Item(position[number], partial(open_content, content, member.size), len(content))
 
-    first = min(position.values())
-    return Part(slice(first, first + len(position)), stream)
+    return stream
 
 
 def open_content(content: bytes, size: int | None = None) -> Image.Image:

@@ -7,14 +7,14 @@ by a field of .json, and where there is neither by the folders in the keys.
 import hashlib
 import json
 import re
-import time
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
 
 from ...errors import InputError, check_choice
-from ..locks import PAUSE, claim, make_folder, write_whole
+from ...files import write_whole
+from ..cache import make_folder
 from .captions import described
 from .decode import lacking_suffixes
 from .folder_labels import (
@@ -89,7 +89,8 @@ def _of_split(files: list[File], split: str, source: str) -> tuple[list[File], l
 
 
 def _read(source: str, root: Path, files: list[File], notes: list[str], indexes: Path) -> Pictures:
-    shards = _indexed(root, files, indexes)
+    make_folder(indexes)
+    shards = [_index(root, file, indexes) for file in files]
     others = Counter[str]()
     names: list[str] = []
     classes: list[str | None] = []
@@ -127,28 +128,14 @@ def _labels(classes: list[str | None], names: list[str]) -> tuple[np.ndarray | N
     return folder_labels(list(paths.values()))
 
 
-def _indexed(root: Path, files: list[File], indexes: Path) -> list[Shard]:
-    """What each shard holds. Processes that ask for it at once share the reading."""
-    make_folder(indexes)
-    found: dict[File, Shard] = {}
-    while left := [file for file in files if file not in found]:
-        read = {file: shard for file in left if (shard := _index(root, file, indexes)) is not None}
-        found |= read
-        if not read:
-            time.sleep(PAUSE)
-    return [found[file] for file in files]
-
-
-def _index(root: Path, file: File, indexes: Path) -> Shard | None:
-    """What a shard holds, read now or before; None while another process is reading it."""
+def _index(root: Path, file: File, indexes: Path) -> Shard:
+    """What a shard holds, read now or before."""
     key = f"2 {files_key(root, [file])} {sorted(lacking_suffixes())}"
     kept = indexes / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
-    if (shard := _load(kept)) is None and (lock := claim(kept.with_suffix(".lock"))) is not None:
-        try:
-            shard = _load(kept) or read_shard(root / file.name)
-            write_whole(kept, json.dumps(shard).encode(), indexes)
-        finally:
-            lock.release()
+    shard = _load(kept)
+    if shard is None:
+        shard = read_shard(root / file.name)
+        write_whole(kept, json.dumps(shard))
     return shard
 
 

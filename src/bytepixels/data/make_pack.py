@@ -1,0 +1,98 @@
+"""From a source to a finished pack: every image once, decoded by threads."""
+
+from contextlib import closing
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from ..wording import many
+from .layout import find_layout
+from .notes import COMPOSED, DARK, ENLARGED, RESHAPED, named, notes_of, refusal
+from .pack_writer import DONE, HopelessError, PackWriter, Progress
+from .packed import FORMAT, captions_file
+from .parallel import Unreadable, in_parallel
+from .settings import Settings
+from .sources.decode import is_dark, quiet_pillow, to_pixels
+from .sources.fit import Layout
+from .sources.folder_labels import printable
+from .sources.source import Pictures, Source
+
+
+def make_pack(folder: Path, source: Source, settings: Settings, strict: bool, progress: Progress) -> list[str]:
+    """Write the pack of a source into the temporary `folder`; returns what there is to say of this call alone."""
+    pictures = source.read()
+    names = pictures.names
+    with quiet_pillow():
+        layout, notes = find_layout(folder, pictures, settings)
+        writer = PackWriter(folder, "images.npy", (len(names), layout.channels, layout.height, layout.width))
+        before = writer.count
+        with writer:
+            images = f"{len(names) - before:,} images of {layout.height} x {layout.width}"
+            writer.check_space(images, "ask for a smaller size")
+            skipped = _decode(writer, source, pictures, layout, strict, progress)
+    if len(skipped) == len(names):
+        raise HopelessError(f"{source.name} holds no readable image: {named(skipped, names)}")
+    labels, classes, lost = _labels_left(pictures, list(skipped))
+    meta = {
+        "format": FORMAT,
+        "source": source.name,
+        "source_key": source.key,
+        "settings": asdict(settings),
+        "count": len(names) - len(skipped),
+        "size": [layout.height, layout.width],
+        "channels": layout.channels,
+        "classes": classes,
+        "skipped": [(names[position], reason) for position, reason in skipped.items()],
+        "notes": [*pictures.notes, *notes, *notes_of(writer.done, layout, skipped, names), *lost],
+    }
+    writer.finalize(meta, labels, captions_file(pictures.captions, skipped))
+    return [f"{before:,} of {len(names):,} images lay packed already: it went on from there."] if before else []
+
+
+def _decode(
+    writer: PackWriter, source: Source, pictures: Pictures, layout: Layout, strict: bool, progress: Progress
+) -> dict[int, str]:
+    """Write the row of every image that has none; returns position and reason of those that cannot be read."""
+    before, total, skipped = writer.count, len(pictures.names), dict[int, str]()
+    if before:
+        progress(before, total)
+    items = pictures.items(lambda position: not writer.done[position])
+    with closing(in_parallel(partial(_row, layout=layout), items, writer.rows.row_bytes)) as results:
+        for count, (position, result) in enumerate(results, before + 1):
+            if not isinstance(result, Unreadable):
+                writer.write(position, *result)
+            elif strict:
+                raise refusal(source, pictures.names[position], result)
+            else:
+                skipped[position] = printable(result)
+            progress(count, total)
+    if writer.count + len(skipped) < total:
+        raise OSError("images of the source went missing while they were packed; run the same command again")
+    return dict(sorted(skipped.items()))
+
+
+def _row(image: Image.Image, layout: Layout) -> tuple[bytes, int]:
+    """An image's row, and what its flag says of it."""
+    decoded = to_pixels(image, layout)
+    dark = is_dark(decoded.pixels)
+    flag = DONE | DARK * dark | COMPOSED * decoded.composed | RESHAPED * decoded.reshaped | ENLARGED * decoded.enlarged
+    return decoded.pixels.tobytes(), flag
+
+
+def _labels_left(pictures: Pictures, skipped: list[int]) -> tuple[np.ndarray | None, tuple[str, ...], list[str]]:
+    """(labels, classes, notes) without the skipped images, and without the classes that lose their last one by it."""
+    if pictures.labels is None:
+        return None, pictures.classes, []
+    labels, count = np.delete(pictures.labels, skipped), len(pictures.classes)
+    lost = (np.bincount(pictures.labels, minlength=count) > 0) & (np.bincount(labels, minlength=count) == 0)
+    if not lost.any():
+        return labels, pictures.classes, []
+    gone = [name for name, is_lost in zip(pictures.classes, lost, strict=True) if is_lost]
+    classes = tuple(name for name, is_lost in zip(pictures.classes, lost, strict=True) if not is_lost)
+    shown = ", ".join(gone[:10]) + (f" and {len(gone) - 10:,} more" if len(gone) > 10 else "")
+    left_out = f"left out {many(len(gone), 'class', 'classes')} without a readable image"
+    note = f"warning: {left_out}: {shown}; {len(classes):,} remain."
+    return (np.cumsum(~lost) - 1)[labels].astype(np.int64), classes, [note]
