@@ -3,6 +3,7 @@
 import hashlib
 import json
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -72,9 +73,7 @@ def store_latents(
     made_of = {"format": FORMAT, "encoder": key, "pictures": packed.meta["sha256"], "mirrored": flips}
     name = hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()[:16]
     path = root / "latents" / f"{packed.path.name.rpartition('-')[0] or 'pictures'}-{name}"
-    progress = progress or (lambda done, total: None)
-    make = lambda folder: make_latents(folder, packed, encode, made_of, flips, progress)  # noqa: E731
-    return load_or_make(path, open_latents, make, progress)
+    return load_or_make(path, open_latents, partial(make_latents, packed, encode, made_of, flips), progress)
 
 
 def open_latents(path: Path) -> Latents | None:

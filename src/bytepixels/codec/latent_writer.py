@@ -18,9 +18,9 @@ Encode = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 
 def make_latents(
-    folder: Path, packed: Packed, encode: Encode, made_of: dict[str, Any], mirrored: bool, progress: Progress
+    packed: Packed, encode: Encode, made_of: dict[str, Any], mirrored: bool, folder: Path, progress: Progress
 ) -> None:
-    """Write the moments of all images, with their meta.json.
+    """Write the moments of all images of a pack into the temporary `folder`.
 
     Calls of the encoder are of the same images whatever was interrupted, since what an image becomes may depend, in the
     last bit, on those beside it.

@@ -21,8 +21,10 @@ from .sources.folder_labels import printable
 from .sources.source import Pictures, Source
 
 
-def make_pack(folder: Path, source: Source, settings: Settings, strict: bool, progress: Progress) -> list[str]:
-    """Write the pack of a source into the temporary `folder`; returns what there is to say of this call alone."""
+def make_pack(
+    source: Source, settings: Settings, strict: bool, said: list[str], folder: Path, progress: Progress
+) -> None:
+    """Write the pack of a source into the temporary `folder`. `said` gets what there is to say of this call alone."""
     pictures = source.read()
     names = pictures.names
     with quiet_pillow():
@@ -49,7 +51,8 @@ def make_pack(folder: Path, source: Source, settings: Settings, strict: bool, pr
         "notes": [*pictures.notes, *notes, *notes_of(writer.done, layout, skipped, names), *lost],
     }
     writer.finalize(meta, labels, captions_file(pictures.captions, skipped))
-    return [f"{before:,} of {len(names):,} images lay packed already: it went on from there."] if before else []
+    if before:
+        said.append(f"{before:,} of {len(names):,} images lay packed already: it went on from there.")
 
 
 def _decode(

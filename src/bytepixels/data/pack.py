@@ -4,6 +4,7 @@ import hashlib
 import json
 import re
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 
 from .make_pack import make_pack
@@ -52,9 +53,8 @@ def pack(
     root = default_cache() if cache is None else Path(cache).expanduser()
     found = open_source(source, split, root)
     path = root / "packs" / _folder_name(found, settings)
-    progress, notes = progress or (lambda done, total: None), list[str]()
-    make = lambda folder: notes.extend(make_pack(folder, found, settings, strict, progress))  # noqa: E731
-    packed = load_or_make(path, open_packed, make, progress)
+    notes: list[str] = []
+    packed = load_or_make(path, open_packed, partial(make_pack, found, settings, strict, notes), progress)
     if strict and packed.meta["skipped"]:
         name, reason = packed.meta["skipped"][0]
         raise refusal(found, name, reason)

@@ -30,14 +30,16 @@ WAIT_SECONDS = 0.1  # between two looks at what another process has done
 
 T = TypeVar("T")
 Progress = Callable[[int, int], None]  # (images done, images in all)
+Make = Callable[[Path, Progress], object]
 
 
 class HopelessError(InputError):
     """Nothing will come of this source, or of this encoder, as it is asked for: what was made need not be kept."""
 
 
-def load_or_make(path: Path, load: Callable[[Path], T | None], make: Callable[[Path], None], progress: Progress) -> T:
-    """What `load` finds at `path`. Where that is None, `make(folder)` first fills finished/ of a temporary folder.
+def load_or_make(path: Path, load: Callable[[Path], T | None], make: Make, progress: Progress | None = None) -> T:
+    """What `load` finds at `path`. Where that is None, `make(folder, progress)` first fills finished/ of a temporary
+    folder.
 
     One process makes it while the others wait and see how far it is. What was done when it was interrupted is kept for
     the next call, unless it raised HopelessError.
@@ -45,21 +47,22 @@ def load_or_make(path: Path, load: Callable[[Path], T | None], make: Callable[[P
     found = load(path)
     if found is None:
         folder = path.with_name(f"{TEMPORARY}{path.name}-{_MAKER}")
+        progress = progress or (lambda done, total: None)
         with _one_process(path, folder, progress):
             found = load(path)  # another may have been at it
             if found is None:
-                found = _made(path, folder, load, make)
+                found = _made(path, load, folder, make, progress)
         remove_stale(path.parent)
         keep_within_limit(path.parents[1], path)
     mark_used(path)
     return found
 
 
-def _made(path: Path, folder: Path, load: Callable[[Path], T | None], make: Callable[[Path], None]) -> T:
+def _made(path: Path, load: Callable[[Path], T | None], folder: Path, make: Make, progress: Progress) -> T:
     finished = folder / "finished"
     try:
         if load(finished) is None:
-            make(folder)
+            make(folder, progress)
     except HopelessError:
         shutil.rmtree(folder, ignore_errors=True)
         raise

@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -44,12 +45,11 @@ def store_captions(
     root = default_cache() if cache is None else Path(cache).expanduser()
     made_of = json.dumps([FORMAT, encoder.hash, *captions]).encode()
     path = root / "texts" / hashlib.sha256(made_of).hexdigest()[:32]
-    progress = progress or (lambda done, total: None)
-    make = lambda folder: _encode(captions, encoder, folder / "finished", progress)  # noqa: E731
-    return load_or_make(path, lambda place: _opened(place, len(captions), encoder.dim), make, progress)
+    load = partial(_load, len(captions), encoder.dim)
+    return load_or_make(path, load, partial(_make, captions, encoder), progress)
 
 
-def _opened(path: Path, count: int, dim: int) -> EncodedCaptions | None:
+def _load(count: int, dim: int, path: Path) -> EncodedCaptions | None:
     """What lies there, undamaged as far as sizes and types tell."""
     try:
         spans = load_array(path / "spans.npy", np.int64, (count, 2))
@@ -61,12 +61,12 @@ def _opened(path: Path, count: int, dim: int) -> EncodedCaptions | None:
         return None
 
 
-def _encode(captions: Sequence[str], encoder: TextEncoder, folder: Path, progress: Progress) -> None:
-    """Write the tokens, then the spans."""
-    make_folder(folder)
+def _make(captions: Sequence[str], encoder: TextEncoder, folder: Path, progress: Progress) -> None:
+    """Write the tokens, then the spans, into finished/ of the temporary `folder`."""
+    make_folder(finished := folder / "finished")
     different = [caption for caption in dict.fromkeys(captions) if caption]
     where, total = {"": (0, 0)}, 0
-    with (folder / "tokens").open("wb") as file:
+    with (finished / "tokens").open("wb") as file:
         for start in range(0, len(different), AT_A_TIME):
             part = different[start : start + AT_A_TIME]
             for caption, vectors, mask in zip(part, *encoder(part), strict=True):
@@ -75,9 +75,9 @@ def _encode(captions: Sequence[str], encoder: TextEncoder, folder: Path, progres
                 where[caption] = total, len(own)
                 total += len(own)
             progress(start + len(part), len(different))
-    flush(folder / "tokens")
-    np.save(folder / "spans.npy", np.array([where[caption] for caption in captions], np.int64))
-    flush(folder / "spans.npy")
+    flush(finished / "tokens")
+    np.save(finished / "spans.npy", np.array([where[caption] for caption in captions], np.int64))
+    flush(finished / "spans.npy")
 
 
 class TextRows:
