@@ -1,15 +1,19 @@
 """What the command line says of a pack that was interrupted, and of the speed of one that is taken up."""
 
+import os
 import re
 import time
+from functools import partial
 
 import numpy as np
 from PIL import Image
 
 from bytepixels.config.data import DataConfig
+from bytepixels.data import make_pack
 from bytepixels.data.rows import NpyRows
 from bytepixels.runs import packing as train
 
+from ..processes import empty_cache, run_together
 from .tiny import TINY, cli, plain
 
 
@@ -67,3 +71,30 @@ def test_packing_ends_with_the_budget_and_goes_on_from_there(tmp_path, monkeypat
     assert not (tmp_path / "run").exists()
     assert cli(*line, "--images", 32) == 0
     assert re.search(r"(\d+) of 40 images lay packed already", capsys.readouterr().out)
+
+
+def noted_decoding(cache, log):
+    """For `before`: nothing has been packed yet, and each image that is decoded leaves a line."""
+    empty_cache(cache)
+    original = make_pack.to_pixels
+
+    def to_pixels(*arguments):
+        with log.open("a") as file:
+            file.write(f"{os.environ['RANK']}\n")
+        return original(*arguments)
+
+    make_pack.to_pixels = to_pixels
+
+
+def test_one_process_of_a_torchrun_job_packs_and_all_train(tmp_path):
+    (tmp_path / "in").mkdir()
+    for number in range(40):
+        Image.fromarray(np.full((8, 8), number, np.uint8)).save(tmp_path / f"in/{number}.png")
+    line = ("train", tmp_path / "in", *TINY, "--images", 32, "--run", tmp_path / "run")
+    before = partial(noted_decoding, tmp_path / "cache", tmp_path / "decoded")
+    codes, said = run_together(2, *line, before=before)
+    assert codes == [0, 0], said
+    ranks = (tmp_path / "decoded").read_text().split()
+    assert len(ranks) == 40
+    assert len(set(ranks)) == 1
+    assert len(list((tmp_path / "cache/packs").iterdir())) == 1

@@ -318,12 +318,6 @@ def test_without_the_extra(run, source, tmp_path, monkeypatch, capsys):
     refused(capsys, wanted, "sample", run, "--prompt", "red")
 
 
-def test_a_pack_that_knew_no_captions_yet(source, tmp_path):
-    """As a version before captions left it in the cache."""
-    (pack(source).path / "captions.json").unlink(missing_ok=True)
-    assert train(tmp_path / "run", *LEARN, steps=1, source=source) == 0
-
-
 # what measures it
 
 
