@@ -16,7 +16,7 @@ from bytepixels.data.sources.webdataset_samples import read_shard
 from bytepixels.errors import InputError
 
 from .fixtures import TAR_MODES, colours
-from .test_draft import contents, interrupted
+from .test_pack_writer import contents, interrupted
 
 
 def png(pixels):

@@ -397,7 +397,7 @@ def test_what_a_strict_process_refused_is_packed_by_one_that_is_not(tmp_path, fo
 # what is left behind
 
 
-def test_drafts_that_nobody_takes_up(tmp_path, folder):
+def test_pack_writers_that_nobody_takes_up(tmp_path, folder):
     packs = tmp_path / "cache/packs"
     old, young, busy = (packs / f".packing-{name}" for name in ("old", "young", "busy"))
     for path in (old, young, busy):
