@@ -14,8 +14,7 @@ from bytepixels.data.sources.in_memory import source_of
 from bytepixels.errors import InputError
 from bytepixels.events import Note, Progress, listening
 from bytepixels.stopping import Stop
-
-from .verbs.tiny import TINY, checkpoints, cli, picture, same_bits
+from tests.tiny import TINY, checkpoints, cli, picture, same_bits
 
 TINY_SETTINGS = {
     "preset": "digits",

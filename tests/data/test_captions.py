@@ -7,9 +7,8 @@ import pytest
 
 from bytepixels.data import pack
 from bytepixels.data.sources.captions import MAX_CAPTION
-
-from .fixtures import TAR_MODES, as_tar, as_zip, write_all
-from .test_shards import PIXELS, shard
+from tests.data.fixtures import TAR_MODES, as_tar, as_zip, write_all
+from tests.data.test_webdataset import PIXELS, shard
 
 NAMES = ["1.png", "2.png", "10.png"]
 

@@ -20,9 +20,8 @@ from bytepixels.data import pack
 from bytepixels.data.sources import source as pictures
 from bytepixels.data.sources import tar as tars
 from bytepixels.errors import InputError
-
-from . import corpus
-from .fixtures import as_tar, colours, peak, stacked, write, write_all
+from tests.data import corpus
+from tests.data.fixtures import as_tar, colours, peak, stacked, write, write_all
 
 FILES = corpus.files()
 GOOD = colours(1, 4, 4)[0]

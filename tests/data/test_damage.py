@@ -14,10 +14,9 @@ from bytepixels.data import pack
 from bytepixels.data.sources.decode import open_picture, read_header, to_pixels
 from bytepixels.data.sources.fit import Layout
 from bytepixels.errors import InputError
-
-from . import corpus
-from .fixtures import as_tar, as_zip, cifar, colours, idx, write, write_all
-from .test_shards import shard
+from tests.data import corpus
+from tests.data.fixtures import as_tar, as_zip, cifar, colours, idx, write, write_all
+from tests.data.test_webdataset import shard
 
 FILES = {key: raw for key, raw in corpus.files().items() if key[0] not in corpus.NOT_READ and len(raw) < 20_000}
 # Without a mark of its end: PCX may leave out its palette, and JPEG 2000 is cut between its head and its first tile.

@@ -6,8 +6,7 @@ import pytest
 
 from bytepixels.data import pack
 from bytepixels.errors import InputError
-
-from .fixtures import as_tar, as_zip, write_all
+from tests.data.fixtures import as_tar, as_zip, write_all
 
 NAMES = [f"{folder:05}/img{folder:03}{number}.png" for folder in range(2) for number in range(3)]
 TYPES = {"folder": lambda root, path: root, "zip": as_zip, "tar": as_tar, "tar.gz": as_tar}

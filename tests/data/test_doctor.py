@@ -13,8 +13,7 @@ from bytepixels.data.sources.decode import Layout
 from bytepixels.data.sources.folder_labels import printable
 from bytepixels.data.sources.open_source import open_source
 from bytepixels.training.autotune.preflight_page import class_lines, copy_lines, file_lines, image_lines, pixel_lines
-
-from .fixtures import as_tar, as_zip, colours, write, write_all
+from tests.data.fixtures import as_tar, as_zip, colours, write, write_all
 
 WHITE = (255, 255, 255)
 

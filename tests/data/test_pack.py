@@ -17,8 +17,7 @@ from bytepixels.data import packed as module
 from bytepixels.data.packed import default_cache
 from bytepixels.data.sources import decode
 from bytepixels.errors import InputError
-
-from .fixtures import as_tar, as_zip, colours, peak, stacked, write, write_all
+from tests.data.fixtures import as_tar, as_zip, colours, peak, stacked, write, write_all
 
 NAMES = ["a.png", "b.png", "c.png"]
 

@@ -14,8 +14,7 @@ from bytepixels.data import pack, parallel
 from bytepixels.data import pack_writer as module
 from bytepixels.data.rows import NpyRows
 from bytepixels.errors import InputError
-
-from .fixtures import FORK, as_tar, as_zip, write_all
+from tests.data.fixtures import FORK, as_tar, as_zip, write_all
 
 NAMES = [f"{kind}/{number}.png" for kind in ("cat", "dog") for number in range(6)]
 TYPES = {"folder": lambda root, path: root, "zip": as_zip, "tar.gz": as_tar}

@@ -11,8 +11,7 @@ from bytepixels.data.sources import decode
 from bytepixels.errors import InputError
 from bytepixels.requests.check_data import Doctor
 from bytepixels.training.autotune.preflight import doctor
-
-from .fixtures import write, write_all
+from tests.data.fixtures import write, write_all
 
 
 @pytest.fixture

@@ -19,8 +19,7 @@ from bytepixels.data import SOURCES, pack
 from bytepixels.data.sources import archives
 from bytepixels.data.sources import tar as tars
 from bytepixels.errors import InputError
-
-from .fixtures import (
+from tests.data.fixtures import (
     TAR_MODES,
     as_tar,
     as_zip,

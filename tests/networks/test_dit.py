@@ -12,8 +12,7 @@ from bytepixels.networks import dit as module
 from bytepixels.networks.dit import Block
 from bytepixels.networks.dropout import Dropout
 from bytepixels.networks.patches import position_waves, rope_angles, turned, unrotated
-
-from .test_unet import awake, batch
+from tests.networks.test_unet import awake, batch
 
 POSITIONS = ("rope", "sincos")
 

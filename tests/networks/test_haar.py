@@ -6,8 +6,7 @@ import torch
 from bytepixels.errors import InputError
 from bytepixels.networks import UNet
 from bytepixels.networks.haar import chosen_stem, even, haar, unhaar
-
-from .test_unet import awake, batch
+from tests.networks.test_unet import awake, batch
 
 
 @pytest.mark.parametrize("shape", [(2, 3, 8, 6), (1, 1, 2, 2), (0, 3, 4, 4), (3, 4, 10, 2)])

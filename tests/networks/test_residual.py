@@ -7,8 +7,7 @@ from torch.nn import functional as F
 from bytepixels.networks import Autoencoder
 from bytepixels.networks.autoencoder import FRESH_STD
 from bytepixels.networks.haar import coarse_first, from_coarse
-
-from .test_unet import awake
+from tests.networks.test_unet import awake
 
 
 def fresh(**changes):

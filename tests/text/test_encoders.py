@@ -11,8 +11,7 @@ import torch
 from bytepixels.errors import InputError
 from bytepixels.text import open_text_encoder
 from bytepixels.text.encoders import LENGTH, words_read
-
-from .folders import WORDS, save_encoder, save_tokenizer
+from tests.text.folders import WORDS, save_encoder, save_tokenizer
 
 
 @pytest.fixture(scope="module")
