@@ -1,4 +1,4 @@
-"""The core stays small: one person reads it in an afternoon."""
+"""The package stays small, and its core one person reads in an afternoon: lines of code by room, files, functions."""
 
 import ast
 from pathlib import Path
@@ -17,17 +17,49 @@ def parsed(path: Path) -> ast.Module:
 
 
 def lines_of_code(path: Path) -> int:
-    """Lines that are neither empty, nor a comment, nor part of a docstring."""
-    documented: set[int] = set()
+    """Lines that are neither empty, nor a comment, nor part of a docstring or an import."""
+    left_out: set[int] = set()
     for node in ast.walk(parsed(path)):
         if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(node):
-            documented |= set(range(node.body[0].lineno, node.body[0].end_lineno + 1))
+            left_out |= set(range(node.body[0].lineno, node.body[0].end_lineno + 1))
+        if isinstance(node, (ast.Import, ast.ImportFrom)):
+            left_out |= set(range(node.lineno, node.end_lineno + 1))
     lines = enumerate(path.read_text().splitlines(), 1)
-    return sum(1 for number, line in lines if line.strip() and line.strip()[0] != "#" and number not in documented)
+    return sum(1 for number, line in lines if line.strip() and line.strip()[0] != "#" and number not in left_out)
 
 
-def test_processes_objectives_samplers_and_guidance_are_900_lines():
-    assert sum(lines_of_code(PACKAGE / f"core/{name}.py") for name in CORE) <= 900
+BOUNDS = {  # lines of code of each room; "" are the files beside them. What is new is to make them no larger than this
+    "": 1000,
+    "cli": 610,
+    "codec": 300,
+    "config": 620,
+    "core": 1100,
+    "data": 2250,
+    "distributed": 150,
+    "evaluation": 720,
+    "interop": 140,
+    "metrics": 1020,
+    "networks": 750,
+    "report": 390,
+    "requests": 530,
+    "runs": 760,
+    "sampling": 900,
+    "text": 180,
+    "training": 2050,
+    "verification": 280,
+}
+
+
+def test_every_room_keeps_to_its_size():
+    sizes = dict.fromkeys(BOUNDS, 0)
+    for path in PACKAGE.rglob("*.py"):
+        place = path.relative_to(PACKAGE).parts
+        sizes[place[0] if len(place) > 1 else ""] += lines_of_code(path)
+    assert {room: size for room, size in sizes.items() if size > BOUNDS[room]} == {}
+
+
+def test_processes_objectives_samplers_and_guidance_are_850_lines():
+    assert sum(lines_of_code(PACKAGE / f"core/{name}.py") for name in CORE) <= 850
 
 
 @pytest.mark.parametrize("name", CORE)

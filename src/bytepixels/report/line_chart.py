@@ -68,7 +68,7 @@ class LineChart:
     def draw(self) -> Figure:
         """The chart by matplotlib."""
         from matplotlib.figure import Figure
-        from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+        from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
         figure = Figure((5.6, 3.5), layout="constrained")
         axes = figure.subplots()
@@ -80,13 +80,16 @@ class LineChart:
             if one.marked:
                 axes.errorbar(x, y, half, color=colour, linestyle=dashes, marker="o", capsize=3)
             else:
-                axes.plot(x, y, color=colour, linestyle=dashes)
+                alone = np.isfinite(y).sum() == 1  # a line through one point is nothing
+                axes.plot(x, y, color=colour, linestyle=dashes, marker="o" if alone else None)
                 axes.fill_between(x, y - half, y + half, color=colour, alpha=0.18, linewidth=0)
         for axis, log in ((axes.xaxis, self.log_x), (axes.yaxis, self.log_y)):
             axis.set_major_formatter(FuncFormatter(lambda value, position: axis_number(value)))
             if log:
                 low, high = axis.get_view_interval()
-                axis.set_major_locator(LogLocator(subs=(1, 2, 3, 5) if high < 1000 * low else (1,)))
+                powers = LogLocator(subs=(1, 2, 5) if high < 1000 * low else (1,))
+                even = MaxNLocator(5, steps=(1, 2, 5, 10))  # on a short axis there may be one power or none
+                axis.set_major_locator(even if high < 10 * low else powers)
                 axis.set_minor_locator(NullLocator())
         return figure
 
