@@ -15,6 +15,7 @@ from torch import nn
 from bytepixels.config.data import DataConfig
 from bytepixels.config.presets import PRESETS, digits
 from bytepixels.data import Packed, pack
+from bytepixels.data.inspection.statistics import Leak
 from bytepixels.data.inspection.survey import ImageHeader
 from bytepixels.requests.check_data import Doctor
 from bytepixels.training.autotune import preflight as verb
@@ -484,6 +485,15 @@ def test_images_that_only_look_alike_are_no_problem_where_that_is_the_nature_of_
     other = replace(found.data, copies=replace(found.data.copies, variants=False))
     kinds = [one.kind for one in find_problems(other, found.plan, found.step, found.overfit, 0)]
     assert kinds == ["copies_across_classes", "near_copies"]
+
+
+def test_images_of_several_splits_that_are_in_the_one_looked_at_are_one_finding(of_digits):
+    found = of_digits[0]
+    leaks = {"val": Leak(5, [["a", "b"]], [["a", "c"]]), "other": Leak(3, [], []), "test": Leak(5, [["a", "d"]], [])}
+    data = replace(found.data, copies=replace(found.data.copies, across_splits=leaks))
+    (only,) = find_problems(data, found.plan, found.step, found.overfit, 0)
+    assert (only.kind, only.count) == ("leaks", 2)  # those that only look alike do not count among digits
+    assert only.advice.startswith("Take out 2 images of val and test that are in the split looked at too: ")
 
 
 def test_nothing_is_said_where_nothing_is_wrong(of_digits):
