@@ -143,7 +143,7 @@ def test_several_processes_draw_the_rows_of_one(batches, size):
     images, labels, rows = (
         batches.images,
         batches.labels.numpy(),
-        [ProcessGroup(rank, size).rows(64) for rank in range(size)],
+        [ProcessGroup(rank, size).local_rows(64) for rank in range(size)],
     )
     shares = [Batches(images, labels, batches.batch, batches.seed, flip=True, rows=own) for own in rows]
     parts = [build_draw(config, process, share, 4)(7) for share in shares]

@@ -1,5 +1,6 @@
 """runs list, show and prune: what they say is so, and what must stay stays."""
 
+import html
 import json
 import math
 import os
@@ -107,8 +108,8 @@ def test_the_loss_is_the_mean_of_the_last_twenty_lines_wherever_it_is_said(runs,
         in said(capsys, "show", runs / "done").out
     )
     assert cli("report", runs / "done", runs / "half", "--strip", 0, "--out", runs / "both.html") == 0
-    page = (runs / "both.html").read_text()
-    assert f">{loss}<" in page[page.index("mean of the log&#x27;s last 20 lines") :][:200]
+    page = html.unescape((runs / "both.html").read_text())
+    assert f">{loss}<" in page[page.index("mean of the log's last 20 lines") :][:200]
 
 
 def test_one_that_is_being_trained(runs, capsys):

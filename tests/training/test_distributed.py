@@ -72,7 +72,7 @@ def apart(one, other):
 @pytest.mark.parametrize("batch", [1, 7, 64])
 @pytest.mark.parametrize("size", [1, 2, 3, 7])
 def test_rows_share_a_batch_out_evenly_and_in_order(batch, size):
-    rows = [ProcessGroup(rank, size).rows(batch) for rank in range(size)]
+    rows = [ProcessGroup(rank, size).local_rows(batch) for rank in range(size)]
     assert [k for part in rows for k in range(batch)[part]] == list(range(batch))
     counts = [part.stop - part.start for part in rows]
     assert max(counts) - min(counts) <= 1
@@ -94,9 +94,9 @@ def test_alone_everything_is_as_it_was():
 @pytest.mark.parametrize("size", [1, 2, 3, 4])
 @pytest.mark.parametrize("micro", [0, 1, 2, 5, 7, 99])
 def test_turns_cover_a_share_and_a_sharded_world_takes_as_many_everywhere(batch, size, micro):
-    shares = [len(range(batch)[ProcessGroup(rank, size).rows(batch)]) for rank in range(size)]
+    shares = [len(range(batch)[ProcessGroup(rank, size).local_rows(batch)]) for rank in range(size)]
     for sharded in (False, True):
-        turns = [ProcessGroup(rank, size, sharded=sharded).turns(batch, micro) for rank in range(size)]
+        turns = [ProcessGroup(rank, size, sharded=sharded).micro_batches(batch, micro) for rank in range(size)]
         for share, own in zip(shares, turns, strict=True):
             assert [k for turn in own for k in range(share)[turn]] == list(range(share))
             lengths, over = [turn.stop - turn.start for turn in own], sharded and micro == 1
@@ -104,7 +104,7 @@ def test_turns_cover_a_share_and_a_sharded_world_takes_as_many_everywhere(batch,
             assert max(lengths) <= (micro or share) + (over and min(shares) < max(shares))
         if sharded:
             assert len({len(own) for own in turns}) == 1
-    assert ProcessGroup(0, size).turns(batch, 2)[:-1] == [slice(k, k + 2) for k in range(0, shares[0] - 2, 2)]
+    assert ProcessGroup(0, size).micro_batches(batch, 2)[:-1] == [slice(k, k + 2) for k in range(0, shares[0] - 2, 2)]
 
 
 def test_to_be_sharded_takes_several_processes():

@@ -42,7 +42,7 @@ def make_latents(
             for position, row in enumerate(moments, start):
                 writer.write(position, row.tobytes())
             progress(writer.count, total)
-    statistics = statistics_of(np.load(writer.array, mmap_mode="r"))
+    statistics = statistics_of(np.load(writer.array, mmap_mode="r", allow_pickle=False))
     _, channels, h, w = shape
     meta = {"count": total, "shape": [channels // 2, h, w], "classes": packed.classes, "statistics": statistics}
     writer.finalize(made_of | meta, packed.labels)

@@ -173,7 +173,11 @@ class PackWriter:
 
     def _without_gaps(self) -> Path:
         """A file of the rows that are done."""
-        path, rows, kept = self.folder / "shorter.npy", np.load(self.array, mmap_mode="r"), np.flatnonzero(self.done)
+        path, rows, kept = (
+            self.folder / "shorter.npy",
+            np.load(self.array, mmap_mode="r", allow_pickle=False),
+            np.flatnonzero(self.done),
+        )
         shorter = NpyRows(path, (len(kept), *self.shape[1:]), self.dtype)
         with shorter.file as file:
             for position, row in enumerate(kept.tolist()):
