@@ -1,6 +1,7 @@
 """build: the names of a config become the objects that they promise, and randomness is a function of (seed, step)."""
 
 import math
+import threading
 from dataclasses import replace
 
 import numpy as np
@@ -439,3 +440,26 @@ def test_auto_spacing_is_what_suits_the_sampler(diffusion, sampler, spacing):
     assert settings.spacing == spacing
     kept = resolved_sampling(SampleConfig(sampler, steps=10, spacing="quadratic"), config, build_process(config))
     assert kept.spacing == "quadratic"
+
+
+def test_networks_made_in_threads_have_the_weights_of_their_seeds():
+    """torch's own generator is one for all threads; and it is left as it was."""
+    expected = [build_network(with_seed(seed), (1, 8, 8), 0, CPU).state_dict() for seed in (1, 2)]
+    torch.manual_seed(0)
+    before, found = torch.get_rng_state(), {}
+
+    def make(k):
+        found[k] = build_network(with_seed(1 + k % 2), (1, 8, 8), 0, CPU).state_dict()
+
+    threads = [threading.Thread(target=make, args=(k,)) for k in range(12)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert torch.equal(torch.get_rng_state(), before)
+    for k, weights in found.items():
+        assert all(torch.equal(weights[name], value) for name, value in expected[k % 2].items()), k
+
+
+def with_seed(seed):
+    return replace(CONFIG, train=replace(CONFIG.train, seed=seed))

@@ -15,7 +15,7 @@ from .networks import Autoencoder, DiT, Network, UNet
 from .networks.discriminator import AutoencoderWithDiscriminator, PatchDiscriminator, patch_layers
 from .networks.haar import chosen_stem
 from .networks.text_conditioning import Text
-from .randomness import INIT, derived_seed
+from .randomness import INIT, torch_seeded
 
 
 def build_process(config: Config) -> Process:
@@ -37,9 +37,9 @@ def build_network(config: Config, shape: tuple[int, int, int], classes: int, dev
 
     `classes` is 0 where there are no labels. Raises InputError when the images do not fit the network.
     """
-    torch.manual_seed(derived_seed(config.train.seed, INIT))
     make = _dit if config.network.backbone == "dit" else _unet
-    network = make(with_stem(config, shape[1:]), shape[0], classes or None)
+    with torch_seeded(config.train.seed, INIT):
+        network = make(with_stem(config, shape[1:]), shape[0], classes or None)
     network.check_size(*shape[1:])
     return network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
@@ -105,24 +105,24 @@ def build_first_stage(
 
     Raises InputError when the factor does not divide the images' sides.
     """
-    torch.manual_seed(derived_seed(config.train.seed, INIT))
     own = config.autoencoder
     assert own is not None
-    autoencoder = Autoencoder(
-        channels=shape[0],
-        width=own.width,
-        multipliers=own.multipliers,
-        blocks=own.blocks,
-        latent_channels=own.latent_channels,
-        kind=own.kind,
-        codes=own.codes,
-        attention=own.attention,
-        residual=own.residual,
-    )
-    autoencoder.check_size(*shape[1:])
-    discriminator = None
-    if own.discriminator > 0:
-        discriminator = PatchDiscriminator(shape[0], layers=patch_layers(*shape[1:]))
+    with torch_seeded(config.train.seed, INIT):
+        autoencoder = Autoencoder(
+            channels=shape[0],
+            width=own.width,
+            multipliers=own.multipliers,
+            blocks=own.blocks,
+            latent_channels=own.latent_channels,
+            kind=own.kind,
+            codes=own.codes,
+            attention=own.attention,
+            residual=own.residual,
+        )
+        autoencoder.check_size(*shape[1:])
+        discriminator = None
+        if own.discriminator > 0:
+            discriminator = PatchDiscriminator(shape[0], layers=patch_layers(*shape[1:]))
     model = AutoencoderWithDiscriminator(autoencoder, discriminator).to(device)
     return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 

@@ -2,7 +2,9 @@
 
 import hashlib
 import struct
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -26,6 +28,23 @@ def derived_seed(*key: int) -> int:
 def seeded(*key: int, device: torch.device | str = "cpu") -> torch.Generator:
     """A generator that is a function of its key alone."""
     return torch.Generator(device).manual_seed(derived_seed(*key))
+
+
+_TORCH = threading.Lock()  # on torch's own generator, which all threads share
+
+
+def seed_torch(*key: int) -> None:
+    """Seed torch's own generator, once no other thread initialises a network from it."""
+    with _TORCH:
+        torch.manual_seed(derived_seed(*key))
+
+
+@contextmanager
+def torch_seeded(*key: int) -> Iterator[None]:
+    """torch's own generator on the CPU as a function of the key, for weights; it is as it was afterwards."""
+    with _TORCH, torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derived_seed(*key))
+        yield
 
 
 class SeededNoise:

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ..errors import InputError, check_range
-from ..randomness import FLIP, INIT, ORDER, TIMES, derived_seed, seeded
+from ..randomness import FLIP, INIT, ORDER, TIMES, seeded, torch_seeded
 from .features import Features, state_hash, unit
 
 FORMAT = 1
@@ -86,8 +86,9 @@ def train_classifier(
 
     images: uint8 [N, C, H, W] and labels [N], both on the host. A function of the seed.
     """
-    torch.manual_seed(derived_seed(recipe.seed, INIT))
-    network = Classifier(images.shape[1], classes, recipe.width).to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    with torch_seeded(recipe.seed, INIT):
+        made = Classifier(images.shape[1], classes, recipe.width)
+    network: Classifier = made.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     batch = min(recipe.batch, len(images))
     each = len(images) // batch  # steps of an epoch
     steps = recipe.epochs * each

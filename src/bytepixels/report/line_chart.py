@@ -88,7 +88,7 @@ class LineChart:
             if log:
                 low, high = axis.get_view_interval()
                 powers = LogLocator(subs=(1, 2, 5) if high < 1000 * low else (1,))
-                even = MaxNLocator(5, steps=(1, 2, 5, 10))  # on a short axis there may be one power or none
+                even = MaxNLocator(6, steps=(1, 2, 5, 10))  # on a short axis there may be one power or none
                 axis.set_major_locator(even if high < 10 * low else powers)
                 axis.set_minor_locator(NullLocator())
         return figure

@@ -20,7 +20,7 @@ from torch.nn.utils import clip_grad_norm_
 from ..config.training import TrainConfig
 from ..config.units import images_in
 from ..distributed.process_group import SINGLE_PROCESS, ProcessGroup
-from ..randomness import DROPOUT, derived_seed
+from ..randomness import DROPOUT, seed_torch
 from .ema import ema_decay, update_ema
 from .learning_rate import learning_rate
 from .optimizers import make_optimizer, no_moments
@@ -141,7 +141,7 @@ def train_step(state: TrainState, batch: Batch, loss: Loss, config: TrainConfig)
     parts, rows = list[Tensor](), state.world.local_rows(config.batch)
     turns = state.world.micro_batches(config.batch, config.micro_batch)
     for turn in turns:
-        torch.manual_seed(derived_seed(config.seed, DROPOUT, state.step, rows.start + turn.start))  # others' layers
+        seed_torch(config.seed, DROPOUT, state.step, rows.start + turn.start)  # for layers of others'
         with state.world.synchronising(state.network, now=turn == turns[-1]):
             with record_function(FORWARD):
                 part = loss(state.network, *(None if value is None else value[turn] for value in batch))
