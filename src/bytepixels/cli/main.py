@@ -7,7 +7,7 @@ import io
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from itertools import pairwise
 from typing import Any
@@ -60,27 +60,30 @@ def evaluate(argv: list[str]) -> int:
     return _performed("evaluate", Evaluate if other else Quality)(argv)
 
 
-def _second_word(verb: str, argv: list[str], help_text: str, kinds: Mapping[str, type[Any]]) -> Any:
-    """The request of a verb of several words, such as runs list; None where its help was asked for, and is printed."""
-    if not argv or argv[0] in ("-h", "--help", "help"):
-        print(help_text)
-        return None
-    kind = check_choice(f"the word after {verb}", argv[0], kinds)
-    return Line(f"{verb} {kind}", kinds[kind], argv[1:]).request()
-
-
 def _of_two_words(
     verb: str, help_text: str, kinds: Mapping[str, type[Any]], do: Callable[[Any], object]
 ) -> Callable[[list[str]], int]:
-    """A verb of several words: edit inpaint, runs list."""
+    """A verb of several words: edit inpaint, runs list; alone it prints its help."""
 
     def run(argv: list[str]) -> int:
-        request = _second_word(verb, argv, help_text, kinds)
-        if request is not None:
-            do(request)
+        if not argv or argv[0] in ("-h", "--help", "help"):
+            print(help_text)
+            return 0
+        kind = check_choice(f"the word after {verb}", argv[0], kinds)
+        do(Line(f"{verb} {kind}", kinds[kind], argv[1:]).request())
         return 0
 
     return run
+
+
+def _said(lines: Callable[[Any], Iterable[str]]) -> Callable[[Any], None]:
+    """Says each line of what a request comes to, as soon as it is known."""
+
+    def do(request: Any) -> None:
+        for line in lines(request):
+            say(line)
+
+    return do
 
 
 VERBS: dict[str, Callable[[list[str]], int]] = {
@@ -88,8 +91,8 @@ VERBS: dict[str, Callable[[list[str]], int]] = {
     "encode": _performed("encode", Encode),
     "sample": _performed("sample", Sample),
     "edit": _of_two_words("edit", edit.HELP, edit.KINDS, perform),
-    "runs": _of_two_words("runs", runs.HELP, runs.KINDS, lambda request: say(*run_runs(request))),
-    "cache": _of_two_words("cache", cache.HELP, cache.KINDS, lambda request: say(*run_cache(request))),
+    "runs": _of_two_words("runs", runs.HELP, runs.KINDS, _said(run_runs)),
+    "cache": _of_two_words("cache", cache.HELP, cache.KINDS, _said(run_cache)),
     "show": _performed("show", Show),
     "data": _of_two_words("data", check_data.HELP, {"doctor": check_data.Doctor}, perform),
     "evaluate": evaluate,
