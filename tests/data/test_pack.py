@@ -286,7 +286,7 @@ def test_order_and_memory_with_many_pictures(tmp_path, packed):
 
 def test_only_a_few_pictures_are_under_way(monkeypatch):
     from bytepixels.data.parallel import CHUNK, in_parallel
-    from bytepixels.data.sources.source import Item
+    from bytepixels.data.sources.source import ImageRef
 
     def held(size, result=0):
         begun, most, seen = 0, 0, 0
@@ -295,7 +295,7 @@ def test_only_a_few_pictures_are_under_way(monkeypatch):
             nonlocal begun
             for index in range(2000):
                 begun += 1
-                yield Item(index, lambda: Image.new("L", (2, 2)), size)
+                yield ImageRef(index, lambda: Image.new("L", (2, 2)), size)
 
         for seen, (index, _) in enumerate(in_parallel(lambda image: image.size, stream(), result), 1):
             assert index == seen - 1

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from bytepixels.errors import InputError
-from bytepixels.metrics.drift import drift, looks_of
+from bytepixels.metrics.drift import drift, image_statistics
 
 
 def pictures(n, seed, shift=0.0, contrast=1.0, smooth=0):
@@ -22,7 +22,7 @@ def pictures(n, seed, shift=0.0, contrast=1.0, smooth=0):
 
 @pytest.fixture(scope="module")
 def data():
-    return looks_of(pictures(600, 0))
+    return image_statistics(pictures(600, 0))
 
 
 def outside(samples, data):
@@ -31,7 +31,7 @@ def outside(samples, data):
 
 def test_data_of_the_same_law_passes(data):
     """Five statistics of 20 sets at 99% each: one alarm is expected, five are 3 in a thousand."""
-    alarms = sum(len(outside(looks_of(pictures(150, seed)), data)) for seed in range(1, 21))
+    alarms = sum(len(outside(image_statistics(pictures(150, seed)), data)) for seed in range(1, 21))
     assert alarms <= 4
 
 
@@ -45,7 +45,7 @@ def test_data_of_the_same_law_passes(data):
     ],
 )
 def test_what_differs_is_told(data, change, told):
-    assert told in outside(looks_of(pictures(150, 1, **change)), data)
+    assert told in outside(image_statistics(pictures(150, 1, **change)), data)
 
 
 def test_a_class_too_often_is_told_and_only_where_classes_are_known(data):
@@ -53,7 +53,7 @@ def test_a_class_too_often_is_told_and_only_where_classes_are_known(data):
 
     def looks(shares):
         label = torch.from_numpy(np.random.default_rng(2).choice(3, len(images), p=shares))
-        return looks_of(images, torch.eye(3)[label])
+        return image_statistics(images, torch.eye(3)[label])
 
     even, uneven = looks([0.3, 0.3, 0.4]), looks([0.6, 0.2, 0.2])
     assert outside(looks([0.3, 0.3, 0.4]), even) == set()
@@ -66,7 +66,7 @@ def test_a_class_too_often_is_told_and_only_where_classes_are_known(data):
 
 def test_the_numbers_are_what_they_say():
     images = pictures(40, 3)
-    found = {one.name: one for one in drift(looks_of(images), looks_of(pictures(50, 4)))}
+    found = {one.name: one for one in drift(image_statistics(images), image_statistics(pictures(50, 4)))}
     values = images.double().movedim(1, 0).flatten(1)
     assert found["mean of each channel"].samples == pytest.approx(values.mean(1).tolist())
     assert found["standard deviation of each channel"].samples == pytest.approx(values.std(1, correction=0).tolist())
@@ -78,7 +78,7 @@ def test_the_numbers_are_what_they_say():
 def test_a_wave_has_its_power_at_its_frequency():
     wave = 128 + 100 * np.sin(2 * np.pi * 5 * np.arange(32) / 32)
     images = torch.from_numpy(np.broadcast_to(wave, (2, 1, 32, 32)).astype(np.uint8).copy())
-    power = looks_of(images).power[0]
+    power = image_statistics(images).power[0]
     assert power.argmax() == 4  # frequencies from 1 on
     assert power[4] > 100 * power[[3, 5]].max()
 
@@ -86,19 +86,19 @@ def test_a_wave_has_its_power_at_its_frequency():
 @pytest.mark.parametrize("shape", [(1, 1, 1), (4, 2, 3), (2, 8, 1)])
 def test_any_shape(shape):
     images = torch.randint(0, 256, (5, *shape), dtype=torch.uint8)
-    for one in drift(looks_of(images), looks_of(images)):
+    for one in drift(image_statistics(images), image_statistics(images)):
         assert np.isfinite([*one.samples, *one.data, *one.half]).all()
         assert not one.outside
 
 
 def test_one_picture_is_refused(data):
     with pytest.raises(InputError, match="two or more images, got 1 and 600"):
-        drift(looks_of(pictures(1, 0)), data)
+        drift(image_statistics(pictures(1, 0)), data)
 
 
 def test_what_never_varies_in_the_data_has_an_interval_that_can_be_divided_by():
     """One image many times, and its like with another brightness."""
     same = torch.full((20, 3, 16, 16), 40, dtype=torch.uint8)
-    assert all(min(one.half) > 0 for one in drift(looks_of(same, None), looks_of(same, None)))
-    assert outside(looks_of(same, None), looks_of(same, None)) == set()
-    assert "brightness" in outside(looks_of(same + 50, None), looks_of(same, None))
+    assert all(min(one.half) > 0 for one in drift(image_statistics(same, None), image_statistics(same, None)))
+    assert outside(image_statistics(same, None), image_statistics(same, None)) == set()
+    assert "brightness" in outside(image_statistics(same + 50, None), image_statistics(same, None))

@@ -288,11 +288,11 @@ def test_an_interruption_leaves_what_is_done_with_its_grid_and_manifest(run, her
     drawn = []
     last_picture = editplans.Editing.last_picture
 
-    def interrupted(studio, states):
+    def interrupted(editing, states):
         if drawn:
             raise KeyboardInterrupt
         drawn.append(1)
-        return last_picture(studio, states)
+        return last_picture(editing, states)
 
     monkeypatch.setattr(editplans.Editing, "last_picture", interrupted)
     out = here / "out"

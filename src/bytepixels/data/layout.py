@@ -13,10 +13,10 @@ from .parallel import in_parallel
 from .settings import Settings
 from .sources.decode import Header, read_header
 from .sources.fit import Layout
-from .sources.source import Pictures
+from .sources.source import ImageList
 
 
-def find_layout(folder: Path, pictures: Pictures, settings: Settings) -> tuple[Layout, list[str]]:
+def find_layout(folder: Path, pictures: ImageList, settings: Settings) -> tuple[Layout, list[str]]:
     """What the settings leave to the data, from the headers of the files, and sentences on what was found; kept in
     `folder` for a call that goes on there."""
     size, channels, notes, kept = settings.size, settings.channels, list[str](), folder / "layout.json"
@@ -32,7 +32,7 @@ def find_layout(folder: Path, pictures: Pictures, settings: Settings) -> tuple[L
 
 
 def _from_headers(
-    pictures: Pictures, size: tuple[int, int] | None, channels: int | None
+    pictures: ImageList, size: tuple[int, int] | None, channels: int | None
 ) -> tuple[tuple[int, int], int, list[str]]:
     headers, notes = _headers(pictures, colour_settles=size is not None), list[str]()
     if size is None:
@@ -41,7 +41,7 @@ def _from_headers(
     return size, channels or (1 if headers and all(header.grey for header in headers) else 3), notes
 
 
-def _headers(pictures: Pictures, colour_settles: bool) -> Counter[Header]:
+def _headers(pictures: ImageList, colour_settles: bool) -> Counter[Header]:
     """How many readable images have each header; not of all of them where one in colour settles what was asked."""
     headers = Counter[Header]()
     with closing(in_parallel(read_header, pictures.items(), 0)) as found:

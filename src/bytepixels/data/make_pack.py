@@ -18,7 +18,7 @@ from .settings import Settings
 from .sources.decode import is_dark, quiet_pillow, to_pixels
 from .sources.fit import Layout
 from .sources.folder_labels import printable
-from .sources.source import Pictures, Source
+from .sources.source import ImageList, Source
 
 
 def make_pack(
@@ -56,7 +56,7 @@ def make_pack(
 
 
 def _decode(
-    writer: PackWriter, source: Source, pictures: Pictures, layout: Layout, strict: bool, progress: Progress
+    writer: PackWriter, source: Source, pictures: ImageList, layout: Layout, strict: bool, progress: Progress
 ) -> dict[int, str]:
     """Write the row of every image that has none; returns position and reason of those that cannot be read."""
     before, total, skipped = writer.count, len(pictures.names), dict[int, str]()
@@ -85,7 +85,7 @@ def _row(image: Image.Image, layout: Layout) -> tuple[bytes, int]:
     return decoded.pixels.tobytes(), flag
 
 
-def _labels_left(pictures: Pictures, skipped: list[int]) -> tuple[np.ndarray | None, tuple[str, ...], list[str]]:
+def _labels_left(pictures: ImageList, skipped: list[int]) -> tuple[np.ndarray | None, tuple[str, ...], list[str]]:
     """(labels, classes, notes) without the skipped images, and without the classes that lose their last one by it."""
     if pictures.labels is None:
         return None, pictures.classes, []

@@ -8,7 +8,7 @@ from typing import TypeVar
 from PIL import Image, UnidentifiedImageError
 
 from ..threads import usable_cpus
-from .sources.source import Item
+from .sources.source import ImageRef
 
 Result = TypeVar("Result")
 CHUNK = 16  # images per task: handing over single thumbnails costs as much as decoding them
@@ -21,7 +21,7 @@ class Unreadable(str):
 
 
 def in_parallel(
-    work: Callable[[Image.Image], Result], items: Iterable[Item], result_bytes: int
+    work: Callable[[Image.Image], Result], items: Iterable[ImageRef], result_bytes: int
 ) -> Generator[tuple[int, Result | Unreadable], None, None]:
     """Yield (position, work(image)) in the order of the items, worked out by threads: Pillow's decoders let go of the
     interpreter. Two chunks per thread are under way, of at most HELD_BYTES with their results of `result_bytes` each;
@@ -41,9 +41,9 @@ def in_parallel(
                 future.cancel()
 
 
-def _chunks(items: Iterable[Item], result_bytes: int) -> Iterator[tuple[list[Item], int]]:
+def _chunks(items: Iterable[ImageRef], result_bytes: int) -> Iterator[tuple[list[ImageRef], int]]:
     """Some items, and the bytes that they and their results take."""
-    chunk: list[Item] = []
+    chunk: list[ImageRef] = []
     size = 0
     for item in items:
         chunk.append(item)
@@ -55,11 +55,11 @@ def _chunks(items: Iterable[Item], result_bytes: int) -> Iterator[tuple[list[Ite
         yield chunk, size
 
 
-def _attempt_all(work: Callable[[Image.Image], Result], chunk: list[Item]) -> list[tuple[int, Result | Unreadable]]:
+def _attempt_all(work: Callable[[Image.Image], Result], chunk: list[ImageRef]) -> list[tuple[int, Result | Unreadable]]:
     return [(item.position, _attempt(work, item)) for item in chunk]
 
 
-def _attempt(work: Callable[[Image.Image], Result], item: Item) -> Result | Unreadable:
+def _attempt(work: Callable[[Image.Image], Result], item: ImageRef) -> Result | Unreadable:
     try:
         with item.open() as image:
             return work(image)

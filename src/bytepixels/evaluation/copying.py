@@ -27,7 +27,7 @@ SHOWN = 12  # samples in neighbours.png
 
 
 @dataclass(frozen=True)
-class Copying:
+class CopyReport:
     """Copies among the samples, among images nobody trained on, and among a copyist's; by pixels and by features."""
 
     found: dict[str, dict[str, CopyRate]]  # "pixels" and "features" -> "samples", "held_out" and "copyist"
@@ -50,7 +50,7 @@ def look_for_copies(
     flip: bool,
     device: torch.device,
     seed: int,
-) -> Copying:
+) -> CopyReport:
     """Compare samples uint8 [n, C, H, W], at most 1,000 of them, with all training images."""
     known, codec = EmpiricalImages(yardstick.own.packed.images, None, flip), PixelCodec()
     rows = chosen_rows(len(known.images), min(KNOWN, len(yardstick.reference))).numpy()  # all in the reference
@@ -64,7 +64,7 @@ def look_for_copies(
         by: {who: copies(one, near.get("held_out")) for who, one in near.items()}
         for by, near in (("pixels", pixels), ("features", by_features))
     }
-    return Copying(found, pixels["samples"], by_features["samples"])
+    return CopyReport(found, pixels["samples"], by_features["samples"])
 
 
 def nearest_by_features(images: Tensor, yardstick: ReferenceSet, flip: bool) -> Nearest:
@@ -77,7 +77,7 @@ def nearest_by_features(images: Tensor, yardstick: ReferenceSet, flip: bool) -> 
     return Nearest(*(torch.stack(part)[best, rows] for part in zip(*found, strict=True)))
 
 
-def draw_neighbours(images: Tensor, copying: Copying, yardstick: ReferenceSet, run: Run) -> None:
+def draw_neighbours(images: Tensor, copying: CopyReport, yardstick: ReferenceSet, run: Run) -> None:
     """RUN/evaluate/samples.png, and neighbours.png: the samples nearest to the training set, and below each its nearest
     training image by pixels and by features."""
     known = yardstick.own.packed.images

@@ -14,7 +14,7 @@ from ..config.units import seconds_of
 from ..core.samplers import TWICE
 from ..distributed.process_group import ProcessGroup, join
 from ..events import Work
-from ..metrics.drift import Drift, drift, looks_of
+from ..metrics.drift import Drift, drift, image_statistics
 from ..metrics.feature_cache import FeatureSet, features_of
 from ..metrics.frechet import frechet_distance, too_few
 from ..metrics.open_features import chosen_features
@@ -28,7 +28,7 @@ from ..sampling.load_weights import open_model
 from ..sampling.settings import chosen_settings
 from ..sampling.trained_model import TrainedModel
 from ..text import TextRows
-from .copying import Copying, draw_neighbours, look_for_copies
+from .copying import CopyReport, draw_neighbours, look_for_copies
 from .summary import card
 from .yardstick import ReferenceSet, open_reference_set
 
@@ -116,7 +116,7 @@ def judge(images: Tensor, yardstick: ReferenceSet, run: Run, request: Quality, d
         progress.update(3, "drift")
         known = samples.probabilities is not None and features.name != "inception"
         data = (samples.probabilities, floor.probabilities) if known else (None, None)
-        drifts = drift(looks_of(images, data[0]), looks_of(others[0], data[1]), request.seed)
+        drifts = drift(image_statistics(images, data[0]), image_statistics(others[0], data[1]), request.seed)
         progress.update(4)
     draw_neighbours(images, copying, yardstick, run)
     return described(measures, best, others[1], rungs, copying, drifts, yardstick, len(images), samples)
@@ -142,7 +142,7 @@ def described(
     floor: Measures,
     what: str,
     rungs: dict[str, float],
-    copying: Copying,
+    copying: CopyReport,
     drifts: list[Drift],
     yardstick: ReferenceSet,
     n: int,

@@ -17,7 +17,7 @@ MIN_SPREAD_SHARE = 0.05  # of a statistic's largest spread: none is taken to be 
 MIN_SPREAD = 1e-9  # spread and half interval of a statistic that never varies, such as the colour of equal images
 
 
-class Looks(NamedTuple):
+class ImageStatistics(NamedTuple):
     """Numbers of n images, one row each, whose means say what a set looks like."""
 
     mean: Tensor  # [n, C] of each channel, grey levels of 255
@@ -43,14 +43,14 @@ class Drift:
         return [k for k, (sample, data, half) in enumerate(triples) if abs(sample - data) > half]
 
 
-def looks_of(images: Tensor, probabilities: Tensor | None = None) -> Looks:
+def image_statistics(images: Tensor, probabilities: Tensor | None = None) -> ImageStatistics:
     """Of uint8 [n, C, H, W]; probabilities [n, K] of classes, where a classifier knows them."""
     values, grey, classes = images.double(), rgb(images).double().mean(1), None  # grey: [n, H, W]
     bins = (grey * BINS / 256).long().flatten(1)
     brightness = torch.stack([(bins == k).double().mean(1) for k in range(BINS)], 1)
     if probabilities is not None:
         classes = torch.nn.functional.one_hot(probabilities.argmax(1), probabilities.shape[1]).double()
-    return Looks(values.mean((2, 3)), values.square().mean((2, 3)), brightness, _radial_power(grey), classes)
+    return ImageStatistics(values.mean((2, 3)), values.square().mean((2, 3)), brightness, _radial_power(grey), classes)
 
 
 def _radial_power(grey: Tensor) -> Tensor:
@@ -65,7 +65,7 @@ def _radial_power(grey: Tensor) -> Tensor:
     return rings.T
 
 
-def drift(samples: Looks, data: Looks, seed: int = 0) -> list[Drift]:
+def drift(samples: ImageStatistics, data: ImageStatistics, seed: int = 0) -> list[Drift]:
     """Each statistic of the samples beside the data's, with what as many images of the data span.
 
     By the bootstrap: a draw as large as the samples against one as large as the data, both of the data, so that the
@@ -89,19 +89,19 @@ def drift(samples: Looks, data: Looks, seed: int = 0) -> list[Drift]:
     return found
 
 
-def _draws(looks: Looks, n: int, generator: torch.Generator) -> Tensor:
+def _draws(looks: ImageStatistics, n: int, generator: torch.Generator) -> Tensor:
     """[DRAWS, images]: how often each image is among n that are drawn with repeats."""
     rows = torch.randint(len(looks.mean), (DRAWS, n), generator=generator)
     return torch.stack([row.bincount(minlength=len(looks.mean)) for row in rows]).double()
 
 
-def _means(looks: Looks, counts: Tensor) -> Looks:
+def _means(looks: ImageStatistics, counts: Tensor) -> ImageStatistics:
     """Means over the images, [sets, numbers] each, where set k has counts[k] of each."""
     parts = (None if part is None else counts @ part / counts.sum(1, keepdim=True) for part in looks)
-    return Looks(*parts)  # type: ignore[arg-type]
+    return ImageStatistics(*parts)  # type: ignore[arg-type]
 
 
-def _statistics(means: Looks) -> dict[str, Tensor]:
+def _statistics(means: ImageStatistics) -> dict[str, Tensor]:
     """What is compared, [sets, numbers] each."""
     found = {
         "mean of each channel": means.mean,

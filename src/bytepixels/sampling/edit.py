@@ -22,7 +22,7 @@ from ..requests.edit import EditFlags, Inpaint, Interpolate, Invert, Vary
 from ..runs.run_directory import Run, make_folder, provenance
 from ..wording import many
 from .conditioning import find_label, prompt_name, text_of
-from .edit_plans import Editing, Plan, plan_inpaint, plan_interpolate, plan_invert, plan_vary
+from .edit_plans import Editing, EditJob, plan_inpaint, plan_interpolate, plan_invert, plan_vary
 from .load_weights import open_model
 from .output import copy_to, png_of, write_manifest
 from .settings import chosen_settings
@@ -41,9 +41,9 @@ def edit(flags: EditFlags) -> Edited:
     png = png_of(flags.out)
     if png:
         flags = replace(flags, out=None)
-    studio = open_studio(flags)
-    plan = make_plan(studio, flags)
-    out = flags.out or studio.run.samples / _folder_name(flags, studio, plan)
+    editing = open_editing(flags)
+    plan = make_plan(editing, flags)
+    out = flags.out or editing.run.samples / _folder_name(flags, editing, plan)
     make_folder(out, "--out")
     results: list[Tensor] = []  # uint8 [C, H, W] each
     fidelity: dict[str, dict[str, float | None]] = {}
@@ -56,7 +56,7 @@ def edit(flags: EditFlags) -> Edited:
         if results:
             done = {k: picture for k, picture in plan.compare.items() if k < len(results)}
             fidelity = {plan.files[k]: fidelity_of(results[k], picture) for k, picture in done.items()}
-            write_manifest(out, _manifest(flags, studio, plan, len(results), fidelity))
+            write_manifest(out, _manifest(flags, editing, plan, len(results), fidelity))
             whole = torch.stack(results)
             save_extra(out / "grid.png", lambda path: save_png(sheet(list(plan.shown), whole, plan.columns), path))
     invert = plan.facts.get("evaluations_to_invert")
@@ -67,7 +67,7 @@ def edit(flags: EditFlags) -> Edited:
     return Edited(png or out, torch.stack(results))
 
 
-def open_studio(flags: EditFlags) -> Editing:
+def open_editing(flags: EditFlags) -> Editing:
     """The run's network and its settings with what was asked for instead; InputError for what does not go together."""
     run = open_model(flags.run)
     label = find_label(run, flags.label)
@@ -102,20 +102,20 @@ def settings_for(run: Run, flags: EditFlags) -> SampleConfig:
     return chosen_settings(run, asked)
 
 
-def make_plan(studio: Editing, flags: EditFlags) -> Plan:
+def make_plan(editing: Editing, flags: EditFlags) -> EditJob:
     match flags:
         case Inpaint():
-            return plan_inpaint(studio, flags)
+            return plan_inpaint(editing, flags)
         case Vary():
-            return plan_vary(studio, flags)
+            return plan_vary(editing, flags)
         case Interpolate():
-            return plan_interpolate(studio, flags)
+            return plan_interpolate(editing, flags)
         case Invert():
-            return plan_invert(studio, flags)
+            return plan_invert(editing, flags)
     raise AssertionError(flags)
 
 
-def _carry_out(plan: Plan, out: Path, progress: Work) -> Iterator[Tensor]:
+def _carry_out(plan: EditJob, out: Path, progress: Work) -> Iterator[Tensor]:
     """The results, batch by batch, uint8 [B, C, H, W], each written when it is done."""
     done = 0
 
@@ -164,9 +164,9 @@ def _kind(flags: EditFlags) -> str:
     return type(flags).__name__.lower()
 
 
-def _folder_name(flags: EditFlags, studio: Editing, plan: Plan) -> str:
+def _folder_name(flags: EditFlags, editing: Editing, plan: EditJob) -> str:
     """Says all that makes these images others than their neighbours, their inputs by a digest."""
-    settings = studio.settings
+    settings = editing.settings
     parts = [_kind(flags), *plan.subject, settings.sampler, str(settings.steps), settings.spacing]
     parts += [f"{name}-{value:g}" for name, value in {"eta": settings.eta, "churn": settings.churn}.items() if value]
     parts += [f"{name}-{plan.facts[name]}" for name in ("jump", "repeats", "refine") if name in plan.facts]
@@ -179,20 +179,22 @@ def _folder_name(flags: EditFlags, studio: Editing, plan: Plan) -> str:
     return "-".join(parts).replace("/", "-")
 
 
-def _manifest(flags: EditFlags, studio: Editing, plan: Plan, count: int, fidelity: dict[str, Any]) -> dict[str, Any]:
+def _manifest(
+    flags: EditFlags, editing: Editing, plan: EditJob, count: int, fidelity: dict[str, Any]
+) -> dict[str, Any]:
     """How each of the first `count` images was made."""
     pictures: list[dict[str, Any]] = [{"file": file} for file in plan.files[:count]]
     for k, seed in enumerate((plan.seeds or [])[:count]):
         pictures[k]["seed"] = seed
     return {
-        "run": str(studio.run.path),
-        "checkpoint": studio.model.checkpoint_name,
+        "run": str(editing.run.path),
+        "checkpoint": editing.model.checkpoint_name,
         "weights": flags.weights,
         "edit": _kind(flags),
         **plan.facts,
-        "label": None if studio.label is None else studio.run.classes[studio.label],
-        **({"prompt": flags.prompt} if studio.run.text else {}),
-        "settings": asdict(studio.settings),
+        "label": None if editing.label is None else editing.run.classes[editing.label],
+        **({"prompt": flags.prompt} if editing.run.text else {}),
+        "settings": asdict(editing.settings),
         "pictures": [one | fidelity.get(one["file"], {}) for one in pictures],
         "made_by": provenance(),
     }

@@ -73,7 +73,7 @@ class Editing:
 
 
 @dataclass(frozen=True)
-class Plan:
+class EditJob:
     """One edit, checked and ready; nothing is computed yet."""
 
     subject: Sequence[str]  # what the folder is named for
@@ -88,9 +88,9 @@ class Plan:
     columns: int | None = None  # of the results in grid.png
 
 
-def plan_inpaint(studio: Editing, flags: Inpaint) -> Plan:
+def plan_inpaint(editing: Editing, flags: Inpaint) -> EditJob:
     """Mask 1 is kept: its estimate is the known image itself, at every level."""
-    settings, steps = studio.settings, studio.settings.steps
+    settings, steps = editing.settings, editing.settings.steps
     if not (settings.sampler in STOCHASTIC or settings.eta > 0 or settings.churn > 0):
         known = " or ".join(STOCHASTIC)
         raise InputError(
@@ -99,80 +99,80 @@ def plan_inpaint(studio: Editing, flags: Inpaint) -> Plan:
     jump = max(1, round(steps / 10)) if flags.jump is None else flags.jump
     repeats = flags.repeats if steps > 1 else 1  # one step leaves no room to go back
     check_range("--jump", jump, 1, max(1, steps - 1))
-    path = resampling_path(studio.levels, jump, repeats)
-    picture, anew = load_picture(studio.run, flags.picture), load_mask(studio.run, flags.mask, flags.picture)
-    x0 = studio.to_model(picture)[0]
+    path = resampling_path(editing.levels, jump, repeats)
+    picture, anew = load_picture(editing.run, flags.picture), load_mask(editing.run, flags.mask, flags.picture)
+    x0 = editing.to_model(picture)[0]
     # of latents, those are kept that cover nothing that is painted anew
-    keep = 1 - F.adaptive_max_pool2d(anew.float(), studio.run.x0_shape[1:]).to(studio.model.device)
+    keep = 1 - F.adaptive_max_pool2d(anew.float(), editing.run.x0_shape[1:]).to(editing.model.device)
 
     def draw(part: Sequence[int], counted: Counted) -> Tensor:
-        denoise, step = studio.sampling(len(part), counted)
+        denoise, step = editing.sampling(len(part), counted)
         noise = SeededNoise([flags.seed + k for k in part])
-        states = resampled_trajectory(studio.pure_noise(noise), path, inpainted(denoise, x0, keep), step, noise)
-        return torch.where(anew, studio.last_picture(states), picture)  # to the last bit, through any codec
+        states = resampled_trajectory(editing.pure_noise(noise), path, inpainted(denoise, x0, keep), step, noise)
+        return torch.where(anew, editing.last_picture(states), picture)  # to the last bit, through any codec
 
     facts = {"picture": str(flags.picture), "mask": str(flags.mask), "jump": jump, "repeats": repeats}
     shown = [picture, without(picture, anew)]
-    return _drawing(studio, flags, [flags.picture.stem, flags.mask.stem], shown, path, draw, facts)
+    return _drawing(editing, flags, [flags.picture.stem, flags.mask.stem], shown, path, draw, facts)
 
 
-def plan_vary(studio: Editing, flags: Vary) -> Plan:
+def plan_vary(editing: Editing, flags: Vary) -> EditJob:
     """The image, noised to a level of the grid, and denoised from that level."""
-    picture = load_picture(studio.run, flags.picture)
+    picture = load_picture(editing.run, flags.picture)
 
     def start(seeds: Sequence[int]) -> tuple[Tensor, list[Level], SeededNoise]:
         noise = SeededNoise(seeds)
-        x0 = studio.to_model(*[picture] * len(seeds))
-        return *noised_start(x0, studio.levels, flags.strength, noise), noise
+        x0 = editing.to_model(*[picture] * len(seeds))
+        return *noised_start(x0, editing.levels, flags.strength, noise), noise
 
     def draw(part: Sequence[int], counted: Counted) -> Tensor:
-        denoise, step = studio.sampling(len(part), counted)
+        denoise, step = editing.sampling(len(part), counted)
         x, levels, noise = start([flags.seed + k for k in part])
-        return studio.last_picture(trajectory(x, levels, denoise, step, noise))
+        return editing.last_picture(trajectory(x, levels, denoise, step, noise))
 
     x, levels, _ = start([flags.seed])
-    shown = [picture, noise_picture(studio.model.codec, x[0] / max(1.0, levels[0].sigma))]
+    shown = [picture, noise_picture(editing.model.codec, x[0] / max(1.0, levels[0].sigma))]
     facts = {"picture": str(flags.picture), "strength": flags.strength, "steps_taken": len(levels) - 1}
-    return _drawing(studio, flags, [flags.picture.stem, f"{flags.strength:g}"], shown, levels, draw, facts)
+    return _drawing(editing, flags, [flags.picture.stem, f"{flags.strength:g}"], shown, levels, draw, facts)
 
 
 def _drawing(
-    studio: Editing,
+    editing: Editing,
     flags: Drawing,
     subject: list[str],
     shown: list[Tensor],
     path: Sequence[Level],
     draw: Callable[[Sequence[int], Counted], Tensor],
     facts: dict[str, Any],
-) -> Plan:
+) -> EditJob:
     """What inpaint and vary have in common: n results, named by seed."""
     seeds = range(flags.seed, flags.seed + flags.n)
-    each = studio.evaluations(path)
+    each = editing.evaluations(path)
     files = [f"seed-{seed}.png" for seed in seeds]
     facts = facts | {"evaluations": each}
-    return Plan(
+    return EditJob(
         [*subject, "seed", str(flags.seed)], files, shown, each * flags.n, draw, facts, seeds, batch=flags.batch
     )
 
 
-def plan_interpolate(studio: Editing, flags: Interpolate) -> Plan:
+def plan_interpolate(editing: Editing, flags: Interpolate) -> EditJob:
     """Between the noises of two images, or of two seeds, along the sphere; denoised with ddim."""
     ends, seeds = [flags.a, flags.b], [_seed(flags.a), _seed(flags.b)]
     if (seeds[0] is None) != (seeds[1] is None):
         raise InputError(f"A and B are two images or two seeds (whole numbers from 0), got {flags.a} and {flags.b}")
-    pictures = [load_picture(studio.run, Path(end)) for end in ends] if seeds[0] is None else []
-    steps = studio.evaluations(studio.levels)
+    pictures = [load_picture(editing.run, Path(end)) for end in ends] if seeds[0] is None else []
+    steps = editing.evaluations(editing.levels)
     inversion = steps * (1 + flags.refine) if pictures else 0
 
     def draw(part: Sequence[int], counted: Counted) -> Tensor:
         if pictures:
-            denoise, _ = studio.sampling(2, counted)
-            a, b = invert(studio.to_model(*pictures), studio.levels, denoise, flags.refine).split(1)
+            denoise, _ = editing.sampling(2, counted)
+            a, b = invert(editing.to_model(*pictures), editing.levels, denoise, flags.refine).split(1)
         else:
-            a, b = studio.pure_noise(SeededNoise([seed for seed in seeds if seed is not None])).split(1)
+            a, b = editing.pure_noise(SeededNoise([seed for seed in seeds if seed is not None])).split(1)
         x = torch.cat([slerp(a, b, k / (flags.n - 1)) for k in part])
-        denoise, step = studio.sampling(len(part), counted)
-        return studio.last_picture(trajectory(x, studio.levels, denoise, step))
+        denoise, step = editing.sampling(len(part), counted)
+        return editing.last_picture(trajectory(x, editing.levels, denoise, step))
 
     shares = [k / (flags.n - 1) for k in range(flags.n)]
     facts = {"ends": ends, "shares": shares, "evaluations": steps}
@@ -180,24 +180,24 @@ def plan_interpolate(studio: Editing, flags: Interpolate) -> Plan:
     files = [f"{k:03}.png" for k in range(flags.n)]
     compare = {0: pictures[0], flags.n - 1: pictures[1]} if pictures else {}
     work = 2 * inversion + flags.n * steps
-    return Plan([Path(end).stem for end in ends], files, pictures, work, draw, facts, None, compare, columns=flags.n)
+    return EditJob([Path(end).stem for end in ends], files, pictures, work, draw, facts, None, compare, columns=flags.n)
 
 
-def plan_invert(studio: Editing, flags: Invert) -> Plan:
+def plan_invert(editing: Editing, flags: Invert) -> EditJob:
     """Back to the noise with ddim's steps undone, and from there to the image again."""
-    picture = load_picture(studio.run, flags.picture)
-    steps = studio.evaluations(studio.levels)
+    picture = load_picture(editing.run, flags.picture)
+    steps = editing.evaluations(editing.levels)
     each = steps * (1 + flags.refine) + steps
 
     def draw(part: Sequence[int], counted: Counted) -> Tensor:
-        denoise, step = studio.sampling(1, counted)
-        noise = invert(studio.to_model(picture), studio.levels, denoise, flags.refine)
-        again = studio.last_picture(trajectory(noise, studio.levels, denoise, step))
-        return torch.stack([noise_picture(studio.model.codec, noise[0] / studio.levels[0].sigma), again[0]])
+        denoise, step = editing.sampling(1, counted)
+        noise = invert(editing.to_model(picture), editing.levels, denoise, flags.refine)
+        again = editing.last_picture(trajectory(noise, editing.levels, denoise, step))
+        return torch.stack([noise_picture(editing.model.codec, noise[0] / editing.levels[0].sigma), again[0]])
 
     facts = {"picture": str(flags.picture), "refine": flags.refine, "evaluations": each}
     files = ["noise.png", "reconstruction.png"]
-    return Plan([flags.picture.stem], files, [picture], each, draw, facts, compare={1: picture}, columns=2)
+    return EditJob([flags.picture.stem], files, [picture], each, draw, facts, compare={1: picture}, columns=2)
 
 
 def _seed(text: str) -> int | None:

@@ -13,7 +13,7 @@ from PIL import Image
 from ...events import Work
 from ..parallel import Unreadable, in_parallel
 from ..sources.decode import Layout, is_dark, orientation, quiet_pillow, read_header, to_pixels
-from ..sources.source import Pictures
+from ..sources.source import ImageList
 
 Result = TypeVar("Result")
 THUMB = 16  # side of the thumbnails
@@ -45,7 +45,7 @@ class ImageInspection(NamedTuple):
 class DatasetInspection:
     """All images of one split: a row for each, read or not, and the pixels of those that were, counted."""
 
-    pictures: Pictures
+    pictures: ImageList
     digests: list[bytes]
     thumbs: np.ndarray  # uint8 [N, 3, 16, 16]
     marks: np.ndarray  # bool [N, len(MARKS)]
@@ -65,7 +65,7 @@ class DatasetInspection:
         return np.flatnonzero(self.marks[:, MARKS.index(mark)])
 
 
-def read_headers(pictures: Pictures) -> dict[int, ImageHeader]:
+def read_headers(pictures: ImageList) -> dict[int, ImageHeader]:
     """Position -> what its header says, of every image that has one."""
     with closing(_every(pictures, "headers", inspect_header, 0)) as results:
         return {position: header for position, header in results if isinstance(header, ImageHeader)}
@@ -95,7 +95,7 @@ def inspect_image(image: Image.Image, layout: Layout) -> ImageInspection:
     return ImageInspection(digest.digest(), thumb, packed.pixels, marks)
 
 
-def inspect_images(pictures: Pictures, layout: Layout) -> DatasetInspection:
+def inspect_images(pictures: ImageList, layout: Layout) -> DatasetInspection:
     """Look at every image, in memory of about a kilobyte each."""
     total, image_bytes = len(pictures.names), layout.channels * layout.height * layout.width
     thumbs, marks = np.zeros((total, 3, THUMB, THUMB), np.uint8), np.zeros((total, len(MARKS)), bool)
@@ -115,7 +115,7 @@ def inspect_images(pictures: Pictures, layout: Layout) -> DatasetInspection:
 
 
 def _every(
-    pictures: Pictures, what: str, work: Callable[[Image.Image], Result], result_bytes: int
+    pictures: ImageList, what: str, work: Callable[[Image.Image], Result], result_bytes: int
 ) -> Generator[tuple[int, Result | Unreadable], None, None]:
     """Position and work(image) of every image, with a line of progress."""
     with (

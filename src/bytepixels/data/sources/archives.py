@@ -17,7 +17,7 @@ from .decode import open_picture
 from .folder_labels import Arrangement, arrange, clean_name, counted, is_hidden, is_picture
 from .official_files import CIFAR_BATCHES, TWO_SPLITS, read_cifar
 from .own import may_mark, without_own
-from .source import Item, Pictures, Source, check_file_size, file_key, parts_of
+from .source import ImageList, ImageRef, Source, check_file_size, file_key, parts_of
 from .tar import is_compressed, is_tar, open_content, read_tar, readable, tar_part
 from .zip_names import member_names
 
@@ -36,7 +36,7 @@ def open_archive(path: Path, split: str) -> Source:
     return Source(str(path), file_key(path), lambda: read(path, split))
 
 
-def _read_zip(path: Path, split: str) -> Pictures:
+def _read_zip(path: Path, split: str) -> ImageList:
     with readable(path):
         archive = zipfile.ZipFile(path)  # stays open: threads read their own members of it; closed with its last reader
     members = [member for member in archive.infolist() if not member.is_dir()]
@@ -51,10 +51,10 @@ def _read_zip(path: Path, split: str) -> Pictures:
     kept = [members[index] for index in found.order]
     files = [names[index] for index in found.order]
 
-    def item(index: int) -> Item:
-        return Item(index, partial(_open_member, archive, kept[index]), kept[index].file_size)
+    def item(index: int) -> ImageRef:
+        return ImageRef(index, partial(_open_member, archive, kept[index]), kept[index].file_size)
 
-    return Pictures(files, parts_of(len(kept), item), found.labels, found.classes, (*name_notes, *notes), captions)
+    return ImageList(files, parts_of(len(kept), item), found.labels, found.classes, (*name_notes, *notes), captions)
 
 
 def _arranged(
@@ -100,7 +100,7 @@ def _open_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Image.Ima
     return open_picture(io.BytesIO(archive.read(member)))
 
 
-def _read_tar(path: Path, split: str) -> Pictures:
+def _read_tar(path: Path, split: str) -> ImageList:
     """A tar has no index, and a compressed one cannot seek: it is read from front to back, once for the names and once
     more for the images, which come in its order and know their own position. KEPT_BYTES need no second time.
     """
@@ -127,10 +127,10 @@ def _read_tar(path: Path, split: str) -> Pictures:
     found, captions, notes = _arranged(names, split, path, lambda index: metadata.get(index, b""), ignored)
     if held:
         kept = [held[number] for number in found.order]
-        parts = parts_of(len(kept), lambda index: Item(index, partial(open_content, kept[index])))
+        parts = parts_of(len(kept), lambda index: ImageRef(index, partial(open_content, kept[index])))
     else:
         parts = [tar_part(path, {member: index for index, member in enumerate(found.order)})]
-    return Pictures([names[i] for i in found.order], parts, found.labels, found.classes, tuple(notes), captions)
+    return ImageList([names[i] for i in found.order], parts, found.labels, found.classes, tuple(notes), captions)
 
 
 def _file_name(member: TarInfo) -> str:

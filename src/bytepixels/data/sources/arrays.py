@@ -8,7 +8,7 @@ import numpy as np
 from ...errors import InputError
 from ...memory import free_memory
 from .folder_labels import SPLITS, class_labels
-from .source import Pictures, Source, array_pictures, file_key, only_split
+from .source import ImageList, Source, array_pictures, file_key, only_split
 
 IMAGE_KEYS = ("images", "image", "x", "data", "arr_0", "imgs")
 LABEL_KEYS = ("labels", "label", "y", "targets", "target", "classes", "arr_1")
@@ -20,7 +20,7 @@ def open_arrays(path: Path, split: str) -> Source:
     return Source(str(path), file_key(path), lambda: _read(path, split))
 
 
-def _read(path: Path, split: str) -> Pictures:
+def _read(path: Path, split: str) -> ImageList:
     try:
         arrays = _load(path)
     except InputError:

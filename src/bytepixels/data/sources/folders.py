@@ -16,7 +16,7 @@ from .captions import METADATA, captions_of
 from .dataset_json import DATASET, with_labels_of
 from .decode import open_picture
 from .folder_labels import arrange, printable
-from .source import Item, Pictures, Source, check_file_size, parts_of
+from .source import ImageList, ImageRef, Source, check_file_size, parts_of
 
 
 class File(NamedTuple):
@@ -39,7 +39,7 @@ def files_key(root: Path, files: list[File]) -> str:
     return hashlib.sha256(content.encode(errors="surrogateescape")).hexdigest()
 
 
-def read_files(root: Path, names: list[str], split: str, source: str, before: Sequence[str] = ()) -> Pictures:
+def read_files(root: Path, names: list[str], split: str, source: str, before: Sequence[str] = ()) -> ImageList:
     """The images among the files root / name, arranged by their folders."""
 
     def read(index: int) -> bytes:
@@ -48,9 +48,9 @@ def read_files(root: Path, names: list[str], split: str, source: str, before: Se
     found = with_labels_of(arrange(names, split, source, (*METADATA, DATASET)), names, read, source)
     captions, notes = captions_of(names, found.order, read)
     kept = [names[index] for index in found.order]
-    parts = parts_of(len(kept), lambda index: Item(index, partial(_open, os.path.join(root, kept[index]))))
+    parts = parts_of(len(kept), lambda index: ImageRef(index, partial(_open, os.path.join(root, kept[index]))))
     notes = [*before, *found.notes, *found.class_notes, *notes]
-    return Pictures(kept, parts, found.labels, found.classes, tuple(notes), captions)
+    return ImageList(kept, parts, found.labels, found.classes, tuple(notes), captions)
 
 
 def content_of(path: str | Path) -> bytes:

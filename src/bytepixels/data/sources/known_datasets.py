@@ -9,7 +9,7 @@ import numpy as np
 
 from ...errors import InputError, check_choice
 from .official_files import CIFAR_BATCHES, TWO_SPLITS, read_cifar, read_idx
-from .source import Pictures, Source, array_pictures, file_key, only_split
+from .source import ImageList, Source, array_pictures, file_key, only_split
 
 NAMED = ("digits", "cifar10", "mnist", "fashion-mnist")
 _CIFAR_URL = "https://www.cs.toronto.edu/~kriz/"
@@ -53,7 +53,7 @@ def open_named(name: str, split: str, cache: Path) -> Source:
         if split == "all" or file.startswith("t10k") == (split == "test")
     }
 
-    def read() -> Pictures:
+    def read() -> ImageList:
         paths = [_fetch(name, _IDX_URLS[name], file, md5, folder) for file, md5 in files.items()]
         return _read_idx_pairs(_pairs_of_split(paths, split))
 
@@ -93,7 +93,7 @@ def _labels_beside(images: Path) -> Path | None:
     return next((file for file in (images.with_name(stem), images.with_name(stem + ".gz")) if file.is_file()), None)
 
 
-def _read_idx_pairs(pairs: list[tuple[Path, Path | None]]) -> Pictures:
+def _read_idx_pairs(pairs: list[tuple[Path, Path | None]]) -> ImageList:
     images = np.concatenate([read_idx(file, 3) for file, _ in pairs])
     label_files = [file for _, file in pairs if file]
     notes = (f"Packed {' and '.join(file.name for file, _ in pairs)}.",)
@@ -107,7 +107,7 @@ def _read_idx_pairs(pairs: list[tuple[Path, Path | None]]) -> Pictures:
     return array_pictures(images, labels=labels, classes=names, notes=notes)
 
 
-def _read_digits() -> Pictures:
+def _read_digits() -> ImageList:
     from sklearn.datasets import load_digits
 
     digits = load_digits()

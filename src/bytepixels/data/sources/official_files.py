@@ -14,7 +14,7 @@ import numpy as np
 
 from ...errors import InputError
 from ...memory import free_memory
-from .source import Pictures, array_pictures
+from .source import ImageList, array_pictures
 from .tar import read_tar
 
 CIFAR_BATCHES = {"train": [f"data_batch_{i}" for i in range(1, 6)], "test": ["test_batch"]}
@@ -74,7 +74,7 @@ def _numbers(value: object, kind: type) -> np.ndarray:
     return np.asarray(value.array if isinstance(value, _Array) else value, kind)
 
 
-def read_cifar(path: Path, split: str) -> Pictures:
+def read_cifar(path: Path, split: str) -> ImageList:
     """CIFAR-10's python version, a .tar.gz or the folder it unpacks to: 32 x 32 RGB, 10 classes."""
     wanted = [batch for name, batches in CIFAR_BATCHES.items() if split in (name, "all") for batch in batches]
     try:

@@ -15,7 +15,7 @@ from ...errors import InputError
 MAX_FILE_BYTES = 1 << 30
 
 
-class Item(NamedTuple):
+class ImageRef(NamedTuple):
     """One image on its way: `open` may be called in any thread, returns it undecoded, or raises."""
 
     position: int
@@ -24,21 +24,21 @@ class Item(NamedTuple):
 
 
 Wanted = Callable[[int], bool]  # whether the image at a position is to be read
-Part = Callable[[Wanted], Iterator[Item]]  # some images, in whatever order they are read fastest, the same every time
+Chunk = Callable[[Wanted], Iterator[ImageRef]]  # some images, in whatever order they are read fastest, ever the same
 
 
 @dataclass(frozen=True)
-class Pictures:
+class ImageList:
     """N images in their final order, and the parts in which they are read."""
 
     names: list[str]
-    parts: list[Part]
+    parts: list[Chunk]
     labels: np.ndarray | None = None  # int64 [N], positions in `classes`
     classes: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     captions: list[str] | None = None  # of each, "" for none; None where no image has one
 
-    def items(self, wanted: Wanted = lambda position: True) -> Iterator[Item]:
+    def items(self, wanted: Wanted = lambda position: True) -> Iterator[ImageRef]:
         """Every image that is wanted, once, in the order in which the source is read fastest."""
         for part in self.parts:
             yield from part(wanted)
@@ -50,10 +50,10 @@ class Source:
 
     name: str
     key: str
-    read: Callable[[], Pictures]
+    read: Callable[[], ImageList]
 
 
-def parts_of(count: int, item: Callable[[int], Item]) -> list[Part]:
+def parts_of(count: int, item: Callable[[int], ImageRef]) -> list[Chunk]:
     """Of a source whose images can be opened in any order: `item(position)` for 0..count - 1."""
     return [lambda wanted: (item(position) for position in range(count) if wanted(position))]
 
@@ -85,12 +85,12 @@ def array_pictures(
     classes: tuple[str, ...] = (),
     notes: tuple[str, ...] = (),
     value_range: tuple[float, float] | None = None,
-) -> Pictures:
+) -> ImageList:
     """Images of an array: [N, H, W] or [N, H, W, C], uint8 (or uint16 [N, H, W]); of any type with a value range,
     which are the values of black and white."""
     names = [f"image {index}" for index in range(len(images))]
-    parts = parts_of(len(images), lambda index: Item(index, partial(_from_array, images, index, value_range)))
-    return Pictures(names, parts, labels, classes, notes)
+    parts = parts_of(len(images), lambda index: ImageRef(index, partial(_from_array, images, index, value_range)))
+    return ImageList(names, parts, labels, classes, notes)
 
 
 def _from_array(images: np.ndarray, index: int, value_range: tuple[float, float] | None) -> Image.Image:

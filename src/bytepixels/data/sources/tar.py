@@ -18,7 +18,7 @@ from PIL import Image
 
 from ...errors import InputError
 from .decode import open_picture
-from .source import MAX_FILE_BYTES, Item, Part, Wanted, check_file_size
+from .source import MAX_FILE_BYTES, Chunk, ImageRef, Wanted, check_file_size
 
 _COMPRESSED: dict[bytes, Callable[..., Any]] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\x00": lzma.open}
 _EXTENSIONS = (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE)
@@ -91,14 +91,14 @@ def read_tar(
         file.read(_TRAILING)
 
 
-def tar_part(path: Path, position: dict[int, int]) -> Part:
+def tar_part(path: Path, position: dict[int, int]) -> Chunk:
     """The images of one tar, given by their number in it."""
 
-    def stream(wanted: Wanted) -> Iterator[Item]:
+    def stream(wanted: Wanted) -> Iterator[ImageRef]:
         chosen = {number for number, place in position.items() if wanted(place)}
         for number, member, content in read_tar(path, lambda number, member: number in chosen):
             if number in chosen:
-                yield Item(position[number], partial(open_content, content, member.size), len(content))
+                yield ImageRef(position[number], partial(open_content, content, member.size), len(content))
 
     return stream
 

@@ -31,7 +31,7 @@ from .folder_labels import (
     unwrapped,
 )
 from .folders import File, files_key
-from .source import Pictures, Source
+from .source import ImageList, Source
 from .tar import tar_part
 from .webdataset_samples import Shard, read_shard
 
@@ -88,7 +88,7 @@ def _of_split(files: list[File], split: str, source: str) -> tuple[list[File], l
     return kept, notes
 
 
-def _read(source: str, root: Path, files: list[File], notes: list[str], indexes: Path) -> Pictures:
+def _read(source: str, root: Path, files: list[File], notes: list[str], indexes: Path) -> ImageList:
     make_folder(indexes)
     shards = [_index(root, file, indexes) for file in files]
     others = Counter[str]()
@@ -110,9 +110,9 @@ def _read(source: str, root: Path, files: list[File], notes: list[str], indexes:
     labels, known, class_notes = _labels(classes, inside)
     notes = [f"{counted(len(names), 'sample')} in {counted(len(files), 'shard')}.", *notes, *ignored(others)]
     if not any(captions):
-        return Pictures(names, parts, labels, known, (*notes, *class_notes))
+        return ImageList(names, parts, labels, known, (*notes, *class_notes))
     notes = [*notes, *class_notes, described(captions, "the .txt of the samples")]
-    return Pictures(names, parts, labels, known, tuple(notes), captions)
+    return ImageList(names, parts, labels, known, tuple(notes), captions)
 
 
 def _labels(classes: list[str | None], names: list[str]) -> tuple[np.ndarray | None, tuple[str, ...], list[str]]:

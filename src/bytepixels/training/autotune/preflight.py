@@ -19,7 +19,7 @@ from ...data.pack import checked_settings
 from ...data.sources.decode import Layout
 from ...data.sources.folder_labels import printable
 from ...data.sources.open_source import open_source
-from ...data.sources.source import Pictures
+from ...data.sources.source import ImageList
 from ...errors import InputError
 from ...files import write_json
 from ...hardware import best_device
@@ -106,7 +106,7 @@ def layout_of(data: DataConfig) -> Layout:
     return Layout(*settings.size, settings.channels, settings.fit, settings.background)
 
 
-def other_splits(request: Doctor) -> dict[str, Pictures]:
+def other_splits(request: Doctor) -> dict[str, ImageList]:
     """What the source holds beside the split that is looked at: name -> images."""
     found = {}
     for split in ("train", "val", "test") if request.split != "all" else ():
