@@ -173,11 +173,8 @@ class PackWriter:
 
     def _without_gaps(self) -> Path:
         """A file of the rows that are done."""
-        path, rows, kept = (
-            self.folder / "shorter.npy",
-            np.load(self.array, mmap_mode="r", allow_pickle=False),
-            np.flatnonzero(self.done),
-        )
+        path, kept = self.folder / "shorter.npy", np.flatnonzero(self.done)
+        rows = np.load(self.array, mmap_mode="r", allow_pickle=False)
         shorter = NpyRows(path, (len(kept), *self.shape[1:]), self.dtype)
         with shorter.file as file:
             for position, row in enumerate(kept.tolist()):
