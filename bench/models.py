@@ -53,6 +53,8 @@ def export(run: Run, folder: Path, source: str, guidance: float | None = None) -
     write_sealed(final / "state.json", state | {"sha256": sums, PRUNED: ["model", "optimizer"]})
     config = read_sealed(run.path / "config.json")
     config["data"] = {key: value for key, value in config["data"].items() if key != BESIDE} | {"source": source}
+    if begun := config["data"].get("from"):
+        config["data"]["from"] = begun | {"run": Path(begun["run"]).name}
     if guidance is not None:
         config["config"]["sample"]["guidance"] = guidance
     write_sealed(folder / "config.json", config)
