@@ -9,7 +9,7 @@ import torch
 
 from bytepixels.data import pack
 from bytepixels.evaluation import train_classifier as trainfeatures
-from bytepixels.evaluation.summary import drift_sentence
+from bytepixels.evaluation.summary import copies_sentence, drift_sentence
 from bytepixels.metrics.features import RandomFeatures
 from bytepixels.metrics.frechet import Moments, frechet_distance
 from bytepixels.sampling.trained_model import TrainedModel
@@ -212,3 +212,19 @@ def test_a_statistic_that_never_varies_over_the_data_is_said():
         "outside": [0, 1],
     }
     assert drift_sentence(brightness) == "pixels of brightness 0..127 of 255: 25.0% in samples, 100.0% ± 0% in the data"
+
+
+@pytest.mark.parametrize(
+    ("rate", "more", "verdict"),
+    [
+        (0.0, False, "no sign of copying."),
+        (0.0, True, "no more copies, but nearer to training images than new ones are, as guidance makes samples too."),
+        (0.1, True, "it copies."),
+    ],
+)
+def test_copies_are_told_from_samples_that_are_only_near(rate, more, verdict):
+    one = {"rate": rate, "interval": 0.01, "n": 400, "near": 0.1}
+    sets = {"samples": one, "copyist": one | {"rate": 1.0}, "held_out": one | {"rate": 0.0}, "more_than_held_out": more}
+    assert copies_sentence("features", sets).endswith(
+        f"10.0% are nearer than 95% of the held-out images are: {verdict}"
+    )

@@ -92,7 +92,11 @@ def copies_sentence(by: str, sets: dict[str, Any]) -> str:
         f"; held-out images {100 * null['rate']:.1f}%; a model that memorised everything {100 * control['rate']:.0f}%"
     )
     text += f"; {100 * samples['near']:.1f}% are nearer than 95% of the held-out images are"
-    return text + (": it copies." if sets["more_than_held_out"] else ": no sign of copying.")
+    if not sets["more_than_held_out"]:
+        return f"{text}: no sign of copying."
+    if samples["rate"] > null["rate"]:
+        return f"{text}: it copies."
+    return f"{text}: no more copies, but nearer to training images than new ones are, as guidance makes samples too."
 
 
 def _drift(found: list[dict[str, Any]]) -> Iterator[str]:
