@@ -202,7 +202,9 @@ def test_what_was_trained_is_listed_and_pruned(run, tmp_path):
     trained(tmp_path / "one", steps=2)
     (one,) = bytepixels.list_runs(tmp_path)
     assert (one.path.name, one.state, one.images, len(one.saved)) == ("one", "finished", 64, 1)
-    (plan,) = bytepixels.prune_runs([tmp_path / "one"], keep=1, optimizer=True)
+    bytepixels.prune_runs([str(tmp_path / "one")], keep=1, optimizer=True, dry_run=True)
+    assert not Run.open(tmp_path / "one").overview.saved[0].pruned
+    (plan,) = bytepixels.prune_runs([str(tmp_path / "one")], keep=1, optimizer=True)
     assert plan.freed > 0
     assert Run.open(tmp_path / "one").overview.saved[0].pruned
 

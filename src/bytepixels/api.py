@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from .training.autotune.preflight import Diagnosis
 
 T = TypeVar("T")
+Place = str | Path  # of a run, or the name of a model that comes along
 Source = Any  # a path, a name, or images: see bytepixels.data.sources.in_memory.source_of
 SERVICES: dict[type[Any], str] = {  # what does what a request asks for; loaded when it is called
     Sample: "sampling.output.sample",
@@ -81,9 +82,9 @@ def perform(request: Any) -> Any:
 
 def train(
     source: Source,
-    run: str | Path | None = None,
+    run: Place | None = None,
     *,
-    origin: str | Path | None = None,
+    origin: Place | None = None,
     stop: Stop | None = None,
     **settings: Any,
 ) -> Run:
@@ -97,9 +98,7 @@ def train(
     return _trained(planned, source, run, origin, stop, settings)
 
 
-def train_autoencoder(
-    source: Source, run: str | Path | None = None, *, stop: Stop | None = None, **settings: Any
-) -> Run:
+def train_autoencoder(source: Source, run: Place | None = None, *, stop: Stop | None = None, **settings: Any) -> Run:
     """Train the autoencoder of latent diffusion; then train(source, autoencoder=run.path) trains on its latents.
 
     Arguments as of train, settings as the flags of `bytepixels train autoencoder`; by default runs/SOURCE-autoencoder.
@@ -110,8 +109,8 @@ def train_autoencoder(
 def _trained(
     plan: Callable[..., tuple[Config, Path, str]],
     source: Source,
-    run: str | Path | None,
-    origin: str | Path | None,
+    run: Place | None,
+    origin: Place | None,
     stop: Stop | None,
     settings: dict[str, Any],
 ) -> Run:
@@ -146,15 +145,15 @@ def fit(
     return session(source, config, path, profile, began, origin, _stopping(stop))
 
 
-def list_runs(folder: str | Path = "runs") -> list[Overview]:
+def list_runs(folder: Place = "runs") -> list[Overview]:
     """What was trained in a folder: how far each run is, its size, its state, what is damaged."""
     from .runs.overview import find_runs, overview_or_damage
 
     return [overview_or_damage(path) for path in find_runs(Path(folder))]
 
 
-def prune_runs(paths: Sequence[Path], keep: int, optimizer: bool = False, dry_run: bool = False) -> Iterator[PrunePlan]:
-    """Remove all but the newest `keep` checkpoints of runs; each plan, once it is carried out.
+def prune_runs(paths: Sequence[Place], keep: int, optimizer: bool = False, dry_run: bool = False) -> list[PrunePlan]:
+    """Remove all but the newest `keep` checkpoints of runs, and return what went and what stayed of each.
 
     optimizer: those of the checkpoints that stay go too. InputError, before anything goes, when a run is in use.
     """
@@ -162,17 +161,17 @@ def prune_runs(paths: Sequence[Path], keep: int, optimizer: bool = False, dry_ru
     from .runs.prune import carry_out, plan_prune
 
     with ExitStack() as stack:
-        unique = list({path.resolve(): path for path in paths}.values())
+        unique = list({Path(path).resolve(): Path(path) for path in paths}.values())
         for path in unique:
             if is_run(path):
                 stack.enter_context(RunLock(path)).take()
-        for plan in [plan_prune(open_run(path), keep, optimizer) for path in unique]:
-            if not dry_run:
-                carry_out(plan)
-            yield plan
+        plans = [plan_prune(open_run(path), keep, optimizer) for path in unique]
+        for plan in plans if not dry_run else []:
+            carry_out(plan)
+    return plans
 
 
-def overview(path: str | Path, thorough: bool = True) -> Overview:
+def overview(path: Place, thorough: bool = True) -> Overview:
     """One run as it lies there; thorough: every byte of its checkpoints is compared. InputError where there is none."""
     from .runs.overview import look_at
 
@@ -205,7 +204,7 @@ def doctor(source: Source, **settings: Any) -> Diagnosis:
     return perform(request_of(Doctor, {"source": source_of(source)}, settings))
 
 
-def verify(out: str | Path = "verify") -> list[Check]:
+def verify(out: Place = "verify") -> list[Check]:
     """Every method beside what is known exactly: the checks, said as a table, and out/verify.png."""
     from .verification.table import verify_to
 
@@ -216,13 +215,13 @@ def verify(out: str | Path = "verify") -> list[Check]:
 class Run:
     """A trained run, or a model that comes along: what it can draw, edit and be measured by."""
 
-    def __init__(self, path: str | Path):
+    def __init__(self, path: Place):
         """path: the folder of a run, or the name of a model (`model_names()`). InputError where it is none."""
         self.directory = open_run(Path(path))
         self.path = self.directory.path
 
     @classmethod
-    def open(cls, path: str | Path) -> Run:
+    def open(cls, path: Place) -> Run:
         """The run at `path`, or the model of that name."""
         return cls(path)
 
@@ -252,14 +251,16 @@ class Run:
     @property
     def log(self) -> list[dict[str, Any]]:
         """Its log: a record of loss, learning rate and images seen every few seconds."""
-        return self.overview.log
+        from .runs.overview import read_log
+
+        return list(read_log(self.path))
 
     @property
     def finished(self) -> bool:
         """Whether it has seen its budget."""
         return self.overview.finished
 
-    def sample(self, n: int = 16, *, out: str | Path | None = None, **settings: Any) -> Tensor:
+    def sample(self, n: int = 16, *, out: Place | None = None, **settings: Any) -> Tensor:
         """Draw n images, uint8 [n, C, H, W], each a function of its seed.
 
         out: a folder to write them to as well, with grid.png and manifest.json.
@@ -279,19 +280,19 @@ class Run:
             write_samples(drawing, images.append)
         return torch.cat(images)
 
-    def inpaint(self, picture: str | Path, mask: str | Path, **settings: Any) -> Tensor:
+    def inpaint(self, picture: Place, mask: Place, **settings: Any) -> Tensor:
         """Paint anew what is white in `mask`: uint8 [n, C, H, W]. settings: flags of `bytepixels edit inpaint`."""
         return self._edit(Inpaint, {"picture": picture, "mask": mask}, settings)
 
-    def vary(self, picture: str | Path, **settings: Any) -> Tensor:
+    def vary(self, picture: Place, **settings: Any) -> Tensor:
         """Other images like this one: uint8 [n, C, H, W]. settings: strength, n, seed and others of `edit vary`."""
         return self._edit(Vary, {"picture": picture}, settings)
 
-    def interpolate(self, a: str | Path | int, b: str | Path | int, **settings: Any) -> Tensor:
+    def interpolate(self, a: Place | int, b: Place | int, **settings: Any) -> Tensor:
         """From one image, or seed, to another: uint8 [n, C, H, W]. settings: flags of `edit interpolate`."""
         return self._edit(Interpolate, {"a": str(a), "b": str(b)}, settings)
 
-    def invert(self, picture: str | Path, **settings: Any) -> Tensor:
+    def invert(self, picture: Place, **settings: Any) -> Tensor:
         """The image that the noise of this one becomes, uint8 [n, C, H, W]. settings: flags of `edit invert`."""
         return self._edit(Invert, {"picture": picture}, settings)
 

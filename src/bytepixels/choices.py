@@ -74,3 +74,4 @@ CACHED = {  # what the cache holds
     "indexes": "what WebDataset shards hold",
     "downloads": "data sets known by name",
 }
+CACHE_LIMIT = "BYTEPIXELS_CACHE_LIMIT"  # an environment variable: 5GB, 500MB

@@ -4,11 +4,9 @@ import time
 from collections.abc import Iterator
 
 from ..api import cached, clear_cache
-from ..choices import CACHED
+from ..choices import CACHE_LIMIT, CACHED
 from ..requests.cache import CacheFlags, ClearCache
 from ..wording import bytes_of, many, time_of
-
-LIMIT = "BYTEPIXELS_CACHE_LIMIT"
 
 
 def run_cache(flags: CacheFlags) -> Iterator[str]:
@@ -18,7 +16,7 @@ def run_cache(flags: CacheFlags) -> Iterator[str]:
 
 def _show() -> Iterator[str]:
     root, most, found = cached()
-    bound = f"limit {bytes_of(most)}" if most is not None else f"no limit; {LIMIT}=5GB would set one"
+    bound = f"limit {bytes_of(most)}" if most is not None else f"no limit; {CACHE_LIMIT}=5GB would set one"
     yield f"{root}: {bytes_of(sum(one.size for one in found))} ({bound})"
     for kind, what in CACHED.items():
         if own := [one for one in found if one.kind == kind]:

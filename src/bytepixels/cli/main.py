@@ -106,8 +106,6 @@ COMPUTING = {"train", "encode", "sample", "edit", "data", "evaluate", "compare",
 
 def known_cause(error: RuntimeError) -> str | None:
     """What an error means, in one sentence, where that is known; None where it is not."""
-    if isinstance(error, JobError):
-        return str(error)
     if "WORLD_SIZE" in os.environ and any(word in str(error) for word in ("gloo", "NCCL", "Connection")):
         return (
             "another process of this job has ended; torchrun begins again from the last checkpoint, "
@@ -138,7 +136,11 @@ def run_verb(arguments: list[str]) -> int:
     if arguments[0] in COMPUTING and not {"-h", "--help"} & set(arguments):
         keep_memory()
     with listening(Console()), silence_other_ranks(), unwind_on_sigterm():
-        return verb(arguments[1:])
+        try:
+            return verb(arguments[1:])
+        except JobError as error:  # of all processes of a job alike: the first says it
+            print(f"bytepixels: {error}", file=sys.stderr)
+            return 1
 
 
 def main(argv: Sequence[str] | None = None) -> int:

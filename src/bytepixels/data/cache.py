@@ -9,11 +9,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from ..choices import CACHED
+from ..choices import CACHE_LIMIT, CACHED
 from ..errors import InputError
 
 TEMPORARY = ".packing-"  # in front of what is in the making
-LIMIT = "BYTEPIXELS_CACHE_LIMIT"  # an environment variable: 5GB, 500MB
 UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 RECENT = 3600.0  # seconds: what was written since may be in the making
 STALE = 7 * 24 * 3600.0  # seconds after which nobody will take it up again
@@ -72,12 +71,12 @@ def remove_stale(folder: Path) -> None:
 
 def limit() -> int | None:
     """Bytes that the cache may take, from $BYTEPIXELS_CACHE_LIMIT; None where it is not set."""
-    text = os.environ.get(LIMIT, "").strip().lower()
+    text = os.environ.get(CACHE_LIMIT, "").strip().lower()
     if not text:
         return None
     found = re.fullmatch(r"(\d+(?:\.\d+)?) ?([kmgt]?)i?b?", text)
     if found is None:
-        raise InputError(f"{LIMIT} must be a size such as 5GB or 500MB, got {text!r}")
+        raise InputError(f"{CACHE_LIMIT} must be a size such as 5GB or 500MB, got {text!r}")
     return int(float(found[1]) * UNITS[found[2]])
 
 
