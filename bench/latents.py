@@ -1,6 +1,6 @@
 """Does diffusion cost less on latents? The same images, network and seconds, on pixels and on latents of f 2, 4, 8.
 
-    python -m bench.latents PICTURES --sizes 64 --arms pixel f2 f4 f8 --seconds 1000 --seeds 0 1
+    python -m bench.latents IMAGES --sizes 64 --arms pixel f2 f4 f8 --seconds 1000 --seeds 0 1
     python -m bench.latents                the tables, of what has been measured
 
 Every arm has the same budget: processor seconds, those of its first stage and of encoding included; so use one thread
@@ -110,7 +110,7 @@ class Arm:
         """Train settings: a checkpoint at every point, and next to nothing else."""
         few: Record = {"precision": self.precision, "compile": "no", "keep": points, "previews": points}
         return few | {
-            "preview_pictures": 1,
+            "preview_images": 1,
             "checkpoint_minutes": 600.0,
             "log_seconds": 1.0,
             "device": str(self.device),

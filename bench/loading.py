@@ -1,7 +1,7 @@
 """Whether images come fast enough: packing beside the bare decoder, and what a training waits for its batches.
 
-    python -m bench.loading PICTURES.zip MORE.tar.xz      folders or archives; some minutes each
-    python -m bench.loading PICTURES --preset digits --steps 5 --rounds 2
+    python -m bench.loading IMAGES.zip MORE.tar.xz      folders or archives; some minutes each
+    python -m bench.loading IMAGES --preset digits --steps 5 --rounds 2
 
 Packing: `pack` into an empty cache, beside what it cannot beat: Pillow alone decoding and resizing the same files from
 memory, in one process per core; reading the source once from front to back; writing the pack's bytes to the same disk.
@@ -66,8 +66,8 @@ def loading(packed: Packed, config: Config, rounds: int, steps: int) -> dict[str
         for where, share in (("memory", batches.RESIDENT), ("disk", 0.0)):
             forget(packed.path / "images.npy")
             with patch.object(batches, "RESIDENT", share):
-                pictures = Timed(packed.images, packed.labels, config.train.batch, flip=True)
-            draw = build_draw(config, process, pictures, classes)
+                images = Timed(packed.images, packed.labels, config.train.batch, flip=True)
+            draw = build_draw(config, process, images, classes)
             times = found.setdefault(where, {"step": [], "data": [], "waits": []})
             for _ in range(steps):
                 began = time.perf_counter()
@@ -75,7 +75,7 @@ def loading(packed: Packed, config: Config, rounds: int, steps: int) -> dict[str
                 data = time.perf_counter() - began
                 train_step(state, batch, loss, config.train)
                 if k:  # the first round warms up
-                    for name, value in zip(times, (time.perf_counter() - began, data, pictures.seconds), strict=True):
+                    for name, value in zip(times, (time.perf_counter() - began, data, images.seconds), strict=True):
                         times[name].append(value)
     return found
 

@@ -105,12 +105,12 @@ def show_packing(row: dict[str, Any]) -> None:
     """Medians, and the least and the most."""
     count, source, written = row["pictures"], row["source_bytes"] / 1e6, row["packed_bytes"] / 1e6
     print(f"{row['source']}: {count:,} images, {source:.1f} MB of files, {written:.1f} MB packed")
-    print(f"  reading the source once: {spread([count / s for s in row['reading']], ',.0f')} pictures/s")
+    print(f"  reading the source once: {spread([count / s for s in row['reading']], ',.0f')} images/s")
     print(f"  the disk: writes {written / row['disk_write']:,.0f} MB/s, reads {written / row['disk_read']:,.0f} MB/s")
     for way, times in row["pack"].items():
         wall, cpu = (np.array(column) for column in zip(*times, strict=True))
         least, least_cpu = (np.array(column) for column in zip(*row["decoder"][way], strict=True))
-        print(f"  {way.replace('on', 'process(es),')} core(s): {spread(count / wall, ',.0f')} pictures/s, ", end="")
+        print(f"  {way.replace('on', 'process(es),')} core(s): {spread(count / wall, ',.0f')} images/s, ", end="")
         print(f"{source / np.median(wall):.1f} MB/s of files; decoder {spread(count / least, ',.0f')}")
         print(
             f"    of the decoder's rate {spread(least / wall, '.0%')}, by cpu {spread(least_cpu / cpu, '.0%')}; ",

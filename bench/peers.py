@@ -70,7 +70,7 @@ def contender(setting: Setting) -> Contender:
     return MAKERS[setting.library](setting)
 
 
-def pictures() -> Tensor:
+def images() -> Tensor:
     """What they train on: uint8 [1024, 3, 32, 32]."""
     return torch.randint(0, 256, (1024, 3, 32, 32), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
 
@@ -81,7 +81,7 @@ def ours(setting: Setting) -> Contender:
     network = build_network(config, (3, 32, 32), 0, device)
     process, state = build_process(config), TrainState.fresh(network, config.train)
     state.network = setting.wrapped(network)
-    batches = Batches(pictures().numpy(), None, setting.batch, flip=True, device=device)
+    batches = Batches(images().numpy(), None, setting.batch, flip=True, device=device)
     draw, loss = build_draw(config, process, batches, 0), build_loss(config, process, PixelCodec(), device)
 
     def train() -> None:
@@ -260,7 +260,7 @@ def config_of(setting: Setting) -> Config:
 
 def _ready(setting: Setting) -> Tensor:
     """One batch in [0, 1] on the device."""
-    return pictures()[: setting.batch].float().to(setting.device) / 255
+    return images()[: setting.batch].float().to(setting.device) / 255
 
 
 def _autocast(setting: Setting) -> Callable[[], AbstractContextManager[None]]:

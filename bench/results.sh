@@ -67,16 +67,16 @@ likelihood)
     cp runs/cifar10/evaluate/loss.png results/loss-cifar10.png
     ;;
 edits)
-    mkdir -p pictures
-    unzip -oq "$2" '*.png' -d pictures
-    tar -C pictures -xf "$1" test/horse test/ship test/automobile
-    emoji=$(dirname "$(find pictures -name emoji_u1f600.png)")
-    first() { find "pictures/test/$1" -type f | sort | sed -n "$2p"; }
-    mask 128 128 "0 66 128 128" pictures/bottom.png
-    mask 32 32 "16 0 32 32" pictures/right.png
-    edits runs/emoji "$emoji/emoji_u1f600.png" pictures/bottom.png "$emoji/emoji_u1f431.png" \
+    mkdir -p images
+    unzip -oq "$2" '*.png' -d images
+    tar -C images -xf "$1" test/horse test/ship test/automobile
+    emoji=$(dirname "$(find images -name emoji_u1f600.png)")
+    first() { find "images/test/$1" -type f | sort | sed -n "$2p"; }
+    mask 128 128 "0 66 128 128" images/bottom.png
+    mask 32 32 "16 0 32 32" images/right.png
+    edits runs/emoji "$emoji/emoji_u1f600.png" images/bottom.png "$emoji/emoji_u1f431.png" \
         "$emoji/emoji_u1f34e.png" "$emoji/emoji_u1f34b.png" "$emoji/emoji_u1f431.png"
-    edits runs/cifar10 "$(first horse 1)" pictures/right.png "$(first ship 1)" \
+    edits runs/cifar10 "$(first horse 1)" images/right.png "$(first ship 1)" \
         "$(first ship 1)" "$(first automobile 1)" "$(first horse 1)"
     ;;
 guidance)

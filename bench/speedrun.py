@@ -62,7 +62,7 @@ def variant(base: Config, name: str, images: int, points: int, seed: int) -> Con
     """The preset for a budget of that many images, a twentieth of it warm-up, with a checkpoint at every point."""
     values = base.to_dict()
     values["train"] |= {"images": images, "warmup": images // 20, "seed": seed, "keep": points, "previews": points}
-    values["train"] |= {"preview_pictures": 1, "checkpoint_minutes": 600, "log_seconds": 1.0}
+    values["train"] |= {"preview_images": 1, "checkpoint_minutes": 600, "log_seconds": 1.0}
     for part, changes in VARIANTS[name].items():
         values[part] |= changes
     return Config.from_dict(values)

@@ -55,8 +55,8 @@ def measure(name: str, folder: Path, rounds: int, device: torch.device) -> dict[
     """Seconds of each round: a step, the stall and the whole cost of both kinds of checkpoint."""
     config = config_of(Setting("bytepixels", name, BATCH[name]))
     state = TrainState.fresh(build_network(config, (3, 32, 32), 0, device), config.train)
-    process, pictures = build_process(config), torch.randint(0, 256, (256, 3, 32, 32), dtype=torch.uint8)
-    draw = build_draw(config, process, Batches(pictures.numpy(), None, BATCH[name], flip=True, device=device), 0)
+    process, images = build_process(config), torch.randint(0, 256, (256, 3, 32, 32), dtype=torch.uint8)
+    draw = build_draw(config, process, Batches(images.numpy(), None, BATCH[name], flip=True, device=device), 0)
     loss, writer = build_loss(config, process, PixelCodec(), device), Writer(folder, "bench", 1)
 
     def step() -> None:

@@ -14,7 +14,7 @@ from bytepixels.data.sources.in_memory import source_of
 from bytepixels.errors import InputError
 from bytepixels.events import Note, Progress, listening
 from bytepixels.stopping import Stop
-from tests.tiny import TINY, checkpoints, cli, picture, same_bits
+from tests.tiny import TINY, checkpoints, cli, pixels_of, same_bits
 
 TINY_SETTINGS = {
     "preset": "digits",
@@ -57,7 +57,7 @@ def test_training_and_sampling_give_the_bits_of_the_command_line(run, tmp_path):
     assert cli("sample", other, "-n", 4, "--seed", 7, "--label", 3, "--out", tmp_path / "out") == 0
     images = run.sample(4, seed=7, label="3")
     assert images.shape == (4, 1, 8, 8)
-    assert all(np.array_equal(images[k, 0], picture(tmp_path / f"out/seed-{7 + k}.png")) for k in range(4))
+    assert all(np.array_equal(images[k, 0], pixels_of(tmp_path / f"out/seed-{7 + k}.png")) for k in range(4))
     assert torch.equal(run.sample(4, seed=7, label="3", out=tmp_path / "again"), images)
     assert (tmp_path / "again/manifest.json").is_file()
 
@@ -267,7 +267,7 @@ def test_images_of_several_sizes_and_of_grey():
         (np.zeros((2, 2)), "3 or 4 dimensions"),
         (np.full((2, 8, 8), 7.0), "floats lie in 0..1"),
         (np.zeros((2, 8, 8), np.int64), "uint8"),
-        ([{"picture": 1}], "has an 'image'"),
+        ([{"image": 1}], "has an 'image'"),
         ([(PIXELS[0], 1), PIXELS[1]], "1 of the 2 images given have a label"),
         (7, "a path, an array or a sequence"),
     ],

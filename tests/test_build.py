@@ -111,7 +111,7 @@ def test_every_setting_reaches_the_dit():
     assert (flow.null_label, flow.time_scale, flow.last.out_features) == (None, 1000.0, 3 * 4 * 4)
 
 
-def test_pictures_that_do_not_divide_into_patches_are_refused():
+def test_images_that_do_not_divide_into_patches_are_refused():
     config = replace(CONFIG, network=NetworkConfig("dit", 8, patch=4, depth=1))
     with pytest.raises(InputError, match="8 x 6 images do not divide into patches of 4 x 4"):
         build_network(config, (1, 8, 6), 0, CPU)
@@ -187,7 +187,7 @@ def test_half_precision_touches_the_network_alone(batches, precision):
     torch.testing.assert_close(errors, batch[3].square().mean(dim=(1, 2, 3)))  # the error of "no noise" is the noise
 
 
-def test_pictures_too_small_for_the_levels_are_refused():
+def test_images_too_small_for_the_levels_are_refused():
     deep = replace(CONFIG, network=replace(TINY, multipliers=(1, 1, 1)))
     assert build_network(deep, (1, 4, 9), 0, CPU).min_side == 4
     with pytest.raises(InputError, match="3 x 9 images are too small for 3 levels: each side must be at least 4"):

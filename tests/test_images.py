@@ -9,13 +9,13 @@ from bytepixels.errors import InputError
 from bytepixels.images import MODES, MOST_ACROSS, beside, grid, save_extra, save_gif, save_png, save_pngs
 
 
-def pictures(n, channels=3, height=70, width=64):
+def some_images(n, channels=3, height=70, width=64):
     return torch.randint(0, 256, (n, channels, height, width), dtype=torch.uint8)
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
 def test_a_png_reads_back_as_it_was_in_its_own_mode(tmp_path, channels):
-    image = pictures(1, channels, 5, 7)[0]
+    image = some_images(1, channels, 5, 7)[0]
     save_png(image, tmp_path / "a.png")
     with Image.open(tmp_path / "a.png") as read:
         assert read.mode == MODES[channels]
@@ -26,11 +26,11 @@ def test_a_png_reads_back_as_it_was_in_its_own_mode(tmp_path, channels):
 
 def test_five_channels_are_refused_in_a_sentence(tmp_path):
     with pytest.raises(InputError, match="1 to 4 channels, got 5"):
-        save_png(pictures(1, 5)[0], tmp_path / "a.png")
+        save_png(some_images(1, 5)[0], tmp_path / "a.png")
 
 
 def test_many_pngs_keep_their_names(tmp_path):
-    images = pictures(9, 1, 4, 4)
+    images = some_images(9, 1, 4, 4)
     paths = [tmp_path / f"{k}.png" for k in range(9)]
     save_pngs(images, paths)
     for image, path in zip(images, paths, strict=True):
@@ -39,8 +39,8 @@ def test_many_pngs_keep_their_names(tmp_path):
 
 
 @pytest.mark.parametrize(("n", "columns", "rows"), [(1, 1, 1), (2, 2, 1), (5, 3, 2), (16, 4, 4), (100, 10, 10)])
-def test_a_grid_is_as_near_a_square_as_it_can_be_and_every_picture_is_in_its_place(n, columns, rows):
-    images = pictures(n)
+def test_a_grid_is_as_near_a_square_as_it_can_be_and_every_image_is_in_its_place(n, columns, rows):
+    images = some_images(n)
     sheet = grid(images, gap=2)
     assert sheet.shape == (3, rows * 72 + 2, columns * 66 + 2)
     for k in range(n):
@@ -52,7 +52,7 @@ def test_the_empty_places_of_a_grid_are_white():
     assert (grid(torch.zeros(3, 1, 64, 64, dtype=torch.uint8), columns=2)[:, -60:, -60:] == 255).all()
 
 
-def test_small_pictures_are_enlarged_pixel_for_pixel():
+def test_small_images_are_enlarged_pixel_for_pixel():
     image = torch.tensor([[[[0, 100], [200, 50]]]], dtype=torch.uint8)
     sheet = grid(image, gap=0, least=64)
     assert sheet.shape == (1, 64, 64)
@@ -61,7 +61,7 @@ def test_small_pictures_are_enlarged_pixel_for_pixel():
 
 
 def test_beside_puts_white_between():
-    left, right = pictures(2)
+    left, right = some_images(2)
     both = beside(left, right, gap=3)
     assert both.shape == (3, 70, 131)
     assert (both[:, :, 64:67] == 255).all()
@@ -102,7 +102,7 @@ def test_a_grid_of_many_large_images_is_shrunk_and_each_is_still_there():
 
 
 def test_a_gif_of_signals_can_be_written(tmp_path):
-    save_gif([grid(pictures(25, 1, 1, 4096)) for _ in range(2)], tmp_path / "a.gif")
+    save_gif([grid(some_images(25, 1, 1, 4096)) for _ in range(2)], tmp_path / "a.gif")
     assert (tmp_path / "a.gif").exists()
 
 

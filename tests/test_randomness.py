@@ -34,7 +34,7 @@ def test_purposes_have_streams_of_their_own():
     assert len({ORDER, FLIP, TIMES, NOISE, LABELS, DROPOUT, INIT, LATENT}) == 8
 
 
-def test_picture_k_depends_on_seed_k_alone():
+def test_image_k_depends_on_seed_k_alone():
     shape = (3, 5, 4)
     together, alone = SeededNoise([7, 8, 9]), SeededNoise([8])
     for _ in range(3):  # and on the number of the call

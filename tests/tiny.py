@@ -85,7 +85,7 @@ def same_bits(one, other):
     ]
 
 
-def picture(path):
+def pixels_of(path):
     """uint8 [H, W] or [H, W, C]."""
     with Image.open(path) as image:
         return np.asarray(image)

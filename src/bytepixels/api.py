@@ -280,21 +280,21 @@ class Run:
             write_samples(drawing, images.append)
         return torch.cat(images)
 
-    def inpaint(self, picture: Place, mask: Place, **settings: Any) -> Tensor:
+    def inpaint(self, image: Place, mask: Place, **settings: Any) -> Tensor:
         """Paint anew what is white in `mask`: uint8 [n, C, H, W]. settings: flags of `bytepixels edit inpaint`."""
-        return self._edit(Inpaint, {"picture": picture, "mask": mask}, settings)
+        return self._edit(Inpaint, {"image": image, "mask": mask}, settings)
 
-    def vary(self, picture: Place, **settings: Any) -> Tensor:
+    def vary(self, image: Place, **settings: Any) -> Tensor:
         """Other images like this one: uint8 [n, C, H, W]. settings: strength, n, seed and others of `edit vary`."""
-        return self._edit(Vary, {"picture": picture}, settings)
+        return self._edit(Vary, {"image": image}, settings)
 
     def interpolate(self, a: Place | int, b: Place | int, **settings: Any) -> Tensor:
         """From one image, or seed, to another: uint8 [n, C, H, W]. settings: flags of `edit interpolate`."""
         return self._edit(Interpolate, {"a": str(a), "b": str(b)}, settings)
 
-    def invert(self, picture: Place, **settings: Any) -> Tensor:
+    def invert(self, image: Place, **settings: Any) -> Tensor:
         """The image that the noise of this one becomes, uint8 [n, C, H, W]. settings: flags of `edit invert`."""
-        return self._edit(Invert, {"picture": picture}, settings)
+        return self._edit(Invert, {"image": image}, settings)
 
     def evaluate(self, **settings: Any) -> dict[str, Any]:
         """How good its samples are: distances with their floor and scale, copies, drift; the record in eval.jsonl.

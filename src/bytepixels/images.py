@@ -93,10 +93,10 @@ def save_extra(path: Path, save: Callable[[Path], None]) -> None:
 
 def save_gif(frames: Iterable[Tensor], path: Path, milliseconds: int = 60, hold: int = 1500) -> None:
     """Write images [C, H, W] as an endless animation; the last one stays for `hold` milliseconds."""
-    pictures = [to_pil(frame) for frame in frames]
-    pictures = [picture if picture.mode == "L" else picture.convert("RGB") for picture in pictures]  # GIF has no alpha
-    durations = [milliseconds] * (len(pictures) - 1) + [hold]
-    pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=durations, loop=0)
+    stills = [to_pil(frame) for frame in frames]
+    stills = [one if one.mode == "L" else one.convert("RGB") for one in stills]  # GIF has no alpha
+    durations = [milliseconds] * (len(stills) - 1) + [hold]
+    stills[0].save(path, save_all=True, append_images=stills[1:], duration=durations, loop=0)
 
 
 def to_pil(image: Tensor) -> "Image.Image":

@@ -16,7 +16,7 @@ OTHER_FLAGS = {  # what flags are called elsewhere; of several with one name, a 
     "--out": "o output output-dir out-dir outdir save-dir",
     "--precision": "dtype mixed-precision",
     "--prediction": "prediction-type parameterization",
-    "--preview-pictures": "preview-images",
+    "--preview-images": "preview-pictures",
     "--previews": "num-previews",
     "--run": "o out output output-dir out-dir outdir save-dir run-dir logdir name",
     "--sampler": "scheduler solver",

@@ -16,7 +16,7 @@ from bytepixels.cli.runs_show import bytes_of, curve
 from bytepixels.runs import overview
 from bytepixels.runs.checkpoints import drop_optimizer, read_state
 from bytepixels.runs.lock import RunLock
-from tests.tiny import STEP, checkpoints, cli, log_of, picture, read_json, same_bits, snapshot, train
+from tests.tiny import STEP, checkpoints, cli, log_of, pixels_of, read_json, same_bits, snapshot, train
 
 BUDGET = 6  # steps
 
@@ -28,7 +28,7 @@ def trained(tmp_path_factory):
         patch.setenv("BYTEPIXELS_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
         folder = tmp_path_factory.mktemp("runs")
         flags = ("--checkpoint-minutes", 0, "--keep", 4)
-        assert train(folder / "done", *flags, "--previews", 2, "--preview-pictures", 1, steps=BUDGET) == 0
+        assert train(folder / "done", *flags, "--previews", 2, "--preview-images", 1, steps=BUDGET) == 0
         assert train(folder / "half", *flags, "--lr-decay", "none", steps=3) == 0
         shutil.copytree(folder / "half", folder / "larger")
         assert train(folder / "larger", *flags, "--lr-decay", "none", steps=4) == 0  # its budget is 4 from now on
@@ -355,7 +355,7 @@ def test_a_finished_run_without_its_optimizer_is_drawn_from_but_not_trained_on(r
         ["ema.safetensors", "model.safetensors", "state.json"]
     ]
     assert cli("sample", run, "-n", 1, "--out", tmp_path / "after") == 0
-    assert (picture(tmp_path / "before" / "seed-0.png") == picture(tmp_path / "after" / "seed-0.png")).all()
+    assert (pixels_of(tmp_path / "before" / "seed-0.png") == pixels_of(tmp_path / "after" / "seed-0.png")).all()
     shown = said(capsys, "show", run).out
     assert shown.count(": whole, without its optimizer") == 2
     assert "go on:  not possible, its optimizer was pruned" in shown

@@ -51,15 +51,15 @@ def test_half_precision_comes_back_within_its_own_rounding():
 
 
 def test_what_was_given_is_left_alone():
-    pictures = ALL.clone()
-    PixelCodec().to_model(pictures)
-    assert torch.equal(pictures, ALL)
+    images = ALL.clone()
+    PixelCodec().to_model(images)
+    assert torch.equal(images, ALL)
     x0 = torch.full((1, 1, 2, 2), 3.0)
     PixelCodec().to_images(x0)
     assert (x0 == 3).all()
 
 
-def test_pictures_that_are_floats_already_are_refused():
+def test_images_that_are_floats_already_are_refused():
     with pytest.raises(ValueError, match=r"images must be uint8, got torch\.float32"):
         PixelCodec().to_model(ALL.float())
 
@@ -72,7 +72,7 @@ def test_pixels_keep_their_shape_and_lie_between_minus_one_and_one():
 # latents
 
 
-def pictures(count=20, channels=3, height=6, width=8, seed=0):
+def some_images(count=20, channels=3, height=6, width=8, seed=0):
     return torch.from_numpy(np.random.default_rng(seed).integers(0, 256, (count, channels, height, width), np.uint8))
 
 
@@ -85,8 +85,8 @@ def codec_of(autoencoder, mean=None, deviation=None, low=None, high=None, **opti
 
 @pytest.mark.parametrize("sigma_data", [1.0, 0.5])
 @pytest.mark.parametrize(("channels", "height", "width"), [(3, 6, 8), (1, 2, 2), (4, 10, 2)])
-def test_pictures_come_back_from_whitened_latents(channels, height, width, sigma_data):
-    images = pictures(20, channels, height, width)
+def test_images_come_back_from_whitened_latents(channels, height, width, sigma_data):
+    images = some_images(20, channels, height, width)
     codec = codec_of(Shuffled(channels), sigma_data=sigma_data)
     x0 = codec.to_model(images)
     assert x0.dtype == torch.float32
@@ -104,8 +104,8 @@ def test_whitening_is_by_channel(sigma_data):
         torch.testing.assert_close(x0[:, channel], sigma_data * (latents[:, channel] - mean) / deviation)
 
 
-def test_pictures_are_encoded_to_the_mean_of_their_posterior():
-    autoencoder, images = Uneven(), pictures()
+def test_images_are_encoded_to_the_mean_of_their_posterior():
+    autoencoder, images = Uneven(), some_images()
     codec = codec_of(autoencoder)
     mean, deviation = encoder_of(autoencoder)(images)
     assert (deviation > 0).all()
@@ -113,7 +113,7 @@ def test_pictures_are_encoded_to_the_mean_of_their_posterior():
 
 
 def test_an_encoder_sees_pixels_from_minus_one_to_one():
-    autoencoder, images = Uneven(), pictures()
+    autoencoder, images = Uneven(), some_images()
     with torch.no_grad():
         expected = autoencoder.encode(images.float() / 127.5 - 1)
     for one, other in zip(encoder_of(autoencoder)(images), expected, strict=True):
@@ -123,7 +123,7 @@ def test_an_encoder_sees_pixels_from_minus_one_to_one():
 
 @pytest.mark.parametrize("process", [GaussianDiffusion(), EDMProcess(), RectifiedFlow()])
 def test_every_process_sees_the_deviation_that_it_takes_x0_to_have(process):
-    images, autoencoder = pictures(200), Shuffled()
+    images, autoencoder = some_images(200), Shuffled()
     latents = encoder_of(autoencoder)(images)[0].double()
     mean, deviation = (of((0, 2, 3)).tolist() for of in (latents.mean, latents.std))
     x0 = codec_of(autoencoder, mean, deviation, sigma_data=process.sigma_data).to_model(images)
@@ -133,7 +133,7 @@ def test_every_process_sees_the_deviation_that_it_takes_x0_to_have(process):
 
 @pytest.mark.parametrize("at_a_time", [1, 3, 20, 64])
 def test_decoding_takes_few_at_a_time(at_a_time):
-    autoencoder, images = Shuffled(), pictures(20)
+    autoencoder, images = Shuffled(), some_images(20)
     codec = codec_of(autoencoder, at_a_time=at_a_time)
     assert torch.equal(codec.to_images(codec.to_model(images)), images)
     assert max(autoencoder.calls) == min(at_a_time, 20)
@@ -144,25 +144,25 @@ def test_encoding_takes_few_at_a_time(monkeypatch):
     autoencoder, seen = Shuffled(), []
     encode = autoencoder.encode
     monkeypatch.setattr(autoencoder, "encode", lambda x: seen.append(len(x)) or encode(x))
-    codec_of(autoencoder, at_a_time=8).to_model(pictures(20))
+    codec_of(autoencoder, at_a_time=8).to_model(some_images(20))
     assert seen == [8, 8, 4]
 
 
 def test_no_gradient_goes_through_the_autoencoder():
     codec = codec_of(Uneven())
-    x0 = codec.to_model(pictures())
+    x0 = codec.to_model(some_images())
     assert not x0.requires_grad
-    assert not encoder_of(Uneven())(pictures())[0].requires_grad
+    assert not encoder_of(Uneven())(some_images())[0].requires_grad
     codec.to_images(x0.requires_grad_())
 
 
-def test_decoded_pictures_are_clamped_and_x0_of_any_precision_is_taken():
+def test_decoded_images_are_clamped_and_x0_of_any_precision_is_taken():
     codec = codec_of(Shuffled())
     far = torch.full((2, 12, 3, 4), 1e4)
     assert torch.equal(codec.to_images(far), torch.full((2, 3, 6, 8), 255, dtype=torch.uint8))
     assert torch.equal(codec.to_images(-far), torch.zeros(2, 3, 6, 8, dtype=torch.uint8))
-    x0 = codec.to_model(pictures())
-    assert torch.equal(codec.to_images(x0.double()), pictures())
+    x0 = codec.to_model(some_images())
+    assert torch.equal(codec.to_images(x0.double()), some_images())
     assert torch.equal(codec.to_images(x0.bfloat16()), codec.to_images(x0.bfloat16().float()))
 
 
@@ -182,7 +182,7 @@ def test_bounds_are_the_whitened_range_of_the_data():
 
 @pytest.mark.parametrize("codec", [PixelCodec(), codec_of(Shuffled(), low=[-12.0] * 12, high=[12.0] * 12)])
 def test_a_denoiser_is_clipped_to_the_bounds_and_comes_no_further_from_the_data(codec):
-    x0 = codec.to_model(pictures(2))
+    x0 = codec.to_model(some_images(2))
     low, high = codec.bounds
     assert bool(((x0 >= low) & (x0 <= high)).all())
     estimate = x0 + 30 * torch.randn(x0.shape, generator=torch.Generator().manual_seed(0))
@@ -214,13 +214,13 @@ def test_a_clipped_step_from_pure_noise_with_eps_stays_in_the_range_of_the_laten
         (torch.zeros(12, 3, 4), r"torch.float32 \[12, 3, 4\]"),
     ],
 )
-def test_what_is_neither_a_picture_nor_a_latent_is_refused(given, found):
+def test_what_is_neither_an_image_nor_a_latent_is_refused(given, found):
     with pytest.raises(InputError, match=rf"takes images uint8 .* or latents \[B, 12, h, w\], got {found}"):
         codec_of(Shuffled()).to_model(given)
 
 
 @pytest.mark.parametrize("size", [(6, 7), (5, 8), (1, 1)])
-def test_pictures_that_the_factor_does_not_divide_are_refused(size):
+def test_images_that_the_factor_does_not_divide_are_refused(size):
     with pytest.raises(InputError, match=rf"multiples of 2, the autoencoder's factor, got {size[0]} x {size[1]}"):
         codec_of(Shuffled()).shape((3, *size))
 

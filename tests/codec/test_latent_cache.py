@@ -40,9 +40,9 @@ def test_the_moments_are_those_of_the_encoder_bit_for_bit(tmp_path, packed, smal
     assert latents.moments.dtype == np.float32
     assert latents.moments.shape == (20, 1 + flips, 6, 3, 4)
     assert latents.shape == (3, 3, 4)
-    pictures = torch.from_numpy(packed.images.copy()).float() / 127.5 - 1
+    images = torch.from_numpy(packed.images.copy()).float() / 127.5 - 1
     with torch.no_grad():
-        for way, seen in enumerate([pictures, pictures.flip(-1)][: 1 + flips]):
+        for way, seen in enumerate([images, images.flip(-1)][: 1 + flips]):
             expected = torch.cat([torch.cat(autoencoder.encode(seen[a:b]), 1) for a, b in CALLS])
             assert torch.equal(torch.from_numpy(latents.moments[:, way].copy()), expected)
     if flips:  # an encoder is not symmetric
@@ -73,11 +73,11 @@ def test_what_is_stored_is_encoded_once(tmp_path, packed):
     assert drafts(tmp_path) == []
 
 
-def test_another_encoder_other_flips_or_other_pictures_are_another_folder(tmp_path, packed):
+def test_another_encoder_other_flips_or_other_images_are_another_folder(tmp_path, packed):
     changed = packed_of(tmp_path / "changed", seed=1)
     paths = {
-        store_latents(pictures, encoder_of(Uneven()), key, flips, cache=tmp_path).path
-        for pictures, key, flips in [
+        store_latents(images, encoder_of(Uneven()), key, flips, cache=tmp_path).path
+        for images, key, flips in [
             (packed, "a", False),
             (packed, "b", False),
             (packed, "a", True),
@@ -181,7 +181,7 @@ def test_latents_decode_to_what_batches_gives_out(tmp_path, packed, flip, batch)
         assert np.array_equal(batches.indices(step), pictures.indices(step))
 
 
-def test_the_latents_of_one_picture_without_labels(tmp_path):
+def test_the_latents_of_one_image_without_labels(tmp_path):
     latents = store_latents(packed_of(tmp_path, ["one.png"]), encoder_of(Uneven()), "a", cache=tmp_path)
     drawn, labels = LatentBatches(latents, 5)(0)
     assert drawn.shape == (5, 3, 3, 4)

@@ -52,7 +52,7 @@ def test_an_interrupted_encoding_goes_on_where_it_was(tmp_path, packed, small):
     assert drafts(tmp_path) == []
 
 
-def test_the_encoder_is_called_with_the_same_pictures_whatever_was_lost(tmp_path, packed, small):
+def test_the_encoder_is_called_with_the_same_images_whatever_was_lost(tmp_path, packed, small):
     """What an image becomes may depend, in its last bit, on those beside it."""
     expected = uninterrupted(packed, tmp_path)
     interrupted(packed, tmp_path, after=14)

@@ -35,7 +35,7 @@ CPU = torch.device("cpu")
 RANGE = {"data_range": (-1.0, 1.0), "reduction": "none"}
 
 
-def pictures(count, channels, height, width, seed=0):
+def images(count, channels, height, width, seed=0):
     """Smooth ones in -1..1 and noisy copies, float64."""
     generator = torch.Generator().manual_seed(seed)
     y, x = torch.meshgrid(torch.linspace(0, 3, height), torch.linspace(0, 5, width), indexing="ij")
@@ -51,7 +51,7 @@ def pictures(count, channels, height, width, seed=0):
 @pytest.mark.parametrize("shape", [(3, 16, 29), (1, 11, 11), (2, 40, 12)])
 def test_ssim_is_torchmetrics_where_no_padding_reaches(shape):
     """Theirs reflects at the borders; the middle of their map, 5 pixels in, is what we average. To 1e-10."""
-    x, y = pictures(3, *shape)
+    x, y = images(3, *shape)
     _, whole = reference_ssim(x, y, return_full_image=True, **RANGE)
     torch.testing.assert_close(ssim(x, y), whole[:, :, 5:-5, 5:-5].mean((1, 2, 3)), atol=1e-10, rtol=0)
     torch.testing.assert_close(ssim(x.float(), y.float()).double(), ssim(x, y), atol=1e-4, rtol=0)
@@ -74,20 +74,20 @@ def reference_scales(x, y, weights):
 )
 def test_ms_ssim_has_as_many_scales_as_fit(scales, sides):
     """To 1e-7 of torchmetrics' maps: our weights are float32."""
-    x, y = pictures(2, 1, *sides)
+    x, y = images(2, 1, *sides)
     weights = np.array(SCALES[:scales]) / sum(SCALES[:scales])
     torch.testing.assert_close(ms_ssim(x, y), reference_scales(x, y, weights), atol=1e-7, rtol=0)
 
 
 def test_ms_ssim_is_torchmetrics_but_for_the_padding_of_its_last_scale():
     """To 0.02, where that scale is 22 pixels wide."""
-    x, y = (z[1:].float() for z in pictures(2, 1, 400, 360))
+    x, y = (z[1:].float() for z in images(2, 1, 400, 360))
     torch.testing.assert_close(ms_ssim(x, y), reference_ms_ssim(x, y, normalize="relu", **RANGE), atol=0.02, rtol=0)
 
 
 @pytest.mark.parametrize("sides", [(1, 1), (2, 5), (4, 4), (8, 3), (10, 12)])
-def test_tiny_pictures_have_a_window_of_all_there_is(sides):
-    x, y = pictures(2, 1, *sides)
+def test_tiny_images_have_a_window_of_all_there_is(sides):
+    x, y = images(2, 1, *sides)
     size = min(11, *sides)
     at = np.arange(size) - (size - 1) / 2
     window = np.exp(-(at[:, None] ** 2 + at**2) / (2 * 1.5**2))
@@ -107,8 +107,8 @@ def test_tiny_pictures_have_a_window_of_all_there_is(sides):
     torch.testing.assert_close(ms_ssim(x, y), ssim(x, y).clamp(min=0.01), atol=1e-10, rtol=0)
 
 
-def test_equal_pictures_are_alike_and_opposite_ones_still_have_a_gradient():
-    x, _ = pictures(2, 3, 48, 48)
+def test_equal_images_are_alike_and_opposite_ones_still_have_a_gradient():
+    x, _ = images(2, 3, 48, 48)
     torch.testing.assert_close(torch.stack([ssim(x, x), ms_ssim(x, x)]), torch.ones(2, 2).double())
     y = (-x).requires_grad_()
     value = ms_ssim(x, y)
@@ -169,7 +169,7 @@ def test_adaptive_weight_by_hand():
     torch.testing.assert_close(weight, torch.tensor([10 / 1.0001, 0, 1e4]))
 
 
-def test_adaptive_weight_depends_on_no_other_picture():
+def test_adaptive_weight_depends_on_no_other_image():
     generator = torch.Generator().manual_seed(0)
     x, y = (torch.randn(4, 1, 6, 6, generator=generator) for _ in range(2))
 
@@ -182,7 +182,7 @@ def test_adaptive_weight_depends_on_no_other_picture():
     assert len(alone.unique()) == 4
 
 
-def test_no_pair_of_pictures_has_an_endless_gradient():
+def test_no_pair_of_images_has_an_endless_gradient():
     """The root of a similarity near 0 would; of noise the similarities of single scales lie there."""
     x = torch.rand(500, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
     y = (torch.rand(500, 3, 32, 32, generator=torch.Generator().manual_seed(1)) * 2 - 1).requires_grad_()

@@ -58,10 +58,10 @@ class Mixture:
 
         def network(x: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
             rows = []
-            for picture, time in zip(x.double().numpy(), t.tolist(), strict=True):
+            for image, time in zip(x.double().numpy(), t.tolist(), strict=True):
                 alpha, sigma = np.sqrt(alpha_bar[int(time)]), np.sqrt(1 - alpha_bar[int(time)])
-                x0 = self.expected_x0(picture, alpha, sigma)
-                eps = (picture - alpha * x0) / sigma
+                x0 = self.expected_x0(image, alpha, sigma)
+                eps = (image - alpha * x0) / sigma
                 rows.append({"eps": eps, "x0": x0, "v": alpha * eps - sigma * x0}[prediction])
             return torch.from_numpy(np.stack(rows)).to(x.dtype)
 

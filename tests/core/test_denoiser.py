@@ -71,7 +71,7 @@ def test_a_learned_variance_is_split_off():
 
 
 @pytest.mark.parametrize("shape", [(3, 1, 4, 1), (1, 1, 4, 4), (3, 2, 1, 1), (3, 3, 4, 4), (3, 1)])
-def test_an_output_that_would_spread_over_the_picture_is_refused(shape):
+def test_an_output_that_would_spread_over_the_image_is_refused(shape):
     """x is [3, 1, 4, 4]; the third is twice the channels, of another size."""
     with pytest.raises(
         InputError, match=r"the network must return \[3, 1, 4, 4\] or twice the channels, got \[[13], [13]"

@@ -184,7 +184,7 @@ def test_masks_that_are_refused(mask, sentence):
     ],
     ids=["other batch", "one channel for three", "other size", "five axes", "mask of another batch", "two channels"],
 )
-def test_what_would_spread_over_the_picture_in_silence_is_refused(known, mask, name):
+def test_what_would_spread_over_the_image_in_silence_is_refused(known, mask, name):
     x, got = torch.zeros(2, 3, 4, 4), known if name == "known image" else mask
     denoise = inpainted(lambda x, level: x, torch.zeros(known), torch.ones(mask))
     with pytest.raises(InputError, match=re.escape(f"the {name} must fit x [2, 3, 4, 4], got {list(got)}")):
@@ -193,7 +193,7 @@ def test_what_would_spread_over_the_picture_in_silence_is_refused(known, mask, n
 
 @pytest.mark.parametrize("mask", [(4, 4), (1, 4, 4), (3, 4, 4), (1, 1, 4, 4), (2, 1, 4, 4), (2, 3, 4, 4)])
 @pytest.mark.parametrize("known", [(3, 4, 4), (1, 3, 4, 4), (2, 3, 4, 4)])
-def test_one_picture_or_mask_serves_all(known, mask):
+def test_one_image_or_mask_serves_all(known, mask):
     x = torch.zeros(2, 3, 4, 4)
     known = torch.rand(known, generator=torch.Generator().manual_seed(0))
     got = inpainted(lambda x, level: x, known, torch.ones(mask))(x, Level(0.0, 0.8, 0.6))
@@ -291,7 +291,7 @@ def test_start_from_noises_to_the_level_it_denoises_from(process, strength, kept
         torch.testing.assert_close(x, noised, rtol=1e-12, atol=1e-12)
 
 
-def test_a_started_picture_is_of_the_right_law():
+def test_a_started_image_is_of_the_right_law():
     """Data in, data out: at every strength the variations of Gaussian data are Gaussian data."""
     (m,), (S,) = GAUSSIAN.means, GAUSSIAN.variances
     for strength in (0.1, 0.5, 1):
@@ -339,7 +339,7 @@ def test_slerp_keeps_norms_and_turns_evenly():
     torch.testing.assert_close(slerp(a, b, 0.3), slerp(b, a, 0.7))
 
 
-def test_slerp_of_nearly_parallel_and_of_opposite_pictures():
+def test_slerp_of_nearly_parallel_and_of_opposite_images():
     a, b = pair()
     near = a + 1e-9 * b
     torch.testing.assert_close(slerp(a, near, 0.5), (a + near) / 2, rtol=1e-12, atol=1e-12)
@@ -366,7 +366,7 @@ def quantiles(law, level):
 
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("law", [GAUSSIAN, TWO_MODES], ids=["gaussian", "two modes"])
-def test_inversion_and_ddim_give_the_picture_back(law, path):
+def test_inversion_and_ddim_give_the_image_back(law, path):
     """The error is of order 2 + refine in the step, and none is left at the fixed point."""
     x = quantiles(law, log_snr_grid(path, 1)[-1])
     for refine in (0, 1, 2):

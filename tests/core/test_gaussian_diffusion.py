@@ -23,7 +23,7 @@ def zero_snr_linear(T):
     return zero_terminal_snr(linear_schedule(T))
 
 
-def pictures(batch, dtype=torch.float32, side=8):
+def images(batch, dtype=torch.float32, side=8):
     return torch.rand(batch, 3, side, side, generator=torch.Generator().manual_seed(1)).mul(2).sub(1).to(dtype)
 
 
@@ -64,7 +64,7 @@ def test_one_step_at_a_time_is_the_closed_form():
 @pytest.mark.parametrize("given", [False, True])
 def test_add_noise_is_the_formula_in_float64(T, given):
     t = torch.tensor([0, T // 2, T - 1, T // 3])
-    x0 = pictures(4, torch.float64)
+    x0 = images(4, torch.float64)
     noise = torch.randn_like(x0) if given else None
     x_t, used = GaussianDiffusion(T).add_noise(x0, t, noise)
     assert x_t.dtype == used.dtype == torch.float64
@@ -76,7 +76,7 @@ def test_add_noise_is_the_formula_in_float64(T, given):
 def test_precision_is_lost_once_at_the_end(dtype):
     """The tables stay exact: the answer is the float64 answer, rounded to dtype."""
     t = torch.arange(0, 1000, 10)
-    x0 = pictures(100, dtype)
+    x0 = images(100, dtype)
     x_t, noise = GaussianDiffusion(1000).add_noise(x0, t)
     assert x_t.dtype == noise.dtype == dtype
     exact = closed_form(x0, t, noise, 1000)
@@ -86,13 +86,13 @@ def test_precision_is_lost_once_at_the_end(dtype):
 
 @pytest.mark.parametrize("t", [torch.tensor([7, 2]), torch.tensor([7, 2], dtype=torch.int32), [7, 2]])
 def test_any_integers_are_timesteps(t):
-    x0 = pictures(2)
+    x0 = images(2)
     x_t, noise = GaussianDiffusion(10).add_noise(x0, t)
     np.testing.assert_allclose(x_t, closed_form(x0, [7, 2], noise, 10), atol=1e-6)
 
 
 def test_batch_of_one_and_process_of_one_step():
-    x0 = pictures(1)
+    x0 = images(1)
     x_t, noise = GaussianDiffusion(1).add_noise(x0, torch.tensor([0]))
     assert x_t.shape == noise.shape == x0.shape
     np.testing.assert_allclose(x_t, closed_form(x0, [0], noise, 1), atol=1e-6)
@@ -112,17 +112,17 @@ def test_the_noise_is_drawn_anew_and_normal():
 @pytest.mark.parametrize("t", [[-1, 3], [3, 10], [1000, 3]])
 def test_times_out_of_range_are_refused(t):
     with pytest.raises(InputError, match=r"t must be in 0\.\.9"):
-        GaussianDiffusion(10).add_noise(pictures(2), torch.tensor(t))
+        GaussianDiffusion(10).add_noise(images(2), torch.tensor(t))
 
 
 @pytest.mark.parametrize(
     ("x0", "t", "noise"),
     [
         (torch.full((2, 3, 4, 4), 200, dtype=torch.uint8), [1, 2], None),  # forgot the codec
-        (pictures(2), [1.5, 2.0], None),
-        (pictures(1), [1, 2, 3], None),
-        (pictures(2), [1, 2], torch.zeros(2, 1, 8, 8)),
-        (pictures(1)[0], [1, 2, 3], None),  # no batch axis
+        (images(2), [1.5, 2.0], None),
+        (images(1), [1, 2, 3], None),
+        (images(2), [1, 2], torch.zeros(2, 1, 8, 8)),
+        (images(1)[0], [1, 2, 3], None),  # no batch axis
     ],
     ids=["uint8", "fractional t", "one image, three t", "noise of another shape", "no batch"],
 )
@@ -131,7 +131,7 @@ def test_what_cannot_be_meant_is_refused(x0, t, noise):
         GaussianDiffusion(10).add_noise(x0, torch.tensor(t), noise)
 
 
-def test_alpha_sigma_have_the_shape_of_a_batch_of_pictures():
+def test_alpha_sigma_have_the_shape_of_a_batch_of_images():
     alpha, sigma = GaussianDiffusion(10).alpha_sigma(torch.tensor([0, 9]))
     assert alpha.shape == sigma.shape == (2, 1, 1, 1)
     assert alpha.dtype == sigma.dtype == torch.float32

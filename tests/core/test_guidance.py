@@ -157,7 +157,7 @@ def test_rescale_gives_the_contrast_back(rescale):
         torch.testing.assert_close(got.std((1, 2, 3)), conditional.std((1, 2, 3)), rtol=1e-12, atol=0)
 
 
-def test_a_flat_picture_can_be_rescaled():
+def test_a_flat_image_can_be_rescaled():
     assert guided(constant(0.5), constant(0.25), 3, rescale=1.0)(X, LEVEL).isfinite().all()
 
 

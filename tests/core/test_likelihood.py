@@ -321,7 +321,7 @@ def test_the_ode_and_the_full_chain_bound_the_same_thing():
     assert off.mean().item() == pytest.approx(cost, abs=4 * off.std().item() / math.sqrt(len(x0)) + 0.01)
 
 
-def test_a_picture_has_its_own_bits_whatever_comes_with_it():
+def test_an_image_has_its_own_bits_whatever_comes_with_it():
     x0, process = on_grey_levels(draws(SMALL, 3)).float(), EDMProcess()
     denoise = Denoiser(lambda x, t: 0.3 * x + t.view(-1, 1, 1, 1), "v", process.sigma_data)
     measure = partial(ode_bits, process=process, denoise=denoise, steps=4, probes=2)

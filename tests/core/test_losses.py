@@ -38,7 +38,7 @@ CPU = torch.device("cpu")
 T = 20
 
 
-def pictures(n, seed=0, dtype=torch.float64):
+def images(n, seed=0, dtype=torch.float64):
     """[n, 1, 3, 3] with values on the 256 bins."""
     generator = torch.Generator().manual_seed(seed)
     return PixelCodec().to_model(torch.randint(256, (n, 1, 3, 3), generator=generator, dtype=torch.uint8)).to(dtype)
@@ -86,7 +86,7 @@ def literal_bound(prediction, x0, noise, variance):
 @pytest.mark.parametrize("prediction", PREDICTIONS)
 def test_the_mean_of_vlb_over_the_times_is_the_sum_of_the_terms(prediction, variance):
     """T times a term at every t, from the papers' formulas; with one draw of noise all along."""
-    x0 = pictures(2)
+    x0 = images(2)
     x0 = 0.02 * x0 if prediction == "x0" else x0  # keeps L_0 within reach of a difference of cdfs
     x0 = ((x0 + 1) * 127.5).round() / 127.5 - 1
     noise = torch.randn(x0.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
@@ -112,7 +112,7 @@ def test_the_mean_of_vlb_over_the_times_is_the_sum_of_the_terms(prediction, vari
 def test_float32_is_enough_for_thousands_of_steps(schedule, prediction):
     """T = 4000, where neighbouring levels differ by 1e-8: the posterior is tabled in float64, and rounded once."""
     process, t = GaussianDiffusion(4000, schedule), torch.tensor([0, 1, 2, 10, 100, 1000, 2000, 3000, 3900, 3998, 3999])
-    x0, noise = pictures(len(t)), torch.randn(len(t), 1, 3, 3, generator=torch.Generator().manual_seed(1))
+    x0, noise = images(len(t)), torch.randn(len(t), 1, 3, 3, generator=torch.Generator().manual_seed(1))
     given = {"prediction": prediction, "t": t, "objective": "vlb"}
 
     def exact_but_for_a_tenth(x, t):  # at every level
@@ -135,7 +135,7 @@ def test_float32_is_enough_for_thousands_of_steps(schedule, prediction):
 @pytest.mark.parametrize("prediction", PREDICTIONS)
 def test_hybrid_trains_the_mean_by_simple_and_the_variance_by_the_bound(prediction, weighting):
     """Nichol & Dhariwal 2021, eq. 16 and the stop-gradient before it."""
-    x0, t = pictures(4), torch.tensor([0, 1, 7, 19])
+    x0, t = images(4), torch.tensor([0, 1, 7, 19])
     noise = torch.randn(x0.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     output = torch.randn(4, 2, 3, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(2)).clamp(-0.9, 0.9)
 
@@ -166,7 +166,7 @@ def test_hybrid_trains_the_mean_by_simple_and_the_variance_by_the_bound(predicti
 
 def test_a_variance_beyond_its_range_is_held_at_the_end():
     """fraction -1 is beta~ and 1 is beta; beyond them nothing changes."""
-    x0, t = pictures(2), torch.tensor([3, 9])
+    x0, t = images(2), torch.tensor([3, 9])
     noise, process = torch.zeros_like(x0), GaussianDiffusion(T)
 
     def bound(fraction):
@@ -231,7 +231,7 @@ def test_learning_finds_the_best_variance(objective):
 
 
 def test_what_does_not_go_together_is_refused_by_the_loss():
-    x0 = pictures(2)
+    x0 = images(2)
 
     def loss(model, process, **options):
         return diffusion_loss(model, process, x0, **({"prediction": "v"} | options))
@@ -375,7 +375,7 @@ PURE = [GaussianDiffusion(T, lambda n: zero_terminal_snr(linear_schedule(n))), R
 @pytest.mark.parametrize("process", PURE, ids=["zero terminal snr", "flow"])
 def test_at_pure_noise_eps_has_its_own_loss_and_no_other(process):
     """Its error is that of x0 times alpha / sigma: where alpha is 0, no weight of x0's error and no bound exist."""
-    x0, noise = pictures(2), torch.randn(2, 1, 3, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    x0, noise = images(2), torch.randn(2, 1, 3, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     t = torch.tensor([T - 1, 3]) if process.whole_times else torch.tensor([1.0, 0.3])
     loss, _ = diffusion_loss(network, process, x0, "eps", t=t, noise=noise)
     assert loss[0].item() == pytest.approx((network(noise, t.double())[0] - noise[0]).square().mean().item())
@@ -391,7 +391,7 @@ def test_at_pure_noise_eps_has_its_own_loss_and_no_other(process):
 
 @pytest.mark.parametrize(("model", "objective"), [(network, "vlb"), (learned, "vlb"), (learned, "hybrid")])
 def test_at_pure_noise_eps_has_no_bound(model, objective):
-    x0, t = pictures(2), torch.tensor([T - 1, 3])
+    x0, t = images(2), torch.tensor([T - 1, 3])
     with pytest.raises(InputError, match="eps says nothing about x0 at pure noise"):
         diffusion_loss(model, PURE[0], x0, "eps", t=t, objective=objective)
     assert diffusion_loss(model, PURE[0], x0, "v", t=t, objective=objective)[0].isfinite().all()
@@ -400,6 +400,6 @@ def test_at_pure_noise_eps_has_no_bound(model, objective):
 def test_the_bound_of_a_chain_that_ends_in_pure_noise():
     """Its last term is about the mean alone: nothing of x_t is left in it."""
     process = GaussianDiffusion(50, lambda n: zero_terminal_snr(linear_schedule(n)))
-    x0, t = pictures(2), torch.tensor([49, 48])
+    x0, t = images(2), torch.tensor([49, 48])
     loss, _ = diffusion_loss(network, process, x0, "x0", t=t, noise=torch.randn_like(x0), objective="vlb")
     assert loss.isfinite().all()

@@ -79,7 +79,7 @@ def test_training_step_is_the_article_on_the_same_draws():
 
 
 @pytest.mark.parametrize("prediction", PREDICTIONS)
-def test_loss_of_each_picture_at_given_times_and_noise(prediction):
+def test_loss_of_each_image_at_given_times_and_noise(prediction):
     model, x0 = Small(), images()
     t = torch.tensor([0, 10, 500, 999])
     noise = torch.randn_like(x0)
@@ -236,13 +236,13 @@ def test_every_sampler_by_name_and_as_a_function(name):
 
 @pytest.mark.parametrize("name", SAMPLERS)
 @pytest.mark.parametrize("prediction", PREDICTIONS)
-def test_every_prediction_gives_the_same_pictures(prediction, name):
+def test_every_prediction_gives_the_same_images(prediction, name):
     common = {"sampler": name, "steps": 20, "shape": SHAPE, "diffusion": GaussianDiffusion(1000)}
-    pictures, by_eps = (
+    images, by_eps = (
         sample(TIGHT.network(linear_alpha_bar(1000), kind), prediction=kind, noise=in_turn(draws(20)), **common)
         for kind in (prediction, "eps")
     )
-    torch.testing.assert_close(pictures, by_eps, rtol=0, atol=1e-9)
+    torch.testing.assert_close(images, by_eps, rtol=0, atol=1e-9)
 
 
 @pytest.mark.parametrize("name", SAMPLERS)

@@ -29,15 +29,15 @@ def write(path, pixels):
 
 def write_all(root, names, **options):
     """One image per name; returns {name: uint8 [H, W, 3]}."""
-    pictures = dict(zip(names, colours(len(names), **options), strict=True))
-    for name, pixels in pictures.items():
+    images = dict(zip(names, colours(len(names), **options), strict=True))
+    for name, pixels in images.items():
         write(root / name, pixels)
-    return pictures
+    return images
 
 
-def stacked(pictures, names):
+def stacked(images, names):
     """What `pack` should hold for these names: uint8 [N, 3, H, W]."""
-    return np.stack([pictures[name] for name in names]).transpose(0, 3, 1, 2)
+    return np.stack([images[name] for name in names]).transpose(0, 3, 1, 2)
 
 
 def files_below(root):

@@ -18,7 +18,7 @@ IMAGES = np.arange(10 * 3 * 4 * 6, dtype=np.uint8).reshape(10, 3, 4, 6)
 LABELS = np.arange(10)
 
 
-def test_every_epoch_sees_every_picture_once_in_another_order():
+def test_every_epoch_sees_every_image_once_in_another_order():
     batches = Batches(IMAGES, LABELS, batch=4, seed=1)
     seen = np.concatenate([batches.indices(step) for step in range(10)])  # 40 = four epochs of 10
     epochs = seen.reshape(4, 10)
@@ -46,13 +46,13 @@ def test_a_batch_larger_than_the_set_runs_across_epochs(batch):
     assert set(indices.tolist()) <= set(range(10))
 
 
-def test_one_picture_is_enough():
+def test_one_image_is_enough():
     images, labels = Batches(IMAGES[:1], None, 5)(0)
     assert images.shape == (5, 3, 4, 6)
     assert labels is None
 
 
-def test_pictures_and_labels_belong_together():
+def test_images_and_labels_belong_together():
     batches = Batches(IMAGES, LABELS, 4, seed=3)
     images, labels = batches(2)
     assert images.dtype == torch.uint8
@@ -60,7 +60,7 @@ def test_pictures_and_labels_belong_together():
         assert torch.equal(image, torch.from_numpy(IMAGES[label]))
 
 
-def test_memory_mapped_and_resident_pictures_are_the_same(monkeypatch, tmp_path):
+def test_memory_mapped_and_resident_images_are_the_same(monkeypatch, tmp_path):
     np.save(tmp_path / "images.npy", IMAGES)
     mapped = np.load(tmp_path / "images.npy", mmap_mode="r")
     resident = Batches(mapped, LABELS, 4, flip=True)
@@ -72,7 +72,7 @@ def test_memory_mapped_and_resident_pictures_are_the_same(monkeypatch, tmp_path)
         assert torch.equal(resident(step)[0], streamed(step)[0])
 
 
-def test_half_of_the_pictures_are_mirrored_and_only_left_to_right():
+def test_half_of_the_images_are_mirrored_and_only_left_to_right():
     plain, flipped = Batches(IMAGES, None, 1000, seed=0), Batches(IMAGES, None, 1000, seed=0, flip=True)
     before, after = plain(1)[0], flipped(1)[0]
     same = (before == after).flatten(1).all(dim=1)

@@ -19,7 +19,7 @@ def packed(tmp_path):
 
 
 @pytest.fixture
-def pictures(tmp_path):
+def images(tmp_path):
     """Three images, and a way to write metadata beside them."""
     write_all(tmp_path / "in", NAMES)
 
@@ -30,8 +30,8 @@ def pictures(tmp_path):
     return write
 
 
-def test_a_table_in_any_order_of_rows_and_columns(pictures, packed):
-    source = pictures('id,text,file_name\r\n7,"ten, of ""them""",10.png\r\n8, one  \t one ,1.png\r\n\r\n')
+def test_a_table_in_any_order_of_rows_and_columns(images, packed):
+    source = images('id,text,file_name\r\n7,"ten, of ""them""",10.png\r\n8, one  \t one ,1.png\r\n\r\n')
     result = packed(source)
     assert result.captions == ("one one", "", 'ten, of "them"')
     assert "2 captions from metadata.csv; 1 image has none." in result.notes
@@ -39,15 +39,15 @@ def test_a_table_in_any_order_of_rows_and_columns(pictures, packed):
     assert packed(source).captions == result.captions  # as it was kept
 
 
-def test_json_lines(pictures, packed):
+def test_json_lines(images, packed):
     rows = [{"file_name": "1.png", "text": "eins"}, {"text": "zehn ✨", "file_name": "10.png"}]
-    source = pictures("\n".join(map(json.dumps, rows)) + "\n\n", "metadata.jsonl")
+    source = images("\n".join(map(json.dumps, rows)) + "\n\n", "metadata.jsonl")
     assert packed(source).captions == ("eins", "", "zehn ✨")
     assert "2 captions from metadata.jsonl; 1 image has none." in packed(source).notes
 
 
-def test_all_captions_in_one_line(pictures, packed):
-    source = pictures("file_name,text\n1.png,a\n2.png,b\n10.png,c\n")
+def test_all_captions_in_one_line(images, packed):
+    source = images("file_name,text\n1.png,a\n2.png,b\n10.png,c\n")
     assert "3 captions from metadata.csv." in packed(source).notes
 
 
@@ -85,14 +85,14 @@ def test_metadata_belong_to_their_own_folder_and_splits_to_themselves(tmp_path, 
         (b"1.png," + b"x" * 200_000, "line 3 of metadata.csv is no row of a table (field larger than field limit"),
     ],
 )
-def test_a_broken_row_is_named_and_the_others_count(pictures, packed, row, note):
-    result = packed(pictures(b"file_name,text\n2.png,two\n" + row + b"\n10.png,ten\n"))
+def test_a_broken_row_is_named_and_the_others_count(images, packed, row, note):
+    result = packed(images(b"file_name,text\n2.png,two\n" + row + b"\n10.png,ten\n"))
     assert result.captions == ("", "two", "ten")
     assert any(said.startswith(f"Left out 1 broken row: {note}") for said in result.notes), result.notes
 
 
-def test_broken_rows_are_named_once(pictures, packed):
-    result = packed(pictures("file_name,text\n2.png,two\n" + "1.png\n" * 40))
+def test_broken_rows_are_named_once(images, packed):
+    result = packed(images("file_name,text\n2.png,two\n" + "1.png\n" * 40))
     said = "Left out 40 broken rows: line 3 of metadata.csv has no text, and 39 more."
     assert [note for note in result.notes if "broken" in note] == [said]
 
@@ -109,36 +109,36 @@ def test_broken_rows_are_named_once(pictures, packed):
         ('{"file_name": "1.png", "text": "\\ud800"}', "is not UTF-8"),
     ],
 )
-def test_a_broken_line(pictures, packed, line, note):
-    result = packed(pictures('{"file_name": "2.png", "text": "two"}\n' + line, "metadata.jsonl"))
+def test_a_broken_line(images, packed, line, note):
+    result = packed(images('{"file_name": "2.png", "text": "two"}\n' + line, "metadata.jsonl"))
     assert result.captions == ("", "two", "")
     assert f"Left out 1 broken row: line 2 of metadata.jsonl {note}." in result.notes
 
 
-def test_an_unclosed_quote_takes_the_rest_with_it(pictures, packed):
-    result = packed(pictures('file_name,text\n1.png,one\n2.png,"two\n10.png,ten\n'))
+def test_an_unclosed_quote_takes_the_rest_with_it(images, packed):
+    result = packed(images('file_name,text\n1.png,one\n2.png,"two\n10.png,ten\n'))
     assert result.captions == ("one", "", "")
     assert (
         "Left out 1 broken row: line 4 of metadata.csv is no row of a table (unexpected end of data)." in result.notes
     )
 
 
-def test_second_captions_and_captions_of_no_picture(pictures, packed):
-    result = packed(pictures("file_name,text\n1.png,first\n1.png,second\n../x.png,lost\nmetadata.csv,itself\n"))
+def test_second_captions_and_captions_of_no_image(images, packed):
+    result = packed(images("file_name,text\n1.png,first\n1.png,second\n../x.png,lost\nmetadata.csv,itself\n"))
     assert result.captions == ("first", "", "")
     assert "1 second caption left out (the first is for 1.png)." in result.notes
     assert "2 captions of no image (the first is for x.png)." in result.notes
 
 
-def test_an_empty_text_is_no_caption(pictures, packed):
-    result = packed(pictures("file_name,text\n1.png,\n2.png,  \n10.png,ten\n"))
+def test_an_empty_text_is_no_caption(images, packed):
+    result = packed(images("file_name,text\n1.png,\n2.png,  \n10.png,ten\n"))
     assert result.captions == ("", "", "ten")
     assert not any("broken" in note for note in result.notes)
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
-def test_what_spreadsheets_save(pictures, packed, encoding):
-    assert packed(pictures("file_name,text\n1.png,früh\n".encode(encoding))).captions == ("früh", "", "")
+def test_what_spreadsheets_save(images, packed, encoding):
+    assert packed(images("file_name,text\n1.png,früh\n".encode(encoding))).captions == ("früh", "", "")
 
 
 def test_accents_of_file_names_may_be_written_either_way(tmp_path, packed):
@@ -148,31 +148,31 @@ def test_accents_of_file_names_may_be_written_either_way(tmp_path, packed):
 
 
 @pytest.mark.parametrize("content", ["", "file_name;text\n1.png;one\n", "file_name,label\n1.png,3\n", '"'])
-def test_a_table_of_something_else(pictures, packed, content):
-    result = packed(pictures(content))
+def test_a_table_of_something_else(images, packed, content):
+    result = packed(images(content))
     assert result.captions is None
     assert "metadata.csv has no columns file_name and text: no captions are read from it." in result.notes
 
 
-def test_lines_of_something_else(pictures, packed):
-    result = packed(pictures('{"file_name": "1.png", "label": 3}\n', "metadata.jsonl"))
+def test_lines_of_something_else(images, packed):
+    result = packed(images('{"file_name": "1.png", "label": 3}\n', "metadata.jsonl"))
     assert result.captions is None
     assert "metadata.jsonl has no columns file_name and text: no captions are read from it." in result.notes
 
 
-def test_a_damaged_picture_takes_its_caption_along(pictures, packed):
-    source = pictures("file_name,text\n1.png,one\n2.png,two\n10.png,ten\n")
+def test_a_damaged_image_takes_its_caption_along(images, packed):
+    source = images("file_name,text\n1.png,one\n2.png,two\n10.png,ten\n")
     (source / "2.png").write_bytes(b"no image")
     assert packed(source).captions == ("one", "ten")
 
 
-def test_a_pack_without_captions_is_what_it_was_before_there_were_any(pictures, tmp_path, packed):
+def test_a_pack_without_captions_is_what_it_was_before_there_were_any(images, tmp_path, packed):
     """And one with them holds the same images under the same hash, so that runs on it go on."""
     (tmp_path / "in/notes.txt").write_text("the very same images")
     without = packed(tmp_path / "in")
     assert without.captions is None
     assert {file.name for file in without.path.iterdir()} == {"images.npy", "meta.json"}
-    with_ = packed(pictures("file_name,text\n1.png,one\n"))
+    with_ = packed(images("file_name,text\n1.png,one\n"))
     assert with_.path != without.path
     assert {file.name for file in with_.path.iterdir()} == {"images.npy", "meta.json", "captions.json"}
     assert with_.meta["sha256"] == without.meta["sha256"]
@@ -180,8 +180,8 @@ def test_a_pack_without_captions_is_what_it_was_before_there_were_any(pictures, 
 
 
 @pytest.mark.parametrize("content", ["", '["a", "b"]', '["a", "b", 3]', '{"a": 1}'])
-def test_damaged_captions_are_made_again(pictures, packed, content):
-    source = pictures("file_name,text\n1.png,one\n")
+def test_damaged_captions_are_made_again(images, packed, content):
+    source = images("file_name,text\n1.png,one\n")
     before = packed(source)
     (before.path / "captions.json").write_text(content)
     assert packed(source).captions == ("one", "", "")
@@ -212,13 +212,13 @@ def test_hidden_metadata_are_not_read(tmp_path, packed):
     assert packed(tmp_path / "in").captions is None
 
 
-def test_a_folder_of_metadata_alone_holds_no_picture(tmp_path, packed):
+def test_a_folder_of_metadata_alone_holds_no_image(tmp_path, packed):
     (tmp_path / "in").mkdir()
     (tmp_path / "in/metadata.csv").write_text("file_name,text\n1.png,one\n")
     with pytest.raises(ValueError, match=r"holds no image that Pillow can open: it has 1 other file \(\.csv\)"):
         packed(tmp_path / "in")
 
 
-def test_captions_do_not_change_the_hash_of_an_array(pictures, packed):
-    result = packed(pictures("file_name,text\n1.png,one\n"))
+def test_captions_do_not_change_the_hash_of_an_array(images, packed):
+    result = packed(images("file_name,text\n1.png,one\n"))
     assert result.meta["sha256"] == {"images": hashlib.sha256((result.path / "images.npy").read_bytes()).hexdigest()}

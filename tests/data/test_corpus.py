@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from bytepixels.data import pack
-from bytepixels.data.sources import source as pictures
+from bytepixels.data.sources import source as images
 from bytepixels.data.sources import tar as tars
 from bytepixels.errors import InputError
 from tests.data import corpus
@@ -210,7 +210,7 @@ def bombs():
     }
 
 
-def test_decompression_bombs_in_pictures(tmp_path, packed, quiet):
+def test_decompression_bombs_in_images(tmp_path, packed, quiet):
     (tmp_path / "in").mkdir()
     for name, raw in bombs().items():
         (tmp_path / "in" / name).write_bytes(raw)
@@ -227,7 +227,7 @@ def test_decompression_bombs_in_pictures(tmp_path, packed, quiet):
 
 
 def test_bombs_in_archives(tmp_path, packed, refused, monkeypatch):
-    for module in (pictures, tars):
+    for module in (images, tars):
         monkeypatch.setattr(module, "MAX_FILE_BYTES", 8 << 20)
     with zipfile.ZipFile(tmp_path / "x.zip", "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
         archive.writestr("good.png", content(Image.fromarray(GOOD)))
@@ -280,7 +280,7 @@ def test_bombs_in_arrays(tmp_path, refused, monkeypatch):
     refused("c.npy is no readable array file: ", tmp_path / "c.npy")
 
 
-def test_floats_are_scaled_one_picture_at_a_time(tmp_path, packed):
+def test_floats_are_scaled_one_image_at_a_time(tmp_path, packed):
     path = tmp_path / "a.npy"
     images = np.lib.format.open_memmap(path, "w+", np.float32, (64, 512, 512))
     images[:] = (np.arange(64) / 63)[:, None, None]
@@ -364,7 +364,7 @@ ODD = ["new\nline", "tab\tbell\a", "escape\x1b[31m", "*?", "#", " ", "a b", "a.b
 NO_UTF8 = [b"\xff\xfe", b"caf\xe9", b"\xf0\x9f", b"\x80" * 251]
 
 
-def named_pictures(folder, names):
+def named_images(folder, names):
     """{file name as bytes: pixels}, one image each."""
     folder.mkdir(parents=True)
     made = {}
@@ -377,7 +377,7 @@ def named_pictures(folder, names):
 
 
 def test_names_in_any_script_and_in_none(tmp_path, packed, quiet):
-    made = named_pictures(tmp_path / "in", [*SCRIPTS, *LONG, *ODD, *NO_UTF8])
+    made = named_images(tmp_path / "in", [*SCRIPTS, *LONG, *ODD, *NO_UTF8])
     expected = sorted(bytes(pixels.transpose(2, 0, 1).copy()) for pixels in made.values())
     for source in (
         tmp_path / "in",
@@ -395,7 +395,7 @@ def test_names_in_any_script_and_in_none(tmp_path, packed, quiet):
 def test_classes_with_such_names_have_one_line_each_and_stay_apart(tmp_path, packed):
     names = [*SCRIPTS, *ODD, b"\xff", b"\xfe"]
     for name in names:
-        named_pictures(tmp_path / "in" / os.fsdecode(name), ["1"])
+        named_images(tmp_path / "in" / os.fsdecode(name), ["1"])
     result = packed(tmp_path / "in")
     assert len(set(result.classes)) == len(result.classes) == len(names)
     assert {"猫", "बिल्ली", "🐈\u200d⬛", " "} <= set(result.classes)
@@ -425,7 +425,7 @@ def test_what_cannot_be_read_is_named_on_one_line(tmp_path, packed):
 def test_such_names_on_a_command_line_that_prints_ascii_only(tmp_path):
     source = os.fsencode(tmp_path) + b"/caf\xe9 \xe7\x8c\xab\n"
     for name in ("\xff猫", "c\nd"):
-        named_pictures(tmp_path / os.fsdecode(os.path.basename(source)) / name, ["1"])
+        named_images(tmp_path / os.fsdecode(os.path.basename(source)) / name, ["1"])
     command = [sys.executable, "-m", "bytepixels", "show", source, "--out", tmp_path / "猫", "--columns", "2"]
     done = subprocess.run(command, capture_output=True, env={**os.environ, "PYTHONIOENCODING": "ascii"}, timeout=600)
     assert done.returncode == 0, done.stderr

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bytepixels.data import pack
-from bytepixels.data.sources.decode import open_picture, read_header, to_pixels
+from bytepixels.data.sources.decode import open_image, read_header, to_pixels
 from bytepixels.data.sources.fit import Layout
 from bytepixels.errors import InputError
 from tests.data import corpus
@@ -30,15 +30,15 @@ def read(raw):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            header = read_header(open_picture(io.BytesIO(raw)))
+            header = read_header(open_image(io.BytesIO(raw)))
             layout = Layout(header.height, header.width, 3, "crop", (255, 255, 255))
-            return to_pixels(open_picture(io.BytesIO(raw)), layout).pixels
+            return to_pixels(open_image(io.BytesIO(raw)), layout).pixels
         except Exception:
             return None
 
 
 @pytest.mark.parametrize("file_format", sorted({key[0] for key in FILES}))
-def test_pictures_cut_at_any_byte(file_format, capfd):
+def test_images_cut_at_any_byte(file_format, capfd):
     for key, raw in FILES.items():
         if key[0] == file_format:
             whole = read(raw)
@@ -65,7 +65,7 @@ FLIPS = st.lists(st.tuples(SHARE, st.integers(1, 255)), min_size=1, max_size=4)
 CUT = st.one_of(st.just(1.0), st.just(1.0), SHARE)
 
 
-def check_picture(key, cut, flips):
+def check_image(key, cut, flips):
     after = read(damaged(FILES[key], cut, flips))
     if key[0] in CHECKSUMMED and after is not None:
         assert np.array_equal(after, read(FILES[key]))
@@ -82,15 +82,15 @@ def test_a_png_cut_within_its_checksum_is_refused():
 
 @settings(max_examples=150)
 @given(SMALL, CUT, FLIPS)
-def test_damaged_pictures(key, cut, flips):
-    check_picture(key, cut, flips)
+def test_damaged_images(key, cut, flips):
+    check_image(key, cut, flips)
 
 
 @pytest.mark.slow
 @settings(max_examples=2000)
 @given(SMALL, CUT, FLIPS)
-def test_many_damaged_pictures(key, cut, flips):
-    check_picture(key, cut, flips)
+def test_many_damaged_images(key, cut, flips):
+    check_image(key, cut, flips)
 
 
 PIXELS = colours(10, 32, 32)[..., 0]
@@ -158,7 +158,7 @@ def test_many_damaged_archives(archives, name, cut, flips):
     check_archive(archives, name, cut, flips)
 
 
-def test_a_folder_of_damaged_pictures(tmp_path):
+def test_a_folder_of_damaged_images(tmp_path):
     """Every cut and many flips of one image at once, with whole ones between them."""
     raw = write(tmp_path / "whole.png", PIXELS[0]).read_bytes()
     (tmp_path / "in").mkdir()

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bytepixels.data.sources.decode import open_picture, read_header, to_pixels
+from bytepixels.data.sources.decode import open_image, read_header, to_pixels
 from bytepixels.data.sources.fit import Layout
 
 WHITE = (255, 255, 255)
@@ -20,9 +20,9 @@ def decode(image, size=None, channels=3, fit="crop", background=WHITE, file_form
 def decoded(image, size=None, channels=3, fit="crop", background=WHITE, file_format="PNG", **save):
     file = io.BytesIO()
     image.save(file, file_format, **save)
-    header = read_header(open_picture(file))
+    header = read_header(open_image(file))
     height, width = size or (header.height, header.width)
-    return to_pixels(open_picture(file), Layout(height, width, channels, fit, background))
+    return to_pixels(open_image(file), Layout(height, width, channels, fit, background))
 
 
 def noise(*shape, seed=0):
@@ -94,7 +94,7 @@ def test_grey_with_alpha_is_composed_too():
     assert np.abs(decode(Image.fromarray(la)) - expected[..., None]).max() <= 1
 
 
-def test_one_transparent_colour_of_a_picture_without_alpha():
+def test_one_transparent_colour_of_an_image_without_alpha():
     rgb = noise(3, 3, 3)
     rgb[1, 1] = (9, 8, 7)
     expected = rgb.copy()
@@ -201,7 +201,7 @@ def test_exif_orientation(orientation, file_format):
     assert np.abs(result - upright).max() <= (12 if file_format == "JPEG" else 0)
 
 
-def test_damaged_exif_leaves_the_picture_readable():
+def test_damaged_exif_leaves_the_image_readable():
     rgb = noise(4, 4, 3)
     assert np.array_equal(decode(Image.fromarray(rgb), exif=b"Exif\x00\x00nonsense"), rgb)
 
@@ -247,7 +247,7 @@ def test_pad_scales_to_fit_and_fills_with_the_background(axis):
     assert np.array_equal(result, expected)
 
 
-def test_pad_keeps_the_picture_and_is_transparent_where_alpha_is_kept():
+def test_pad_keeps_the_image_and_is_transparent_where_alpha_is_kept():
     rgba = noise(4, 8, 4)
     result = decode(Image.fromarray(rgba), (8, 8), channels=4, fit="pad")
     assert np.array_equal(result[2:6], rgba)
@@ -286,7 +286,7 @@ def test_grey_is_told_from_the_header():
     def grey(image, file_format="PNG"):
         file = io.BytesIO()
         image.save(file, file_format)
-        return read_header(open_picture(file)).grey
+        return read_header(open_image(file)).grey
 
     assert all(grey(Image.new(mode, (4, 4))) for mode in ("1", "L", "LA", "I;16"))
     assert grey(Image.new("F", (4, 4)), "TIFF")
@@ -300,4 +300,4 @@ def test_grey_is_told_from_the_header():
 
 def test_postscript_is_never_run():
     with pytest.raises(OSError, match="cannot identify"):
-        open_picture(io.BytesIO(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n"))
+        open_image(io.BytesIO(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n"))

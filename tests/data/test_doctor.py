@@ -21,8 +21,8 @@ WHITE = (255, 255, 255)
 def seen(source, size=(16, 16), channels=3, fit="crop", split="train", cache=None):
     """(headers, inspection, layout) of a source."""
     layout = Layout(*size, channels, fit, WHITE)
-    pictures = open_source(str(source), split, cache or source.parent).read()
-    return read_headers(pictures), inspect_images(pictures, layout), layout
+    images = open_source(str(source), split, cache or source.parent).read()
+    return read_headers(images), inspect_images(images, layout), layout
 
 
 def statistics(source, splits=("train",), **options):
@@ -64,7 +64,7 @@ def defects(tmp_path_factory):
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.fromarray(colours(1, 20, 30, seed=7)[0]).save(root / "dog" / "turned.jpg", exif=exif)
-    frames = [Image.fromarray(picture) for picture in colours(3, 20, 20, seed=8)]
+    frames = [Image.fromarray(image) for image in colours(3, 20, 20, seed=8)]
     frames[0].save(root / "dog" / "moves.gif", save_all=True, append_images=frames[1:])
     return root
 
@@ -133,7 +133,7 @@ def _in_order(found):
     return [found.sample[k] for k in found.readable.tolist()]
 
 
-def test_a_picture_is_the_same_in_every_format_and_no_other_is():
+def test_an_image_is_the_same_in_every_format_and_no_other_is():
     picture = Image.fromarray(colours(1, 7, 9)[0])
     layout = Layout(8, 8, 3, "crop", WHITE)
 
@@ -159,16 +159,16 @@ def test_a_picture_is_the_same_in_every_format_and_no_other_is():
 @pytest.mark.parametrize("make", [lambda root, path: root, as_zip, as_tar], ids=["folder", "zip", "tar"])
 def test_copies_within_the_split_across_classes_and_across_splits(tmp_path, make):
     root = tmp_path / "set"
-    pictures = colours(12, 24, 24)
-    for k, picture in enumerate(pictures[:8]):
-        write(root / "train" / "ab"[k % 2] / f"{k}.png", picture)
-    write(root / "train" / "a" / "again-0.bmp", pictures[0])
-    write(root / "train" / "b" / "again-0.tiff", pictures[0])
-    write(root / "train" / "a" / "mirror-2.png", pictures[2][:, ::-1])
-    write(root / "test" / "a" / "same-4.png", pictures[4])
-    write(root / "test" / "b" / "mirror-5.png", pictures[5][:, ::-1])
-    write(root / "test" / "b" / "new.png", pictures[9])
-    write(root / "val" / "a" / "new.png", pictures[10])
+    images = colours(12, 24, 24)
+    for k, image in enumerate(images[:8]):
+        write(root / "train" / "ab"[k % 2] / f"{k}.png", image)
+    write(root / "train" / "a" / "again-0.bmp", images[0])
+    write(root / "train" / "b" / "again-0.tiff", images[0])
+    write(root / "train" / "a" / "mirror-2.png", images[2][:, ::-1])
+    write(root / "test" / "a" / "same-4.png", images[4])
+    write(root / "test" / "b" / "mirror-5.png", images[5][:, ::-1])
+    write(root / "test" / "b" / "new.png", images[9])
+    write(root / "val" / "a" / "new.png", images[10])
     source = make(root, tmp_path / "set.tar.gz" if make is as_tar else tmp_path / "set.zip")
     data = statistics(source, ("train", "val", "test"), cache=tmp_path)
     found, prefix = data.copies, "train/"
@@ -192,12 +192,12 @@ def test_copies_within_the_split_across_classes_and_across_splits(tmp_path, make
 
 def test_copies_among_unreadable_files_bear_the_right_names(tmp_path):
     """What cannot be read is left out, and nothing moves up into its place."""
-    root, pictures = tmp_path / "set", colours(3, 24, 24)
-    cut(root / "0.png", pictures[0], "PNG")
-    write(root / "1.png", pictures[1])
-    cut(root / "2.png", pictures[0], "PNG")
-    write(root / "3.png", pictures[2])
-    write(root / "4.png", pictures[1])
+    root, images = tmp_path / "set", colours(3, 24, 24)
+    cut(root / "0.png", images[0], "PNG")
+    write(root / "1.png", images[1])
+    cut(root / "2.png", images[0], "PNG")
+    write(root / "3.png", images[2])
+    write(root / "4.png", images[1])
     data = statistics(root)
     assert data.copies.exact == [["1.png", "4.png"]]
     assert data.copies.across_splits == {}
@@ -217,7 +217,7 @@ def test_classes_and_their_balance(tmp_path):
     assert statistics(root / "many").classes is None
 
 
-def test_arrays_have_pictures_but_no_files(tmp_path):
+def test_arrays_have_images_but_no_files(tmp_path):
     images = colours(5, 9, 8)
     np.savez(tmp_path / "set.npz", images_train=images, images_test=images[:2, ::-1])
     found = statistics(tmp_path / "set.npz")

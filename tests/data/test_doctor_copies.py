@@ -50,9 +50,9 @@ def alone(n):
     return np.arange(n)
 
 
-def groups_of(pictures):
-    thumbs = np.stack([thumb(picture) for picture in pictures])
-    return near_copies(alone(len(pictures)), thumbs)
+def groups_of(images):
+    thumbs = np.stack([thumb(image) for image in images])
+    return near_copies(alone(len(images)), thumbs)
 
 
 def reference_bits(thumbs):
@@ -90,17 +90,17 @@ def reference_groups(bits, turned, small):
 @pytest.fixture(scope="module")
 def mixed():
     """Thumbnails of 40 images and of copies that are more and more unlike them."""
-    pictures, draw = [], np.random.default_rng(0)
+    images, draw = [], np.random.default_rng(0)
     for seed in range(40):
-        picture = smooth(seed)
-        pictures += [picture, again(picture, quality=int(draw.integers(5, 60)))]
+        image = smooth(seed)
+        images += [image, again(image, quality=int(draw.integers(5, 60)))]
         if seed % 2:
-            pictures.append(picture[:, ::-1])
+            images.append(image[:, ::-1])
         if seed % 3 == 0:
-            pictures.append(np.roll(picture, int(draw.integers(1, 6)), axis=1))
+            images.append(np.roll(image, int(draw.integers(1, 6)), axis=1))
         noise = draw.normal(0, draw.uniform(10, 120), (8, 8, 3))
-        pictures.append(shifted(picture, np.kron(noise, np.ones((8, 8, 1))).astype(int)))
-    return np.stack([thumb(picture) for picture in pictures])
+        images.append(shifted(image, np.kron(noise, np.ones((8, 8, 1))).astype(int)))
+    return np.stack([thumb(image) for image in images])
 
 
 def borderline(seed):
@@ -188,34 +188,34 @@ OTHERS = {
 
 @pytest.mark.parametrize("change", COPIES.values(), ids=COPIES)
 def test_a_changed_copy_is_found(change):
-    pictures = [smooth(seed) for seed in range(20)]
-    groups = groups_of([*pictures, *map(change, map(np.copy, pictures))])
+    images = [smooth(seed) for seed in range(20)]
+    groups = groups_of([*images, *map(change, map(np.copy, images))])
     assert groups.tolist() == [*range(20), *range(20)]
 
 
 @pytest.mark.parametrize("change", OTHERS.values(), ids=OTHERS)
-def test_another_picture_is_none(change):
-    pictures = [smooth(seed) for seed in range(20)]
-    groups = groups_of([*pictures, *map(change, pictures)])
+def test_another_image_is_none(change):
+    images = [smooth(seed) for seed in range(20)]
+    groups = groups_of([*images, *map(change, images)])
     assert members(groups) == []
 
 
-def test_symmetric_pictures_are_known_again():
+def test_symmetric_images_are_known_again():
     """Their odd frequencies across are zero, and compression gives each of them a sign by chance."""
-    pictures = [np.concatenate([half, half[:, ::-1]], axis=1) for half in (smooth(k)[:, :32] for k in range(20))]
-    groups = groups_of([*pictures, *(again(picture, quality=40) for picture in pictures)])
+    images = [np.concatenate([half, half[:, ::-1]], axis=1) for half in (smooth(k)[:, :32] for k in range(20))]
+    groups = groups_of([*images, *(again(image, quality=40) for image in images)])
     assert groups.tolist() == [*range(20), *range(20)]
 
 
-def test_pictures_of_one_colour_are_not_nearly_alike():
+def test_images_of_one_colour_are_not_nearly_alike():
     flat = [np.full((64, 64, 3), level, np.uint8) for level in (0, 1, 128, 255)]
     groups = groups_of(flat)
     assert members(groups) == []
 
 
 def test_exact_copies_stay_together_and_a_near_copy_of_one_is_a_copy_of_all():
-    picture = smooth(1)
-    thumbs = np.stack([thumb(p) for p in (picture, smooth(2), picture, again(picture, quality=40), smooth(2))])
+    image = smooth(1)
+    thumbs = np.stack([thumb(p) for p in (image, smooth(2), image, again(image, quality=40), smooth(2))])
     equal = equal_images([b"a", b"b", b"a", b"c", b"b"])
     assert equal.tolist() == [0, 1, 0, 3, 1]
     near = near_copies(equal, thumbs)
@@ -237,13 +237,13 @@ def test_groups_join_along_chains_in_any_order():
         assert joined(groups, pairs[cut:, 0], pairs[cut:, 1]).tolist() == expected
 
 
-def test_no_pictures_at_all():
+def test_no_images_at_all():
     groups = near_copies(equal_images([]), np.zeros((0, 3, 16, 16), np.uint8))
     assert members(groups) == []
 
 
 @pytest.mark.slow
-def test_a_hundred_thousand_pictures():
+def test_a_hundred_thousand_images():
     """Of 1,000 planted copies in 100,000 images nearly all are found, within a minute, though images so smooth share
     bytes often: every other one is compared."""
     draw = np.random.default_rng(0)

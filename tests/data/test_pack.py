@@ -50,14 +50,14 @@ def packs(tmp_path):
 
 
 def test_what_a_pack_holds(tmp_path, packed):
-    pictures = write_all(tmp_path / "in", ["x/1.png", "y/1.png"], height=4, width=9)
+    images = write_all(tmp_path / "in", ["x/1.png", "y/1.png"], height=4, width=9)
     result = packed(tmp_path / "in")
     assert isinstance(result, Packed)
     assert isinstance(result.images, np.memmap)
     assert not result.images.flags.writeable
     assert result.images.dtype == np.uint8
     assert len(result) == 2
-    assert np.array_equal(np.load(result.path / "images.npy"), stacked(pictures, pictures))
+    assert np.array_equal(np.load(result.path / "images.npy"), stacked(images, images))
     assert np.load(result.path / "labels.npy").tolist() == [0, 1]
     meta = json.loads((result.path / "meta.json").read_text())
     assert meta == result.meta
@@ -148,7 +148,7 @@ def test_unreadable_files_are_counted_named_and_skipped(damaged, packed):
     assert "more than 179 million pixels are too many" in note
 
 
-def test_labels_follow_the_pictures_that_are_kept(tmp_path, packed):
+def test_labels_follow_the_images_that_are_kept(tmp_path, packed):
     write_all(tmp_path / "in", ["x/1.png", "x/3.png", "y/1.png"])
     (tmp_path / "in/x/2.png").write_text("no image")
     result = packed(tmp_path / "in")
@@ -264,18 +264,18 @@ def other_array(path):
     ],
 )
 def test_a_damaged_pack_is_made_again(tmp_path, packed, name, harm):
-    pictures = write_all(tmp_path / "in", ["x/1.png", "y/1.png", "y/2.png"])
+    images = write_all(tmp_path / "in", ["x/1.png", "y/1.png", "y/2.png"])
     path = packed(tmp_path / "in").path
     harm(path / name)
     assert open_packed(path) is None
     again = packed(tmp_path / "in")
     assert again.path == path
-    assert np.array_equal(again.images, stacked(pictures, pictures))
+    assert np.array_equal(again.images, stacked(images, images))
     assert again.labels.tolist() == [0, 1, 1]
     assert packs(tmp_path) == [path.name]
 
 
-def test_order_and_memory_with_many_pictures(tmp_path, packed):
+def test_order_and_memory_with_many_images(tmp_path, packed):
     """Far more images than are under way at a time, each known by its value."""
     values = np.arange(300)
     for value in values:
@@ -284,7 +284,7 @@ def test_order_and_memory_with_many_pictures(tmp_path, packed):
         assert np.array_equal(packed(source).images[:, 0, 0, 0], values % 256)
 
 
-def test_only_a_few_pictures_are_under_way(monkeypatch):
+def test_only_a_few_images_are_under_way(monkeypatch):
     from bytepixels.data.parallel import CHUNK, in_parallel
     from bytepixels.data.sources.source import ImageRef
 
@@ -313,7 +313,7 @@ def test_only_a_few_pictures_are_under_way(monkeypatch):
 
 
 @pytest.mark.slow
-def test_many_large_pictures_need_little_memory(tmp_path, monkeypatch):
+def test_many_large_images_need_little_memory(tmp_path, monkeypatch):
     """184 MB of pixels, from sources that are read in very different ways."""
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 1}, raising=False)
     (tmp_path / "in").mkdir()
@@ -326,7 +326,7 @@ def test_many_large_pictures_need_little_memory(tmp_path, monkeypatch):
         assert peak(lambda source=source: pack(source, cache=tmp_path / "cache")) < 100, source
 
 
-def test_only_two_large_pictures_are_decoded_at_a_time(tmp_path, monkeypatch, packed):
+def test_only_two_large_images_are_decoded_at_a_time(tmp_path, monkeypatch, packed):
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(8)), raising=False)
     monkeypatch.setattr(parallel, "CHUNK", 1)
     write_all(tmp_path / "in", [f"{number}.png" for number in range(24)])

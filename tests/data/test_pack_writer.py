@@ -230,7 +230,7 @@ def after_the_headers(monkeypatch, change):
     monkeypatch.setattr(making, "find_layout", then_change)
 
 
-def test_a_picture_that_vanishes_meanwhile_is_named(tmp_path, folder, monkeypatch):
+def test_an_image_that_vanishes_meanwhile_is_named(tmp_path, folder, monkeypatch):
     after_the_headers(monkeypatch, (folder / "dog/5.png").unlink)
     result = pack(folder, cache=tmp_path / "cache")
     assert "dog/5.png" in [name for name, _ in result.meta["skipped"]]
@@ -364,7 +364,7 @@ def test_a_budget_ends_waiting_too(tmp_path, folder, monkeypatch):
     hanging.join(600)
 
 
-def test_where_no_picture_can_be_read_all_who_wait_say_so(tmp_path, monkeypatch):
+def test_where_no_image_can_be_read_all_who_wait_say_so(tmp_path, monkeypatch):
     (tmp_path / "in").mkdir()
     for number in range(4):
         (tmp_path / f"in/{number}.png").write_text("none")

@@ -17,7 +17,7 @@ from tests.data.fixtures import write, write_all
 @pytest.fixture
 def photographs(tmp_path):
     """A folder of one PNG, one HEIC and one AVIF of a green meadow."""
-    decode.picture_formats()  # Pillow knows them from here on
+    decode.image_formats()  # Pillow knows them from here on
     folder = tmp_path / "photos"
     write_all(folder, ["a.png"], height=32, width=48)
     meadow = np.full((32, 48, 3), (40, 160, 60), np.uint8)
@@ -29,11 +29,11 @@ def photographs(tmp_path):
 @pytest.fixture
 def without_packages(monkeypatch):
     """As on a machine with an older Pillow and without pillow-heif."""
-    decode.picture_formats()
+    decode.image_formats()
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
     for name in ("HEIF", "AVIF"):
         monkeypatch.delitem(Image.OPEN, name)
-    caches = decode.picture_formats, decode.picture_suffixes, decode.lacking_suffixes
+    caches = decode.image_formats, decode.image_suffixes, decode.lacking_suffixes
     for one in caches:
         one.cache_clear()
     yield
@@ -61,8 +61,8 @@ def test_without_packages_each_is_named_with_what_to_install(photographs, tmp_pa
 
 def test_a_pack_made_without_the_package_is_not_taken_with_it(photographs, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(sys.modules["bytepixels.data.pack"], "picture_formats", lambda: ("PNG",))
-        patch.setattr(sys.modules["bytepixels.data.sources.folder_labels"], "picture_suffixes", lambda: {".png"})
+        patch.setattr(sys.modules["bytepixels.data.pack"], "image_formats", lambda: ("PNG",))
+        patch.setattr(sys.modules["bytepixels.data.sources.folder_labels"], "image_suffixes", lambda: {".png"})
         assert len(pack(photographs, cache=tmp_path / "cache")) == 1
     assert len(pack(photographs, cache=tmp_path / "cache")) == 3
 

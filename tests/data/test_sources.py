@@ -58,17 +58,17 @@ def refused(packed):
 
 def test_flat_folder_in_natural_order_without_labels(tmp_path, packed):
     names = ["1.png", "2.png", "10.png", "a.png"]
-    pictures = write_all(tmp_path / "in", names)
+    images = write_all(tmp_path / "in", names)
     result = packed(str(tmp_path / "in"))
-    assert np.array_equal(result.images, stacked(pictures, names))
+    assert np.array_equal(result.images, stacked(images, names))
     assert result.labels is None
     assert result.classes == ()
 
 
 def test_subfolders_are_classes(tmp_path, packed):
-    pictures = write_all(tmp_path / "in", CLASSES)
+    images = write_all(tmp_path / "in", CLASSES)
     result = packed(tmp_path / "in")
-    assert np.array_equal(result.images, stacked(pictures, CLASSES))
+    assert np.array_equal(result.images, stacked(images, CLASSES))
     assert result.labels.tolist() == [0, 0, 1, 1]
     assert result.labels.dtype == np.int64
     assert result.classes == ("cat", "dog")
@@ -96,7 +96,7 @@ def test_deeper_folders_belong_to_the_class_above(tmp_path, packed):
     assert result.labels.tolist() == [0, 0, 1]
 
 
-def test_pictures_beside_subfolders_have_no_labels_and_say_so(tmp_path, packed):
+def test_images_beside_subfolders_have_no_labels_and_say_so(tmp_path, packed):
     write_all(tmp_path / "in", ["top.png", "cat/1.png"])
     result = packed(tmp_path / "in")
     assert len(result) == 2
@@ -121,37 +121,37 @@ SPLIT = ["train/cat/1.png", "train/dog/1.png", "test/cat/1.png", "test/dog/1.png
     ],
 )
 def test_splits_are_known_by_their_names_whatever_lies_beside_them(tmp_path, packed, beside, said):
-    pictures = write_all(tmp_path / "in", [*SPLIT, *beside])
+    images = write_all(tmp_path / "in", [*SPLIT, *beside])
     for split, expected in {"train": SPLIT[:2], "test": SPLIT[2:]}.items():
         result = packed(tmp_path / "in", split=split)
-        assert np.array_equal(result.images, stacked(pictures, expected))
+        assert np.array_equal(result.images, stacked(images, expected))
         assert result.classes == ("cat", "dog")
         assert any(note.startswith(f"warning: left out {said}") for note in result.notes)
     assert len(packed(tmp_path / "in", split="all")) == len(SPLIT)
 
 
-def test_splits_deeper_down_are_found_beside_a_stray_picture(tmp_path, packed):
-    pictures = write_all(tmp_path / "in", ["cover.png", *(f"set/{name}" for name in SPLIT)])
+def test_splits_deeper_down_are_found_beside_a_stray_image(tmp_path, packed):
+    images = write_all(tmp_path / "in", ["cover.png", *(f"set/{name}" for name in SPLIT)])
     result = packed(tmp_path / "in")
-    assert np.array_equal(result.images, stacked(pictures, [f"set/{name}" for name in SPLIT[:2]]))
+    assert np.array_equal(result.images, stacked(images, [f"set/{name}" for name in SPLIT[:2]]))
     assert result.classes == ("cat", "dog")
 
 
 def test_splits_within_the_classes(tmp_path, packed):
     names = ["cat/test/1.png", "cat/train/1.png", "dog/test/1.png", "dog/train/1.png", "bird/1.png"]
-    pictures = write_all(tmp_path / "in", names)
+    images = write_all(tmp_path / "in", names)
     result = packed(tmp_path / "in")
-    assert np.array_equal(result.images, stacked(pictures, ["cat/train/1.png", "dog/train/1.png"]))
+    assert np.array_equal(result.images, stacked(images, ["cat/train/1.png", "dog/train/1.png"]))
     assert result.classes == ("cat", "dog")
     assert "warning: left out 1 image beside the splits: bird/ (1)." in result.notes
 
 
-def test_a_few_pictures_in_folders_of_splits_do_not_make_the_others_go(tmp_path, packed):
+def test_a_few_images_in_folders_of_splits_do_not_make_the_others_go(tmp_path, packed):
     write_all(tmp_path / "in", ["cat/1.png", "cat/2.png", "dog/1.png", "dog/more/train/1.png", "dog/more/test/1.png"])
     assert len(packed(tmp_path / "in")) == 5
 
 
-def test_a_class_whose_pictures_cannot_be_read_is_left_out_and_said(tmp_path, packed, refused):
+def test_a_class_whose_images_cannot_be_read_is_left_out_and_said(tmp_path, packed, refused):
     write_all(tmp_path / "in", CLASSES)
     for number, name in enumerate(("bee", "cow")):
         (tmp_path / "in" / name).mkdir()
@@ -177,20 +177,20 @@ def test_a_folder_of_other_files_beside_the_classes_is_named(tmp_path, packed):
 @pytest.mark.parametrize("names", [("train", "test"), ("Training", "validation", "test")])
 def test_splits(tmp_path, packed, refused, names):
     files = [f"{split}/{name}" for split in names for name in CLASSES]
-    pictures = write_all(tmp_path / "in", files)
+    images = write_all(tmp_path / "in", files)
     train = packed(tmp_path / "in")
-    assert np.array_equal(train.images, stacked(pictures, files[:4]))
+    assert np.array_equal(train.images, stacked(images, files[:4]))
     assert train.classes == ("cat", "dog")
     assert any(note.startswith("Splits found: train (4), ") and "packed train" in note for note in train.notes)
     test = packed(tmp_path / "in", split="test")
-    assert np.array_equal(test.images, stacked(pictures, files[-4:]))
+    assert np.array_equal(test.images, stacked(images, files[-4:]))
     everything = packed(tmp_path / "in", split="all")
     assert len(everything) == len(files)
     assert np.bincount(everything.labels).tolist() == [len(files) // 2] * 2
     if len(names) == 2:
         refused("split must be one of train, test, all; got 'val'", tmp_path / "in", split="val")
     else:
-        assert np.array_equal(packed(tmp_path / "in", split="val").images, stacked(pictures, files[4:8]))
+        assert np.array_equal(packed(tmp_path / "in", split="val").images, stacked(images, files[4:8]))
 
 
 @pytest.mark.parametrize("held_out", ["test", "val"])
@@ -204,9 +204,9 @@ def test_images_flat_beside_a_lone_split_are_those_to_learn_from(tmp_path, packe
 
 def test_folders_that_wrap_a_split_are_looked_through(tmp_path, packed):
     files = [f"set/{split}/images/{name}" for split in ("train", "test") for name in CLASSES]
-    pictures = write_all(tmp_path / "in", files)
+    images = write_all(tmp_path / "in", files)
     result = packed(tmp_path / "in", split="test")
-    assert np.array_equal(result.images, stacked(pictures, files[4:]))
+    assert np.array_equal(result.images, stacked(images, files[4:]))
     assert result.classes == ("cat", "dog")
 
 
@@ -224,12 +224,12 @@ def test_a_split_that_is_not_there_is_refused(tmp_path, refused):
 
 
 def test_hidden_files_and_other_files_are_ignored(tmp_path, packed):
-    pictures = write_all(tmp_path / "in", ["a.png", "b.png"])
+    images = write_all(tmp_path / "in", ["a.png", "b.png"])
     write_all(tmp_path / "in", [".hidden.png", "._a.png", "__MACOSX/._a.png", ".git/x.png"], seed=1)
     (tmp_path / "in/names.csv").write_text("a.png,a cat")
     (tmp_path / "in/notes.txt").write_text("")
     result = packed(tmp_path / "in")
-    assert np.array_equal(result.images, stacked(pictures, ["a.png", "b.png"]))
+    assert np.array_equal(result.images, stacked(images, ["a.png", "b.png"]))
     assert any("Ignored 2 other files (.csv, .txt)" in note for note in result.notes)
     archived = packed(as_zip(tmp_path / "in", tmp_path / "in.zip"))
     assert np.array_equal(archived.images, result.images)
@@ -246,36 +246,36 @@ def test_links_are_followed_but_not_in_circles(tmp_path, packed):
     assert result.labels.tolist() == [0, 0, 1]
 
 
-def test_one_picture_is_enough(tmp_path, packed):
-    pictures = write_all(tmp_path / "in", ["only.png"])
+def test_one_image_is_enough(tmp_path, packed):
+    images = write_all(tmp_path / "in", ["only.png"])
     for source in (tmp_path / "in", tmp_path / "in/only.png"):
-        assert np.array_equal(packed(source).images, stacked(pictures, pictures))
+        assert np.array_equal(packed(source).images, stacked(images, images))
 
 
 # archives
 
 
 @pytest.mark.parametrize("kept", [0, 400, 1 << 26])
-def test_a_compressed_tar_is_read_once_where_its_pictures_fit_in_memory_else_twice(tmp_path, packed, monkeypatch, kept):
+def test_a_compressed_tar_is_read_once_where_its_images_fit_in_memory_else_twice(tmp_path, packed, monkeypatch, kept):
     """They take about 600 bytes here. What is packed is the same."""
-    pictures = write_all(tmp_path / "in", CLASSES)
+    images = write_all(tmp_path / "in", CLASSES)
     path, times, read_tar = as_tar(tmp_path / "in", tmp_path / "x.tar.xz"), [], tars.read_tar
     for module in (archives, tars):
         monkeypatch.setattr(module, "read_tar", lambda *which: times.append(1) or read_tar(*which))
     monkeypatch.setattr(archives, "KEPT_BYTES", kept)
     result = packed(path, size=(6, 6), channels=3)
-    assert np.array_equal(result.images, stacked(pictures, CLASSES))
+    assert np.array_equal(result.images, stacked(images, CLASSES))
     assert len(times) == (1 if kept > 1000 else 2)
 
 
 @pytest.mark.parametrize("suffix", [".zip", *TAR_MODES])
 @pytest.mark.parametrize("prefix", ["", "./", "wrapped/"])
 def test_archives_equal_the_folder(tmp_path, packed, suffix, prefix):
-    pictures = write_all(tmp_path / "in", CLASSES)
+    images = write_all(tmp_path / "in", CLASSES)
     (tmp_path / "in/readme.txt").write_text("")
     make = as_zip if suffix == ".zip" else as_tar
     result = packed(make(tmp_path / "in", tmp_path / f"archive{suffix}", prefix))
-    assert np.array_equal(result.images, stacked(pictures, CLASSES))
+    assert np.array_equal(result.images, stacked(images, CLASSES))
     assert result.labels.tolist() == [0, 0, 1, 1]
     assert result.classes == ("cat", "dog")
 
@@ -339,14 +339,14 @@ def test_a_tar_with_a_damaged_header_in_the_middle_is_refused(tmp_path, refused)
 
 
 def test_one_damaged_member_of_a_zip_is_skipped(tmp_path, packed):
-    pictures = write_all(tmp_path / "in", CLASSES)
+    images = write_all(tmp_path / "in", CLASSES)
     path = as_zip(tmp_path / "in", tmp_path / "x.zip")
     content = path.read_bytes()
     with zipfile.ZipFile(path) as archive:
         offset = archive.getinfo("cat/10.png").header_offset + 70
     path.write_bytes(content[:offset] + bytes([content[offset] ^ 255]) + content[offset + 1 :])
     result = packed(path)
-    assert np.array_equal(result.images, stacked(pictures, [name for name in CLASSES if name != "cat/10.png"]))
+    assert np.array_equal(result.images, stacked(images, [name for name in CLASSES if name != "cat/10.png"]))
     assert result.labels.tolist() == [0, 1, 1]
     assert result.meta["skipped"][0][0] == "cat/10.png"
 
@@ -663,7 +663,7 @@ def test_refusals_name_what_was_meant(tmp_path, refused, monkeypatch):
     refused("did you mean 'flowers'", "Flowers")
 
 
-def test_empty_and_pictureless_folders(tmp_path, refused):
+def test_empty_and_imageless_folders(tmp_path, refused):
     (tmp_path / "empty").mkdir()
     refused("empty holds no image: it is empty", tmp_path / "empty")
     (tmp_path / "words").mkdir()
@@ -681,8 +681,8 @@ def test_a_home_folder_is_understood(tmp_path, packed, monkeypatch):
 
 @pytest.mark.parametrize("split", ["val", "all"])
 def test_arrays_with_splits_say_which_they_have(tmp_path, split):
-    pictures = np.zeros((3, 4, 4), np.uint8)
-    np.savez(tmp_path / "digits.npz", images_train=pictures, test_images=pictures)
+    images = np.zeros((3, 4, 4), np.uint8)
+    np.savez(tmp_path / "digits.npz", images_train=images, test_images=images)
     with pytest.raises(InputError, match=f"digits.npz has no split {split}; it has train, test"):
         pack(tmp_path / "digits.npz", split=split, cache=tmp_path)
 
@@ -703,13 +703,13 @@ def write_run(path):
 @pytest.mark.parametrize("shape", ["folder", ".zip", ".tar", ".tar.gz"])
 def test_runs_and_samples_within_a_source_are_left_out_and_said(tmp_path, packed, names, shape):
     root = tmp_path / "in"
-    pictures = write_all(root, names)
+    images = write_all(root, names)
     write_all(root, ["drawn/seed-0.png"], seed=8)
     write_run(root / "runs/first")
     (root / "drawn/manifest.json").write_bytes((root / "runs/first/samples/ddim/manifest.json").read_bytes())
     make = {"folder": lambda root, path: root, ".zip": as_zip}.get(shape, as_tar)
     result = packed(make(root, tmp_path / f"x{shape}"))
-    assert np.array_equal(result.images, stacked(pictures, names))
+    assert np.array_equal(result.images, stacked(images, names))
     assert result.classes == (("cat", "dog") if names is CLASSES else ())
     said = "Left out 2 folders that bytepixels wrote (runs and samples are no data): drawn, runs/first."
     assert result.notes[0] == said

@@ -156,7 +156,7 @@ def test_folders_in_keys_are_classes_where_nothing_else_is(tmp_path, packed):
     assert (result.classes, result.labels.tolist()) == (("cat", "dog"), [0, 1, 0])
 
 
-def test_one_picture_of_each_sample(tmp_path, packed):
+def test_one_image_of_each_sample(tmp_path, packed):
     samples = {
         "1.mask.png": PIXELS[0],
         "1.rgb.png": PIXELS[1],
@@ -188,7 +188,7 @@ def test_hidden_files_and_links_are_no_samples(tmp_path, packed):
     assert np.array_equal(packed(path.parent).images, PIXELS[:1].transpose(0, 3, 1, 2))
 
 
-def test_one_shard_is_told_from_a_tar_of_pictures(tmp_path, packed):
+def test_one_shard_is_told_from_a_tar_of_images(tmp_path, packed):
     path = shard(tmp_path / "x.tar.gz", {"2.png": PIXELS[0], "2.cls": "7", "1.png": PIXELS[1], "1.cls": "5"})
     result = packed(path)
     assert np.array_equal(result.images, PIXELS[:2].transpose(0, 3, 1, 2))  # in the archive's order
@@ -197,7 +197,7 @@ def test_one_shard_is_told_from_a_tar_of_pictures(tmp_path, packed):
     assert np.array_equal(packed(plain).images, PIXELS[[1, 0]].transpose(0, 3, 1, 2))  # in the order of names
 
 
-def test_tars_beside_pictures_are_ignored(tmp_path, packed):
+def test_tars_beside_images_are_ignored(tmp_path, packed):
     root = four_shards(tmp_path / "in")
     (root / "a.png").write_bytes(png(PIXELS[0]))
     result = packed(root)
@@ -262,14 +262,14 @@ def test_a_damaged_or_cut_shard_is_refused(tmp_path, refused):
     refused("10.tar.gz is damaged or cut short", root)
 
 
-def test_a_damaged_picture_is_skipped_by_name(tmp_path, packed):
+def test_a_damaged_image_is_skipped_by_name(tmp_path, packed):
     path = shard(tmp_path / "in/0.tar", {"1.png": PIXELS[0], "1.cls": "1", "2.png": b"no image", "2.cls": "2"})
     result = packed(path.parent)
     assert result.meta["skipped"] == [["0.tar/2.png", "not an image that Pillow can read"]]
     assert result.labels.tolist() == [0]
 
 
-def test_shards_without_pictures(tmp_path, refused):
+def test_shards_without_images(tmp_path, refused):
     refused(
         r"in holds no image that Pillow can open: it has 2 other files \(.xyz, .txt\)",
         shard(tmp_path / "in/0.tar", {"1.txt": "x", "1.xyz": "x"}).parent,
@@ -277,7 +277,7 @@ def test_shards_without_pictures(tmp_path, refused):
     refused("empty holds no image: it is empty", shard(tmp_path / "empty/0.tar", {}).parent)
 
 
-def test_the_same_picture_twice(tmp_path, refused):
+def test_the_same_image_twice(tmp_path, refused):
     path = shard(tmp_path / "in/0.tar", {"1.png": PIXELS[0]})
     with tarfile.open(path, "a") as archive:
         archive.addfile(tarfile.TarInfo("./1.png"))

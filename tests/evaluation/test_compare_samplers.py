@@ -9,7 +9,7 @@ import pytest
 from bytepixels.config.sampling import SampleConfig
 from bytepixels.evaluation.compare_rows import Row, as_good, table, verdict
 from tests.evaluation.test_sample_quality import lines
-from tests.tiny import cli, picture, plain, words
+from tests.tiny import cli, pixels_of, plain, words
 
 
 def test_every_pair_is_measured_and_said(run, capsys):
@@ -30,7 +30,7 @@ def test_every_pair_is_measured_and_said(run, capsys):
     assert line["floor"]["frechet"]["value"] < min(row["frechet"]["value"] for row in line["rows"])
     assert "24 held-out images" in said
     assert "24 images do not span the 192 dimensions" in said
-    assert picture(run / "evaluate" / "compare.png").shape[0] > 300
+    assert pixels_of(run / "evaluate" / "compare.png").shape[0] > 300
     assert cli("evaluate", run, "-n", 24, "--sampler", "ddim", "--steps", 6) == 0
     alone = lines(run)[-1]
     assert alone["frechet_distance"] == pytest.approx(line["rows"][1]["frechet"]["value"], rel=1e-4)

@@ -19,7 +19,7 @@ from bytepixels.metrics.loss_analysis import Errors, levels_of, loss_verdict, me
 from bytepixels.metrics.loss_report import sentences
 from bytepixels.metrics.optimal_denoiser import EmpiricalImages, LatentMixture, OptimalDenoiser, WienerDenoiser
 from tests.codec.autoencoders import Shuffled
-from tests.tiny import cli, picture, plain, train, words
+from tests.tiny import cli, pixels_of, plain, train, words
 
 CPU = torch.device("cpu")
 PROCESS = GaussianDiffusion(1000, cosine_schedule)
@@ -47,17 +47,17 @@ def x0_of(images):
 @pytest.mark.parametrize("labels", [False, True], ids=["all", "own class"])
 @pytest.mark.parametrize("mirrored", [False, True])
 @pytest.mark.parametrize("rows", [1, 7, 1000])
-def test_the_ideal_is_the_softmax_over_its_pictures(digits, monkeypatch, rows, mirrored, labels):
+def test_the_ideal_is_the_softmax_over_its_images(digits, monkeypatch, rows, mirrored, labels):
     """Against the definition in float64, over whatever blocks; the entropy too."""
     monkeypatch.setattr(optimal_denoiser, "BLOCK_NUMBERS", rows * 64 * (1 + mirrored))
-    pictures = known(digits, mirrored=mirrored)
+    images = known(digits, mirrored=mirrored)
     level = Level(0.0, 0.8, 0.6)
     label = digits[1][:20] if labels else None
     x = 0.8 * x0_of(digits[0][:20]) + 0.6 * SeededNoise(range(20))(torch.empty(20, 1, 8, 8))
-    got, entropy = OptimalDenoiser(pictures, WienerDenoiser(pictures, CPU).mean).posterior(x, level, label)
+    got, entropy = OptimalDenoiser(images, WienerDenoiser(images, CPU).mean).posterior(x, level, label)
     for k in range(20):
-        rows_of_class = pictures.labels == label[k] if labels else slice(None)
-        every = x0_of(pictures.images[rows_of_class]).double()
+        rows_of_class = images.labels == label[k] if labels else slice(None)
+        every = x0_of(images.images[rows_of_class]).double()
         every = torch.cat([every, every.flip(-1)]) if mirrored else every
         logit = -(x[k].double() - 0.8 * every).square().sum((1, 2, 3)) / (2 * 0.36)
         share = torch.softmax(logit, 0)
@@ -115,8 +115,8 @@ def test_of_gaussians_that_overlap_the_ideal_knows_little(level):
 
 
 def test_at_the_ends_the_ideal_knows_nothing_or_all(digits):
-    pictures = known(digits, labels=False)
-    ideal, x0 = OptimalDenoiser(pictures, WienerDenoiser(pictures, CPU).mean), x0_of(digits[0][:5])
+    images = known(digits, labels=False)
+    ideal, x0 = OptimalDenoiser(images, WienerDenoiser(images, CPU).mean), x0_of(digits[0][:5])
     noisy, entropy = ideal.posterior(torch.randn(5, 1, 8, 8), Level(0.0, 1e-4, 1.0))
     torch.testing.assert_close(
         noisy, x0_of(digits[0][:200]).mean(0, keepdim=True).expand(5, -1, -1, -1), atol=0.01, rtol=0
@@ -130,12 +130,12 @@ def test_at_the_ends_the_ideal_knows_nothing_or_all(digits):
 @pytest.mark.parametrize("mirrored", [False, True])
 def test_the_trivial_guess_is_the_regression_of_every_pixel(digits, mirrored):
     """Against numpy's least squares on many noisy copies, pixel by pixel."""
-    pictures, level = known(digits, 100, mirrored), Level(0.0, 0.6, 0.8)
-    x0 = x0_of(pictures.images)
+    images, level = known(digits, 100, mirrored), Level(0.0, 0.6, 0.8)
+    x0 = x0_of(images.images)
     x0 = torch.cat([x0, x0.flip(-1)]) if mirrored else x0
     copies = x0.repeat(400, 1, 1, 1)
     x = 0.6 * copies + 0.8 * torch.randn(copies.shape, generator=torch.Generator().manual_seed(0))
-    guess = WienerDenoiser(pictures, CPU)
+    guess = WienerDenoiser(images, CPU)
     for row, column in ((3, 4), (5, 2), (0, 3)):
         slope, offset = np.polyfit(x[:, 0, row, column].double(), copies[:, 0, row, column].double(), 1)
         got = (
@@ -153,9 +153,9 @@ def test_the_trivial_guess_is_the_regression_of_every_pixel(digits, mirrored):
 
 
 def verdict_of(predict, digits, n=100):
-    pictures = known(digits, 300)
-    trivial = WienerDenoiser(pictures, CPU)
-    ideal, levels = OptimalDenoiser(pictures, trivial.mean), levels_of(PROCESS, 12)
+    images = known(digits, 300)
+    trivial = WienerDenoiser(images, CPU)
+    ideal, levels = OptimalDenoiser(images, trivial.mean), levels_of(PROCESS, 12)
     predict = predict(trivial, ideal)
     measured = []
     for first, best in ((0, ideal), (1000, None)):
@@ -193,7 +193,7 @@ def test_one_that_knows_less_than_the_trivial_guess_is_told_so(digits):
     assert set(verdict.worse_than_trivial) == set(range(len(levels)))
 
 
-def test_a_generaliser_gains_as_much_on_pictures_it_never_saw(digits):
+def test_a_generaliser_gains_as_much_on_images_it_never_saw(digits):
     """A linear guess that knows how pixels go together, from images that neither set has."""
     others = x0_of(digits[0][600:1000]).flatten(1)
     mean, covariance = others.mean(0), torch.cov(others.T)
@@ -235,7 +235,7 @@ def test_the_shares_and_their_errors_by_hand():
     assert verdict.perplexity == pytest.approx(np.exp([3, 1, 0.1]))
 
 
-def test_held_out_pictures_are_measured_against_their_own_trivial_errors():
+def test_held_out_images_are_measured_against_their_own_trivial_errors():
     """One that goes half of the way on every held-out image has no standard error, however unlike the images are.
 
     The ideal has a quarter of the trivial error at the free level and none at the copy: the ways are 3/4 and 1.
@@ -249,7 +249,7 @@ def test_held_out_pictures_are_measured_against_their_own_trivial_errors():
     assert verdict.memorised == pytest.approx((-0.5, 0), abs=1e-9)
 
 
-def test_without_held_out_pictures_it_does_not_say_that_it_memorises():
+def test_without_held_out_images_it_does_not_say_that_it_memorises():
     entropy = torch.tensor([[3.0], [0.1]]).expand(2, 4)
     training = Errors(torch.ones(2, 4), torch.full((2, 4), 2.0), torch.zeros(2, 4), entropy)
     verdict = loss_verdict(training, None)
@@ -260,9 +260,9 @@ def test_without_held_out_pictures_it_does_not_say_that_it_memorises():
 
 
 def test_the_errors_do_not_depend_on_the_batch(digits):
-    pictures = known(digits)
-    trivial = WienerDenoiser(pictures, CPU)
-    ideal, levels, counts = OptimalDenoiser(pictures, trivial.mean), levels_of(PROCESS, 5), []
+    images = known(digits)
+    trivial = WienerDenoiser(images, CPU)
+    ideal, levels, counts = OptimalDenoiser(images, trivial.mean), levels_of(PROCESS, 5), []
     x0, label = x0_of(digits[0][:10]), digits[1][:10]
     run = lambda x, level, label: (x + label.view(-1, 1, 1, 1)) / 10  # noqa: E731
     whole = measure_errors(run, trivial, ideal, levels, x0, label, range(10), 64)
@@ -274,14 +274,14 @@ def test_the_errors_do_not_depend_on_the_batch(digits):
 
 def test_every_level_and_every_seed_has_its_own_noise(digits):
     """What the run is shown, less the image, is standard normal: other at every level, and for every other seed."""
-    pictures, levels, n = known(digits), levels_of(PROCESS, 6), 30
+    images, levels, n = known(digits), levels_of(PROCESS, 6), 30
     x0, seeds, seen = x0_of(digits[0][:n]), [*range(7, 7 + n - 1), 7], []
 
     def run(x, level, label):
         seen.append(((x - level.alpha * x0) / level.sigma).flatten(1))
         return x
 
-    measure_errors(run, WienerDenoiser(pictures, CPU), None, levels, x0, None, seeds, n)
+    measure_errors(run, WienerDenoiser(images, CPU), None, levels, x0, None, seeds, n)
     noise = torch.stack(seen).double()  # [levels, images, numbers]
     assert noise.mean().abs() < 4 / math.sqrt(noise.numel())
     assert noise.std().item() == pytest.approx(1, abs=4 / math.sqrt(2 * noise.numel()))
@@ -407,7 +407,7 @@ def test_bits_and_loss_in_one_line(run, source, capsys):
     assert loss["errors"].keys() == {"training", "trivial", "ideal", "held_out", "held_out_trivial"}
     assert all(len(curve) == len(loss["log_snr"]) for curve in loss["errors"].values())
     for name in ("bits.png", "loss.png"):
-        assert picture(run / "evaluate" / name).std() > 10  # something is drawn
+        assert pixels_of(run / "evaluate" / name).std() > 10  # something is drawn
 
 
 def test_the_batch_changes_nothing_and_the_seed_does(run):
@@ -487,7 +487,7 @@ def test_a_source_that_moved_and_one_that_changed(run, source, digits, tmp_path,
     assert evaluations(run)[-1]["data"]["source"] == str(other)
 
 
-def test_one_probe_has_no_error_and_one_picture_is_too_few(run, digits, tmp_path, capsys):
+def test_one_probe_has_no_error_and_one_image_is_too_few(run, digits, tmp_path, capsys):
     assert cli("evaluate", run, *words("--bits -n 4 --ode-steps 1 --probes 1")) == 0
     assert evaluations(run)[-1]["bits_per_dimension"]["ode"]["of_it_probes"] is None
     assert "nan" not in plain(capsys.readouterr().out)

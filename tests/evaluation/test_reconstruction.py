@@ -9,7 +9,7 @@ from bytepixels.evaluation.yardstick import open_reference_set
 from bytepixels.metrics.feature_cache import features_of
 from bytepixels.metrics.sample_metrics import frechet
 from bytepixels.runs.run_directory import open_run
-from tests.tiny import cli, picture, plain, read_json, train, words
+from tests.tiny import cli, pixels_of, plain, read_json, train, words
 
 FLAGS = words("--width 8 --factor 2 --latent-channels 2 --blocks 1 --batch 16 --warmup 0 --lr-decay none --device cpu")
 
@@ -32,11 +32,11 @@ def test_what_is_said_of_reconstructions(stage, capsys):
     assert ("kl" in record) != ("codes_used" in record)
     assert record["of"] == "40 held-out images"
     assert f"PSNR {record['psnr']:.2f} dB, SSIM {record['ssim']:.4f} (40 held-out images)" in said
-    sheet = picture(stage / "evaluate" / "reconstructions.png")
+    sheet = pixels_of(stage / "evaluate" / "reconstructions.png")
     assert sheet.shape[1] > 5 * sheet.shape[0]  # two rows of 16
     yardstick = open_reference_set(open_run(stage), "random", None, 50_000, SINGLE_PROCESS)
-    pictures, _ = yardstick.others(40, 0)
-    floor = frechet(features_of(yardstick.features, pictures).features, yardstick.moments)[0]
+    images, _ = yardstick.others(40, 0)
+    floor = frechet(features_of(yardstick.features, images).features, yardstick.moments)[0]
     assert record["floor"]["measures"]["frechet"]["value"] == pytest.approx(floor, rel=1e-9)
     assert record["frechet_distance"] > 2 * floor  # after 20 steps
 

@@ -13,7 +13,7 @@ from bytepixels.evaluation.summary import copies_sentence, drift_sentence
 from bytepixels.metrics.features import RandomFeatures
 from bytepixels.metrics.frechet import Moments, frechet_distance
 from bytepixels.sampling.trained_model import TrainedModel
-from tests.tiny import cli, picture, plain, snapshot, train, words
+from tests.tiny import cli, pixels_of, plain, snapshot, train, words
 
 
 def lines(run):
@@ -44,7 +44,7 @@ def test_the_record_says_all_that_a_number_needs(run, source, capsys):
     assert "40 images do not span the 192 dimensions" in line["warning"]
 
 
-def test_the_numbers_are_those_of_the_pictures_that_sample_draws(run, source, tmp_path, monkeypatch):
+def test_the_numbers_are_those_of_the_images_that_sample_draws(run, source, tmp_path, monkeypatch):
     """Drawn again by `sample`, one label at a time, and measured by hand."""
     monkeypatch.setattr(
         "bytepixels.evaluation.sample_quality.MatchedSampler._rows", lambda self, count, seed: self_rows(self, 7, count)
@@ -52,7 +52,7 @@ def test_the_numbers_are_those_of_the_pictures_that_sample_draws(run, source, tm
     line = measured(run, "-n", 20, "--batch", 8)
     assert cli("sample", run, "-n", 20, "--label", 7, "--out", tmp_path / "drawn") == 0
     images = torch.stack(
-        [torch.from_numpy(picture(tmp_path / "drawn" / f"seed-{k}.png").copy())[None] for k in range(20)]
+        [torch.from_numpy(pixels_of(tmp_path / "drawn" / f"seed-{k}.png").copy())[None] for k in range(20)]
     )
     features, own = RandomFeatures(1), torch.from_numpy(np.array(pack(source).images))
     moments = [Moments.of(features(x)) for x in (images, own)]
@@ -83,8 +83,8 @@ def test_a_bad_model_is_above_its_floor_and_the_card_says_so(run, capsys):
     assert copies["copyist"]["rate"] > 0.9
     assert copies["held_out"]["rate"] < 0.05
     assert copies["more_than_held_out"] is False
-    assert picture(run / "evaluate" / "neighbours.png").shape[0] > 3 * 64
-    assert picture(run / "evaluate" / "samples.png").size
+    assert pixels_of(run / "evaluate" / "neighbours.png").shape[0] > 3 * 64
+    assert pixels_of(run / "evaluate" / "samples.png").size
 
 
 def test_own_features_are_trained_and_used_and_know_the_classes(run, source, tmp_path, capsys):

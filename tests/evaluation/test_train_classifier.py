@@ -111,7 +111,7 @@ def test_another_source_is_measured_on_its_test_split_unless_told(run, digits, t
     assert "no held-out images" in plain(capsys.readouterr().out)
 
 
-def test_a_run_that_always_had_labels_refuses_pictures_without(run, source, digits, tmp_path, capsys):
+def test_a_run_that_always_had_labels_refuses_images_without(run, source, digits, tmp_path, capsys):
     bare = save(tmp_path / "bare.npz", digits, labels=False, train=slice(300, 330), test=slice(1100, 1120))
     always = tmp_path / "always"
     assert train(always, "--label-dropout", 0, "--timesteps", 20, source=source) == 0

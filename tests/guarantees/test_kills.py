@@ -27,15 +27,15 @@ FLAGS = TINY + words(
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory):
+def images(tmp_path_factory):
     """As many as it takes, in a file that is read in no time."""
-    rng, path = np.random.default_rng(0), tmp_path_factory.mktemp("pictures") / "pictures.npz"
+    rng, path = np.random.default_rng(0), tmp_path_factory.mktemp("pictures") / "images.npz"
     np.savez(path, images=rng.integers(0, 256, (600, 8, 8), np.uint8), labels=rng.integers(0, 3, 600))
     return path
 
 
-def command(pictures, run, steps):
-    return list(map(str, ["train", pictures, *FLAGS, "--images", steps * STEP, "--run", run]))
+def command(images, run, steps):
+    return list(map(str, ["train", images, *FLAGS, "--images", steps * STEP, "--run", run]))
 
 
 def figures(run):
@@ -51,13 +51,13 @@ def assert_the_same(run, straight):
 # At each touch of the run's folder: just before a file is opened, written, renamed, flushed or removed
 
 
-def killed_at(tmp_path, pictures, straight, count):
+def killed_at(tmp_path, images, straight, count):
     """Killed at its count-th touch of the run, then gone on with; what it was that it touched."""
     run, steps = tmp_path / f"killed-{count}", STEPS
-    code, text = run_in_process(tmp_path, *command(pictures, run, steps), at=(run, count, [signal.SIGKILL]))
+    code, text = run_in_process(tmp_path, *command(images, run, steps), at=(run, count, [signal.SIGKILL]))
     assert code == -signal.SIGKILL, text
     struck = text[text.index("struck: ") :].split("\n")[0].replace(str(run), "RUN")
-    code, text = run_in_process(tmp_path, *command(pictures, run, steps))
+    code, text = run_in_process(tmp_path, *command(images, run, steps))
     assert code == 0, text
     assert "warning" not in text, struck  # the newest checkpoint is whole, whenever the process was killed
     assert_the_same(run, straight)
@@ -65,27 +65,27 @@ def killed_at(tmp_path, pictures, straight, count):
 
 
 @pytest.fixture(scope="module")
-def straight(tmp_path_factory, pictures):
+def straight(tmp_path_factory, images):
     """(the run that nothing happens to, how often it touches its folder)."""
     folder = tmp_path_factory.mktemp("straight")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("BYTEPIXELS_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
-        code, text = run_in_process(folder, *command(pictures, folder / "first", 1))  # which packs the images
+        code, text = run_in_process(folder, *command(images, folder / "first", 1))  # which packs the images
         assert code == 0, text
-        return folder / "run", touches(folder, folder / "run", *command(pictures, folder / "run", STEPS))
+        return folder / "run", touches(folder, folder / "run", *command(images, folder / "run", STEPS))
 
 
-def test_killed_at_some_touches_of_its_folder(tmp_path, pictures, straight):
+def test_killed_at_some_touches_of_its_folder(tmp_path, images, straight):
     run, count = straight
     chosen = random.Random(2).sample(range(count), 6)
-    struck = [killed_at(tmp_path, pictures, run, one) for one in chosen]
+    struck = [killed_at(tmp_path, images, run, one) for one in chosen]
     assert any("/checkpoints/.tmp-step" in one for one in struck)  # in the middle of a save
 
 
 @pytest.mark.slow
-def test_killed_at_each_touch_of_its_folder(tmp_path, pictures, straight):
+def test_killed_at_each_touch_of_its_folder(tmp_path, images, straight):
     run, count = straight
-    struck = [killed_at(tmp_path, pictures, run, one) for one in range(count)]
+    struck = [killed_at(tmp_path, images, run, one) for one in range(count)]
     for place in (".tmp-config.json", "open RUN/log.jsonl", "open RUN/checkpoints/.tmp-step", "os.rename", "os.remove"):
         assert any(place in one for one in struck), place
 
@@ -101,9 +101,9 @@ def killed_in(run, text):
     return "save" if any("removed" not in name for name in left) else "removal" if left else "step"
 
 
-def killed_while_it_starts(pictures, run, steps, seconds):
+def killed_while_it_starts(images, run, steps, seconds):
     """A process from nothing, with all its imports."""
-    words = [sys.executable, "-m", "bytepixels", *command(pictures, run, steps)]
+    words = [sys.executable, "-m", "bytepixels", *command(images, run, steps)]
     process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     time.sleep(seconds)
     assert process.poll() is None, process.communicate()
@@ -112,11 +112,11 @@ def killed_while_it_starts(pictures, run, steps, seconds):
     return "start"
 
 
-def killed_while_it_trains(tmp_path, pictures, run, steps, more, seconds):
+def killed_while_it_trains(tmp_path, images, run, steps, more, seconds):
     """A process that is forked with the imports done, killed at any instant after so many more lines of the log."""
     log = run / "log.jsonl"
     before = log.read_bytes().count(b"\n") if log.exists() else 0
-    with Training(tmp_path, *command(pictures, run, steps)) as process:
+    with Training(tmp_path, *command(images, run, steps)) as process:
         process.until(lambda: log.exists() and log.read_bytes().count(b"\n") >= before + more)
         time.sleep(seconds)
         assert process.kill() == -signal.SIGKILL, process.text
@@ -124,19 +124,19 @@ def killed_while_it_trains(tmp_path, pictures, run, steps, more, seconds):
 
 
 @pytest.mark.slow
-def test_thirty_kills(tmp_path, pictures, capsys):
+def test_thirty_kills(tmp_path, images, capsys):
     """Nine in ten while it trains, after one to three steps; the others at any instant from its start."""
     kills, draw, run, whole = 30, random.Random(0), tmp_path / "killed", tmp_path / "straight"
     found = {"save": 0, "removal": 0, "step": 0, "start": 0}
     for count in range(kills):
         if count % 10 == 9:
-            found[killed_while_it_starts(pictures, run, ENDLESS, draw.uniform(0, 3))] += 1
+            found[killed_while_it_starts(images, run, ENDLESS, draw.uniform(0, 3))] += 1
         else:
             more, seconds = draw.randrange(1, 4), draw.uniform(0, 0.03)
-            found[killed_while_it_trains(tmp_path, pictures, run, ENDLESS, more, seconds)] += 1
+            found[killed_while_it_trains(tmp_path, images, run, ENDLESS, more, seconds)] += 1
     steps = log_of(run)[-1]["step"] + 2
     for path in (whole, run):
-        code, text = run_in_process(tmp_path, *command(pictures, path, steps))
+        code, text = run_in_process(tmp_path, *command(images, path, steps))
         assert (code, "warning" in text) == (0, False), text
     assert_the_same(run, whole)
     with capsys.disabled():

@@ -175,7 +175,7 @@ def test_what_would_make_it_another_run_is_refused(finished, capsys, flags, name
     assert snapshot(finished) == before
 
 
-def test_other_pictures_are_refused(finished, tmp_path, capsys):
+def test_other_images_are_refused(finished, tmp_path, capsys):
     np.save(tmp_path / "other.npy", np.random.default_rng(0).integers(0, 256, (40, 8, 8), np.uint8))
     before = snapshot(finished)
     assert train(finished, "--flip", "yes", steps=4, source=tmp_path / "other.npy") == 2

@@ -27,7 +27,7 @@ CODE = {SIGINT: 130, SIGTERM: 143}
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory):
+def images(tmp_path_factory):
     """Small images, as many files, so that packing takes a while."""
     folder, rng = tmp_path_factory.mktemp("pictures") / "pictures", np.random.default_rng(0)
     for k in range(96):
@@ -38,9 +38,9 @@ def pictures(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def straight(tmp_path_factory, pictures):
+def straight(tmp_path_factory, images):
     folder = tmp_path_factory.mktemp("straight")
-    code, text = run_in_process(folder, *command(pictures, folder / "run", STEPS))
+    code, text = run_in_process(folder, *command(images, folder / "run", STEPS))
     assert code == 0, text
     return folder / "run"
 
@@ -61,8 +61,8 @@ def check_end(code, text, signals, run):
 
 
 @pytest.mark.parametrize("signals", SIGNALS.values(), ids=SIGNALS)
-def test_at_some_touches_of_the_run(tmp_path, pictures, straight, signals):
-    run, words = tmp_path / "run", command(pictures, tmp_path / "run", STEPS)
+def test_at_some_touches_of_the_run(tmp_path, images, straight, signals):
+    run, words = tmp_path / "run", command(images, tmp_path / "run", STEPS)
     code, text = run_in_process(tmp_path, *words, at=(run, random.Random(repr(signals)).randrange(90), signals))
     assert "struck: " in text
     assert code != 0
@@ -73,9 +73,9 @@ def test_at_some_touches_of_the_run(tmp_path, pictures, straight, signals):
 
 
 @pytest.mark.parametrize("signals", [[SIGTERM], [SIGINT], [SIGINT, SIGINT]], ids=["term", "int", "int int"])
-def test_while_packing(tmp_path, pictures, straight, signals):
+def test_while_packing(tmp_path, images, straight, signals):
     run, cache = tmp_path / "run", tmp_path / "cache"
-    words, before = command(pictures, run, STEPS), partial(empty_cache, cache)
+    words, before = command(images, run, STEPS), partial(empty_cache, cache)
     packing = 7  # touches of the cache: a folder, arrays, sums, meta.json, the rename
     count = random.Random(repr(signals)).randrange(packing)
     code, text = run_in_process(tmp_path, *words, at=(cache, count, signals), before=before)
@@ -87,16 +87,16 @@ def test_while_packing(tmp_path, pictures, straight, signals):
     assert_the_same(run, straight)
 
 
-def test_packing_has_that_many_touches(tmp_path, pictures):
+def test_packing_has_that_many_touches(tmp_path, images):
     cache, flags = tmp_path / "cache", ["-n", 1, "--timesteps", 10, "--columns", 2, "--out", tmp_path / "out"]
-    assert touches(tmp_path, cache, "show", pictures, *flags, before=partial(empty_cache, cache)) >= 7
+    assert touches(tmp_path, cache, "show", images, *flags, before=partial(empty_cache, cache)) >= 7
 
 
 @pytest.mark.parametrize("signals", [[SIGTERM], [SIGINT], [SIGTERM, SIGTERM]], ids=["term", "int", "term term"])
 def test_in_a_preview(tmp_path, capsys, monkeypatch, signals):
     """It is left, or the process; either way what was trained is saved, and the run is the same in the end."""
     run, whole = tmp_path / "run", tmp_path / "whole"
-    flags = [*FLAGS[2:], "--lr-decay", "none", "--previews", 2, "--preview-pictures", 1, "--checkpoint-minutes", 99]
+    flags = [*FLAGS[2:], "--lr-decay", "none", "--previews", 2, "--preview-images", 1, "--checkpoint-minutes", 99]
     assert train(whole, *flags, steps=4) == 0
     drawn, draw = [], TrainedModel.draw
 

@@ -94,7 +94,7 @@ def test_what_is_damaged_or_something_else_is_refused_in_a_sentence(network, dig
         ClassifierFeatures(tmp_path / "none")
 
 
-def test_pictures_are_moved_by_at_most_an_eighth_and_mirrored_half_of_the_time():
+def test_images_are_moved_by_at_most_an_eighth_and_mirrored_half_of_the_time():
     ramp = torch.arange(16, dtype=torch.uint8).expand(400, 1, 16, 16)
     moved = augmented(ramp, False, 0, 0)[:, 0, 8]  # a row of each
     shift = moved[:, 8].int() - 8

@@ -164,7 +164,7 @@ def test_what_cannot_be_measured_is_refused_in_a_sentence(sets):
         (lambda: frechet(one[:, :5], other), "of 5 and of 12 numbers cannot be compared"),
         (lambda: frechet_interval([Moments.of(one)], Moments.of(other)), "two or more parts, got 1"),
         (lambda: Moments.of(one).merge(Moments.of(one[:, :5])), "of 12 and of 5 numbers"),
-        (lambda: Moments.of(one[0]), r"\[pictures, numbers\], none of them 0, got \[12\]"),
+        (lambda: Moments.of(one[0]), r"\[images, numbers\], none of them 0, got \[12\]"),
         (lambda: Moments.of(one[:0]), r"got \[0, 12\]"),
         (lambda: Moments.of(one / 0), "must be finite"),
         (lambda: kernel_distance(one[:1], other), "two or more images a side, got 1 and 300"),

@@ -8,7 +8,7 @@ from bytepixels.errors import InputError
 from bytepixels.metrics.drift import drift, image_statistics
 
 
-def pictures(n, seed, shift=0.0, contrast=1.0, smooth=0):
+def some_images(n, seed, shift=0.0, contrast=1.0, smooth=0):
     """uint8 [n, 3, 16, 16] of blobs with noise."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[:16, :16]
@@ -22,7 +22,7 @@ def pictures(n, seed, shift=0.0, contrast=1.0, smooth=0):
 
 @pytest.fixture(scope="module")
 def data():
-    return image_statistics(pictures(600, 0))
+    return image_statistics(some_images(600, 0))
 
 
 def outside(samples, data):
@@ -31,7 +31,7 @@ def outside(samples, data):
 
 def test_data_of_the_same_law_passes(data):
     """Five statistics of 20 sets at 99% each: one alarm is expected, five are 3 in a thousand."""
-    alarms = sum(len(outside(image_statistics(pictures(150, seed)), data)) for seed in range(1, 21))
+    alarms = sum(len(outside(image_statistics(some_images(150, seed)), data)) for seed in range(1, 21))
     assert alarms <= 4
 
 
@@ -45,11 +45,11 @@ def test_data_of_the_same_law_passes(data):
     ],
 )
 def test_what_differs_is_told(data, change, told):
-    assert told in outside(image_statistics(pictures(150, 1, **change)), data)
+    assert told in outside(image_statistics(some_images(150, 1, **change)), data)
 
 
 def test_a_class_too_often_is_told_and_only_where_classes_are_known(data):
-    images = pictures(300, 1)
+    images = some_images(300, 1)
 
     def looks(shares):
         label = torch.from_numpy(np.random.default_rng(2).choice(3, len(images), p=shares))
@@ -65,8 +65,8 @@ def test_a_class_too_often_is_told_and_only_where_classes_are_known(data):
 
 
 def test_the_numbers_are_what_they_say():
-    images = pictures(40, 3)
-    found = {one.name: one for one in drift(image_statistics(images), image_statistics(pictures(50, 4)))}
+    images = some_images(40, 3)
+    found = {one.name: one for one in drift(image_statistics(images), image_statistics(some_images(50, 4)))}
     values = images.double().movedim(1, 0).flatten(1)
     assert found["mean of each channel"].samples == pytest.approx(values.mean(1).tolist())
     assert found["standard deviation of each channel"].samples == pytest.approx(values.std(1, correction=0).tolist())
@@ -91,9 +91,9 @@ def test_any_shape(shape):
         assert not one.outside
 
 
-def test_one_picture_is_refused(data):
+def test_one_image_is_refused(data):
     with pytest.raises(InputError, match="two or more images, got 1 and 600"):
-        drift(image_statistics(pictures(1, 0)), data)
+        drift(image_statistics(some_images(1, 0)), data)
 
 
 def test_what_never_varies_in_the_data_has_an_interval_that_can_be_divided_by():

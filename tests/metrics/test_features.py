@@ -13,7 +13,7 @@ from bytepixels.metrics.open_features import chosen_features
 
 
 @pytest.fixture(scope="module")
-def pictures():
+def images():
     """uint8 [40, 3, 12, 10]."""
     return torch.from_numpy(np.random.default_rng(0).integers(0, 256, (40, 3, 12, 10), dtype=np.uint8))
 
@@ -45,15 +45,15 @@ def script(module, path):
     return path
 
 
-def test_random_features_are_a_function_of_the_picture_alone(pictures):
+def test_random_features_are_a_function_of_the_image_alone(images):
     features = RandomFeatures(3)
-    found = features(pictures)
+    found = features(images)
     assert found.shape == (40, 2 * (24 + 32 + 40))
-    assert torch.allclose(features(pictures[7:8]), found[7:8], atol=1e-6)
-    assert torch.equal(RandomFeatures(3)(pictures), found)
+    assert torch.allclose(features(images[7:8]), found[7:8], atol=1e-6)
+    assert torch.equal(RandomFeatures(3)(images), found)
     assert RandomFeatures(3).hash == features.hash
     assert len({features.hash, RandomFeatures(1).hash, RandomFeatures(3, seed=2).hash}) == 3
-    assert features.probabilities(pictures, found) is None
+    assert features.probabilities(images, found) is None
 
 
 @pytest.mark.parametrize("shape", [(1, 8, 8), (4, 1, 1), (2, 5, 3), (3, 64, 64)])
@@ -64,17 +64,17 @@ def test_random_features_take_any_shape_and_channels(shape):
     assert (found[0] - found[1]).abs().max() > 0.01
 
 
-def test_random_features_see_blur_noise_and_colour(pictures):
-    features, smooth = RandomFeatures(3), pictures.float().mean((2, 3), keepdim=True).expand(-1, -1, 12, 10).byte()
-    swapped = pictures.clone()
+def test_random_features_see_blur_noise_and_colour(images):
+    features, smooth = RandomFeatures(3), images.float().mean((2, 3), keepdim=True).expand(-1, -1, 12, 10).byte()
+    swapped = images.clone()
     swapped[:, 0] //= 2
-    far = [(features(other) - features(pictures)).norm(dim=1).min() for other in (smooth, swapped)]
+    far = [(features(other) - features(images)).norm(dim=1).min() for other in (smooth, swapped)]
     assert min(far) > 0.3
 
 
-def test_pixel_features_are_the_principal_components_of_the_data(pictures):
-    features = PixelFeatures(pictures.numpy())
-    found, rows = features(pictures), pictures.float().flatten(1) / 127.5 - 1
+def test_pixel_features_are_the_principal_components_of_the_data(images):
+    features = PixelFeatures(images.numpy())
+    found, rows = features(images), images.float().flatten(1) / 127.5 - 1
     values = torch.linalg.svdvals(rows - rows.mean(0))
     assert found.shape == (40, 40)  # 40 images have no more of them
     assert torch.allclose(found.norm(dim=0)[:39], values[:39], rtol=1e-3)
@@ -87,29 +87,29 @@ def test_pixel_features_are_the_principal_components_of_the_data(pictures):
         PixelFeatures(large[:1].numpy())
 
 
-def test_any_torchscript_file_is_features_under_its_own_name(pictures, tmp_path):
+def test_any_torchscript_file_is_features_under_its_own_name(images, tmp_path):
     features = ScriptFeatures(script(Colours(), tmp_path / "colours.pt"))
-    expected = torch.cat([pictures.float().mean((2, 3)), pictures.float().amax((2, 3))], 1)
-    assert torch.allclose(features(pictures), expected)
+    expected = torch.cat([images.float().mean((2, 3)), images.float().amax((2, 3))], 1)
+    assert torch.allclose(features(images), expected)
     assert title(features.name) == "Frechet distance (features colours)"
-    grey = pictures[:, :1]
+    grey = images[:, :1]
     assert torch.equal(features(grey)[:, 3], features(grey)[:, 5])
 
 
-def test_only_inceptions_is_called_fid(pictures, tmp_path):
+def test_only_inceptions_is_called_fid(images, tmp_path):
     features = ScriptFeatures(script(FakeInception(2048), tmp_path / "inception-2015-12-05.pt"))
-    found = features(pictures)
+    found = features(images)
     assert found.shape == (40, 2048)
-    assert features.probabilities(pictures, found).shape == (40, 2)
+    assert features.probabilities(images, found).shape == (40, 2)
     assert title(features.name) == "FID"
     assert title(RandomFeatures(3).name) == "Frechet distance (features random)"
     (tmp_path / "other").mkdir()
     other = ScriptFeatures(script(FakeInception(64), tmp_path / "other" / "inception-2015-12-05.pt"))
     with pytest.raises(InputError, match="is not Inception: it has 64 features, not 2048"):
-        other(pictures)
+        other(images)
 
 
-def test_files_that_are_no_features_are_refused_in_a_sentence(pictures, tmp_path):
+def test_files_that_are_no_features_are_refused_in_a_sentence(images, tmp_path):
     (tmp_path / "noise.pt").write_bytes(b"no archive")
     for path, sentence in (
         ("noise.pt", "noise.pt is no TorchScript file"),
@@ -124,10 +124,10 @@ def test_files_that_are_no_features_are_refused_in_a_sentence(pictures, tmp_path
             return x.float() @ torch.ones(7, 1)
 
     with pytest.raises(InputError, match=r"cannot take uint8 images, 3 channels, of shape \[40, 3, 12, 10\]"):
-        ScriptFeatures(script(Fixed(), tmp_path / "fixed.pt"))(pictures)
+        ScriptFeatures(script(Fixed(), tmp_path / "fixed.pt"))(images)
 
 
-def test_transparent_pictures_are_seen_on_white():
+def test_transparent_images_are_seen_on_white():
     image = torch.tensor([[0, 100, 200, 51]], dtype=torch.uint8)[..., None, None]
     assert rgb(image).flatten().tolist() == [204, 224, 244]
     assert rgb(image[:, [1, 3]]).flatten().tolist() == [224, 224, 224]
@@ -168,9 +168,9 @@ def test_features_of_a_set_are_kept_by_the_hash_of_data_features_and_resize(pict
     assert torch.equal(found(most=1000).features.sort(0).values, features_of(features, images).features.sort(0).values)
 
 
-def test_moments_of_kept_features_are_those_of_all_at_once(pictures, monkeypatch):
+def test_moments_of_kept_features_are_those_of_all_at_once(images, monkeypatch):
     monkeypatch.setattr("bytepixels.metrics.feature_cache.CHUNK", 7)
-    found = features_of(RandomFeatures(3), pictures, batch=9)
+    found = features_of(RandomFeatures(3), images, batch=9)
     assert torch.allclose(found.moments.covariance, torch.cov(found.features.double().T), atol=1e-12)
     assert found.moments.n == 40
 

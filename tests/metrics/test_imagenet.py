@@ -34,7 +34,7 @@ def test_the_network_is_the_one_that_the_weights_were_learnt_in(features, refere
 
 
 @pytest.mark.parametrize("shape", [(1, 8, 8), (2, 5, 3), (3, 32, 48), (4, 1, 1)])
-def test_pictures_of_any_shape_and_channels(features, shape):
+def test_images_of_any_shape_and_channels(features, shape):
     images = torch.randint(0, 256, (3, *shape), dtype=torch.uint8)
     found = features(images)
     assert (found.shape, found.dtype) == ((3, 320), torch.float32)

@@ -65,7 +65,7 @@ def test_blur_is_a_gaussian_that_keeps_the_mean():
     assert torch.allclose(blurred(torch.full((1, 1, 4, 4), 7.0), 1.0), torch.full((1, 1, 4, 4), 7.0))
 
 
-def test_few_pictures_are_refused(reference):
+def test_few_images_are_refused(reference):
     few = FeatureSet(reference.features[:15], None)
     with pytest.raises(InputError, match="a set of 15 images says nothing: 16 or more"):
         measure(few, reference, reference.moments)

@@ -64,7 +64,7 @@ def test_settings_make_the_same_network(kind):
 
 
 @pytest.mark.parametrize("kind", ["kl", "vq"])
-def test_a_picture_does_not_depend_on_those_beside_it(kind):
+def test_an_image_does_not_depend_on_those_beside_it(kind):
     network, x = tiny(kind), normal(3, 1, 6, 8)
     torch.testing.assert_close(network(x)[1:2], network(x[1:2]), atol=1e-5, rtol=1e-5)
 
@@ -167,7 +167,7 @@ def test_gradients_pass_straight_through():
 # ---------------------------------------------------------------------------- discriminator
 
 
-def test_logits_of_a_picture_do_not_depend_on_those_beside_it():
+def test_logits_of_an_image_do_not_depend_on_those_beside_it():
     torch.manual_seed(0)
     judge, x = PatchDiscriminator(1, 8, 2), normal(4, 1, 16, 20)
     alone = torch.cat([judge(one) for one in x.split(1)])
@@ -182,7 +182,7 @@ def test_as_many_layers_as_leave_a_logit(sides, layers):
     assert PatchDiscriminator(1, 4, layers)(torch.zeros(1, 1, *sides)).numel() >= 1
 
 
-def test_pictures_too_small_for_a_discriminator():
+def test_images_too_small_for_a_discriminator():
     with pytest.raises(InputError, match=r"^the shorter side .* for --discriminator must be at least 6, got 5$"):
         patch_layers(40, 5)
 

@@ -60,7 +60,7 @@ def test_out_channels():
     assert small(out_channels=5)(*batch(2, 1, 8, 8)).shape == (2, 5, 8, 8)
 
 
-def test_every_picture_reads_its_own_pixels_time_and_label():
+def test_every_image_reads_its_own_pixels_time_and_label():
     network = loud(small(num_classes=3, registers=1)).eval()
     x, t = batch(3, 1, 8, 8)
     label = torch.tensor([0, 1, 2])
@@ -348,7 +348,7 @@ def test_the_default_is_dit_s_2():
 # ---- what training needs of it
 
 
-def test_dropout_is_a_function_of_the_pictures_keys():
+def test_dropout_is_a_function_of_the_images_keys():
     network, keys = loud(small(dropout=0.5, registers=1)).double(), torch.tensor([5, 99, 7, 0])
     x, t = batch(4, 1, 6, 8)
     x = x.double()
@@ -403,7 +403,7 @@ def test_one_graph_for_the_compiler(positions):
     torch.testing.assert_close(compiled(x, t, label), network(x, t, label))
 
 
-def test_channels_last_pictures_give_the_same_numbers():
+def test_channels_last_images_give_the_same_numbers():
     network = loud(small(channels=3)).eval()
     x, t = batch(2, 3, 8, 12)
     torch.testing.assert_close(network(x.to(memory_format=torch.channels_last), t), network(x, t))

@@ -13,7 +13,7 @@ def kept(layer, x, keys=None):
     return layer(x, keys) != 0
 
 
-def test_a_picture_is_dropped_alike_in_any_batch_and_memory_format():
+def test_an_image_is_dropped_alike_in_any_batch_and_memory_format():
     layer, x = Dropout(0.3), torch.ones(5, 3, 5, 7)
     whole = kept(layer, x, KEYS)
     assert torch.equal(kept(layer, x[[3, 1]], KEYS[[3, 1]]), whole[[3, 1]])
@@ -77,7 +77,7 @@ def test_every_layer_of_a_network_drops_otherwise():
     assert len(numbers) > 4
 
 
-def test_a_network_answers_for_a_picture_alike_alone_and_in_a_batch():
+def test_a_network_answers_for_an_image_alike_alone_and_in_a_batch():
     torch.manual_seed(0)
     network = UNet(channels=1, width=8, multipliers=(1, 2), blocks=1, attention=(1,), dropout=0.5).double()
     for weight in network.parameters():

@@ -96,7 +96,7 @@ def test_no_text_is_a_vector_of_its_own(kind):
 
 @both_networks
 @torch.no_grad()
-def test_a_picture_is_the_same_in_any_batch(kind):
+def test_an_image_is_the_same_in_any_batch(kind):
     network, (vectors, mask) = built(kind, text_dim=6), a_text((2, 3, 0))
     whole = network(X, T, text=(vectors, mask))
     for k in range(3):

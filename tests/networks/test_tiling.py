@@ -22,7 +22,7 @@ def small(kind="kl", attention=True):
     return network
 
 
-def pictures(*shape):
+def images(*shape):
     return torch.rand(*shape, generator=torch.Generator().manual_seed(1)) * 2 - 1
 
 
@@ -40,7 +40,7 @@ def test_tiles_cover_a_side_and_share_the_overlap(side, tile, overlap):
 
 
 def test_what_sees_a_pixel_alone_is_exact():
-    x = pictures(2, 3, 40, 52)
+    x = images(2, 3, 40, 52)
     torch.testing.assert_close(blended(lambda part: 3 * part + 1, x, 16, 4, 1, 1), 3 * x + 1)
     pool = nn.AvgPool2d(4)
     torch.testing.assert_close(blended(pool, x, 16, 4, 4, 1), pool(x))
@@ -67,7 +67,7 @@ def without_norms(network):
 def test_convolutions_differ_near_a_tiles_edge_alone(kind):
     """Halfway through the overlap is farther from any edge than they see (at most 20 pixels)."""
     network = without_norms(small(kind, attention=False))
-    x = pictures(1, 1, 96, 144)
+    x = images(1, 1, 96, 144)
     with torch.no_grad():
         mean, std = network.encode(x)
         tiled = encode_tiled(network, x, 96, 48)
@@ -81,8 +81,8 @@ def test_convolutions_differ_near_a_tiles_edge_alone(kind):
         assert (whole - tiles).abs().mean() < 0.02 * whole.std()
 
 
-def test_a_picture_that_fits_is_encoded_whole():
-    network, x = small(), pictures(2, 1, 16, 12)
+def test_an_image_that_fits_is_encoded_whole():
+    network, x = small(), images(2, 1, 16, 12)
     mean, std = network.encode(x)
     tiled = encode_tiled(network, x, 16, 4)
     assert torch.equal(mean, tiled[0])
@@ -103,12 +103,12 @@ def test_a_picture_that_fits_is_encoded_whole():
 def test_settings_that_do_not_fit(tile, overlap, sentence):
     for work in (encode_tiled, decode_tiled):
         with pytest.raises(InputError, match=sentence):
-            work(small(), pictures(1, 1 if work is encode_tiled else 3, 32, 32), tile, overlap)
+            work(small(), images(1, 1 if work is encode_tiled else 3, 32, 32), tile, overlap)
 
 
 def test_the_wrapper_is_the_network_itself_where_one_tile_is_enough_and_tiles_beyond():
     network = small(attention=False)
-    tiled, x, large = Tiled(network), pictures(2, 1, 12, 20), pictures(1, 1, 16, TILE + 64)
+    tiled, x, large = Tiled(network), images(2, 1, 12, 20), images(1, 1, 16, TILE + 64)
     with torch.no_grad():
         for one, other in zip(tiled.encode(x), network.encode(x), strict=True):
             assert torch.equal(one, other)

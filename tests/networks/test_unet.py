@@ -28,7 +28,7 @@ def batch(*shape, seed=0):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed)), torch.arange(shape[0]) * 90
 
 
-def test_every_picture_reads_its_own_pixels_time_and_label():
+def test_every_image_reads_its_own_pixels_time_and_label():
     network = awake(small(num_classes=3)).eval()
     x, t = batch(3, 1, 8, 8)
     label = torch.tensor([0, 1, 2])

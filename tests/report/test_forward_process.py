@@ -8,7 +8,7 @@ from PIL import Image
 from bytepixels.core.schedules import SCHEDULES
 from bytepixels.data import pack
 from bytepixels.report.forward_process import HEADER, labelled
-from tests.tiny import cli, picture, plain, read_json
+from tests.tiny import cli, pixels_of, plain, read_json
 
 
 def column(strip, k, rows, height, width, scale, gap=2):
@@ -18,7 +18,7 @@ def column(strip, k, rows, height, width, scale, gap=2):
     return np.stack([strip[top : top + scale * height : scale, left : left + scale * width : scale] for top in tops])
 
 
-def test_the_strips_begin_with_the_pictures_and_end_in_noise(tmp_path, capsys):
+def test_the_strips_begin_with_the_images_and_end_in_noise(tmp_path, capsys):
     assert cli("show", "digits", "--out", tmp_path, "-n", 3, "--columns", 5) == 0
     names = [*(f"forward-{schedule}.png" for schedule in SCHEDULES), "schedules.png"]
     assert {path.name for path in tmp_path.iterdir()} == set(names)
@@ -27,7 +27,7 @@ def test_the_strips_begin_with_the_pictures_and_end_in_noise(tmp_path, capsys):
     ]
     digits = pack("digits").images[:3, 0]
     for schedule in SCHEDULES:
-        strip = picture(tmp_path / f"forward-{schedule}.png")
+        strip = pixels_of(tmp_path / f"forward-{schedule}.png")
         assert strip.shape == (HEADER + 2 + 3 * 66, 2 + 5 * 66)  # 8 x 8 images, enlarged 8 times
         columns = [column(strip, k, 3, 8, 8, 8) for k in range(5)]
         np.testing.assert_array_equal(columns[0], digits)
@@ -37,17 +37,17 @@ def test_the_strips_begin_with_the_pictures_and_end_in_noise(tmp_path, capsys):
         assert likeness[2] > likeness[3] > likeness[4]
 
 
-def test_colour_pictures_of_another_size(tmp_path):
+def test_colour_images_of_another_size(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (2, 70, 90, 3), np.uint8)
     (tmp_path / "in").mkdir()
     for k, one in enumerate(pixels):
         Image.fromarray(one).save(tmp_path / "in" / f"{k}.png")
     assert cli("show", tmp_path / "in", "--out", tmp_path / "out", "--columns", 2, "--timesteps", 10) == 0
-    strip = picture(tmp_path / "out" / "forward-linear.png")
+    strip = pixels_of(tmp_path / "out" / "forward-linear.png")
     assert strip.shape == (HEADER + 2 + 2 * 72, 2 + 2 * 92, 3)  # two rows though four were asked for
     np.testing.assert_array_equal(column(strip, 0, 2, 70, 90, 1), pixels)
     assert cli("show", tmp_path / "in", "--out", tmp_path / "small", "--size", 8, 6, "--channels", 1) == 0
-    assert picture(tmp_path / "small" / "forward-cosine.png").shape == (
+    assert pixels_of(tmp_path / "small" / "forward-cosine.png").shape == (
         HEADER + 2 + 2 * (11 * 8 + 2),
         2 + 11 * (11 * 6 + 2),
     )
@@ -100,12 +100,12 @@ def test_large_images_are_made_small_before_they_are_packed(tmp_path, capsys, mo
     height, width = shown
     said = capsys.readouterr().out
     assert f"shown at {height} x {width} (height x width); --size changes it" in said
-    strip = picture(tmp_path / "out" / "forward-linear.png")
+    strip = pixels_of(tmp_path / "out" / "forward-linear.png")
     assert strip.shape == (HEADER + 2 + 2 * (height + 2), 2 + 11 * (width + 2), 3)
     (pack_,) = (tmp_path / "cache" / "packs").glob("in-*/meta.json")
     assert read_json(pack_)["size"] == list(shown)  # what was decoded is no larger either
     assert cli("show", tmp_path / "in", "--out", tmp_path / "asked", "-n", 1, "--size", 280, 280) == 0
-    assert picture(tmp_path / "asked" / "forward-linear.png").shape == (HEADER + 2 + 282, 2 + 11 * 282, 3)
+    assert pixels_of(tmp_path / "asked" / "forward-linear.png").shape == (HEADER + 2 + 282, 2 + 11 * 282, 3)
 
 
 def test_images_that_have_no_room_are_drawn_smaller_and_it_is_said(tmp_path, capsys, monkeypatch):
@@ -119,11 +119,11 @@ def test_images_that_have_no_room_are_drawn_smaller_and_it_is_said(tmp_path, cap
     said = capsys.readouterr().out  # 2048 / 21 are 97 pixels, with the gap
     assert "shown at 95 x 71 (height x width); fewer --columns or a smaller -n show them larger" in said
     assert "note" not in said
-    assert picture(tmp_path / "out" / "forward-linear.png").shape == (HEADER + 2 + 97, 2 + 21 * 73, 3)
+    assert pixels_of(tmp_path / "out" / "forward-linear.png").shape == (HEADER + 2 + 97, 2 + 21 * 73, 3)
     assert cli(*flags, "--size", 180, 190) == 0
     said = "note: 1 x 21 images have room for 90 x 95 pixels each (height x width), not for their 180 x 190; fewer"
     assert said in capsys.readouterr().out
-    assert picture(tmp_path / "out" / "forward-linear.png").shape == (HEADER + 2 + 92, 2 + 21 * 97, 3)
+    assert pixels_of(tmp_path / "out" / "forward-linear.png").shape == (HEADER + 2 + 92, 2 + 21 * 97, 3)
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])

@@ -11,7 +11,7 @@ from bytepixels.runs import models
 from bytepixels.runs.models import MODELS, model_names
 from bytepixels.runs.overview import look_at
 from bytepixels.runs.run_directory import open_run
-from tests.tiny import cli, picture, plain, snapshot, train
+from tests.tiny import cli, pixels_of, plain, snapshot, train
 
 VERBS = {
     "sample": ("sample", "tiny", "-n", 2),
@@ -22,7 +22,7 @@ VERBS = {
     "report": ("report", "tiny"),
     "runs show": ("runs", "show", "tiny"),
     "runs prune": ("runs", "prune", "tiny", "--keep", 1),
-    "edit": ("edit", "vary", "tiny", "picture.png"),
+    "edit": ("edit", "vary", "tiny", "image.png"),
     "sample --weak": ("sample", "tiny", "-n", 2, "--weak", "tiny", "--guidance", 2),
     "train --from": ("train", "digits", "--from", "tiny", "--images", 32, "--run", "mine"),
 }
@@ -76,7 +76,7 @@ def test_it_draws_what_the_run_drew_but_for_the_half_precision(packaged, trained
     said = capsys.readouterr()
     assert "tiny is a model that comes along with bytepixels; its copy is runs/tiny" in said.err
     (drawn,) = (packaged / "runs/tiny/samples").glob("*/grid.png")
-    apart = np.abs(picture(drawn).astype(int) - picture(packaged / "full/grid.png"))
+    apart = np.abs(pixels_of(drawn).astype(int) - pixels_of(packaged / "full/grid.png"))
     assert apart.max() <= 2
     assert cli("sample", "tiny", "-n", 4) == 0
     assert "comes along" not in capsys.readouterr().err  # the copy is there
@@ -84,7 +84,7 @@ def test_it_draws_what_the_run_drew_but_for_the_half_precision(packaged, trained
 
 @pytest.mark.parametrize("line", VERBS.values(), ids=VERBS)
 def test_every_verb_takes_its_name(packaged, line):
-    Image.new("L", (8, 8), 200).save("picture.png")
+    Image.new("L", (8, 8), 200).save("image.png")
     assert cli(*line) == 0
     assert [path.name for path in (packaged / "runs").iterdir()] == ["tiny"]
 

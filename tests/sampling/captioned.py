@@ -8,7 +8,7 @@ from PIL import Image
 COLOURS = {"red": (220, 40, 40), "green": (40, 200, 40), "blue": (40, 40, 220)}
 
 
-def colour_pictures(root, count=48, captions=True):
+def colour_images(root, count=48, captions=True):
     """A folder of `count` images 8 x 8, in turn red, green and blue; returns it."""
     root.mkdir()
     rng, rows = np.random.default_rng(0), []
@@ -23,6 +23,6 @@ def colour_pictures(root, count=48, captions=True):
     return root
 
 
-def mean_colour(pictures):
+def mean_colour(images):
     """[3], of images uint8 [H, W, 3]."""
-    return np.mean([one.mean(axis=(0, 1)) for one in pictures], axis=0)
+    return np.mean([one.mean(axis=(0, 1)) for one in images], axis=0)

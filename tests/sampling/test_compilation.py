@@ -12,7 +12,7 @@ from bytepixels.requests.sample import Sample
 from bytepixels.sampling import compilation
 from bytepixels.sampling.compilation import choose_network, job
 from bytepixels.sampling.trained_model import TrainedModel
-from tests.tiny import cli, picture, read_json, train, words
+from tests.tiny import cli, pixels_of, read_json, train, words
 
 CPU = torch.device("cpu")
 FLAGS = words("--warmup 0 --lr-decay none --steps 6 --attention 0")
@@ -30,7 +30,7 @@ def draw(run, out, *flags):
     """{seed: image} and the manifest of one sample command."""
     assert cli("sample", run, "--out", out, *flags) == 0
     manifest = read_json(out / "manifest.json")
-    return {one["seed"]: picture(out / one["file"]) for one in manifest["pictures"]}, manifest
+    return {one["seed"]: pixels_of(out / one["file"]) for one in manifest["pictures"]}, manifest
 
 
 def farthest(some, others):

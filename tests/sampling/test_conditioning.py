@@ -19,9 +19,9 @@ from bytepixels.sampling.trained_model import TrainedModel
 from bytepixels.text import TextRows, open_text_encoder, store_captions
 from bytepixels.training.diffusion_task import build_draw
 from tests.data.fixtures import tar_of
-from tests.sampling.captioned import COLOURS, colour_pictures, mean_colour
+from tests.sampling.captioned import COLOURS, colour_images, mean_colour
 from tests.text.folders import save_encoder
-from tests.tiny import TINY, checkpoints, cli, log_of, picture, plain, read_json, same_bits, tensors, train, words
+from tests.tiny import TINY, checkpoints, cli, log_of, pixels_of, plain, read_json, same_bits, tensors, train, words
 from tests.training.test_distributed import together
 
 CPU = torch.device("cpu")
@@ -30,7 +30,7 @@ LEARN = words("--warmup 0 --lr-decay none --lr 0.01 --width 16 --ema-half-life 3
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory):
-    return colour_pictures(tmp_path_factory.mktemp("source") / "in")
+    return colour_images(tmp_path_factory.mktemp("source") / "in")
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +46,7 @@ def run(source, tmp_path_factory):
 def drawn(run, out, *flags):
     assert cli("sample", run, "--out", out, *flags) == 0
     manifest = read_json(out / "manifest.json")
-    return [picture(out / one["file"]) for one in manifest["pictures"]], manifest
+    return [pixels_of(out / one["file"]) for one in manifest["pictures"]], manifest
 
 
 def farthest(some, others):
@@ -60,19 +60,19 @@ def farthest(some, others):
 def test_the_prompt_decides_the_colour(run, tmp_path, colour):
     """Also a prompt that no image had."""
     for prompt in (f"a {colour} image", colour):
-        pictures, manifest = drawn(run, tmp_path / prompt, "-n", 4, "--prompt", prompt)
-        assert mean_colour(pictures).argmax() == list(COLOURS).index(colour)
-        assert np.abs(mean_colour(pictures) - COLOURS[colour]).max() < 80
+        images, manifest = drawn(run, tmp_path / prompt, "-n", 4, "--prompt", prompt)
+        assert mean_colour(images).argmax() == list(COLOURS).index(colour)
+        assert np.abs(mean_colour(images) - COLOURS[colour]).max() < 80
         assert [one["prompt"] for one in manifest["pictures"]] == [prompt] * 4
 
 
 def test_without_a_prompt_the_captions_come_in_turn(run, tmp_path):
     captions = [f"a {colour} image" for colour in COLOURS]
     assert open_run(run).data["text"]["captions"] == captions
-    pictures, manifest = drawn(run, tmp_path / "a", "-n", 4, "--seed", 1)
+    images, manifest = drawn(run, tmp_path / "a", "-n", 4, "--seed", 1)
     assert [one["prompt"] for one in manifest["pictures"]] == [captions[k % 3] for k in range(1, 5)]
     alone, _ = drawn(run, tmp_path / "b", "-n", 1, "--seed", 2, "--prompt", captions[2])
-    assert farthest(alone, pictures[1:2]) <= 1
+    assert farthest(alone, images[1:2]) <= 1
 
 
 def test_no_words_are_no_text(run, tmp_path):
@@ -106,7 +106,7 @@ def test_what_is_left_out_of_a_long_prompt_is_said_once(run, source, tmp_path, c
 
 
 @pytest.mark.parametrize("flags", [[], ["--guidance", 3]])
-def test_a_picture_does_not_depend_on_the_batch(run, tmp_path, flags):
+def test_an_image_does_not_depend_on_the_batch(run, tmp_path, flags):
     flags = ["-n", 5, "--prompt", "a blue image", *flags]
     whole, _ = drawn(run, tmp_path / "whole", *flags)
     for batch in (1, 2):
@@ -138,7 +138,7 @@ def test_edit_with_a_prompt(run, source, tmp_path):
     flags = words("--strength 1 -n 2 --steps 5 --guidance 2")
     assert cli("edit", "vary", run, source / "000.png", *flags, "--prompt", "blue", "--out", tmp_path) == 0
     assert read_json(tmp_path / "manifest.json")["prompt"] == "blue"
-    assert mean_colour([picture(tmp_path / f"seed-{k}.png") for k in (0, 1)]).argmax() == 2
+    assert mean_colour([pixels_of(tmp_path / f"seed-{k}.png") for k in (0, 1)]).argmax() == 2
 
 
 def test_folders_are_named_for_prompts(run):
@@ -177,7 +177,7 @@ def test_captions_that_are_not_used_are_pointed_out(source, tmp_path, capsys):
         assert train(run, steps=2, source=each) == 0
         assert note not in capsys.readouterr().out
     assert train(tmp_path / "three", *LEARN, steps=1, source=shards) == 0
-    bare = colour_pictures(tmp_path / "bare", 6, captions=False)
+    bare = colour_images(tmp_path / "bare", 6, captions=False)
     assert train(tmp_path / "four", steps=1, source=bare) == 0
     assert note not in capsys.readouterr().out
 
@@ -199,7 +199,7 @@ def test_smaller_parts_of_a_batch_train_the_same(source, tmp_path):
             torch.testing.assert_close(tensors(parts)[name], value, rtol=1e-2, atol=1e-3)
 
 
-def test_a_step_has_the_captions_of_its_pictures_and_forgets_some(source, run, tmp_path):
+def test_a_step_has_the_captions_of_its_images_and_forgets_some(source, run, tmp_path):
     """A tenth, each by (seed, step, place); the rows of a process are those of the whole batch."""
     packed, config = pack(source, cache=tmp_path), open_run(run).config
     texts = TextRows(store_captions(packed.captions, open_text_encoder("wordllama"), tmp_path))
@@ -230,13 +230,13 @@ def test_a_step_has_the_captions_of_its_pictures_and_forgets_some(source, run, t
 
 def test_previews_show_captions_of_the_training_set(source, tmp_path):
     run = tmp_path / "run"
-    assert train(run, *LEARN, *words("--previews 1 --preview-pictures 4"), steps=1, source=source) == 0
+    assert train(run, *LEARN, *words("--previews 1 --preview-images 4"), steps=1, source=source) == 0
     assert (run / "samples/images-000000032.png").is_file()
 
 
 def test_labels_and_text_together(tmp_path):
     for name in ("dark", "light"):
-        colour_pictures(tmp_path / name, 6)
+        colour_images(tmp_path / name, 6)
     (tmp_path / "in").mkdir()
     for name in ("dark", "light"):
         shutil.move(tmp_path / name, tmp_path / "in" / name)
@@ -286,7 +286,7 @@ def refused(capsys, match, *line):
 
 
 def test_refusals(run, source, tmp_path, capsys):
-    bare = colour_pictures(tmp_path / "bare", 6, captions=False)
+    bare = colour_images(tmp_path / "bare", 6, captions=False)
     refused(capsys, f"--text wordllama needs captions, and {bare} has none: a metadata.csv with the columns file_name",
             "train", bare, *LEARN, "--images", 32, "--run", tmp_path / "x")  # fmt: skip
     refused(capsys, "--text word2vec is neither wordllama nor a folder",
@@ -297,7 +297,7 @@ def test_refusals(run, source, tmp_path, capsys):
     refused(capsys, "was trained without text (train --text)", "sample", tmp_path / "plain", "--prompt", "red")
     refused(capsys, "was begun without --text", "train", source, "--run", tmp_path / "plain", "--text", "wordllama")
     refused(capsys, "needs class labels, and this run has none", "sample", tmp_path / "plain", "--guidance", 2)
-    other = colour_pictures(tmp_path / "other")
+    other = colour_images(tmp_path / "other")
     (other / "metadata.csv").write_text("file_name,text\n000.png,something else\n")
     refused(capsys, "was begun with other captions", "train", other, "--run", run)
     refused(capsys, "needs a --label or --prompt to guide towards",
@@ -332,18 +332,18 @@ def test_samples_are_measured_with_captions_of_the_training_set(run, source, tmp
 
 
 def test_a_source_that_lost_its_captions(run, source, tmp_path, capsys):
-    bare = colour_pictures(tmp_path / "bare", captions=False)
+    bare = colour_images(tmp_path / "bare", captions=False)
     refused(capsys, f"was trained on captions, and {bare} has none now",
             "evaluate", run, "--source", bare, "-n", 40)  # fmt: skip
 
 
 @pytest.mark.slow
 def test_two_processes_train_what_one_does(source, tmp_path):
-    flags = [*LEARN, "--previews", 1, "--preview-pictures", 3]
+    flags = [*LEARN, "--previews", 1, "--preview-images", 3]
     assert train(tmp_path / "one", *flags, steps=6, source=source) == 0
     line = ("train", source, *TINY, *flags, "--images", 6 * 32, "--run", tmp_path / "two")
     together(2, *line)
     losses = [[line["loss"] for line in log_of(tmp_path / name)] for name in ("one", "two")]
     np.testing.assert_allclose(*losses, rtol=1e-3)
-    previews = [picture(tmp_path / name / "samples/images-000000192.png") for name in ("one", "two")]
+    previews = [pixels_of(tmp_path / name / "samples/images-000000192.png") for name in ("one", "two")]
     assert farthest(*([one] for one in previews)) <= 3

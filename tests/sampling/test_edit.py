@@ -9,8 +9,8 @@ from PIL import Image
 from bytepixels.requests.edit import KINDS
 from bytepixels.runs.run_directory import open_run
 from bytepixels.sampling import edit_plans as editplans
-from bytepixels.sampling.edit_images import load_picture
-from tests.tiny import cli, picture, plain, read_json, snapshot, train, words
+from bytepixels.sampling.edit_images import load_image
+from tests.tiny import cli, pixels_of, plain, read_json, snapshot, train, words
 
 
 def trained(tmp_path_factory, *flags):
@@ -56,7 +56,7 @@ def edit(kind, run, *flags):
     files = [one["file"] for one in manifest["pictures"]]
     assert {path.name for path in out.iterdir()} == {*files, "grid.png", "manifest.json"}
     assert manifest["edit"] == kind
-    return {file: picture(out / file) for file in files}, manifest
+    return {file: pixels_of(out / file) for file in files}, manifest
 
 
 # ---- help
@@ -82,13 +82,13 @@ def test_every_kind_explains_itself(capsys, kind):
     "flags", ["", "--sampler dpmpp_sde_2m", "--sampler ddim --eta 0.5", "--label 3 --guidance 2", "--clip False"]
 )
 def test_inpaint_keeps_what_is_black_to_the_pixel(run, here, flags):
-    pictures, manifest = edit("inpaint", run, here / "one.png", "--mask", here / "top.png", "-n", 3, *words(flags))
-    original = picture(here / "one.png")
-    assert list(pictures) == ["seed-0.png", "seed-1.png", "seed-2.png"]
-    for one in pictures.values():
+    images, manifest = edit("inpaint", run, here / "one.png", "--mask", here / "top.png", "-n", 3, *words(flags))
+    original = pixels_of(here / "one.png")
+    assert list(images) == ["seed-0.png", "seed-1.png", "seed-2.png"]
+    for one in images.values():
         assert (one[3:] == original[3:]).all()
         assert (one[:3] != original[:3]).any()
-    assert (pictures["seed-0.png"] != pictures["seed-1.png"]).any()
+    assert (images["seed-0.png"] != images["seed-1.png"]).any()
     assert manifest["settings"]["steps"] == 6
     assert manifest["label"] == ("3" if "label" in flags else None)
 
@@ -110,11 +110,11 @@ def test_a_result_depends_on_its_seed_alone(run, here):
     assert np.abs(many["seed-7.png"].astype(int) - one).max() <= 1
 
 
-def test_a_mask_is_made_to_fit_as_the_picture_is(run, here):
+def test_a_mask_is_made_to_fit_as_the_image_is(run, here):
     """48 x 16, its right half white: the middle third of both is what the run sees, scaled to 8 x 8."""
-    pictures, _ = edit("inpaint", run, here / "wide.png", "--mask", here / "wide.png", "-n", 1)
-    (one,) = pictures.values()
-    fitted = load_picture(open_run(run), here / "wide.png")[0].numpy()
+    images, _ = edit("inpaint", run, here / "wide.png", "--mask", here / "wide.png", "-n", 1)
+    (one,) = images.values()
+    fitted = load_image(open_run(run), here / "wide.png")[0].numpy()
     assert (one[:, :4] == fitted[:, :4]).all()
     assert (one[:, 4:] != fitted[:, 4:]).any()
     assert (fitted[:, 1] < 10).all()
@@ -125,12 +125,12 @@ def test_a_mask_is_made_to_fit_as_the_picture_is(run, here):
 
 
 def test_vary_goes_farther_with_more_strength(run, here):
-    original = picture(here / "one.png").astype(int)
+    original = pixels_of(here / "one.png").astype(int)
     distances = []
     for strength, taken in ((0.01, 1), (0.5, 3), (1, 6)):
-        pictures, manifest = edit("vary", run, here / "one.png", "--strength", strength, "-n", 6)
+        images, manifest = edit("vary", run, here / "one.png", "--strength", strength, "-n", 6)
         assert (manifest["strength"], manifest["steps_taken"], manifest["evaluations"]) == (strength, taken, taken)
-        distances.append(np.mean([np.abs(one - original).mean() for one in pictures.values()]))
+        distances.append(np.mean([np.abs(one - original).mean() for one in images.values()]))
     assert distances[0] < distances[1] < distances[2]
 
 
@@ -143,27 +143,27 @@ def test_vary_takes_the_runs_own_sampler_or_another(run, here):
 # ---- interpolate
 
 
-def test_interpolation_of_seeds_begins_and_ends_with_their_own_pictures(run, tmp_path):
-    pictures, manifest = edit("interpolate", run, 3, 13, "-n", 5, "--label", 3)
+def test_interpolation_of_seeds_begins_and_ends_with_their_own_images(run, tmp_path):
+    images, manifest = edit("interpolate", run, 3, 13, "-n", 5, "--label", 3)
     assert cli("sample", run, *words("-n 1 --seed 3 --label 3 --out"), tmp_path / "3") == 0
     assert cli("sample", run, *words("-n 1 --seed 13 --label 3 --out"), tmp_path / "13") == 0
-    first, *_, last = pictures.values()
-    assert np.abs(first.astype(int) - picture(tmp_path / "3" / "seed-3.png")).max() <= 1
-    assert np.abs(last.astype(int) - picture(tmp_path / "13" / "seed-13.png")).max() <= 1
+    first, *_, last = images.values()
+    assert np.abs(first.astype(int) - pixels_of(tmp_path / "3" / "seed-3.png")).max() <= 1
+    assert np.abs(last.astype(int) - pixels_of(tmp_path / "13" / "seed-13.png")).max() <= 1
     assert manifest["shares"] == [0, 0.25, 0.5, 0.75, 1]
     assert "rmse" not in manifest["pictures"][0]
 
 
-def test_interpolation_of_pictures_begins_and_ends_with_them(run, here, capsys):
+def test_interpolation_of_images_begins_and_ends_with_them(run, here, capsys):
     line = [here / "one.png", here / "two.png", *words("-n 3 --steps 30 --clip False --refine 2")]
-    pictures, manifest = edit("interpolate", run, *line)
-    one, two = (picture(here / name).astype(int) for name in ("one.png", "two.png"))
-    first, middle, last = pictures.values()
+    images, manifest = edit("interpolate", run, *line)
+    one, two = (pixels_of(here / name).astype(int) for name in ("one.png", "two.png"))
+    first, middle, last = images.values()
     assert np.abs(first - one).mean() < 8
     assert np.abs(last - two).mean() < 8
     assert np.abs(middle - one).mean() > 8 < np.abs(middle - two).mean()
-    for picture_facts, error in ((manifest["pictures"][0], first - one), (manifest["pictures"][2], last - two)):
-        assert picture_facts["rmse"] == pytest.approx(np.sqrt((error**2).mean()))
+    for image_facts, error in ((manifest["pictures"][0], first - one), (manifest["pictures"][2], last - two)):
+        assert image_facts["rmse"] == pytest.approx(np.sqrt((error**2).mean()))
     assert "rmse" not in manifest["pictures"][1]
     said = capsys.readouterr().out
     assert "000.png against the input: " in said
@@ -174,11 +174,11 @@ def test_interpolation_of_pictures_begins_and_ends_with_them(run, here, capsys):
 
 
 def test_invert_comes_nearer_with_refinement_and_says_how_near(run, here, capsys):
-    original, errors = picture(here / "one.png").astype(int), []
+    original, errors = pixels_of(here / "one.png").astype(int), []
     for refine in (0, 8):
-        pictures, manifest = edit("invert", run, here / "one.png", *words("--clip False --refine"), refine)
+        images, manifest = edit("invert", run, here / "one.png", *words("--clip False --refine"), refine)
         assert manifest["evaluations"] == 6 * (1 + refine) + 6
-        errors.append(np.sqrt(((original - pictures["reconstruction.png"]) ** 2).mean()))
+        errors.append(np.sqrt(((original - images["reconstruction.png"]) ** 2).mean()))
         facts, said = manifest["pictures"][1], capsys.readouterr().out
         assert facts["rmse"] == pytest.approx(errors[-1])
         if errors[-1] == 0:
@@ -188,7 +188,7 @@ def test_invert_comes_nearer_with_refinement_and_says_how_near(run, here, capsys
             assert facts["psnr"] == pytest.approx(20 * np.log10(255 / errors[-1]))
             assert f"RMSE {errors[-1]:.3g} grey levels of 255, PSNR {facts['psnr']:.1f} dB" in said
     assert errors[1] < errors[0] / 2
-    assert 20 < pictures["noise.png"].std() < 90  # shown at 42 grey levels for each standard deviation
+    assert 20 < images["noise.png"].std() < 90  # shown at 42 grey levels for each standard deviation
 
 
 def test_the_default_folder_is_below_the_run(run, here):
@@ -197,7 +197,7 @@ def test_the_default_folder_is_below_the_run(run, here):
     assert (folder / "grid.png").is_file()
 
 
-def test_default_folders_differ_where_the_pictures_do(run, here, monkeypatch):
+def test_default_folders_differ_where_the_images_do(run, here, monkeypatch):
     """Settings, flags of the kind of edit, and another image of the same name."""
     (here / "other").mkdir()
     shutil.copy(here / "two.png", here / "other/one.png")
@@ -277,7 +277,7 @@ def test_what_is_refused(run, here, monkeypatch, capsys, line, sentence):
     assert (snapshot(here), snapshot(run)) == before
 
 
-def test_a_run_that_never_saw_a_picture_without_a_label_needs_one(no_null_label, here, capsys):
+def test_a_run_that_never_saw_an_image_without_a_label_needs_one(no_null_label, here, capsys):
     assert cli("edit", "vary", no_null_label, here / "one.png") == 2
     assert "so every edit needs a --label" in plain(capsys.readouterr().err)
     assert edit("vary", no_null_label, here / "one.png", "--label", 3, "-n", 1)[1]["label"] == "3"
@@ -286,15 +286,15 @@ def test_a_run_that_never_saw_a_picture_without_a_label_needs_one(no_null_label,
 def test_an_interruption_leaves_what_is_done_with_its_grid_and_manifest(run, here, monkeypatch, capsys):
     """Ctrl-C while the second batch is drawn."""
     drawn = []
-    last_picture = editplans.Editing.last_picture
+    last_image = editplans.Editing.last_image
 
     def interrupted(editing, states):
         if drawn:
             raise KeyboardInterrupt
         drawn.append(1)
-        return last_picture(editing, states)
+        return last_image(editing, states)
 
-    monkeypatch.setattr(editplans.Editing, "last_picture", interrupted)
+    monkeypatch.setattr(editplans.Editing, "last_image", interrupted)
     out = here / "out"
     assert cli("edit", "vary", run, here / "one.png", *words("-n 5 --batch 2"), "--out", out) == 130
     assert capsys.readouterr().err.endswith(f"bytepixels: interrupted: 2 of 5 images kept in {out}\n")
@@ -302,7 +302,7 @@ def test_an_interruption_leaves_what_is_done_with_its_grid_and_manifest(run, her
     assert [one["file"] for one in read_json(out / "manifest.json")["pictures"]] == ["seed-0.png", "seed-1.png"]
 
 
-def test_pictures_of_an_earlier_edit_stay_and_are_told_apart(run, here, capsys):
+def test_images_of_an_earlier_edit_stay_and_are_told_apart(run, here, capsys):
     line = ("edit", "interpolate", run, 3, 4, "--out", here / "out")
     assert cli(*line, "-n", 4) == 0
     assert "note" not in capsys.readouterr().out
@@ -320,5 +320,5 @@ def test_pictures_of_an_earlier_edit_stay_and_are_told_apart(run, here, capsys):
 def test_out_may_name_a_png(run, here, capsys):
     assert cli("edit", "vary", run, here / "one.png", "-n", 1, "--out", here / "new.png") == 0
     assert "new.png: the image; " in capsys.readouterr().out
-    assert picture(here / "new.png").shape == (8, 8)
+    assert pixels_of(here / "new.png").shape == (8, 8)
     assert read_json(here / "new.manifest.json")["edit"] == "vary"

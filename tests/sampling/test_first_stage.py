@@ -22,7 +22,7 @@ from bytepixels.runs.image_sets import training_set
 from bytepixels.runs.packing import Preparation
 from bytepixels.runs.run_directory import FIRST_STAGE, open_run
 from bytepixels.sampling.first_stage import codec_of, encode, keep_first_stage, kept, read_first_stage
-from tests.tiny import checkpoints, cli, log_of, picture, plain, read_json, same_bits, tensors, train, words
+from tests.tiny import checkpoints, cli, log_of, pixels_of, plain, read_json, same_bits, tensors, train, words
 
 CPU = torch.device("cpu")
 RUN = words("--warmup 0 --lr-decay none --steps 6 --flip yes --dropout 0.2")
@@ -55,7 +55,7 @@ def run(flags, tmp_path_factory):
 
 def drawn(run, out, *flags):
     assert cli("sample", run, "--out", out, *flags) == 0
-    return {path.name: picture(path) for path in out.glob("seed-*.png")}
+    return {path.name: pixels_of(path) for path in out.glob("seed-*.png")}
 
 
 def test_encoding_that_takes_most_of_the_time_is_said_once_and_early(tmp_path, monkeypatch, capsys):
@@ -121,7 +121,7 @@ def test_micro_batches_add_up(run, flags, tmp_path):
         torch.testing.assert_close(one[name], other[name], atol=2e-4, rtol=0)
 
 
-def test_a_picture_depends_on_its_seed_alone(run, tmp_path):
+def test_an_image_depends_on_its_seed_alone(run, tmp_path):
     together, alone = drawn(run, tmp_path / "a", "-n", 5), drawn(run, tmp_path / "b", "-n", 1, "--seed", 3)
     assert set(together) == {f"seed-{k}.png" for k in range(5)}
     assert np.abs(together["seed-3.png"].astype(int) - alone["seed-3.png"]).max() <= 1
@@ -142,13 +142,13 @@ def test_edits(run, tmp_path):
     one, two, mask = (tmp_path / f"{name}.png" for name in ("one", "two", "top"))
     assert cli("edit", "inpaint", run, one, "--mask", mask, "-n", 2, "--out", tmp_path / "inpaint") == 0
     for seed in range(2):
-        painted = picture(tmp_path / "inpaint" / f"seed-{seed}.png")
-        assert (painted[3:] == picture(one)[3:]).all()  # what is kept is kept to the last bit
-        assert (painted[:3] != picture(one)[:3]).any()
+        painted = pixels_of(tmp_path / "inpaint" / f"seed-{seed}.png")
+        assert (painted[3:] == pixels_of(one)[3:]).all()  # what is kept is kept to the last bit
+        assert (painted[:3] != pixels_of(one)[:3]).any()
     assert cli("edit", "vary", run, one, "-n", 1, "--out", tmp_path / "vary") == 0
     assert cli("edit", "interpolate", run, one, two, "-n", 3, "--out", tmp_path / "between") == 0
     assert cli("edit", "invert", run, one, "--out", tmp_path / "invert") == 0
-    assert picture(tmp_path / "invert" / "noise.png").shape == picture(one).shape
+    assert pixels_of(tmp_path / "invert" / "noise.png").shape == pixels_of(one).shape
 
 
 def test_profile_and_report(run, flags, tmp_path, capsys):

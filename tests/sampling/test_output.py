@@ -15,7 +15,7 @@ from bytepixels.requests.sample import Sample
 from bytepixels.runs.run_directory import open_run
 from bytepixels.sampling.settings import chosen_settings
 from bytepixels.sampling.trained_model import TrainedModel
-from tests.tiny import checkpoints, cli, picture, plain, read_json, snapshot, train, words
+from tests.tiny import checkpoints, cli, pixels_of, plain, read_json, snapshot, train, words
 
 CPU = torch.device("cpu")
 
@@ -43,7 +43,7 @@ def draw(run, out, *flags):
     """{seed: image} and the manifest of one sample command."""
     assert cli("sample", run, "--out", out, *flags) == 0
     manifest = read_json(out / "manifest.json")
-    return {one["seed"]: picture(out / one["file"]) for one in manifest["pictures"]}, manifest
+    return {one["seed"]: pixels_of(out / one["file"]) for one in manifest["pictures"]}, manifest
 
 
 def farthest(some, others):
@@ -58,9 +58,9 @@ def test_the_line_that_scripts_use(run, tmp_path, capsys):
     assert f"16 images, grid.png and manifest.json: {out}" in capsys.readouterr().out
     names = [f"seed-{seed}.png" for seed in range(7, 23)]
     assert {path.name for path in out.iterdir()} == {*names, "grid.png", "manifest.json"}
-    pictures = [picture(out / name) for name in names]
-    assert all(one.shape == (8, 8) and one.dtype == np.uint8 for one in pictures)
-    assert len({one.tobytes() for one in pictures}) == 16
+    images = [pixels_of(out / name) for name in names]
+    assert all(one.shape == (8, 8) and one.dtype == np.uint8 for one in images)
+    assert len({one.tobytes() for one in images}) == 16
     manifest = read_json(out / "manifest.json")
     assert manifest["run"] == str(run)
     assert manifest["checkpoint"] == "step-00000030"
@@ -75,27 +75,27 @@ def test_the_line_that_scripts_use(run, tmp_path, capsys):
     assert manifest["made_by"]["torch"] == torch.__version__
 
 
-def test_the_grid_holds_the_pictures_row_by_row(run, tmp_path):
-    pictures, _ = draw(run, tmp_path, "-n", 5)
-    sheet = picture(tmp_path / "grid.png")
+def test_the_grid_holds_the_images_row_by_row(run, tmp_path):
+    images, _ = draw(run, tmp_path, "-n", 5)
+    sheet = pixels_of(tmp_path / "grid.png")
     assert sheet.shape == (2 + 2 * 66, 2 + 3 * 66)  # 5 images in 3 columns, enlarged 8 times
-    for k, one in pictures.items():
+    for k, one in images.items():
         top, left = 2 + k // 3 * 66, 2 + k % 3 * 66
         np.testing.assert_array_equal(sheet[top : top + 64 : 8, left : left + 64 : 8], one)
     assert (sheet[68:134, 134:] == 255).all()  # the empty place
 
 
 def test_classes_in_turn_get_a_column_each(run, tmp_path):
-    pictures, _ = draw(run, tmp_path, "-n", 12, "--seed", 3)
-    sheet = picture(tmp_path / "grid.png")
+    images, _ = draw(run, tmp_path, "-n", 12, "--seed", 3)
+    sheet = pixels_of(tmp_path / "grid.png")
     assert sheet.shape == (2 + 2 * 66, 2 + 10 * 66)
-    np.testing.assert_array_equal(sheet[68 : 68 + 64 : 8, 68 : 68 + 64 : 8], pictures[14])  # below seed 4: class 4 too
+    np.testing.assert_array_equal(sheet[68 : 68 + 64 : 8, 68 : 68 + 64 : 8], images[14])  # below seed 4: class 4 too
     draw(run, tmp_path / "one", "-n", 12, "--label", "4")
-    assert picture(tmp_path / "one/grid.png").shape == (2 + 3 * 66, 2 + 4 * 66)
+    assert pixels_of(tmp_path / "one/grid.png").shape == (2 + 3 * 66, 2 + 4 * 66)
 
 
 @pytest.mark.parametrize("sampler", ["ddim", "ddpm", "heun", "dpmpp_2m"])
-def test_picture_k_depends_on_seed_k_alone(run, tmp_path, sampler):
+def test_image_k_depends_on_seed_k_alone(run, tmp_path, sampler):
     """Exact where the convolutions of this machine are; one grey level where another batch size sums otherwise."""
     flags = ["--sampler", sampler, "--seed", 3]
     whole, _ = draw(run, tmp_path / "whole", *flags, "-n", 5)
@@ -111,7 +111,7 @@ def test_picture_k_depends_on_seed_k_alone(run, tmp_path, sampler):
     assert farthest(later, whole) <= 1
 
 
-def test_the_same_command_draws_the_same_pictures(run, tmp_path):
+def test_the_same_command_draws_the_same_images(run, tmp_path):
     for name in ("a", "b"):
         draw(run, tmp_path / name, "-n", 3, "--sampler", "ddpm")
     a, b = snapshot(tmp_path / "a"), snapshot(tmp_path / "b")
@@ -132,10 +132,10 @@ def test_every_sampler_runs_on_every_spacing(run, zero_snr, sampler, spacing):
             settings = model.settings(sampler=sampler, spacing=spacing, steps=steps)
             states = []
             watch = lambda step, x, states=states: states.append(x)  # noqa: E731
-            pictures = model.draw(settings, [0, 1], watch=watch)
+            images = model.draw(settings, [0, 1], watch=watch)
             assert len(states) == steps + 1
             assert all(state.isfinite().all() for state in states)
-            assert pictures.shape == (2, 1, 8, 8)
+            assert images.shape == (2, 1, 8, 8)
 
 
 @pytest.mark.parametrize(
@@ -162,7 +162,7 @@ def test_every_sampler_runs_on_every_spacing(run, zero_snr, sampler, spacing):
     ],
     ids=lambda flags: " ".join(map(str, flags)),
 )
-def test_every_flag_changes_the_pictures_and_is_in_the_manifest(run, tmp_path, flags):
+def test_every_flag_changes_the_images_and_is_in_the_manifest(run, tmp_path, flags):
     plainly, usual = draw(run, tmp_path / "usual", "-n", 2)
     changed, manifest = draw(run, tmp_path / "changed", "-n", 2, *flags)
     assert [one.tobytes() for one in changed.values()] != [one.tobytes() for one in plainly.values()]
@@ -279,7 +279,7 @@ def test_gif_shows_the_denoising(run, tmp_path):
             gif.seek(k)
             frames.append(np.asarray(gif.convert("L"), int))
         assert gif.info["duration"] >= 1000  # the last frame stays
-    shown = picture(tmp_path / "seed-0.png")
+    shown = pixels_of(tmp_path / "seed-0.png")
     assert np.abs(frames[-1][2:66:8, 2:66:8] - shown).max() <= 2  # a palette has 256 colours
     assert np.abs(frames[0][2:66:8, 2:66:8] - shown).max() > 20
 
@@ -290,7 +290,7 @@ def test_gif_of_many_steps_stays_short(run, tmp_path):
         assert 30 <= gif.n_frames <= 80
 
 
-def test_without_out_the_pictures_go_into_the_run(run, capsys):
+def test_without_out_the_images_go_into_the_run(run, capsys):
     assert cli("sample", run, "-n", 1, "--seed", 40, "--label", "7") == 0
     assert (run / "samples" / "ddim-6-7-seed-40" / "seed-40.png").exists()
     assert "ddim-6-7-seed-40" in capsys.readouterr().out
@@ -464,7 +464,7 @@ def test_a_typo_in_the_run_names_the_runs_that_are_there(unlabelled, capsys):
     assert "/nowhere/at/all is not a run" in capsys.readouterr().err
 
 
-def test_the_runs_pictures_are_drawn_while_it_could_go_on(run):
+def test_the_runs_images_are_drawn_while_it_could_go_on(run):
     """Sampling changes nothing that training reads."""
     before = {name: value for name, value in snapshot(run).items() if not name.startswith("samples/")}
     assert cli("sample", run, "-n", 1) == 0
@@ -472,7 +472,7 @@ def test_the_runs_pictures_are_drawn_while_it_could_go_on(run):
     assert after == before
 
 
-def test_pictures_of_an_earlier_call_stay_in_the_manifest(run, tmp_path):
+def test_images_of_an_earlier_call_stay_in_the_manifest(run, tmp_path):
     """A folder used three times: what was not drawn again is listed with the settings that it was drawn with."""
     out = tmp_path / "out"
     draw(run, out, "-n", 4)
@@ -529,7 +529,7 @@ def test_out_may_name_a_png(run, tmp_path, capsys, n):
     assert cli("sample", run, "-n", n, "--seed", 60 + n, "--out", out) == 0
     folder = run / "samples" / f"ddim-6-seed-{60 + n}"
     assert f"everything is in {folder}" in capsys.readouterr().out
-    np.testing.assert_array_equal(picture(out), picture(folder / (f"seed-{60 + n}.png" if n == 1 else "grid.png")))
+    np.testing.assert_array_equal(pixels_of(out), pixels_of(folder / (f"seed-{60 + n}.png" if n == 1 else "grid.png")))
     assert read_json(tmp_path / "new" / "demo.manifest.json")["pictures"][0]["seed"] == 60 + n
     assert {path.name for path in out.parent.iterdir()} == {"demo.png", "demo.manifest.json"}
 

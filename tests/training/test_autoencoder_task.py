@@ -22,7 +22,7 @@ from bytepixels.training.loop import StepResult
 from bytepixels.training.nonfinite import NonfiniteBatch, stopped
 from bytepixels.training.perceptual import chosen_perceptual
 from tests.processes import run_together
-from tests.tiny import checkpoints, cli, log_of, picture, plain, read_json, same_bits, snapshot, tensors, train, words
+from tests.tiny import checkpoints, cli, log_of, pixels_of, plain, read_json, same_bits, snapshot, tensors, train, words
 from tests.training.test_distributed import apart, losses, together
 from tests.training.test_perceptual import AtLeast, Features, Halvings, One, scripted
 
@@ -30,7 +30,7 @@ BATCH = 16
 STAGE = words(
     f"""
     --width 4 --blocks 1 --factor 2 --latent-channels 2 --batch {BATCH} --precision float32 --device cpu --lr 0.002
-    --warmup 0 --lr-decay none --ema-half-life 100000 --log-seconds 0 --previews 1 --preview-pictures 4 --measure 20
+    --warmup 0 --lr-decay none --ema-half-life 100000 --log-seconds 0 --previews 1 --preview-images 4 --measure 20
     """
 )
 KINDS = {
@@ -161,13 +161,13 @@ def test_records_are_what_the_checkpoint_does(run, kind):
     assert record["perplexity"] == pytest.approx(math.exp(entropy), rel=1e-6)
 
 
-def test_previews_have_pictures_left_and_reconstructions_right(run, kind):
+def test_previews_have_images_left_and_reconstructions_right(run, kind):
     images = some(4)
     _, again = through(average(run, kind), images)
     expected = beside(grid(images), grid(again)).squeeze(0).numpy().astype(int)
     (preview,) = (run / "samples").iterdir()
     assert preview.name == f"images-{5 * BATCH:09}.png"
-    assert np.abs(picture(preview) - expected).max() <= 1
+    assert np.abs(pixels_of(preview) - expected).max() <= 1
 
 
 def test_what_is_said(tmp_path, capsys):
@@ -218,7 +218,7 @@ def test_a_second_stage_trains_on_its_average_and_draws(run, kind, tmp_path):
     assert found.keys() == expected.keys()
     assert all(torch.equal(found[name], expected[name]) for name in found)
     assert cli("sample", second, "-n", 2, "--out", tmp_path / "out") == 0
-    assert picture(tmp_path / "out" / "seed-1.png").shape == (8, 8)
+    assert pixels_of(tmp_path / "out" / "seed-1.png").shape == (8, 8)
 
 
 # ---------------------------------------------------------------------------- refusals
@@ -231,7 +231,7 @@ def diffusion(tmp_path_factory):
     return path
 
 
-def test_an_autoencoder_is_no_model_of_pictures(run, diffusion, tmp_path, capsys):
+def test_an_autoencoder_is_no_model_of_images(run, diffusion, tmp_path, capsys):
     def refused(*line):
         assert cli(*line) == 2
         error = capsys.readouterr().err
@@ -331,7 +331,7 @@ def test_two_processes_train_what_one_does(tmp_path):
     assert not (tmp_path / "shard").exists()
 
 
-def test_a_loss_that_is_not_finite_names_the_picture_and_no_time(tmp_path):
+def test_a_loss_that_is_not_finite_names_the_image_and_no_time(tmp_path):
     """An autoencoder's batch has no times."""
     result = StepResult(3, torch.tensor([0.5, float("nan")]), torch.tensor(float("nan")), 0.1)
     error = stopped(tmp_path, SINGLE_PROCESS, result, NonfiniteBatch([7, 9], None, 0))

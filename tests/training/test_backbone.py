@@ -53,7 +53,7 @@ def test_micro_batches_train_the_same(run, tmp_path):
         assert one["loss"] == pytest.approx(whole["loss"], rel=1e-5)
 
 
-def test_a_picture_depends_on_its_seed_alone(run, tmp_path):
+def test_an_image_depends_on_its_seed_alone(run, tmp_path):
     together, _ = draw(run, tmp_path / "together", "-n", 5, "--guidance", 2)
     parts, _ = draw(run, tmp_path / "parts", "-n", 5, "--guidance", 2, "--batch", 2)
     alone, _ = draw(run, tmp_path / "alone", "-n", 1, "--guidance", 2, "--seed", 3)
@@ -63,14 +63,14 @@ def test_a_picture_depends_on_its_seed_alone(run, tmp_path):
 
 
 def test_every_verb_takes_it(run, tmp_path, capsys):
-    picture = tmp_path / "one" / "seed-0.png"
+    image = tmp_path / "one" / "seed-0.png"
     draw(run, tmp_path / "one", "-n", 1, "--sampler", "unipc_3")
     for line in (
         ("evaluate", run, "-n", 20),
         ("evaluate", run, "--loss", "-n", 20),
         ("evaluate", run, "--bits", "-n", 2, "--steps", 3, "--ode-steps", 2),
         ("compare", run, "--steps", 2, "--samplers", "ddim", "-n", 20),
-        ("edit", "vary", run, picture, "--strength", 0.5, "-n", 1, "--out", tmp_path / "edit"),
+        ("edit", "vary", run, image, "--strength", 0.5, "-n", 1, "--out", tmp_path / "edit"),
         ("runs", "list", run.parent),
     ):
         assert cli(*line) == 0, line
@@ -91,7 +91,7 @@ def test_its_own_settings_are_shown_and_repeat_it(run, tmp_path, capsys):
 
 
 def test_a_learned_variance_and_flow(tmp_path):
-    flags = "--variance learned --objective hybrid --sampler ddpm --previews 1 --preview-pictures 2"
+    flags = "--variance learned --objective hybrid --sampler ddpm --previews 1 --preview-images 2"
     assert train(tmp_path / "learned", *words(flags)) == 0
     assert train(tmp_path / "flow", *words("--diffusion flow --positions sincos --patch 4")) == 0
     assert cli("sample", tmp_path / "flow", "-n", 1) == 0

@@ -10,7 +10,7 @@ from bytepixels.config.presets import small
 from bytepixels.data import pack
 from bytepixels.training.autotune import batch_size as module
 from bytepixels.training.autotune.batch_size import batch_for, with_batch_size
-from tests.sampling.captioned import colour_pictures
+from tests.sampling.captioned import colour_images
 from tests.sampling.test_first_stage import first_stage
 from tests.tiny import TINY, checkpoints, cli, read_json
 
@@ -47,7 +47,7 @@ def test_of_large_images_few_are_measured(monkeypatch, tmp_path, side, count):
 
 
 def test_with_words_by_time(tmp_path):
-    source = colour_pictures(tmp_path / "in")
+    source = colour_images(tmp_path / "in")
     line = ("train", source, *AUTO, "--text", "wordllama", "--budget", "4s", "--run", tmp_path / "run")
     assert cli(*line) == 0
     assert read_json(tmp_path / "run/config.json")["config"]["train"]["batch"] in (32, 64)

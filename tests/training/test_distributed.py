@@ -19,13 +19,13 @@ import torch
 from bytepixels.distributed.process_group import SINGLE_PROCESS, ProcessGroup, join, own_device
 from bytepixels.errors import InputError
 from tests.processes import PATIENCE, as_torchrun, open_store, run_together
-from tests.tiny import checkpoints, cli, log_of, picture, read_json, tensors, words
+from tests.tiny import checkpoints, cli, log_of, pixels_of, read_json, tensors, words
 from tests.training.tampered import tamper
 
 FLAGS = words(
     """
     --preset digits --width 16 --multipliers 1 2 --attention 1 --blocks 1 --dropout 0.2 --label-dropout 0.3 --flip yes
-    --batch 30 --precision float32 --device cpu --log-seconds 0 --previews 1 --preview-pictures 5
+    --batch 30 --precision float32 --device cpu --log-seconds 0 --previews 1 --preview-images 5
     --sampler ddim --steps 3 --lr 0.001 --warmup 100 --lr-decay none
     """
 )
@@ -145,7 +145,7 @@ def test_two_processes_train_what_one_does(two):
     assert apart(folder / "one", folder / "two") < 1e-5
     assert said.count("done in") == 1  # the first process speaks, the other is silent
     (preview,) = (folder / "two/samples").iterdir()
-    gap = abs(picture(preview).astype(int) - picture(folder / "one/samples" / preview.name)).max()
+    gap = abs(pixels_of(preview).astype(int) - pixels_of(folder / "one/samples" / preview.name)).max()
     assert gap <= 1
 
 
@@ -158,7 +158,7 @@ def test_two_processes_draw_and_measure_what_one_does(two, tmp_path):
     assert files == sorted(path.name for path in (tmp_path / "two").iterdir())
     for name in files:
         if name.endswith(".png"):
-            assert abs(picture(tmp_path / "one" / name).astype(int) - picture(tmp_path / "two" / name)).max() <= 1
+            assert abs(pixels_of(tmp_path / "one" / name).astype(int) - pixels_of(tmp_path / "two" / name)).max() <= 1
     assert (
         read_json(tmp_path / "one/manifest.json")["pictures"] == read_json(tmp_path / "two/manifest.json")["pictures"]
     )

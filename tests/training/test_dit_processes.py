@@ -12,7 +12,7 @@ FLAGS = words(
     """
     train digits --preset digits --backbone dit --patch 2 --width 16 --depth 2 --heads 2 --registers 2 --dropout 0.2
     --label-dropout 0.3 --batch 30 --images 360 --precision float32 --device cpu --log-seconds 0 --previews 1
-    --preview-pictures 5 --sampler ddim --steps 3 --lr 0.001 --warmup 100 --lr-decay none
+    --preview-images 5 --sampler ddim --steps 3 --lr 0.001 --warmup 100 --lr-decay none
     """
 )
 

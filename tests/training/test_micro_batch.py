@@ -91,8 +91,8 @@ def test_memory_of_a_step():
 class Device:
     """A device, as far as fitting() can see, that holds so many images at a time."""
 
-    def __init__(self, pictures):
-        self.pictures, self.asked, self.sharded = pictures, [], False
+    def __init__(self, images):
+        self.images, self.asked, self.sharded = images, [], False
         self.world, self.network, self.model = self, "network", torch.nn.Linear(1, 1)
         self.device = torch.device("meta")
         self.optimizer = torch.optim.Adam(self.model.parameters())
@@ -103,20 +103,20 @@ class Device:
 
     def loss(self, network, x, nothing):
         self.asked.append(len(x))
-        if len(x) > self.pictures:
+        if len(x) > self.images:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return self.model(x)
 
 
 @pytest.mark.parametrize(("pictures", "expected"), [(100, 64), (64, 64), (63, 32), (16, 16), (1, 1)])
-def test_on_a_gpu_a_pass_is_tried(pictures, expected):
-    device = Device(pictures)
+def test_on_a_gpu_a_pass_is_tried(images, expected):
+    device = Device(images)
     assert largest_micro_batch(device, device.loss, (torch.zeros(64, 1), None), 64) == expected
     assert device.asked == [64 >> k for k in range(7) if 64 >> k >= expected]
     assert all(p.grad is None for p in device.model.parameters())
 
 
-def test_where_one_picture_is_too_much():
+def test_where_one_image_is_too_much():
     device = Device(0)
     with pytest.raises(TrainingError, match="one image at a time is too much for the memory of meta"):
         largest_micro_batch(device, device.loss, (torch.zeros(5, 1), None), 5)

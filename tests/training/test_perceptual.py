@@ -8,7 +8,7 @@ from torch import nn
 
 from bytepixels.errors import InputError
 from bytepixels.training.perceptual import LAYERS, open_perceptual
-from tests.codec.test_reconstruction_losses import CPU, pictures
+from tests.codec.test_reconstruction_losses import CPU, images
 
 
 class Features(nn.Module):
@@ -91,7 +91,7 @@ def scripted(network, folder):
 
 def test_perceptual_features_are_compared_and_do_not_learn(tmp_path):
     distance = open_perceptual(scripted(Features(), tmp_path), CPU)
-    x, y = (z.float() for z in pictures(2, 3, 4, 5))
+    x, y = (z.float() for z in images(2, 3, 4, 5))
     y.requires_grad_()
     weight = torch.tensor([1.0, 2.0, 4.0]).view(1, 3, 1)
     expected = ((x.mean(3) - y.mean(3)) * weight).square().mean((1, 2))
@@ -102,30 +102,30 @@ def test_perceptual_features_are_compared_and_do_not_learn(tmp_path):
 
 @pytest.mark.parametrize("axes", [1, 4])
 @pytest.mark.parametrize("channels", [1, 3, 4])
-def test_perceptual_distances_of_two_pictures_of_any_channels(tmp_path, axes, channels):
+def test_perceptual_distances_of_two_images_of_any_channels(tmp_path, axes, channels):
     distance = open_perceptual(scripted(Apart(axes), tmp_path), CPU)
-    x, y = pictures(3, channels, 4, 5)
+    x, y = images(3, channels, 4, 5)
     torch.testing.assert_close(distance(x, y), (x - y)[:, :3].abs().amax((1, 2, 3)))
 
 
 def test_stylegans_vgg16_is_asked_for_lpips_of_grey_levels(tmp_path):
     distance = open_perceptual(scripted(StyleGANs(), tmp_path), CPU)
-    x, y = (z.float() for z in pictures(2, 3, 4, 5))
+    x, y = (z.float() for z in images(2, 3, 4, 5))
     expected = ((x.mean((2, 3)) - y.mean((2, 3))) / 2).square().sum(1)
     torch.testing.assert_close(distance(x, y), expected)
     black, white = -torch.ones(1, 1, 4, 4), torch.ones(1, 1, 4, 4)
     torch.testing.assert_close(distance(black, white), torch.tensor([3.0]))
 
 
-def test_a_network_of_two_pictures_is_never_stylegans(tmp_path):
+def test_a_network_of_two_images_is_never_stylegans(tmp_path):
     distance = open_perceptual(scripted(StyleGANsApart(), tmp_path), CPU)
-    x, y = pictures(2, 3, 4, 5)
+    x, y = images(2, 3, 4, 5)
     torch.testing.assert_close(distance(x, y), (x - y).abs().amax((1, 2, 3)))
 
 
 def test_one_channel_becomes_three_alike(tmp_path):
     distance = open_perceptual(scripted(Features(), tmp_path), CPU)
-    x, y = (z.float() for z in pictures(2, 1, 4, 4))
+    x, y = (z.float() for z in images(2, 1, 4, 4))
     torch.testing.assert_close(distance(x, y), distance(x.repeat(1, 3, 1, 1), y.repeat(1, 3, 1, 1)))
 
 
@@ -140,7 +140,7 @@ def test_what_is_no_perceptual_network_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("network", [One, StyleGANsMean])
-def test_one_number_for_several_pictures_is_refused(tmp_path, network):
+def test_one_number_for_several_images_is_refused(tmp_path, network):
     distance = open_perceptual(scripted(network(), tmp_path), CPU)
     with pytest.raises(InputError, match=r"must give each image numbers of its own, got \[\] for 2 images$"):
         distance(torch.zeros(2, 3, 4, 4), torch.zeros(2, 3, 4, 4))
@@ -160,7 +160,7 @@ def flat(*colour):
 
 def scene(seed=0):
     """A smooth image in -1..1."""
-    return pictures(1, 3, 32, 48, seed)[0].float()
+    return images(1, 3, 32, 48, seed)[0].float()
 
 
 def test_equal_images_are_not_apart_and_worse_ones_are_farther(distance):

@@ -140,9 +140,9 @@ def test_it_measures_the_real_step_and_the_size_of_a_checkpoint(tmp_path, capsys
 def folder(tmp_path):
     """Two classes, other sizes, one of everything that train changes or leaves out."""
     root = tmp_path / "my images"
-    pictures = write_all(root, [f"a/{k}.png" for k in range(6)] + [f"b/{k}.png" for k in range(5)], height=14, width=14)
+    images = write_all(root, [f"a/{k}.png" for k in range(6)] + [f"b/{k}.png" for k in range(5)], height=14, width=14)
     write(root / "a" / "wide.png", colours(1, 12, 20, seed=1)[0])
-    write(root / "b" / "same.bmp", pictures["a/0.png"])
+    write(root / "b" / "same.bmp", images["a/0.png"])
     clear = np.zeros((14, 14, 4), np.uint8)
     clear[3:9, 3:9] = 255
     write(root / "b" / "clear.png", clear)
@@ -204,9 +204,9 @@ def test_it_changes_and_leaves_nothing(folder, tmp_path, monkeypatch):
     assert not (tmp_path / "cache").exists()
 
 
-def test_test_pictures_that_are_in_train_are_found(tmp_path):
-    pictures = colours(8, 16, 16)
-    np.savez(tmp_path / "set.npz", images_train=pictures[:6], images_test=pictures[4:])
+def test_test_images_that_are_in_train_are_found(tmp_path):
+    images = colours(8, 16, 16)
+    np.savez(tmp_path / "set.npz", images_train=images[:6], images_test=images[4:])
     found = doctor(tmp_path / "set.npz", "--quick", out=tmp_path / "found.json")
     assert len(found["data"]["copies"]["across_splits"]["test"]["exact"]) == 2
     assert "Take out 2 images of test that are in the split" in found["findings"][0]["advice"]
@@ -216,7 +216,7 @@ def test_test_pictures_that_are_in_train_are_found(tmp_path):
     assert "--split test" in other["plan"]["command"]
 
 
-def test_one_picture(tmp_path, capsys):
+def test_one_image(tmp_path, capsys):
     write(tmp_path / "one.png", colours(1, 12, 12)[0])
     found = doctor(tmp_path / "one.png", "--quick", out=tmp_path / "found.json")
     assert found["data"]["images"] == found["overfit"]["images"] == 1
@@ -226,7 +226,7 @@ def test_one_picture(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 9), (9, 1), (2, 2)])
-def test_pictures_of_next_to_nothing(tmp_path, height, width):
+def test_images_of_next_to_nothing(tmp_path, height, width):
     write(tmp_path / "set" / "0.png", colours(1, height, width)[0])
     found = doctor(tmp_path / "set", "--quick", out=tmp_path / "found.json")
     assert found["data"]["packed_size"] == ([2, 2] if height == width == 2 else [8, 8])
@@ -259,7 +259,7 @@ def test_what_it_refuses(words, sentence, capsys):
     assert "Traceback" not in said.err
 
 
-def test_sources_without_a_picture_are_refused(tmp_path, capsys):
+def test_sources_without_an_image_are_refused(tmp_path, capsys):
     (tmp_path / "empty").mkdir()
     (tmp_path / "text").mkdir()
     (tmp_path / "text" / "a.png").write_text("not an image")
@@ -386,14 +386,14 @@ def test_the_loss_of_predicting_nothing_is_that_of_a_fresh_network():
     assert found.loss_share == pytest.approx(1, abs=1e-6)
 
 
-def test_a_heavy_network_is_tried_on_fewer_pictures():
+def test_a_heavy_network_is_tried_on_fewer_images():
     config, sample = with_channels(digits()), noise_sample()
     assert overfit(config, sample, CPU, 0.0, 1000).images == 4
     assert overfit(config, sample, CPU, 0.0, 20_000_000).images == 2
     assert overfit(config, sample, CPU, 0.0, 10**10).images == 1
 
 
-def test_bytes_that_a_picture_leaves():
+def test_bytes_that_an_image_leaves():
     """Two layers keep their inputs, a square its own: 3 x 10 float32 for each of 3 images. The second layer keeps its
     weights as well, which are there anyway."""
     model = nn.Sequential(nn.Linear(10, 10, bias=False), nn.Linear(10, 10, bias=False))
@@ -404,7 +404,7 @@ def test_bytes_that_a_picture_leaves():
     assert kept_bytes(model, loss, (torch.ones(3, 10),)) == 3 * 3 * 10 * 4
 
 
-def test_what_a_picture_takes_grows_with_its_area():
+def test_what_an_image_takes_grows_with_its_area():
     config = with_channels(PRESETS["small"](), 3)
     one, four = (estimate_step(config, noise_sample(2, side, 3), CPU).bytes_per_image for side in (32, 64))
     corner = estimate_step(config, noise_sample(2, 128, 3), CPU).bytes_per_image

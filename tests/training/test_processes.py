@@ -75,10 +75,10 @@ def test_every_sampler_runs_on_every_spacing(run, spacing):
             settings = model.settings(sampler=sampler, spacing=spacing, steps=steps)
             states = []
             watch = lambda step, x, states=states: states.append(x)  # noqa: E731
-            pictures = model.draw(settings, [0, 1], watch=watch)
+            images = model.draw(settings, [0, 1], watch=watch)
             assert len(states) == steps + 1
             assert all(state.isfinite().all() for state in states), (sampler, steps)
-            assert pictures.shape == (2, 1, 8, 8)
+            assert images.shape == (2, 1, 8, 8)
 
 
 def test_the_first_state_is_noise_as_wide_as_the_process_says(kind, run):
@@ -89,21 +89,21 @@ def test_the_first_state_is_noise_as_wide_as_the_process_says(kind, run):
 
 
 def test_samples_through_the_command_line(kind, run, tmp_path, capsys):
-    pictures, manifest = draw(run, tmp_path / "own", "-n", 3, "--gif")
+    images, manifest = draw(run, tmp_path / "own", "-n", 3, "--gif")
     assert f"Sampling with ddim, 6 steps, {OWN_SPACING[kind]} spacing" in capsys.readouterr().out
     assert manifest["settings"]["spacing"] == OWN_SPACING[kind]
     assert "auto" not in (manifest["settings"]["spacing"], manifest["settings"]["sampler"])
     with Image.open(tmp_path / "own" / "denoising.gif") as gif:
         assert gif.n_frames == 7
     guided, _ = draw(run, tmp_path / "guided", "-n", 3, "--guidance", 3)
-    assert farthest(pictures, guided) > 0
+    assert farthest(images, guided) > 0
     _, manifest = draw(run, tmp_path / "ddpm", "-n", 2, "--sampler", "ddpm")
     assert manifest["settings"]["reverse_variance"] == "small"
     _, manifest = draw(run, tmp_path / "auto", "-n", 2, "--sampler", "auto", "--steps", 9)
     assert manifest["settings"]["sampler"] in SAMPLERS
     draw(run, tmp_path / "churn", "-n", 2, "--sampler", "heun", "--churn", 2)
     one, _ = draw(run, tmp_path / "one", "-n", 1, "--seed", 2)
-    assert farthest(one, pictures) <= 1  # image k depends on seed k alone
+    assert farthest(one, images) <= 1  # image k depends on seed k alone
 
 
 REFUSED = [
@@ -158,8 +158,8 @@ def test_ddpm_takes_the_variance_that_was_learned(learned, tmp_path):
 @pytest.mark.parametrize("guidance", [1, 2.5])
 @pytest.mark.parametrize("sampler", ["auto", *SAMPLERS])
 def test_every_sampler_leaves_the_learned_variance_aside(learned, tmp_path, sampler, guidance):
-    pictures, _ = draw(learned, tmp_path, "-n", 2, "--sampler", sampler, "--guidance", guidance)
-    assert {one.shape for one in pictures.values()} == {(8, 8)}
+    images, _ = draw(learned, tmp_path, "-n", 2, "--sampler", sampler, "--guidance", guidance)
+    assert {one.shape for one in images.values()} == {(8, 8)}
 
 
 def test_folders_of_different_variances_are_different(learned):
@@ -171,7 +171,7 @@ def test_folders_of_different_variances_are_different(learned):
 
 def test_previews_of_a_learned_variance(tmp_path):
     flags = words("--variance learned --objective vlb --times importance --sampler ddpm --previews 1")
-    assert train(tmp_path / "run", *flags, "--preview-pictures", 4) == 0
+    assert train(tmp_path / "run", *flags, "--preview-images", 4) == 0
     assert [path.name for path in (tmp_path / "run" / "samples").iterdir()] == ["images-000000064.png"]
 
 

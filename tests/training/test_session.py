@@ -24,7 +24,7 @@ from tests.tiny import (
     checkpoints,
     cli,
     log_of,
-    picture,
+    pixels_of,
     read_json,
     same_bits,
     snapshot,
@@ -40,7 +40,7 @@ def run(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("BYTEPIXELS_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
         path = tmp_path_factory.mktemp("train") / "run"
-        flags = words("--previews 2 --preview-pictures 3 --checkpoint-minutes 0 --keep 2 --warmup 100")
+        flags = words("--previews 2 --preview-images 3 --checkpoint-minutes 0 --keep 2 --warmup 100")
         assert train(path, *flags, steps=5) == 0
     return path
 
@@ -103,9 +103,9 @@ def test_previews_are_what_the_raw_and_the_averaged_weights_draw(run, tmp_path):
     ]
     for weights in ("model", "ema"):
         assert cli("sample", run, "-n", 3, "--seed", 0, "--weights", weights, "--out", tmp_path / weights) == 0
-    raw, average = (torch.tensor(picture(tmp_path / name / "grid.png"))[None] for name in ("model", "ema"))
+    raw, average = (torch.tensor(pixels_of(tmp_path / name / "grid.png"))[None] for name in ("model", "ema"))
     assert not torch.equal(raw, average)
-    shown = picture(run / "samples" / "images-000000160.png")
+    shown = pixels_of(run / "samples" / "images-000000160.png")
     assert shown.shape == (134, 134 + 12 + 134)  # 2 x 2 images of 64, gaps of 2, 12 between the two grids
     np.testing.assert_array_equal(shown, beside(raw, average)[0].numpy())
 
@@ -164,7 +164,7 @@ def test_a_flat_folder_of_mixed_sizes(flat, tmp_path, capsys):
     assert saved["config"]["data"]["size"] == [12, 10]
     assert saved["data"]["classes"] == []
     assert cli("sample", run, "-n", 2, "--out", tmp_path / "out") == 0
-    assert picture(tmp_path / "out" / "seed-1.png").shape == (12, 10, 3)
+    assert pixels_of(tmp_path / "out" / "seed-1.png").shape == (12, 10, 3)
     assert "label" not in read_json(tmp_path / "out" / "manifest.json")["pictures"][0]
 
 
@@ -231,7 +231,7 @@ def test_tensorboard_files_hold_every_line_of_the_log(tmp_path):
 def test_samples_are_measured_along_the_way_on_request(tmp_path, capsys):
     """At every grid, of the average: what one finds with the same samples and features by hand."""
     run = tmp_path / "run"
-    assert train(run, "--previews", 2, "--preview-pictures", 4, "--measure", 20, steps=4) == 0
+    assert train(run, "--previews", 2, "--preview-images", 4, "--measure", 20, steps=4) == 0
     records = [json.loads(line) for line in (run / "eval.jsonl").read_text().splitlines()]
     assert [(one["kind"], one["images"], one["n"]) for one in records] == [("kernel", 64, 20), ("kernel", 128, 20)]
     assert [one["checkpoint"] for one in records] == ["step-00000002", "step-00000004"]
@@ -240,7 +240,7 @@ def test_samples_are_measured_along_the_way_on_request(tmp_path, capsys):
     assert last["reference"]["sha256"] == packed.meta["sha256"]["images"]
     assert f"at 128 images: kernel distance {last['kernel_distance']:.4g}" in capsys.readouterr().err
     assert cli("sample", run, "-n", 20, "--out", tmp_path / "drawn") == 0
-    drawn = torch.stack([torch.tensor(picture(tmp_path / "drawn" / f"seed-{k}.png")) for k in range(20)])
+    drawn = torch.stack([torch.tensor(pixels_of(tmp_path / "drawn" / f"seed-{k}.png")) for k in range(20)])
     assert kernel_record(drawn[:, None], packed)["kernel_distance"] == pytest.approx(last["kernel_distance"], rel=1e-3)
     assert cli("runs", "show", run) == 0
     assert "kernel_distance" in capsys.readouterr().out

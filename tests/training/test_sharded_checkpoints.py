@@ -9,7 +9,7 @@ from bytepixels.runs.checkpoints import read_state, read_tensors
 from bytepixels.runs.run_directory import open_run
 from bytepixels.sampling.load_weights import find_checkpoint
 from tests.processes import run_together
-from tests.tiny import checkpoints, cli, picture, words
+from tests.tiny import checkpoints, cli, pixels_of, words
 from tests.training.test_distributed import FLAGS, losses, stop_by_sigterm, train, train_with_a_death
 
 pytestmark = pytest.mark.slow
@@ -55,13 +55,13 @@ def test_two_sharded_processes_train_what_one_does(straight, tmp_path):
     assert said.count("done in") == 1
     assert "Warning" not in said
     (preview,) = (tmp_path / "two/samples").iterdir()
-    gap = abs(picture(preview).astype(int) - picture(straight / "samples" / preview.name)).max()
+    gap = abs(pixels_of(preview).astype(int) - pixels_of(straight / "samples" / preview.name)).max()
     assert gap <= 1
 
 
-def test_micro_batches_of_unequal_shares_and_fewer_pictures_than_processes(tmp_path):
+def test_micro_batches_of_unequal_shares_and_fewer_images_than_processes(tmp_path):
     """15 images are 7 and 8, which in micro-batches of 7 are one and two; 1 preview image leaves one idle."""
-    flags = ("--batch", 15, "--preview-pictures", 1)
+    flags = ("--batch", 15, "--preview-images", 1)
     train(tmp_path / "one", 1, *flags, steps=4)
     train(tmp_path / "two", 2, *flags, "--shard", "--micro-batch", 7, steps=4)
     torch.testing.assert_close(losses(tmp_path / "two"), losses(tmp_path / "one"), rtol=1e-5, atol=0)

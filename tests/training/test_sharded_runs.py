@@ -30,15 +30,15 @@ def pair(runs, tmp_path):
     return tmp_path / "plain", tmp_path / "sharded"
 
 
-def pictures(folder):
+def images(folder):
     return {name: sha for name, sha in snapshot(folder).items() if name.endswith(".png")}
 
 
 @pytest.mark.parametrize("weights", ["ema", "model"])
-def test_pictures_are_the_same(runs, tmp_path, weights):
+def test_images_are_the_same(runs, tmp_path, weights):
     for name in ("plain", "sharded"):
         assert cli("sample", runs / name, "-n", 2, "--weights", weights, "--out", tmp_path / name) == 0
-    assert pictures(tmp_path / "plain") == pictures(tmp_path / "sharded")
+    assert images(tmp_path / "plain") == images(tmp_path / "sharded")
     assert read_json(tmp_path / "sharded" / "manifest.json")["checkpoint"] == "step-00000004"
 
 
@@ -50,7 +50,7 @@ def test_numbers_and_edits_are_the_same(pair, tmp_path):
         assert cli("edit", "vary", run, source, "--strength", 0.5, "-n", 2, "--out", tmp_path / f"{run.name}-e") == 0
     one, other = (read_json(run / "eval.jsonl") for run in pair)
     assert one["bits_per_dimension"] == other["bits_per_dimension"]
-    assert pictures(tmp_path / "plain-e") == pictures(tmp_path / "sharded-e") != {}
+    assert images(tmp_path / "plain-e") == images(tmp_path / "sharded-e") != {}
 
 
 def test_it_goes_on_in_one_process_bit_for_bit(pair):

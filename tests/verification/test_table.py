@@ -15,7 +15,7 @@ from bytepixels.verification import table as verb
 from bytepixels.verification.check import log_snr_grid
 from bytepixels.verification.table import row
 from tests.core.test_samplers import affine
-from tests.tiny import cli, picture
+from tests.tiny import cli, pixels_of
 
 PROCESSES = ("VP", "EDM", "flow")
 
@@ -59,7 +59,7 @@ def test_everything_passes_on_this_machine(tmp_path, capsys):
     assert len(passed) > 60
     for name in SAMPLERS:
         assert sum(name in line for line in passed) >= 2
-    assert picture(tmp_path / "out" / "verify.png").std() > 10
+    assert pixels_of(tmp_path / "out" / "verify.png").std() > 10
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["verify.png"]
 
 
@@ -241,7 +241,7 @@ def test_noise_that_is_one_stream_for_the_batch_is_seen(monkeypatch):
     assert failed(seeds.seed_checks()) == rows
 
 
-def test_pictures_that_look_at_their_neighbours_are_seen(monkeypatch):
+def test_images_that_look_at_their_neighbours_are_seen(monkeypatch):
     right = seeds.Denoiser
     monkeypatch.setattr(
         seeds, "Denoiser", lambda *args: lambda x, level: right(*args)(x, level) + 1e-3 * x.mean(0, keepdim=True)

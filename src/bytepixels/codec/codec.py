@@ -28,7 +28,7 @@ class Codec(Protocol):
     def to_images(self, x0: Tensor) -> Tensor:
         """x0 [B, c, h, w] -> uint8 [B, C, H, W]."""
 
-    def shape(self, pictures: Shape) -> Shape:
+    def shape(self, images: Shape) -> Shape:
         """(c, h, w) of x0 for images of (C, H, W)."""
 
 
@@ -60,9 +60,9 @@ class PixelCodec:
         """x0 [B, C, H, W], clamped to [-1, 1] -> uint8, rounded to the nearest grey level."""
         return x0.float().clamp(-1, 1).add(1).mul_(127.5).round_().to(torch.uint8)
 
-    def shape(self, pictures: Shape) -> Shape:
+    def shape(self, images: Shape) -> Shape:
         """x0 has the shape of the images."""
-        return pictures
+        return images
 
 
 class LatentCodec:
@@ -116,9 +116,9 @@ class LatentCodec:
             latents = (x0.float() * self._scale + self._mean).split(self.at_a_time)
             return torch.cat([PixelCodec().to_images(self.autoencoder.decode(part)) for part in latents])
 
-    def shape(self, pictures: Shape) -> Shape:
+    def shape(self, images: Shape) -> Shape:
         """(z, h, w). InputError for images that the autoencoder's factor does not divide."""
-        _, height, width = pictures
+        _, height, width = images
         factor = self.autoencoder.factor
         if height % factor or width % factor:
             size = f"{height} x {width}"

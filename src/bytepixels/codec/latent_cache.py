@@ -72,7 +72,7 @@ def store_latents(
     root = default_cache() if cache is None else Path(cache).expanduser()
     made_of = {"format": FORMAT, "encoder": key, "pictures": packed.meta["sha256"], "mirrored": flips}
     name = hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()[:16]
-    path = root / "latents" / f"{packed.path.name.rpartition('-')[0] or 'pictures'}-{name}"
+    path = root / "latents" / f"{packed.path.name.rpartition('-')[0] or 'images'}-{name}"
     return load_or_make(path, open_latents, partial(make_latents, packed, encode, made_of, flips), progress)
 
 

@@ -50,16 +50,16 @@ def make_latents(
 
 def encoded(encode: Encode, images: np.ndarray, mirrored: bool) -> np.ndarray:
     """uint8 [B, C, H, W] -> moments float32 [B, F, 2z, h, w]. InputError where they are no moments."""
-    pictures = torch.from_numpy(np.array(images))
-    ways = [pictures, pictures.flip(-1)] if mirrored else [pictures]
+    pixels = torch.from_numpy(np.array(images))
+    ways = [pixels, pixels.flip(-1)] if mirrored else [pixels]
     return np.stack([_moments(encode, way) for way in ways], axis=1)
 
 
-def _moments(encode: Encode, pictures: Tensor) -> np.ndarray:
-    mean, deviation = (one.detach().float().cpu() for one in encode(pictures))
-    if mean.ndim != 4 or len(mean) != len(pictures) or mean.shape != deviation.shape:
+def _moments(encode: Encode, pixels: Tensor) -> np.ndarray:
+    mean, deviation = (one.detach().float().cpu() for one in encode(pixels))
+    if mean.ndim != 4 or len(mean) != len(pixels) or mean.shape != deviation.shape:
         shapes = f"{list(mean.shape)} and {list(deviation.shape)}"
-        raise HopelessError(f"an encoder of {len(pictures)} images must give two tensors [B, z, h, w], got {shapes}")
+        raise HopelessError(f"an encoder of {len(pixels)} images must give two tensors [B, z, h, w], got {shapes}")
     if not (mean.isfinite().all() and deviation.isfinite().all() and (deviation >= 0).all()):
         raise HopelessError("the encoder gives latents that are not finite, or have a negative deviation")
     return torch.cat([mean, deviation], dim=1).numpy()

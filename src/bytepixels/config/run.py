@@ -101,7 +101,7 @@ def check_steps(sample: SampleConfig, process: ProcessConfig) -> None:
 # batch they hold at a time and what is compiled for them, what becomes of a loss that is not finite, and how it is
 # watched; where the text encoder lies, which is known by its hash. Nothing else, so that its curve is that of one
 # experiment.
-WATCHING = {"checkpoint_minutes", "keep", "previews", "preview_pictures", "measure", "log_seconds", "tensorboard"}
+WATCHING = {"checkpoint_minutes", "keep", "previews", "preview_images", "measure", "log_seconds", "tensorboard"}
 BUDGET = {"images", "epochs", "budget"}
 PLACES = {"first_stage", "text"}
 MUTABLE = BUDGET | PLACES | {"device", "shard", "compile", "micro_batch", "on_nonfinite", "strict"} | WATCHING
@@ -163,13 +163,16 @@ def _flat(nested: Mapping[str, Any]) -> dict[str, Any]:
     return flat
 
 
+RENAMED = {"preview_pictures": "preview_images"}  # keys of runs that earlier versions trained
+
+
 def read_config(cls: Any, values: Mapping[str, Any], where: str) -> Any:
     """A dataclass of settings from plain dictionaries and lists; unknown keys raise with the nearest known one."""
     types = get_type_hints(cls)
     known = [f.name for f in fields(cls)]
     made = {}
-    for key, value in values.items():
-        check_choice(f"a key of {where}", key, known)
+    for name, value in values.items():
+        key = check_choice(f"a key of {where}", RENAMED.get(name, name), known)
         kind = types[key]
         if isinstance(kind, UnionType):  # a part that may be missing
             kind = next((one for one in get_args(kind) if is_dataclass(one) and value is not None), kind)

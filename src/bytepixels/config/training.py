@@ -70,7 +70,7 @@ class TrainConfig:
     previews: int | None = None
     """Sample grids drawn along the way, evenly over the budget; 0 draws none. Default: up to 10 that take at most 5% of
     the time, the first of them early; with fewer steps, or fewer images, where the time is short."""
-    preview_pictures: int = 16
+    preview_images: int = 16
     """Images in each of those grids."""
     on_nonfinite: Literal["stop", "skip"] = "stop"
     """When a loss or gradient is not finite: stop, or skip that step and count it."""
@@ -84,7 +84,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         check_range("--images", self.images, 1, MOST_IMAGES)
-        for name in ("keep", "preview_pictures"):
+        for name in ("keep", "preview_images"):
             check_range(f"--{name.replace('_', '-')}", getattr(self, name), 1)
         for name in ("warmup", "weight_decay", "clip_norm", "ema_half_life", "checkpoint_minutes", "previews", "seed"):
             if (value := getattr(self, name)) is not None:

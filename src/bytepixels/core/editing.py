@@ -114,7 +114,7 @@ def slerp(a: Tensor, b: Tensor, share: float) -> Tensor:
     """
     check_range("share", share, 0, 1)
     compute = torch.promote_types(a.dtype, torch.float32)
-    size_a, size_b = (_length(picture.to(compute)) for picture in (a, b))
+    size_a, size_b = (_length(image.to(compute)) for image in (a, b))
     unit_a, unit_b = a / size_a, b / size_b
     angle = 2 * torch.atan2(_length(unit_a - unit_b), _length(unit_a + unit_b))  # exact for small angles, unlike acos
     if bool((angle > torch.pi - NEARLY_PARALLEL).any()):

@@ -16,7 +16,7 @@ from .sources.fit import Layout
 from .sources.source import ImageList
 
 
-def find_layout(folder: Path, pictures: ImageList, settings: Settings) -> tuple[Layout, list[str]]:
+def find_layout(folder: Path, images: ImageList, settings: Settings) -> tuple[Layout, list[str]]:
     """What the settings leave to the data, from the headers of the files, and sentences on what was found; kept in
     `folder` for a call that goes on there."""
     size, channels, notes, kept = settings.size, settings.channels, list[str](), folder / "layout.json"
@@ -24,7 +24,7 @@ def find_layout(folder: Path, pictures: ImageList, settings: Settings) -> tuple[
         try:
             size, channels, notes = json.loads(kept.read_text())
         except (OSError, ValueError):
-            size, channels, notes = _from_headers(pictures, size, channels)
+            size, channels, notes = _from_headers(images, size, channels)
             make_folder(folder)
             write_whole(kept, json.dumps([size, channels, notes]))
     height, width = size
@@ -32,19 +32,19 @@ def find_layout(folder: Path, pictures: ImageList, settings: Settings) -> tuple[
 
 
 def _from_headers(
-    pictures: ImageList, size: tuple[int, int] | None, channels: int | None
+    images: ImageList, size: tuple[int, int] | None, channels: int | None
 ) -> tuple[tuple[int, int], int, list[str]]:
-    headers, notes = _headers(pictures, colour_settles=size is not None), list[str]()
+    headers, notes = _headers(images, colour_settles=size is not None), list[str]()
     if size is None:
         size, note = _common_size(headers)
         notes = [note]
     return size, channels or (1 if headers and all(header.grey for header in headers) else 3), notes
 
 
-def _headers(pictures: ImageList, colour_settles: bool) -> Counter[Header]:
+def _headers(images: ImageList, colour_settles: bool) -> Counter[Header]:
     """How many readable images have each header; not of all of them where one in colour settles what was asked."""
     headers = Counter[Header]()
-    with closing(in_parallel(read_header, pictures.items(), 0)) as found:
+    with closing(in_parallel(read_header, images.items(), 0)) as found:
         for _, header in found:
             if isinstance(header, Header):
                 headers[header] += 1

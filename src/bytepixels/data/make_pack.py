@@ -25,19 +25,19 @@ def make_pack(
     source: Source, settings: Settings, strict: bool, said: list[str], folder: Path, progress: Progress
 ) -> None:
     """Write the pack of a source into the temporary `folder`. `said` gets what there is to say of this call alone."""
-    pictures = source.read()
-    names = pictures.names
+    listing = source.read()
+    names = listing.names
     with quiet_pillow():
-        layout, notes = find_layout(folder, pictures, settings)
+        layout, notes = find_layout(folder, listing, settings)
         writer = PackWriter(folder, "images.npy", (len(names), layout.channels, layout.height, layout.width))
         before = writer.count
         with writer:
             images = f"{len(names) - before:,} images of {layout.height} x {layout.width}"
             writer.check_space(images, "ask for a smaller size")
-            skipped = _decode(writer, source, pictures, layout, strict, progress)
+            skipped = _decode(writer, source, listing, layout, strict, progress)
     if len(skipped) == len(names):
         raise HopelessError(f"{source.name} holds no readable image: {named(skipped, names)}")
-    labels, classes, lost = _labels_left(pictures, list(skipped))
+    labels, classes, lost = _labels_left(listing, list(skipped))
     meta = {
         "format": FORMAT,
         "source": source.name,
@@ -48,27 +48,27 @@ def make_pack(
         "channels": layout.channels,
         "classes": classes,
         "skipped": [(names[position], reason) for position, reason in skipped.items()],
-        "notes": [*pictures.notes, *notes, *notes_of(writer.done, layout, skipped, names), *lost],
+        "notes": [*listing.notes, *notes, *notes_of(writer.done, layout, skipped, names), *lost],
     }
-    writer.finalize(meta, labels, captions_file(pictures.captions, skipped))
+    writer.finalize(meta, labels, captions_file(listing.captions, skipped))
     if before:
         said.append(f"{before:,} of {len(names):,} images lay packed already: it went on from there.")
 
 
 def _decode(
-    writer: PackWriter, source: Source, pictures: ImageList, layout: Layout, strict: bool, progress: Progress
+    writer: PackWriter, source: Source, listing: ImageList, layout: Layout, strict: bool, progress: Progress
 ) -> dict[int, str]:
     """Write the row of every image that has none; returns position and reason of those that cannot be read."""
-    before, total, skipped = writer.count, len(pictures.names), dict[int, str]()
+    before, total, skipped = writer.count, len(listing.names), dict[int, str]()
     if before:
         progress(before, total)
-    items = pictures.items(lambda position: not writer.done[position])
+    items = listing.items(lambda position: not writer.done[position])
     with closing(in_parallel(partial(_row, layout=layout), items, writer.rows.row_bytes)) as results:
         for count, (position, result) in enumerate(results, before + 1):
             if not isinstance(result, Unreadable):
                 writer.write(position, *result)
             elif strict:
-                raise refusal(source, pictures.names[position], result)
+                raise refusal(source, listing.names[position], result)
             else:
                 skipped[position] = printable(result)
             progress(count, total)
@@ -85,16 +85,16 @@ def _row(image: Image.Image, layout: Layout) -> tuple[bytes, int]:
     return decoded.pixels.tobytes(), flag
 
 
-def _labels_left(pictures: ImageList, skipped: list[int]) -> tuple[np.ndarray | None, tuple[str, ...], list[str]]:
+def _labels_left(listing: ImageList, skipped: list[int]) -> tuple[np.ndarray | None, tuple[str, ...], list[str]]:
     """(labels, classes, notes) without the skipped images, and without the classes that lose their last one by it."""
-    if pictures.labels is None:
-        return None, pictures.classes, []
-    labels, count = np.delete(pictures.labels, skipped), len(pictures.classes)
-    lost = (np.bincount(pictures.labels, minlength=count) > 0) & (np.bincount(labels, minlength=count) == 0)
+    if listing.labels is None:
+        return None, listing.classes, []
+    labels, count = np.delete(listing.labels, skipped), len(listing.classes)
+    lost = (np.bincount(listing.labels, minlength=count) > 0) & (np.bincount(labels, minlength=count) == 0)
     if not lost.any():
-        return labels, pictures.classes, []
-    gone = [name for name, is_lost in zip(pictures.classes, lost, strict=True) if is_lost]
-    classes = tuple(name for name, is_lost in zip(pictures.classes, lost, strict=True) if not is_lost)
+        return labels, listing.classes, []
+    gone = [name for name, is_lost in zip(listing.classes, lost, strict=True) if is_lost]
+    classes = tuple(name for name, is_lost in zip(listing.classes, lost, strict=True) if not is_lost)
     shown = ", ".join(gone[:10]) + (f" and {len(gone) - 10:,} more" if len(gone) > 10 else "")
     left_out = f"left out {many(len(gone), 'class', 'classes')} without a readable image"
     note = f"warning: {left_out}: {shown}; {len(classes):,} remain."

@@ -12,7 +12,7 @@ from .notes import refusal
 from .pack_writer import Progress, load_or_make
 from .packed import FORMAT, Packed, default_cache, open_packed
 from .settings import Settings, checked_settings
-from .sources.decode import picture_formats
+from .sources.decode import image_formats
 from .sources.open_source import open_source
 from .sources.source import Source
 
@@ -63,7 +63,7 @@ def pack(
 
 def _folder_name(source: Source, settings: Settings) -> str:
     """A readable stem, and a digest of all that decides the bytes inside."""
-    kinds = ["HEIF"] if "HEIF" in picture_formats() else []  # without its extra such images were left out
+    kinds = ["HEIF"] if "HEIF" in image_formats() else []  # without its extra such images were left out
     content = json.dumps([FORMAT, READING, source.key, asdict(settings), *kinds])
     stem = re.sub(r"[^A-Za-z0-9-]+", "-", Path(source.name).name)[:40].strip("-")
-    return f"{stem or 'pictures'}-{hashlib.sha256(content.encode()).hexdigest()[:16]}"
+    return f"{stem or 'images'}-{hashlib.sha256(content.encode()).hexdigest()[:16]}"

@@ -13,7 +13,7 @@ from ..codec.codec import PixelCodec
 from ..core.levels import Process
 from ..images import grid, save_png
 from ..metrics.feature_cache import chosen_rows, features_of
-from ..metrics.memorization import CopyRate, copies, copies_more, copyist, nearest_pictures
+from ..metrics.memorization import CopyRate, copies, copies_more, copyist, nearest_images
 from ..metrics.optimal_denoiser import EmpiricalImages
 from ..metrics.precision_recall import Nearest, nearest
 from ..runs.run_directory import Run, make_folder
@@ -58,7 +58,7 @@ def look_for_copies(
     sets = {"samples": images[:MOST], "copyist": codec.to_images(forged).cpu()}
     if yardstick.held_out is not None:
         sets["held_out"], _ = yardstick.others(len(sets["samples"]), seed)
-    pixels = {who: nearest_pictures(codec.to_model(x.to(device)), known) for who, x in sets.items()}
+    pixels = {who: nearest_images(codec.to_model(x.to(device)), known) for who, x in sets.items()}
     by_features = {who: nearest_by_features(x, yardstick, flip) for who, x in sets.items()}
     found = {
         by: {who: copies(one, near.get("held_out")) for who, one in near.items()}

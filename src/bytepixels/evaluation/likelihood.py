@@ -97,12 +97,12 @@ def run_set(run: Run, request: Evaluate) -> ImageSet:
     return held_out_set(run) or training_set(run)
 
 
-def evaluate_bits(subject: Measurement, pictures: ImageSet) -> dict[str, Any]:
+def evaluate_bits(subject: Measurement, images: ImageSet) -> dict[str, Any]:
     """Say and keep the bits per dimension of `images`."""
     request, plan = subject.request, bits_plan(subject)
-    x0, label = pictures.choose(request.n or 64, request.seed, subject.model.device)
+    x0, label = images.choose(request.n or 64, request.seed, subject.model.device)
     seeds = range(request.seed, request.seed + len(x0))
-    events.say(f"{len(x0)} images of {pictures.name}{'' if label is None else ', each with its label'}")
+    events.say(f"{len(x0)} images of {images.name}{'' if label is None else ', each with its label'}")
     with Work("bits", len(x0) * plan.evaluations, "evaluations") as progress:
         own, gather = subject.share(len(x0))
         count = counter(progress, subject.world.size)
@@ -120,7 +120,7 @@ def evaluate_bits(subject: Measurement, pictures: ImageSet) -> dict[str, Any]:
         "ode_steps": plan.ode_steps,
     }
     settings |= {"probes": plan.probes, "dequantisation": plan.dequantisation, "evaluations": plan.evaluations}
-    record = subject.record("bits", {"bits_per_dimension": found, "n": len(x0), "data": pictures.record(), **settings})
+    record = subject.record("bits", {"bits_per_dimension": found, "n": len(x0), "data": images.record(), **settings})
     if bits.bounds and subject.world.rank == 0:
         bits_of.plot_terms(bits, plan.levels, subject.title, subject.file("bits.png"))
         events.say(subject.file("bits.png"))
@@ -201,9 +201,9 @@ def counter(progress: Work, processes: int) -> Callable[[int], None]:
     """Adds to a progress and shows it; the other processes are taken to be as far as this one."""
     done = 0
 
-    def count(pictures: int) -> None:
+    def count(images: int) -> None:
         nonlocal done
-        done += pictures * processes
+        done += images * processes
         progress.update(done)
 
     return count

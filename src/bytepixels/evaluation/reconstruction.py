@@ -61,8 +61,8 @@ def described(images: Tensor, again: Tensor, what: str, yardstick: ReferenceSet)
     """The distances of reconstructions uint8 [n, C, H, W] and, as their floor, of the images themselves."""
     features = yardstick.features
 
-    def distance(pictures: Tensor) -> dict[str, float]:
-        value, interval = frechet(features_of(features, pictures).features, yardstick.moments)
+    def distance(shown: Tensor) -> dict[str, float]:
+        value, interval = frechet(features_of(features, shown).features, yardstick.moments)
         return {"value": value, "interval": interval}
 
     rungs = dict[str, float]()

@@ -52,9 +52,9 @@ def open_reference_set(run: Run, name: str, source: str | None, most: int | None
     with Work("reference", min(most, len(images)), "images") as progress:
         done = 0
 
-        def count(pictures: int) -> None:
+        def count(n: int) -> None:
             nonlocal done
-            done += pictures
+            done += n
             progress.update(done)
 
         data = own.packed.meta["sha256"]["images"]

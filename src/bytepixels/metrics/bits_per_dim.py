@@ -50,7 +50,7 @@ def measure_bits(
     x0: Tensor,
     label: Tensor | None,
     seeds: Sequence[int],
-    count: Callable[[int], None] = lambda pictures: None,
+    count: Callable[[int], None] = lambda images: None,
 ) -> Bits:
     """Bits of x0 [n, C, H, W] (256 grey levels in -1..1), each with its label. Image k's noise depends on seeds[k].
 

@@ -45,7 +45,7 @@ def features_of(
     images: np.ndarray | Tensor,
     rows: Tensor | None = None,
     batch: int = 128,
-    count: Callable[[int], None] = lambda pictures: None,
+    count: Callable[[int], None] = lambda n: None,
 ) -> FeatureSet:
     """Of uint8 [N, C, H, W], or of its `rows`, on the host. count: called with the number of images of each batch."""
     rows = torch.arange(len(images)) if rows is None else rows
@@ -70,7 +70,7 @@ def reference_of(
     data_hash: str,
     folder: Path,
     most: int = MOST,
-    count: Callable[[int], None] = lambda pictures: None,
+    count: Callable[[int], None] = lambda n: None,
 ) -> FeatureSet:
     """The features of a data set, of at most `most` of its images: read from `folder`, or made and left there.
 

@@ -99,7 +99,7 @@ def split_rows(n: int, count: int) -> list[slice]:
 def checked(features: Tensor) -> Tensor:
     """[N, D] in float64. InputError for another shape, for no images, and for values that are not finite."""
     if features.ndim != 2 or not features.numel():
-        raise InputError(f"features must be [pictures, numbers], none of them 0, got {list(features.shape)}")
+        raise InputError(f"features must be [images, numbers], none of them 0, got {list(features.shape)}")
     if not bool(features.isfinite().all()):
         raise InputError("features must be finite: those of some image are not")
     return features.double()

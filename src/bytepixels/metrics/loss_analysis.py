@@ -46,7 +46,7 @@ def measure_errors(
     label: Tensor | None,
     seeds: Sequence[int],
     batch: int,
-    count: Callable[[int], None] = lambda pictures: None,
+    count: Callable[[int], None] = lambda images: None,
 ) -> Errors:
     """Errors on x0 [n, C, H, W]; image k's noise, other at every level, depends on seeds[k].
 

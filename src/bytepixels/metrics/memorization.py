@@ -21,7 +21,7 @@ NEAR_SHARE = 0.05  # the share of held-out images that count as near, by definit
 COPYIST_STEPS = 20
 
 
-def nearest_pictures(x0: Tensor, pictures: EmpiricalImages, k: int = 2) -> Nearest:
+def nearest_images(x0: Tensor, images: EmpiricalImages, k: int = 2) -> Nearest:
     """The k training images nearest to each of x0 [n, C, H, W], root mean square over pixels, in grey levels of 255.
 
     Where the run mirrors, an image is as near as the nearer of itself and its mirror image. k below their number.
@@ -29,9 +29,9 @@ def nearest_pictures(x0: Tensor, pictures: EmpiricalImages, k: int = 2) -> Neare
     flat, start = x0.flatten(1), 0
     distance = torch.full((len(x0), k), torch.inf, device=x0.device)
     row = torch.zeros(len(x0), k, dtype=torch.int64, device=x0.device)
-    for block in pictures.blocks(x0.device):
+    for block in images.blocks(x0.device):
         squared = torch.cdist(flat, block.flatten(1), compute_mode="use_mm_for_euclid_dist").square()
-        if pictures.mirrored:
+        if images.mirrored:
             squared = squared.unflatten(1, (2, -1)).amin(1)  # [n, K]
         rows = torch.arange(start, start + squared.shape[1], device=x0.device).expand_as(squared)
         start += squared.shape[1]
@@ -40,12 +40,12 @@ def nearest_pictures(x0: Tensor, pictures: EmpiricalImages, k: int = 2) -> Neare
     return Nearest(127.5 * (distance.double() / flat.shape[1]).sqrt().cpu(), row.cpu())
 
 
-def copyist(pictures: EmpiricalImages, process: Process, seeds: Sequence[int], device: torch.device) -> Tensor:
+def copyist(images: EmpiricalImages, process: Process, seeds: Sequence[int], device: torch.device) -> Tensor:
     """What a model draws that knows its training set by heart: x0 [n, C, H, W], by DDIM with the ideal denoiser."""
-    centre = WienerDenoiser(pictures, device).mean
-    ideal = OptimalDenoiser(EmpiricalImages(pictures.images, None, pictures.mirrored), centre)
+    centre = WienerDenoiser(images, device).mean
+    ideal = OptimalDenoiser(EmpiricalImages(images.images, None, images.mirrored), centre)
     levels, noise = process.levels(COPYIST_STEPS), SeededNoise(seeds)
-    like = torch.empty(len(seeds), *pictures.images.shape[1:], device=device)
+    like = torch.empty(len(seeds), *images.images.shape[1:], device=device)
     x = pure_noise(like, levels[0], noise, process.sigma_data)
     (copy,) = deque(trajectory(x, levels, ideal, SAMPLERS["ddim"], noise), maxlen=1)
     return copy.clamp(-1, 1)

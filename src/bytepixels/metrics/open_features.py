@@ -11,7 +11,7 @@ from .classifier import NOTES, ClassifierFeatures
 from .feature_cache import chosen_rows
 from .features import INCEPTION, Features, PixelFeatures, RandomFeatures, ScriptFeatures
 
-PCA_PICTURES = 10_000
+PCA_IMAGES = 10_000
 
 
 def chosen_features(name: str) -> str:
@@ -29,7 +29,7 @@ def open_features(name: str, images: np.ndarray, device: torch.device) -> Featur
     if name == "imagenet":
         return imagenet.ImageNetFeatures(device)
     if name == "pixels":
-        rows = chosen_rows(len(images), PCA_PICTURES).sort().values.numpy()
+        rows = chosen_rows(len(images), PCA_IMAGES).sort().values.numpy()
         return PixelFeatures(images[rows])
     path = Path(name).expanduser()
     if path.is_file():

@@ -102,15 +102,15 @@ def shown_size(source: str, n: int, columns: int) -> tuple[int, int] | None:
     Known before the images are decoded: to pack those of a camera at their full size takes minutes.
     """
     sizes = []
-    pictures = open_source(source, "train", default_cache()).read()
-    for item in islice(pictures.items(), LOOKED_AT):
+    listing = open_source(source, "train", default_cache()).read()
+    for item in islice(listing.items(), LOOKED_AT):
         with suppress(Exception), item.open() as image:  # what cannot be read is named when it is packed
             header = read_header(image)
             sizes.append((header.height, header.width))
     largest = max((side for size in sizes for side in size), default=0)
     if largest <= SHOWN:
         return None
-    most = min(SHOWN, room_in_grid(min(n, len(pictures.names)), columns))
+    most = min(SHOWN, room_in_grid(min(n, len(listing.names)), columns))
     height, width = (max(1, round(side * most / largest)) for side in sizes[0])
     if len(set(sizes)) > 1:
         height = width = min(most, round(median(min(size) for size in sizes)))

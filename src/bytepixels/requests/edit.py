@@ -62,7 +62,7 @@ class EditFlags:
 class Drawing(EditFlags):
     """An edit that draws noise: n images, each a function of its seed."""
 
-    picture: Positional[Annotated[Path, arg(metavar="IMAGE")]]
+    image: Positional[Annotated[Path, arg(metavar="IMAGE")]]
     """Any image file; it is made to fit the run as its training images were."""
     n: Annotated[int, arg(aliases=["-n"])] = 4
     """How many results."""
@@ -142,7 +142,7 @@ class Interpolate(EditFlags):
 class Invert(EditFlags):
     """Find the noise that ddim makes IMAGE from, make IMAGE from it again, and say how near it comes."""
 
-    picture: Positional[Annotated[Path, arg(metavar="IMAGE")]]
+    image: Positional[Annotated[Path, arg(metavar="IMAGE")]]
     """Any image file; it is made to fit the run as its training images were."""
     refine: int = 3
     """Evaluations for each step back beyond the first: the more, the nearer it comes."""

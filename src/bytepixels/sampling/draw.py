@@ -18,7 +18,7 @@ from .load_weights import open_model
 from .settings import chosen_settings
 from .trained_model import TrainedModel, Watch
 
-GIF_FRAMES, GIF_PICTURES, GIF_PIXELS = 60, 25, 1 << 21
+GIF_FRAMES, GIF_IMAGES, GIF_PIXELS = 60, 25, 1 << 21
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class Drawing:
 
         def watch(step: int, x: Tensor) -> None:
             if self.request.gif and start == 0 and (step % every == 0 or step == steps):
-                frames.append(grid(codec.to_images(x[:GIF_PICTURES]).cpu(), pixels=GIF_PIXELS))
+                frames.append(grid(codec.to_images(x[:GIF_IMAGES]).cpu(), pixels=GIF_PIXELS))
             progress.update(start * steps + step * len(part), f"step {step}/{steps}, {which} of {n:,}")
 
         return watch

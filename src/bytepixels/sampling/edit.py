@@ -54,8 +54,8 @@ def edit(flags: EditFlags) -> Edited:
                 progress.kept = f"{len(results):,} of {many(len(plan.files), 'image')} kept in {out}"
     finally:  # an interruption leaves those that are done, with their grid and manifest
         if results:
-            done = {k: picture for k, picture in plan.compare.items() if k < len(results)}
-            fidelity = {plan.files[k]: fidelity_of(results[k], picture) for k, picture in done.items()}
+            done = {k: image for k, image in plan.compare.items() if k < len(results)}
+            fidelity = {plan.files[k]: fidelity_of(results[k], image) for k, image in done.items()}
             write_manifest(out, _manifest(flags, editing, plan, len(results), fidelity))
             whole = torch.stack(results)
             save_extra(out / "grid.png", lambda path: save_png(sheet(list(plan.shown), whole, plan.columns), path))
@@ -132,9 +132,9 @@ def _carry_out(plan: EditJob, out: Path, progress: Work) -> Iterator[Tensor]:
     n = len(plan.files)
     for start in range(0, n, plan.batch or n):
         part = range(n)[start : start + (plan.batch or n)]
-        pictures = plan.draw(part, counted)
-        save_pngs(pictures, [out / plan.files[k] for k in part])
-        yield pictures
+        images = plan.draw(part, counted)
+        save_pngs(images, [out / plan.files[k] for k in part])
+        yield images
 
 
 def sheet(inputs: list[Tensor], results: Tensor, columns: int | None) -> Tensor:
@@ -148,9 +148,9 @@ def sheet(inputs: list[Tensor], results: Tensor, columns: int | None) -> Tensor:
     return beside(left, right)
 
 
-def fidelity_of(result: Tensor, picture: Tensor) -> dict[str, float | None]:
+def fidelity_of(result: Tensor, image: Tensor) -> dict[str, float | None]:
     """How near a result comes to an image, both uint8: "rmse" in grey levels of 255, "psnr" in dB (None: the same)."""
-    rmse = (result.double() - picture.double()).square().mean().sqrt().item()
+    rmse = (result.double() - image.double()).square().mean().sqrt().item()
     return {"rmse": rmse, "psnr": 20 * math.log10(255 / rmse) if rmse > 0 else None}
 
 
@@ -174,7 +174,7 @@ def _folder_name(flags: EditFlags, editing: Editing, plan: EditJob) -> str:
     parts += [f"guidance-{settings.guidance:g}"] if settings.guidance != 1 else []
     parts += [part for part in (flags.label, prompt_name(flags.prompt), flags.checkpoint) if part]
     parts += [flags.weights] if flags.weights != "ema" else []
-    inputs = b"".join(picture.numpy().tobytes() for picture in plan.shown[:2])
+    inputs = b"".join(image.numpy().tobytes() for image in plan.shown[:2])
     parts += [hashlib.sha256(inputs).hexdigest()[:6]] if inputs else []
     return "-".join(parts).replace("/", "-")
 
@@ -183,9 +183,9 @@ def _manifest(
     flags: EditFlags, editing: Editing, plan: EditJob, count: int, fidelity: dict[str, Any]
 ) -> dict[str, Any]:
     """How each of the first `count` images was made."""
-    pictures: list[dict[str, Any]] = [{"file": file} for file in plan.files[:count]]
+    images: list[dict[str, Any]] = [{"file": file} for file in plan.files[:count]]
     for k, seed in enumerate((plan.seeds or [])[:count]):
-        pictures[k]["seed"] = seed
+        images[k]["seed"] = seed
     return {
         "run": str(editing.run.path),
         "checkpoint": editing.model.checkpoint_name,
@@ -195,6 +195,6 @@ def _manifest(
         "label": None if editing.label is None else editing.run.classes[editing.label],
         **({"prompt": flags.prompt} if editing.run.text else {}),
         "settings": asdict(editing.settings),
-        "pictures": [one | fidelity.get(one["file"], {}) for one in pictures],
+        "pictures": [one | fidelity.get(one["file"], {}) for one in images],
         "made_by": provenance(),
     }

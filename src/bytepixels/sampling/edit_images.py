@@ -17,7 +17,7 @@ WHITE = 128  # and more, of a mask, is painted anew
 SHOWN_NOISE = 3.0  # standard deviations from mid-grey to white, where noise is shown
 
 
-def load_picture(run: Run, path: Path, channels: int | None = None, background: str | None = None) -> Tensor:
+def load_image(run: Run, path: Path, channels: int | None = None, background: str | None = None) -> Tensor:
     """One image file as the run sees images: uint8 [C, H, W], made to fit as its training images were."""
     if not path.is_file():
         raise InputError(f"{path} is a folder, not an image file" if path.is_dir() else f"there is no file {path}")
@@ -36,17 +36,17 @@ def load_picture(run: Run, path: Path, channels: int | None = None, background: 
         return torch.from_numpy(packed.images[0].copy())
 
 
-def load_mask(run: Run, path: Path, picture: Path) -> Tensor:
+def load_mask(run: Run, path: Path, image: Path) -> Tensor:
     """A mask file, made to fit as the image is: bool [1, H, W], True is white.
 
     Padding and transparent parts are black. InputError where it is white nowhere or everywhere, or where its shape is
     another than the image's: they would be cropped differently.
     """
-    mask = load_picture(run, path, channels=1, background="black")
-    (height, width), (mask_height, mask_width) = _size(picture), _size(path)
+    mask = load_image(run, path, channels=1, background="black")
+    (height, width), (mask_height, mask_width) = _size(image), _size(path)
     if abs(height * mask_width - width * mask_height) > max(height, width, mask_height, mask_width):  # a pixel's worth
         shapes = f"{mask_height} x {mask_width} for an image of {height} x {width}"
-        raise InputError(f"{path} must have the shape of {picture}: it is {shapes} (height x width)")
+        raise InputError(f"{path} must have the shape of {image}: it is {shapes} (height x width)")
     anew = mask >= WHITE
     if not bool(anew.any()):
         lightest = f"{WHITE} of 255 and more counts as white, its lightest pixel at that size is {int(mask.max())}"
@@ -64,17 +64,17 @@ def _size(path: Path) -> tuple[int, int]:
     return header.height, header.width
 
 
-def without(picture: Tensor, anew: Tensor) -> Tensor:
+def without(image: Tensor, anew: Tensor) -> Tensor:
     """uint8 [C, H, W] with opaque mid-grey where bool [1, H, W] says that it is painted anew."""
-    return torch.where(anew, _opaque(torch.full_like(picture, 128)), picture)
+    return torch.where(anew, _opaque(torch.full_like(image, 128)), image)
 
 
-def noise_picture(codec: Codec, x: Tensor) -> Tensor:
+def noise_image(codec: Codec, x: Tensor) -> Tensor:
     """Noise of standard deviation 1, like x0 [c, h, w], so that most of it is seen: mid-grey to white is 3."""
     return _opaque(codec.to_images(x[None] / SHOWN_NOISE)[0].cpu())
 
 
-def _opaque(picture: Tensor) -> Tensor:
-    if len(picture) in (2, 4):
-        picture[-1] = 255
-    return picture
+def _opaque(image: Tensor) -> Tensor:
+    if len(image) in (2, 4):
+        image[-1] = 255
+    return image

@@ -21,7 +21,7 @@ from ..networks.text_conditioning import Text
 from ..randomness import MAX_SEED, SeededNoise
 from ..requests.edit import Drawing, Inpaint, Interpolate, Invert, Vary
 from ..runs.run_directory import Run
-from .edit_images import load_mask, load_picture, noise_picture, without
+from .edit_images import load_image, load_mask, noise_image, without
 from .trained_model import TrainedModel
 
 Counted = Callable[[Denoise], Denoise]
@@ -56,11 +56,11 @@ class Editing:
         """What sampling starts from, one [C, H, W] for each of the seeds."""
         return self.model.pure_noise(noise, self.levels[0])
 
-    def to_model(self, *pictures: Tensor) -> Tensor:
+    def to_model(self, *images: Tensor) -> Tensor:
         """uint8 [C, H, W] each -> x0 [B, C, H, W]."""
-        return self.model.codec.to_model(torch.stack(pictures).to(self.model.device))
+        return self.model.codec.to_model(torch.stack(images).to(self.model.device))
 
-    def last_picture(self, states: Iterable[Tensor]) -> Tensor:
+    def last_image(self, states: Iterable[Tensor]) -> Tensor:
         """uint8 [B, C, H, W] at the end of a way."""
         (x,) = deque(states, maxlen=1)
         return self.model.codec.to_images(x).cpu()
@@ -100,8 +100,8 @@ def plan_inpaint(editing: Editing, flags: Inpaint) -> EditJob:
     repeats = flags.repeats if steps > 1 else 1  # one step leaves no room to go back
     check_range("--jump", jump, 1, max(1, steps - 1))
     path = resampling_path(editing.levels, jump, repeats)
-    picture, anew = load_picture(editing.run, flags.picture), load_mask(editing.run, flags.mask, flags.picture)
-    x0 = editing.to_model(picture)[0]
+    image, anew = load_image(editing.run, flags.image), load_mask(editing.run, flags.mask, flags.image)
+    x0 = editing.to_model(image)[0]
     # of latents, those are kept that cover nothing that is painted anew
     keep = 1 - F.adaptive_max_pool2d(anew.float(), editing.run.x0_shape[1:]).to(editing.model.device)
 
@@ -109,31 +109,31 @@ def plan_inpaint(editing: Editing, flags: Inpaint) -> EditJob:
         denoise, step = editing.sampling(len(part), counted)
         noise = SeededNoise([flags.seed + k for k in part])
         states = resampled_trajectory(editing.pure_noise(noise), path, inpainted(denoise, x0, keep), step, noise)
-        return torch.where(anew, editing.last_picture(states), picture)  # to the last bit, through any codec
+        return torch.where(anew, editing.last_image(states), image)  # to the last bit, through any codec
 
-    facts = {"picture": str(flags.picture), "mask": str(flags.mask), "jump": jump, "repeats": repeats}
-    shown = [picture, without(picture, anew)]
-    return _drawing(editing, flags, [flags.picture.stem, flags.mask.stem], shown, path, draw, facts)
+    facts = {"picture": str(flags.image), "mask": str(flags.mask), "jump": jump, "repeats": repeats}
+    shown = [image, without(image, anew)]
+    return _drawing(editing, flags, [flags.image.stem, flags.mask.stem], shown, path, draw, facts)
 
 
 def plan_vary(editing: Editing, flags: Vary) -> EditJob:
     """The image, noised to a level of the grid, and denoised from that level."""
-    picture = load_picture(editing.run, flags.picture)
+    image = load_image(editing.run, flags.image)
 
     def start(seeds: Sequence[int]) -> tuple[Tensor, list[Level], SeededNoise]:
         noise = SeededNoise(seeds)
-        x0 = editing.to_model(*[picture] * len(seeds))
+        x0 = editing.to_model(*[image] * len(seeds))
         return *noised_start(x0, editing.levels, flags.strength, noise), noise
 
     def draw(part: Sequence[int], counted: Counted) -> Tensor:
         denoise, step = editing.sampling(len(part), counted)
         x, levels, noise = start([flags.seed + k for k in part])
-        return editing.last_picture(trajectory(x, levels, denoise, step, noise))
+        return editing.last_image(trajectory(x, levels, denoise, step, noise))
 
     x, levels, _ = start([flags.seed])
-    shown = [picture, noise_picture(editing.model.codec, x[0] / max(1.0, levels[0].sigma))]
-    facts = {"picture": str(flags.picture), "strength": flags.strength, "steps_taken": len(levels) - 1}
-    return _drawing(editing, flags, [flags.picture.stem, f"{flags.strength:g}"], shown, levels, draw, facts)
+    shown = [image, noise_image(editing.model.codec, x[0] / max(1.0, levels[0].sigma))]
+    facts = {"picture": str(flags.image), "strength": flags.strength, "steps_taken": len(levels) - 1}
+    return _drawing(editing, flags, [flags.image.stem, f"{flags.strength:g}"], shown, levels, draw, facts)
 
 
 def _drawing(
@@ -160,44 +160,44 @@ def plan_interpolate(editing: Editing, flags: Interpolate) -> EditJob:
     ends, seeds = [flags.a, flags.b], [_seed(flags.a), _seed(flags.b)]
     if (seeds[0] is None) != (seeds[1] is None):
         raise InputError(f"A and B are two images or two seeds (whole numbers from 0), got {flags.a} and {flags.b}")
-    pictures = [load_picture(editing.run, Path(end)) for end in ends] if seeds[0] is None else []
+    images = [load_image(editing.run, Path(end)) for end in ends] if seeds[0] is None else []
     steps = editing.evaluations(editing.levels)
-    inversion = steps * (1 + flags.refine) if pictures else 0
+    inversion = steps * (1 + flags.refine) if images else 0
 
     def draw(part: Sequence[int], counted: Counted) -> Tensor:
-        if pictures:
+        if images:
             denoise, _ = editing.sampling(2, counted)
-            a, b = invert(editing.to_model(*pictures), editing.levels, denoise, flags.refine).split(1)
+            a, b = invert(editing.to_model(*images), editing.levels, denoise, flags.refine).split(1)
         else:
             a, b = editing.pure_noise(SeededNoise([seed for seed in seeds if seed is not None])).split(1)
         x = torch.cat([slerp(a, b, k / (flags.n - 1)) for k in part])
         denoise, step = editing.sampling(len(part), counted)
-        return editing.last_picture(trajectory(x, editing.levels, denoise, step))
+        return editing.last_image(trajectory(x, editing.levels, denoise, step))
 
     shares = [k / (flags.n - 1) for k in range(flags.n)]
     facts = {"ends": ends, "shares": shares, "evaluations": steps}
-    facts |= {"refine": flags.refine, "evaluations_to_invert": inversion} if pictures else {}
+    facts |= {"refine": flags.refine, "evaluations_to_invert": inversion} if images else {}
     files = [f"{k:03}.png" for k in range(flags.n)]
-    compare = {0: pictures[0], flags.n - 1: pictures[1]} if pictures else {}
+    compare = {0: images[0], flags.n - 1: images[1]} if images else {}
     work = 2 * inversion + flags.n * steps
-    return EditJob([Path(end).stem for end in ends], files, pictures, work, draw, facts, None, compare, columns=flags.n)
+    return EditJob([Path(end).stem for end in ends], files, images, work, draw, facts, None, compare, columns=flags.n)
 
 
 def plan_invert(editing: Editing, flags: Invert) -> EditJob:
     """Back to the noise with ddim's steps undone, and from there to the image again."""
-    picture = load_picture(editing.run, flags.picture)
+    image = load_image(editing.run, flags.image)
     steps = editing.evaluations(editing.levels)
     each = steps * (1 + flags.refine) + steps
 
     def draw(part: Sequence[int], counted: Counted) -> Tensor:
         denoise, step = editing.sampling(1, counted)
-        noise = invert(editing.to_model(picture), editing.levels, denoise, flags.refine)
-        again = editing.last_picture(trajectory(noise, editing.levels, denoise, step))
-        return torch.stack([noise_picture(editing.model.codec, noise[0] / editing.levels[0].sigma), again[0]])
+        noise = invert(editing.to_model(image), editing.levels, denoise, flags.refine)
+        again = editing.last_image(trajectory(noise, editing.levels, denoise, step))
+        return torch.stack([noise_image(editing.model.codec, noise[0] / editing.levels[0].sigma), again[0]])
 
-    facts = {"picture": str(flags.picture), "refine": flags.refine, "evaluations": each}
+    facts = {"picture": str(flags.image), "refine": flags.refine, "evaluations": each}
     files = ["noise.png", "reconstruction.png"]
-    return EditJob([flags.picture.stem], files, [picture], each, draw, facts, compare={1: picture}, columns=2)
+    return EditJob([flags.image.stem], files, [image], each, draw, facts, compare={1: image}, columns=2)
 
 
 def _seed(text: str) -> int | None:

@@ -139,7 +139,7 @@ def _manifest(drawing: Drawing, seeds: Sequence[int]) -> dict[str, Any]:
     labels, prompts = labels_of(run, seeds, drawing.label), prompts_of(run, seeds, request.prompt)
     told = [{"label": run.classes[one]} for one in labels] if labels else [{} for _ in seeds]
     told = [one | {"prompt": prompts[k]} for k, one in enumerate(told)] if prompts else told
-    pictures = [{"file": f"seed-{seed}.png", "seed": seed} | one for seed, one in zip(seeds, told, strict=True)]
+    images = [{"file": f"seed-{seed}.png", "seed": seed} | one for seed, one in zip(seeds, told, strict=True)]
     return {
         "run": str(run.path),
         "checkpoint": model.checkpoint_name,
@@ -147,6 +147,6 @@ def _manifest(drawing: Drawing, seeds: Sequence[int]) -> dict[str, Any]:
         "weak": None if request.weak is None else str(request.weak),
         "settings": asdict(drawing.settings),
         "compiled": drawing.compiled,
-        "pictures": pictures,
+        "pictures": images,
         "made_by": provenance(),
     }

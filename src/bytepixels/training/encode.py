@@ -7,7 +7,7 @@ from ..config.run import Config
 from ..hardware import best_device
 from ..requests.train import Encode
 from ..runs.packing import flips, pack_with_progress
-from ..sampling.first_stage import encode as encode_pictures
+from ..sampling.first_stage import encode as encode_images
 from ..sampling.first_stage import find_first_stage
 from ..wording import many
 
@@ -18,7 +18,7 @@ def encode(request: Encode) -> Path:
     autoencoder = find_first_stage(request.autoencoder, device)
     packed = pack_with_progress(request.source, request.data)
     mirrored = flips(Config(data=request.data), packed)
-    latents = encode_pictures(packed, autoencoder, mirrored, device)
+    latents = encode_images(packed, autoencoder, mirrored, device)
     z, h, w = latents.shape
     ways = ", as they are and mirrored" if mirrored else ""
     events.say(f"{many(len(latents), 'image')}{ways}: latents of {h} x {w}, channels {z}, in {latents.path}")

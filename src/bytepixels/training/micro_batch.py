@@ -25,9 +25,9 @@ class StepMemory(NamedTuple):
     fixed: float  # kept for the backward pass whatever the batch, such as copies of the weights in another type
     each: float  # kept for each image
 
-    def of(self, pictures: int, copies: int = 5) -> float:
+    def of(self, count: int, copies: int = 5) -> float:
         """What a step needs; `copies` of the weights: themselves, gradient, two moments, average."""
-        return copies * self.weights + TRANSIENT * (self.fixed + pictures * self.each)
+        return copies * self.weights + TRANSIENT * (self.fixed + count * self.each)
 
     def at_a_time(self, most: int, free: float, copies: int = 5) -> int:
         """`most`, its half, a quarter, ...: the first that fits in a step's share of `free` bytes, else 1."""
@@ -43,21 +43,21 @@ def step_memory(model: nn.Module, loss: Loss, batch: Batch) -> StepMemory:
     multiple = getattr(model, "multiple", 1)  # a corner must divide into patches, as the images do
     side = max(CROP // multiple, 1) * multiple
     ratio = images[0].numel() / images[0, :, :side, :side].numel()
-    once, twice = (kept_bytes(model, loss, corners(batch, pictures, side)) for pictures in (1, 2))
+    once, twice = (kept_bytes(model, loss, corners(batch, count, side)) for count in (1, 2))
     each = twice - once
     return StepMemory(sum(local(p).nbytes for p in model.parameters()), once - each, ratio * each)
 
 
-def corners(batch: Batch, pictures: int, side: int = CROP) -> Batch:
+def corners(batch: Batch, count: int, side: int = CROP) -> Batch:
     """The first rows of a batch, and of its images and their noise, at whatever resolution, a corner."""
     assert batch[0] is not None
     sides = batch[0].shape[2:]
 
     def corner(value: Tensor) -> Tensor:
         if value.dim() != 4:
-            return value[:pictures]
+            return value[:count]
         height, width = (own * min(side, whole) // whole for own, whole in zip(value.shape[2:], sides, strict=True))
-        return value[:pictures, :, :height, :width]
+        return value[:count, :, :height, :width]
 
     return tuple(None if value is None else corner(value) for value in batch)
 

@@ -21,20 +21,19 @@ class TrainingError(JobError):
 class NonfiniteBatch(NamedTuple):
     """The batch of the step that went wrong."""
 
-    pictures: list[int]  # positions in the set, [B]
+    images: list[int]  # positions in the set, [B]
     t: Tensor | None  # of this process' rows; None where there are no times
     seed: int
 
 
 def stopped(run: Path, world: ProcessGroup, result: StepResult, culprits: NonfiniteBatch) -> TrainingError:
     """The error that ends the training. Process 0 writes nonfinite.json, which has what it takes to repeat the step."""
-    step, batch = result.step - 1, len(culprits.pictures)
+    step, batch = result.step - 1, len(culprits.images)
     losses = world.gather(result.losses, batch).tolist()
     times = [{}] * batch if culprits.t is None else [{"t": t} for t in world.gather(culprits.t, batch).tolist()]
     grad_norm = str(result.grad_norm.item())
     each: list[dict[str, Any]] = [
-        {"image": picture, **t, "loss": str(loss)}
-        for picture, t, loss in zip(culprits.pictures, times, losses, strict=True)
+        {"image": image, **t, "loss": str(loss)} for image, t, loss in zip(culprits.images, times, losses, strict=True)
     ]
     path = run / "nonfinite.json"
     if world.rank == 0:

@@ -57,7 +57,7 @@ def planned(asked: Asked, source: str, configured: Callable[[Config], Config]) -
 
 
 def source_name(source: str) -> str:
-    """ "pictures/cats.tar.xz" -> "cats", "train-{000..127}.tar" -> "train"."""
+    """ "images/cats.tar.xz" -> "cats", "train-{000..127}.tar" -> "train"."""
     return re.split(r"\.|[-_]?\{", Path(source).absolute().name if source else "")[0] or "pictures"
 
 

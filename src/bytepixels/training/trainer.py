@@ -66,7 +66,7 @@ class Trainer:
         self.budget: TimeBudget | None = None
         if self.limit is not None:
             self._extend(self.limit, rate)
-        previews, images = self.config.previews, self.config.preview_pictures
+        previews, images = self.config.previews, self.config.preview_images
         self.previews = Previews(previews, images, task.steps, task.passes, self.share)
         if not self.done:
             self._make_fit()
@@ -297,13 +297,13 @@ class Trainer:
 
     def _greet(self) -> None:
         size = sum(p.numel() for p in self.state.model.parameters())
-        pictures, budget = self.run.data["count"], total_steps(self.config) * self.config.batch
-        length = _epochs(budget, pictures) if self.limit is None else f"training for {duration(self.limit)}"
+        images, budget = self.run.data["count"], total_steps(self.config) * self.config.batch
+        length = _epochs(budget, images) if self.limit is None else f"training for {duration(self.limit)}"
         events.say(f"{self.run.path}: {size:,} weights, {self.config.precision} on {self.device}; {length}")
         if (begun := self.run.data.get("from")) and not self.state.step:
             events.say(f"beginning with the averaged (EMA) weights of {begun['run']}, {begun['checkpoint']}")
         (channels, height, width), flip = self.run.shape, self.run.config.data.flip
-        data = [f"{many(pictures, 'image')} of {height} x {width}, {many(channels, 'channel')}"]
+        data = [f"{many(images, 'image')} of {height} x {width}, {many(channels, 'channel')}"]
         if (x0 := self.run.x0_shape) != self.run.shape:
             data.append(f"latents of {x0[1]} x {x0[2]}, {many(x0[0], 'channel')}")
         data.append(f"random horizontal flips {'on' if flip == 'yes' else 'off'}")

@@ -84,7 +84,7 @@ def dataset_statistics(
 ) -> DatasetStatistics:
     """The statistics of the first split; the others are only searched for copies of its images."""
     split, found = next(iter(splits.items()))
-    names = [printable(name) for name in found.pictures.names]
+    names = [printable(name) for name in found.images.names]
     readable = {k: headers[k] for k in found.readable.tolist() if k in headers}
     sizes = sorted((one.height * one.width, one.height, one.width) for one in readable.values())
     smallest, median, largest = (sizes[k][1:] for k in (0, (len(sizes) - 1) // 2, -1))
@@ -103,7 +103,7 @@ def dataset_statistics(
         files=len(names),
         images=len(readable),
         unreadable=[(names[k], printable(reason)) for k, reason in sorted(found.unreadable.items())],
-        notes=list(found.pictures.notes),
+        notes=list(found.images.notes),
         kinds=dict(Counter(one.kind for one in readable.values()).most_common()),
         counts=counts,
         different_sizes=len(set(sizes)),
@@ -122,7 +122,7 @@ def dataset_statistics(
 
 def class_counts(found: DatasetInspection) -> dict[str, int] | None:
     """How many readable images each class has; None without labels."""
-    labels, classes = found.pictures.labels, found.pictures.classes
+    labels, classes = found.images.labels, found.images.classes
     if labels is None:
         return None
     return dict(zip(classes, np.bincount(labels[found.readable], minlength=len(classes)).tolist(), strict=True))
@@ -135,7 +135,7 @@ def pixel_statistics(found: DatasetInspection) -> PixelStatistics:
     mean = (found.histogram @ levels) / each
     std = np.sqrt(np.maximum((found.histogram @ levels**2) / each - mean**2, 0))
     black, white = found.black / int(each[0]), found.white / int(each[0])
-    names = found.pictures.names
+    names = found.images.names
     one_colour, dark = ([printable(names[k]) for k in found.marked(mark)] for mark in ("one_colour", "dark"))
     return PixelStatistics(CHANNELS[len(each)], mean.tolist(), std.tolist(), black, white, one_colour, dark)
 
@@ -145,7 +145,7 @@ def find_copies(splits: Mapping[str, DatasetInspection]) -> Copies:
     (split, first), *others = splits.items()
     rows = [(name, one, k) for name, one in splits.items() for k in one.readable.tolist()]
     suffix = {split: ""} | {name: f" ({name})" for name, _ in others}
-    names = [printable(one.pictures.names[k]) + suffix[name] for name, one, k in rows]
+    names = [printable(one.images.names[k]) + suffix[name] for name, one, k in rows]
     exact = equal_images([one.digests[k] for _, one, k in rows])
     near = near_copies(exact, np.concatenate([one.thumbs[one.readable] for one in splits.values()]))
     own = end = len(first.readable)
@@ -157,7 +157,7 @@ def find_copies(splits: Mapping[str, DatasetInspection]) -> Copies:
         equal = [(exact[k], k) for k in theirs if exact[k] < own]  # with the first image of its group
         similar = [(near[k], k) for k in theirs if near[k] < own <= exact[k]]
         leaks[name] = Leak(len(theirs), _named(equal, names), _named(similar, names))
-    labels = None if first.pictures.labels is None else first.pictures.labels[first.readable]
+    labels = None if first.images.labels is None else first.images.labels[first.readable]
     return Copies(
         distinct=len(set(exact[:own].tolist())),
         exact=_named(inside, names),

@@ -45,7 +45,7 @@ class ImageInspection(NamedTuple):
 class DatasetInspection:
     """All images of one split: a row for each, read or not, and the pixels of those that were, counted."""
 
-    pictures: ImageList
+    images: ImageList
     digests: list[bytes]
     thumbs: np.ndarray  # uint8 [N, 3, 16, 16]
     marks: np.ndarray  # bool [N, len(MARKS)]
@@ -65,9 +65,9 @@ class DatasetInspection:
         return np.flatnonzero(self.marks[:, MARKS.index(mark)])
 
 
-def read_headers(pictures: ImageList) -> dict[int, ImageHeader]:
+def read_headers(images: ImageList) -> dict[int, ImageHeader]:
     """Position -> what its header says, of every image that has one."""
-    with closing(_every(pictures, "headers", inspect_header, 0)) as results:
+    with closing(_every(images, "headers", inspect_header, 0)) as results:
         return {position: header for position, header in results if isinstance(header, ImageHeader)}
 
 
@@ -95,14 +95,14 @@ def inspect_image(image: Image.Image, layout: Layout) -> ImageInspection:
     return ImageInspection(digest.digest(), thumb, packed.pixels, marks)
 
 
-def inspect_images(pictures: ImageList, layout: Layout) -> DatasetInspection:
+def inspect_images(images: ImageList, layout: Layout) -> DatasetInspection:
     """Look at every image, in memory of about a kilobyte each."""
-    total, image_bytes = len(pictures.names), layout.channels * layout.height * layout.width
+    total, image_bytes = len(images.names), layout.channels * layout.height * layout.width
     thumbs, marks = np.zeros((total, 3, THUMB, THUMB), np.uint8), np.zeros((total, len(MARKS)), bool)
-    found = DatasetInspection(pictures, [b""] * total, thumbs, marks, np.zeros((layout.channels, 256), np.int64))
+    found = DatasetInspection(images, [b""] * total, thumbs, marks, np.zeros((layout.channels, 256), np.int64))
     kept = min(SAMPLE, max(1, SAMPLE_BYTES // image_bytes))
     every = max(1, -(-total // kept))  # evenly over the source, so that every class is there
-    with closing(_every(pictures, "pixels", partial(inspect_image, layout=layout), image_bytes)) as results:
+    with closing(_every(images, "pixels", partial(inspect_image, layout=layout), image_bytes)) as results:
         for position, result in results:
             if isinstance(result, Unreadable):
                 found.unreadable[position] = str(result)
@@ -115,13 +115,13 @@ def inspect_images(pictures: ImageList, layout: Layout) -> DatasetInspection:
 
 
 def _every(
-    pictures: ImageList, what: str, work: Callable[[Image.Image], Result], result_bytes: int
+    images: ImageList, what: str, work: Callable[[Image.Image], Result], result_bytes: int
 ) -> Generator[tuple[int, Result | Unreadable], None, None]:
     """Position and work(image) of every image, with a line of progress."""
     with (
         quiet_pillow(),
-        Work(what, len(pictures.names)) as progress,
-        closing(in_parallel(work, pictures.items(), result_bytes)) as results,
+        Work(what, len(images.names)) as progress,
+        closing(in_parallel(work, images.items(), result_bytes)) as results,
     ):
         for count, result in enumerate(results, 1):
             progress.update(count)

@@ -13,8 +13,8 @@ from PIL import Image
 from ...errors import InputError, check_choice
 from .captions import METADATA, captions_of, is_metadata
 from .dataset_json import DATASET, is_dataset, with_labels_of
-from .decode import open_picture
-from .folder_labels import Arrangement, arrange, clean_name, counted, is_hidden, is_picture
+from .decode import open_image
+from .folder_labels import Arrangement, arrange, clean_name, counted, is_hidden, is_image
 from .official_files import CIFAR_BATCHES, TWO_SPLITS, read_cifar
 from .own import may_mark, without_own
 from .source import ImageList, ImageRef, Source, check_file_size, file_key, parts_of
@@ -69,7 +69,7 @@ def _arranged(
 
 
 def _needed(name: str) -> bool:
-    return not is_hidden(name) and (is_picture(name) or _is_text(name))
+    return not is_hidden(name) and (is_image(name) or _is_text(name))
 
 
 def _is_text(name: str) -> bool:
@@ -97,7 +97,7 @@ def _check_readable(path: Path, members: list[zipfile.ZipInfo]) -> None:
 
 def _open_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Image.Image:
     check_file_size(member.file_size)
-    return open_picture(io.BytesIO(archive.read(member)))
+    return open_image(io.BytesIO(archive.read(member)))
 
 
 def _read_tar(path: Path, split: str) -> ImageList:
@@ -109,11 +109,11 @@ def _read_tar(path: Path, split: str) -> ImageList:
 
     def wanted(number: int, member: TarInfo) -> bool:
         name = _file_name(member)
-        return (held_bytes + member.size <= most and is_picture(name)) or _is_text(name) or may_mark(name)
+        return (held_bytes + member.size <= most and is_image(name)) or _is_text(name) or may_mark(name)
 
     for number, member, content in read_tar(path, wanted):
         names.append(name := _file_name(member))
-        if is_picture(name):
+        if is_image(name):
             held[number] = content
             held_bytes += member.size
         elif _is_text(name) or may_mark(name):

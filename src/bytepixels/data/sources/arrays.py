@@ -8,7 +8,7 @@ import numpy as np
 from ...errors import InputError
 from ...memory import free_memory
 from .folder_labels import SPLITS, class_labels
-from .source import ImageList, Source, array_pictures, file_key, only_split
+from .source import ImageList, Source, array_images, file_key, only_split
 
 IMAGE_KEYS = ("images", "image", "x", "data", "arr_0", "imgs")
 LABEL_KEYS = ("labels", "label", "y", "targets", "target", "classes", "arr_1")
@@ -30,7 +30,7 @@ def _read(path: Path, split: str) -> ImageList:
     images_key, labels_key, notes = _keys(arrays, split, str(path))
     images, value_range, image_notes = standard_images(arrays[images_key], f"{path}[{images_key}]")
     labels, classes, label_notes = standard_labels(arrays[labels_key] if labels_key else None, len(images))
-    return array_pictures(images, labels, classes, (*notes, *image_notes, *label_notes), value_range)
+    return array_images(images, labels, classes, (*notes, *image_notes, *label_notes), value_range)
 
 
 def _load(path: Path) -> dict[str, np.ndarray]:

@@ -84,13 +84,13 @@ def _read_one(name: str, content: bytes, known: dict[str, str], found: _Found) -
             found.broken.append(f"line {line:,} of {shown} {wrong}")
             continue
         path = clean_name(f"{folder}/{file_name}".replace("\\", "/"))
-        picture = known.get(_folded(path))
-        if picture is None:
+        image = known.get(_folded(path))
+        if image is None:
             found.strangers.append(path)
-        elif picture in found.captions:
-            found.twice.append(picture)
+        elif image in found.captions:
+            found.twice.append(image)
         elif caption:
-            found.captions[picture] = tidy(caption)
+            found.captions[image] = tidy(caption)
 
 
 def _csv_rows(text: str, shown: str, found: _Found) -> Iterator[Row] | None:

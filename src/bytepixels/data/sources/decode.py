@@ -49,7 +49,7 @@ class Decoded(NamedTuple):
 
 
 @cache
-def picture_formats() -> tuple[str, ...]:
+def image_formats() -> tuple[str, ...]:
     """The formats that may be opened, as Pillow names them."""
     Image.init()
     with suppress(ImportError):  # the extra "heif"
@@ -62,9 +62,9 @@ def picture_formats() -> tuple[str, ...]:
 
 
 @cache
-def picture_suffixes() -> frozenset[str]:
+def image_suffixes() -> frozenset[str]:
     """Lower-case file suffixes, with the dot, of those formats."""
-    allowed = {*picture_formats(), "MPO"}  # which are opened as JPEG
+    allowed = {*image_formats(), "MPO"}  # which are opened as JPEG
     return frozenset(suffix for suffix, name in Image.registered_extensions().items() if name in allowed)
 
 
@@ -73,12 +73,12 @@ def lacking_suffixes() -> dict[str, str]:
     """Suffixes of photographs that cannot be read here -> what to install."""
     heif = dict.fromkeys((".heic", ".heif", ".hif"), "pip install 'bytepixels[heif]'")
     lacking = heif | {".avif": "pip install 'pillow>=11.3'"}
-    return {suffix: remedy for suffix, remedy in lacking.items() if suffix not in picture_suffixes()}
+    return {suffix: remedy for suffix, remedy in lacking.items() if suffix not in image_suffixes()}
 
 
-def open_picture(file: str | BinaryIO) -> Image.Image:
+def open_image(file: str | BinaryIO) -> Image.Image:
     """Read the header of an image file; the pixels are decoded when first used."""
-    return Image.open(file, formats=picture_formats())
+    return Image.open(file, formats=image_formats())
 
 
 def read_header(image: Image.Image) -> Header:

@@ -12,7 +12,7 @@ import numpy as np
 
 from ...choices import SPLITS
 from ...errors import InputError, check_choice
-from .decode import lacking_suffixes, picture_suffixes
+from .decode import image_suffixes, lacking_suffixes
 
 FOLDER_SPLITS = {
     "train": "train",
@@ -60,8 +60,8 @@ def is_hidden(name: str) -> bool:
     return any(part.startswith(".") or part == "__MACOSX" for part in name.split("/"))
 
 
-def is_picture(name: str) -> bool:
-    return posixpath.splitext(name)[1].lower() in picture_suffixes()
+def is_image(name: str) -> bool:
+    return posixpath.splitext(name)[1].lower() in image_suffixes()
 
 
 def natural_key(name: str) -> list[tuple[int, str]]:
@@ -79,13 +79,13 @@ def arrange(names: list[str], split: str, source: str, used: Container[str] = ()
     there is no image, or no such split.
     """
     visible = [index for index, name in enumerate(names) if name and not is_hidden(name)]
-    pictures, others = list[int](), list[int]()
+    images, others = list[int](), list[int]()
     for index in visible:
-        (pictures if is_picture(names[index]) else others).append(index)
+        (images if is_image(names[index]) else others).append(index)
     unused = [index for index in others if posixpath.basename(names[index]) not in used]
-    if not pictures:
+    if not images:
         raise InputError(f"{source} holds no image{found_instead(_suffixes(names, others))}")
-    paths = unwrapped({index: tuple(names[index].split("/")) for index in pictures})
+    paths = unwrapped({index: tuple(names[index].split("/")) for index in images})
     paths, notes = _one_split(paths, split, source)
     order = sorted(paths, key=lambda index: ([natural_key(part) for part in paths[index]], index))
     labels, classes, class_notes = folder_labels([paths[index] for index in order])

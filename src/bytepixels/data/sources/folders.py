@@ -14,7 +14,7 @@ from PIL import Image
 from ...errors import InputError
 from .captions import METADATA, captions_of
 from .dataset_json import DATASET, with_labels_of
-from .decode import open_picture
+from .decode import open_image
 from .folder_labels import arrange, printable
 from .source import ImageList, ImageRef, Source, check_file_size, parts_of
 
@@ -64,7 +64,7 @@ def content_of(path: str | Path) -> bytes:
 
 def _open(path: str) -> Image.Image:
     check_file_size(os.stat(path).st_size)
-    return open_picture(path)
+    return open_image(path)
 
 
 def _refuse(error: OSError) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 
 from ...errors import InputError, check_choice
 from .official_files import CIFAR_BATCHES, TWO_SPLITS, read_cifar, read_idx
-from .source import ImageList, Source, array_pictures, file_key, only_split
+from .source import ImageList, Source, array_images, file_key, only_split
 
 NAMED = ("digits", "cifar10", "mnist", "fashion-mnist")
 _CIFAR_URL = "https://www.cs.toronto.edu/~kriz/"
@@ -98,13 +98,13 @@ def _read_idx_pairs(pairs: list[tuple[Path, Path | None]]) -> ImageList:
     label_files = [file for _, file in pairs if file]
     notes = (f"Packed {' and '.join(file.name for file, _ in pairs)}.",)
     if len(label_files) < len(pairs):
-        return array_pictures(images, notes=(*notes, "No labels file lies beside it: packed without class labels."))
+        return array_images(images, notes=(*notes, "No labels file lies beside it: packed without class labels."))
     labels = np.concatenate([read_idx(file, 1) for file in label_files]).astype(np.int64)
     if len(labels) != len(images):
         raise InputError(f"{pairs[0][1]} holds {len(labels):,} labels for {len(images):,} images")
     fashion = hashlib.md5(label_files[0].read_bytes()).hexdigest() in _FASHION_LABELS
     names = _FASHION if fashion else tuple(str(value) for value in range(int(labels.max()) + 1))
-    return array_pictures(images, labels=labels, classes=names, notes=notes)
+    return array_images(images, labels=labels, classes=names, notes=notes)
 
 
 def _read_digits() -> ImageList:
@@ -112,7 +112,7 @@ def _read_digits() -> ImageList:
 
     digits = load_digits()
     images = np.round(digits.images * (255 / 16)).astype(np.uint8)
-    return array_pictures(images, labels=digits.target.astype(np.int64), classes=tuple("0123456789"))
+    return array_images(images, labels=digits.target.astype(np.int64), classes=tuple("0123456789"))
 
 
 def _fetch(name: str, url: str, file: str, md5: str, folder: Path) -> Path:

@@ -14,7 +14,7 @@ import numpy as np
 
 from ...errors import InputError
 from ...memory import free_memory
-from .source import ImageList, array_pictures
+from .source import ImageList, array_images
 from .tar import read_tar
 
 CIFAR_BATCHES = {"train": [f"data_batch_{i}" for i in range(1, 6)], "test": ["test_batch"]}
@@ -91,7 +91,7 @@ def read_cifar(path: Path, split: str) -> ImageList:
     except Exception as error:  # a pickle that is none may raise nearly anything
         raise InputError(f"{path} is no CIFAR-10 archive, its batches do not hold data and labels: {error}") from error
     note = f"Packed {', '.join(wanted)}."
-    return array_pictures(images.transpose(0, 2, 3, 1), labels=labels, classes=CIFAR_CLASSES, notes=(note,))
+    return array_images(images.transpose(0, 2, 3, 1), labels=labels, classes=CIFAR_CLASSES, notes=(note,))
 
 
 def _unpickled(raw: bytes) -> tuple[np.ndarray, np.ndarray]:

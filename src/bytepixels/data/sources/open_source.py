@@ -8,7 +8,7 @@ from ...errors import InputError
 from .archives import open_archive
 from .arrays import open_arrays
 from .decode import lacking_suffixes
-from .folder_labels import is_hidden, is_picture
+from .folder_labels import is_hidden, is_image
 from .folders import content_of, file_at, files_below, open_folder, read_files
 from .known_datasets import NAMED, open_named, open_official
 from .own import without_own
@@ -44,7 +44,7 @@ def _open_folder(path: Path, split: str, cache: Path) -> Source:
     )
     files = [file for file, is_kept in zip(files, kept, strict=True) if is_kept]
     shards = shards_among(files)
-    if shards and not any(is_picture(file.name) and not is_hidden(file.name) for file in files):
+    if shards and not any(is_image(file.name) and not is_hidden(file.name) for file in files):
         return open_shards(str(path), path, shards, split, cache)
     return open_folder(path, files, split, notes)
 
@@ -54,7 +54,7 @@ def _open_file(path: Path, split: str, cache: Path) -> Source:
         raise InputError(f"{path} is neither a file nor a folder")
     if path.suffix.lower() in (".npy", ".npz"):
         return open_arrays(path, split)
-    if is_picture(path.name):
+    if is_image(path.name):
         only_split(str(path), split)
         return Source(str(path), file_key(path), lambda: read_files(path.parent, [path.name], "all", str(path)))
     if remedy := lacking_suffixes().get(path.suffix.lower()):

@@ -79,7 +79,7 @@ def only_split(name: str, split: str) -> None:
         raise InputError(f"{name} has no {split} split: it is not divided into splits")
 
 
-def array_pictures(
+def array_images(
     images: np.ndarray,
     labels: np.ndarray | None = None,
     classes: tuple[str, ...] = (),

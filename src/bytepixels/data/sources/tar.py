@@ -17,7 +17,7 @@ from typing import Any
 from PIL import Image
 
 from ...errors import InputError
-from .decode import open_picture
+from .decode import open_image
 from .source import MAX_FILE_BYTES, Chunk, ImageRef, Wanted, check_file_size
 
 _COMPRESSED: dict[bytes, Callable[..., Any]] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\x00": lzma.open}
@@ -106,7 +106,7 @@ def tar_part(path: Path, position: dict[int, int]) -> Chunk:
 def open_content(content: bytes, size: int | None = None) -> Image.Image:
     """An image in memory, undecoded. size: of the file, where it was too large to be read."""
     check_file_size(len(content) if size is None else size)
-    return open_picture(io.BytesIO(content))
+    return open_image(io.BytesIO(content))
 
 
 def is_compressed(path: Path) -> bool:

@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 
 from ...errors import InputError
 from .captions import MAX_CAPTION, tidy
-from .folder_labels import clean_name, is_hidden, is_picture, printable
+from .folder_labels import clean_name, is_hidden, is_image, printable
 from .tar import is_tar, read_tar
 
 CLASS_FIELDS = ("class", "cls", "label", "class_name", "class_id")  # of a .json; the first that is there counts
-PICTURE_NAMES = ("image", "img", "rgb")  # of several images of a sample, after one without a name of its own
+IMAGE_NAMES = ("image", "img", "rgb")  # of several images of a sample, after one without a name of its own
 MAX_FACTS = 1 << 20  # bytes of a .cls, .json or .txt
 MAX_CLASS = 255  # characters
 _GLANCE = 100  # members
@@ -40,14 +40,14 @@ def looks_like_shard(path: Path) -> bool:
     """Whether a file is a tar in which, as far as a glance tells, an image has a class beside it."""
     if not is_tar(path):
         return False
-    pictures, classes = set(), set()
+    images, classes = set(), set()
     for _, member, content in islice(read_tar(path, _holds_facts), _GLANCE):
         key, extension = split_name(clean_name(member.name))
-        if is_picture(member.name):
-            pictures.add(key)
+        if is_image(member.name):
+            images.add(key)
         elif class_of(extension, content) is not None:
             classes.add(key)
-    return bool(pictures & classes)
+    return bool(images & classes)
 
 
 def read_shard(path: Path) -> Shard:
@@ -61,7 +61,7 @@ def read_shard(path: Path) -> Shard:
         key, extension = split_name(name)
         if not member.isfile() or is_hidden(name):
             continue
-        if is_picture(name):
+        if is_image(name):
             if extension in samples.setdefault(key, {}):
                 raise InputError(f"{path} holds {printable(name)} twice")
             samples[key][extension] = (number, name)
@@ -72,10 +72,10 @@ def read_shard(path: Path) -> Shard:
         elif extension == "cls" or key not in classes:
             classes[key] = known
     chosen = []
-    for key, pictures in samples.items():
-        number, name = pictures.pop(min(pictures, key=_rank))
+    for key, images in samples.items():
+        number, name = images.pop(min(images, key=_rank))
         chosen.append((number, name, classes.get(key), captions.get(key, "")))
-        others.update(f".{extension}" for extension in pictures)
+        others.update(f".{extension}" for extension in images)
     others.update(".txt" for key in captions if key not in samples)
     columns = zip(*sorted(chosen), strict=True) if chosen else ((), (), (), ())
     numbers, names, known_classes, known_captions = map(list, columns)
@@ -88,7 +88,7 @@ def _holds_facts(number: int, member: tarfile.TarInfo) -> bool:
 
 def _rank(extension: str) -> int:
     name, dot, _ = extension.partition(".")
-    return 0 if not dot else 1 if name in PICTURE_NAMES else 2
+    return 0 if not dot else 1 if name in IMAGE_NAMES else 2
 
 
 def class_of(extension: str, content: bytes) -> str | None:

@@ -61,16 +61,16 @@ def doctor(request: Doctor, show: Callable[..., object] = lambda *parts: None) -
     if request.json is not None:
         check_target(request.json)
     device = best_device(request.device)
-    pictures = open_source(request.source, request.split, default_cache()).read()
-    headers = read_headers(pictures)
+    images = open_source(request.source, request.split, default_cache()).read()
+    headers = read_headers(images)
     config = choose(headers.values(), request.data, request.preset, device)
     layout = layout_of(config.data)
     build_network(config, (layout.channels, layout.height, layout.width), 0, torch.device("meta"))  # refuses early
-    every_split = {request.split: pictures} | other_splits(request)
+    every_split = {request.split: images} | other_splits(request)
     splits = {split: inspect_images(one, layout) for split, one in every_split.items()}
     found = splits[request.split]
     if not len(found.readable):
-        first = [(pictures.names[k], reason) for k, reason in sorted(found.unreadable.items())[:3]]
+        first = [(images.names[k], reason) for k, reason in sorted(found.unreadable.items())[:3]]
         named = ", ".join(printable(f"{name} ({reason})") for name, reason in first)
         raise InputError(f"{request.source} holds no readable image among {len(found.digests):,} files: {named}")
     data = dataset_statistics(request.source, splits, headers, layout)
@@ -119,9 +119,9 @@ def other_splits(request: Doctor) -> dict[str, ImageList]:
 def sample_of(found: DatasetInspection) -> Packed:
     """A few of the images, evenly over the source, as if they were all that was packed."""
     chosen = sorted(found.sample)
-    labels = None if found.pictures.labels is None else found.pictures.labels[chosen]
+    labels = None if found.images.labels is None else found.images.labels[chosen]
     images = np.stack([found.sample[k] for k in chosen])
-    return Packed(images, labels, found.pictures.classes, {}, Path(), ())
+    return Packed(images, labels, found.images.classes, {}, Path(), ())
 
 
 def settled(config: Config, sample: Packed, device: torch.device) -> tuple[Config, StepEstimate]:
