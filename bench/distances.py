@@ -23,17 +23,18 @@ from bytepixels.config.sampling import SampleConfig
 from bytepixels.console import Console
 from bytepixels.core.gaussian_diffusion import SPACINGS, Level
 from bytepixels.core.losses import pure_noise
-from bytepixels.core.samplers import SAMPLERS, STOCHASTIC, TWICE, trajectory
+from bytepixels.core.samplers import trajectory
 from bytepixels.events import Work, listening
 from bytepixels.hardware import best_device
 from bytepixels.randomness import SeededNoise
+from bytepixels.registries import SAMPLERS, sampler_facts
 from bytepixels.runs.run_directory import Run, open_run, provenance
 from bytepixels.sampling.conditioning import labels_of
 from bytepixels.sampling.settings import build_sampling
 from bytepixels.sampling.trained_model import TrainedModel
 
 EVALUATIONS = (5, 6, 8, 10, 15, 20, 50, 100)
-NAMES = [name for name in SAMPLERS if name not in STOCHASTIC and name != "euler"]  # euler is ddim
+NAMES = [name for name in SAMPLERS if not sampler_facts(name).stochastic and name != "euler"]  # euler is ddim
 CONVERGED = 1000
 
 
@@ -79,8 +80,8 @@ def measure(solver: Solver) -> tuple[dict, list[dict]]:
     with listening(Console()), Work("solve", sum(n for *_, n in plan), "evaluations") as progress:
         done = 0
         for name, spacing, n in plan:
-            steps = (n + 1) // 2 if name in TWICE else n
-            evaluations = 2 * steps - 1 if name in TWICE else steps
+            steps = (n + 1) // 2 if sampler_facts(name).evaluations == 2 else n
+            evaluations = 2 * steps - 1 if sampler_facts(name).evaluations == 2 else steps
             far = distance(solver.solve(name, solver.process.levels(steps, spacing)), exact)
             interval = 1.96 * far.std().item() / len(far) ** 0.5
             record = {"sampler": name, "spacing": spacing, "steps": steps, "evaluations": evaluations}

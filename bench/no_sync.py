@@ -22,8 +22,9 @@ from bytepixels.config.diffusion import ProcessConfig
 from bytepixels.config.presets import PRESETS
 from bytepixels.config.run import Config
 from bytepixels.core.denoiser import clipped
-from bytepixels.core.samplers import SAMPLERS, STOCHASTIC, trajectory
+from bytepixels.core.samplers import trajectory
 from bytepixels.data.batches import Batches
+from bytepixels.registries import SAMPLERS, stochastic_samplers
 from bytepixels.sampling.settings import build_denoiser
 from bytepixels.training.diffusion_task import build_draw, build_loss, build_times
 from bytepixels.training.loop import TrainState, train_step
@@ -48,7 +49,7 @@ def main() -> int:
         network = replace(config.network, dropout=0.1)
         config = replace(config, process=process, network=network, train=replace(config.train, batch=BATCH))
         bad += not tried(f"training, {name}", training(config, device), device)
-    for name in sorted(set(SAMPLERS) - set(STOCHASTIC)):
+    for name in sorted(set(SAMPLERS) - set(stochastic_samplers())):
         bad += not tried(f"sampling, {name}", sampling(PRESETS["small"](), name, device), device)
     return int(bad > 0)
 

@@ -267,7 +267,7 @@ def test_images_of_several_sizes_and_of_grey():
         (np.zeros((2, 2)), "3 or 4 dimensions"),
         (np.full((2, 8, 8), 7.0), "floats lie in 0..1"),
         (np.zeros((2, 8, 8), np.int64), "uint8"),
-        ([{"image": 1}], "has an 'image'"),
+        ([{"photo": 1}], "has an 'image'"),
         ([(PIXELS[0], 1), PIXELS[1]], "1 of the 2 images given have a label"),
         (7, "a path, an array or a sequence"),
     ],

@@ -17,13 +17,14 @@ from bytepixels.config.sampling import SampleConfig
 from bytepixels.config.training import TrainConfig
 from bytepixels.core.gaussian_diffusion import EDMProcess, Level, RectifiedFlow
 from bytepixels.core.losses import diffusion_loss
-from bytepixels.core.samplers import MAX_CHURN, SAMPLERS, best_sampler
-from bytepixels.core.schedules import SCHEDULES, zero_terminal_snr
+from bytepixels.core.samplers import MAX_CHURN, best_sampler
+from bytepixels.core.schedules import zero_terminal_snr
 from bytepixels.data.batches import Batches
 from bytepixels.distributed.process_group import ProcessGroup
 from bytepixels.errors import InputError
 from bytepixels.hardware import best_device
 from bytepixels.networks import DiT
+from bytepixels.registries import SAMPLERS, SCHEDULES
 from bytepixels.sampling.settings import build_denoiser, build_sampling, resolved_sampling
 from bytepixels.training.diffusion_task import build_draw, build_loss, build_times
 

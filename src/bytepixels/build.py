@@ -1,35 +1,39 @@
 """The one place where names in a config become objects."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
+from inspect import signature
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from .config.diffusion import schedule_of
 from .config.run import Config
-from .core.gaussian_diffusion import EDMProcess, GaussianDiffusion, Process, RectifiedFlow
-from .core.schedules import SCHEDULES, zero_terminal_snr
-from .networks import Autoencoder, DiT, Network, UNet
+from .core.levels import Process
+from .core.schedules import Schedule, zero_terminal_snr
+from .networks import Autoencoder, Network
 from .networks.discriminator import AutoencoderWithDiscriminator, PatchDiscriminator, patch_layers
 from .networks.haar import chosen_stem
+from .networks.own import OwnNetwork
 from .networks.text_conditioning import Text
 from .randomness import INIT, torch_seeded
+from .registries import NETWORKS, PROCESSES, SCHEDULES, Backbone, ForwardProcess, facts
 
 
 def build_process(config: Config) -> Process:
     """The forward process of a config."""
-    settings = config.process
-    if settings.diffusion == "edm":
-        return EDMProcess()
-    if settings.diffusion == "flow":
-        return RectifiedFlow("uniform" if settings.times == "auto" else settings.times)
+    settings, kind = config.process, facts(PROCESSES, config.process.diffusion, ForwardProcess)
     name, parameters = schedule_of(settings.schedule)
-    schedule = partial(SCHEDULES[name], **parameters)
-    if settings.zero_terminal_snr:
-        return GaussianDiffusion(settings.timesteps, lambda timesteps: zero_terminal_snr(schedule(timesteps)))
-    return GaussianDiffusion(settings.timesteps, schedule)
+    schedule: Schedule = partial(SCHEDULES[name], **parameters)
+    found = {
+        "timesteps": settings.timesteps,
+        "schedule": (lambda steps: zero_terminal_snr(schedule(steps))) if settings.zero_terminal_snr else schedule,
+        "times": kind.times[0] if settings.times == "auto" else settings.times,
+    }
+    process: Process = kind(**taken(kind.target, found))
+    return process
 
 
 def build_network(config: Config, shape: tuple[int, int, int], classes: int, device: torch.device) -> Network:
@@ -37,65 +41,30 @@ def build_network(config: Config, shape: tuple[int, int, int], classes: int, dev
 
     `classes` is 0 where there are no labels. Raises InputError when the images do not fit the network.
     """
-    make = _dit if config.network.backbone == "dit" else _unet
+    kind, settings = facts(NETWORKS, config.network.backbone, Backbone), with_stem(config, shape[1:]).network
+    found = vars(settings) | {
+        "channels": shape[0],
+        "out_channels": 2 * shape[0] if config.process.variance == "learned" else None,
+        "num_classes": classes or None,
+        "time_scale": 1.0 if config.process.diffusion == "ddpm" else 1000.0,  # embeddings are made for times of 0..1000
+    }
     with torch_seeded(config.train.seed, INIT):
-        network = make(with_stem(config, shape[1:]), shape[0], classes or None)
+        network = kind(**taken(kind.target, found))
+    network = network if isinstance(network, Network) else OwnNetwork(network, shape[0], classes or None)
     network.check_size(*shape[1:])
     return network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def taken(target: Callable[..., Any], found: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of `found` that a function or class takes by name."""
+    names = signature(target).parameters
+    return {name: value for name, value in found.items() if name in names}
 
 
 def with_stem(config: Config, size: tuple[int, ...]) -> Config:
     """The config with the stem that suits images of that size, where it says "auto"."""
     stem = chosen_stem(config.network.stem, *size)
     return replace(config, network=replace(config.network, stem=stem))  # type: ignore[arg-type]
-
-
-def _unet(config: Config, channels: int, classes: int | None) -> Network:
-    net = config.network
-    return UNet(
-        channels=channels,
-        width=net.width,
-        multipliers=net.multipliers,
-        blocks=net.blocks,
-        attention=net.attention,
-        heads=net.heads,
-        dropout=net.dropout,
-        num_classes=classes,
-        embedding=net.embedding,
-        out_channels=_out_channels(config, channels),
-        time_scale=_time_scale(config),
-        text_dim=net.text_dim,
-        stem=net.stem,
-    )
-
-
-def _dit(config: Config, channels: int, classes: int | None) -> Network:
-    net = config.network
-    return DiT(
-        channels=channels,
-        patch=net.patch,
-        width=net.width,
-        depth=net.depth,
-        heads=net.heads,
-        positions=net.positions,
-        registers=net.registers,
-        dropout=net.dropout,
-        num_classes=classes,
-        embedding=net.embedding,
-        out_channels=_out_channels(config, channels),
-        time_scale=_time_scale(config),
-        text_dim=net.text_dim,
-    )
-
-
-def _out_channels(config: Config, channels: int) -> int | None:
-    """A learned variance doubles them."""
-    return 2 * channels if config.process.variance == "learned" else None
-
-
-def _time_scale(config: Config) -> float:
-    """Embeddings are made for times of 0..1000."""
-    return 1.0 if config.process.diffusion == "ddpm" else 1000.0
 
 
 def build_first_stage(

@@ -6,36 +6,53 @@ from .core.editing import inpainted, invert, noised_start, resampled_trajectory,
 from .core.gaussian_diffusion import CLEAN, SPACINGS, EDMProcess, GaussianDiffusion, Level, RectifiedFlow
 from .core.likelihood import ode_bits, ode_log_likelihood, variational_bound
 from .core.losses import diffusion_loss, sample, training_step
-from .core.samplers import SAMPLERS, churned, trajectory
+from .core.samplers import churned, trajectory
 from .core.schedules import (
-    SCHEDULES,
     cosine_schedule,
     linear_schedule,
     scaled_linear_schedule,
     sigmoid_schedule,
     zero_terminal_snr,
 )
-from .core.weighting import WEIGHTINGS
 from .errors import InputError
 from .networks import DiT, UNet, timestep_embedding
 from .randomness import SeededNoise
+from .registries import (
+    NETWORKS,
+    OBJECTIVES,
+    PROCESSES,
+    SAMPLERS,
+    SCHEDULES,
+    WEIGHTINGS,
+    Backbone,
+    ForwardProcess,
+    Objective,
+    Sampler,
+)
 from .version import __version__
 
 __all__ = [
     "CLEAN",
+    "NETWORKS",
+    "OBJECTIVES",
+    "PROCESSES",
     "SAMPLERS",
     "SCHEDULES",
     "SPACINGS",
     "WEIGHTINGS",
+    "Backbone",
     "Denoiser",
     "DiT",
     "EDMProcess",
+    "ForwardProcess",
     "GaussianDiffusion",
     "InputError",
     "LatentCodec",
     "Level",
+    "Objective",
     "PixelCodec",
     "RectifiedFlow",
+    "Sampler",
     "SeededNoise",
     "UNet",
     "__version__",

@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from bytepixels.choices import SAMPLERS
 from bytepixels.cli.main import main
 from bytepixels.cli.parsing import Line, second_word
 from bytepixels.config.autoencoder import AutoencoderConfig
 from bytepixels.config.presets import preset_with
 from bytepixels.errors import InputError, check_choice
+from bytepixels.registries import SAMPLERS
 from bytepixels.requests.evaluate import Compare, Evaluate, Quality
 from bytepixels.requests.runs import PruneRuns
 from bytepixels.requests.sample import Sample

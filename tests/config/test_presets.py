@@ -11,25 +11,22 @@ from bytepixels.build import build_network, build_process
 from bytepixels.cli.help_text import help_of
 from bytepixels.config.data import DataConfig
 from bytepixels.config.diffusion import ProcessConfig
-from bytepixels.config.network import BACKBONES, NetworkConfig
+from bytepixels.config.network import NetworkConfig
 from bytepixels.config.presets import DITS, PRESETS, autoencoder_config, own_command, own_flags, preset_with
 from bytepixels.config.run import MUTABLE, Config, changed_settings
 from bytepixels.config.sampling import SampleConfig
 from bytepixels.config.training import TrainConfig
 from bytepixels.core.gaussian_diffusion import SPACINGS
-from bytepixels.core.losses import OBJECTIVES
 from bytepixels.core.prediction import PREDICTIONS
-from bytepixels.core.samplers import SAMPLERS
-from bytepixels.core.schedules import SCHEDULES
-from bytepixels.core.weighting import WEIGHTINGS
 from bytepixels.errors import InputError
+from bytepixels.registries import NETWORKS, OBJECTIVES, SAMPLERS, SCHEDULES, WEIGHTINGS
 from bytepixels.requests.sample import Sample
 from bytepixels.sampling.settings import build_sampling, resolved_sampling
 
 CPU = torch.device("cpu")
 
 
-@pytest.mark.parametrize("backbone", BACKBONES)
+@pytest.mark.parametrize("backbone", NETWORKS)
 @pytest.mark.parametrize("name", PRESETS)
 def test_every_preset_builds(name, backbone):
     config = preset_with(name, backbone)
@@ -123,7 +120,7 @@ def test_speedrun_is_cifar10s_network_with_classes_and_ends_with_its_budget():
     assert (ours.process.diffusion, ours.process.times, ours.train.optimizer) == ("flow", "logit_normal", "muon")
 
 
-@pytest.mark.parametrize("backbone", BACKBONES)
+@pytest.mark.parametrize("backbone", NETWORKS)
 @pytest.mark.parametrize("name", PRESETS)
 def test_a_config_comes_back_from_json(name, backbone):
     config = preset_with(name, backbone)
@@ -347,7 +344,7 @@ OTHER = {
 def test_every_setting_that_weights_depend_on_is_compared(part):
     old = Config()
     changed = {line.split()[0] for line in changed_settings(old, replace(old, **{part: OTHER[part]}))}
-    apart = {"diffusion", "budget", "optimizer", "backbone", *BACKBONES["dit"]}  # have tests of their own
+    apart = {"diffusion", "budget", "optimizer", "backbone", *NETWORKS["dit"].settings}  # have tests of their own
     settings = {f.name for f in fields(OTHER[part])} - apart
     for name in settings:
         assert getattr(OTHER[part], name) != getattr(getattr(old, part), name), f"this test leaves {name} as it is"

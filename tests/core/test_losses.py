@@ -26,10 +26,10 @@ from bytepixels.config.run import Config
 from bytepixels.config.sampling import SampleConfig
 from bytepixels.config.training import TrainConfig
 from bytepixels.core.gaussian_diffusion import EDMProcess, RectifiedFlow
-from bytepixels.core.losses import HYBRID_WEIGHT, OBJECTIVES
+from bytepixels.core.losses import HYBRID_WEIGHT
 from bytepixels.core.prediction import PREDICTIONS
-from bytepixels.core.weighting import WEIGHTINGS
 from bytepixels.randomness import TIMES, seeded
+from bytepixels.registries import OBJECTIVES, WEIGHTINGS
 from bytepixels.training.diffusion_task import build_loss, build_times
 from bytepixels.training.loop import TrainState, train_step
 from tests.core.laws import GAUSSIAN, linear_alpha_bar

@@ -33,7 +33,8 @@ from bytepixels import (
     zero_terminal_snr,
 )
 from bytepixels.core.multistep import exponential_weights, unipc_step
-from bytepixels.core.samplers import MAX_CHURN, STOCHASTIC, best_sampler, diffuse
+from bytepixels.core.samplers import MAX_CHURN, best_sampler, diffuse
+from bytepixels.registries import sampler_facts
 from tests.core.laws import GAUSSIAN, PATHS, TWO_MODES, linear_alpha_bar, log_snr_grid
 from tests.core.test_samplers import X, affine, fixed_noise, refuse, run
 
@@ -285,7 +286,7 @@ def test_churned_heun_keeps_gaussian_data():
 def test_auto_names_a_deterministic_sampler_and_a_grid(steps):
     sampler, spacing = best_sampler(steps)
     assert sampler in SAMPLERS
-    assert sampler not in STOCHASTIC
+    assert not sampler_facts(sampler).stochastic
     assert spacing in SPACINGS
 
 

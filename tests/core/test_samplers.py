@@ -14,8 +14,8 @@ from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
 
 from bytepixels import CLEAN, SAMPLERS, Denoiser, GaussianDiffusion, InputError, Level, trajectory, zero_terminal_snr
 from bytepixels.core.prediction import PREDICTIONS
-from bytepixels.core.samplers import STOCHASTIC, TWICE
 from bytepixels.core.schedules import linear_schedule
+from bytepixels.registries import sampler_facts, stochastic_samplers
 from tests.core.laws import (
     GAUSSIAN,
     PATHS,
@@ -28,7 +28,7 @@ from tests.core.laws import (
 )
 
 DDPM, DDIM, HEUN, DPMPP_2M = (SAMPLERS[name] for name in ("ddpm", "ddim", "heun", "dpmpp_2m"))
-DETERMINISTIC = [name for name in SAMPLERS if name not in STOCHASTIC]
+DETERMINISTIC = [name for name in SAMPLERS if not sampler_facts(name).stochastic]
 X = torch.linspace(-2, 2, 16, dtype=torch.float64).view(1, 1, 4, 4)
 PAIRS = [(999, 998), (500, 499), (1, 0), (999, 900), (600, 20), (20, 0)]  # neighbours, and respaced
 
@@ -309,7 +309,7 @@ def test_zero_terminal_snr_gives_the_data_from_pure_noise(name):
     x = torch.special.ndtri(p)  # a perfect standard normal
     last = run(x, diffusion.levels(100), Denoiser(network, "v"), SAMPLERS[name], fixed_noise())
     exact = torch.from_numpy(TWO_MODES.quantile(p.numpy(), 1.0, 0.0))
-    if name in STOCHASTIC:  # only in law
+    if sampler_facts(name).stochastic:  # only in law
         assert last.mean().item() == pytest.approx(exact.mean().item(), abs=5 * 0.9 / 20)
         assert last.std().item() == pytest.approx(exact.std().item(), abs=0.1)
     else:
@@ -331,8 +331,8 @@ STEPS = {**SAMPLERS, "ddim eta": partial(DDIM, eta=0.5)}
 
 @pytest.mark.parametrize("name", STEPS)
 def test_how_often_noise_and_network_are_called(name):
-    noises = 6 if name in (*STOCHASTIC, "ddim eta") else 0
-    evaluations = 13 if name in TWICE else 7
+    noises = 6 if name in (*stochastic_samplers(), "ddim eta") else 0
+    evaluations = 13 if name == "heun" else 7
     step = STEPS[name]
     calls = {"noise": 0, "denoise": 0}
 

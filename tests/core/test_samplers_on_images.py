@@ -13,9 +13,9 @@ from torch import Tensor
 
 from bytepixels import SAMPLERS, GaussianDiffusion, SeededNoise
 from bytepixels.core.losses import pure_noise
-from bytepixels.core.samplers import STOCHASTIC
 from bytepixels.data import pack
 from bytepixels.metrics.optimal_denoiser import EmpiricalImages, OptimalDenoiser, WienerDenoiser
+from bytepixels.registries import sampler_facts
 from tests.core.laws import GAUSSIAN
 from tests.core.test_samplers import DETERMINISTIC, ORDERS, refuse, run
 
@@ -94,6 +94,6 @@ def test_every_sampler_ends_on_an_image_of_the_set(digits, name):
     """In float32. Any two images of the set are 0.08 or more apart, as root mean square over the pixels."""
     noise, levels = SeededNoise(SEEDS), PROCESS.levels(32, "log_snr")
     x = pure_noise(torch.empty(8, 1, 8, 8), levels[0], noise)
-    end = run(x, levels, digits.single, SAMPLERS[name], noise if name in STOCHASTIC else refuse)
+    end = run(x, levels, digits.single, SAMPLERS[name], noise if sampler_facts(name).stochastic else refuse)
     away = (end.double()[:, None] - digits.x0.double()).square().mean((2, 3, 4)).sqrt()  # [seeds, images]
     assert away.amin(1).max() < 1e-5

@@ -21,7 +21,7 @@ from bytepixels import (
     zero_terminal_snr,
 )
 from bytepixels.core.prediction import PREDICTIONS
-from bytepixels.core.samplers import STOCHASTIC
+from bytepixels.registries import sampler_facts
 from tests.core.laws import GAUSSIAN, Mixture, linear_alpha_bar, zero_snr_alpha_bar
 
 TIGHT = Mixture((1.0,), (0.2,), (0.05**2,))  # samples stay well within [-1, 1]
@@ -230,7 +230,7 @@ def test_every_sampler_by_name_and_as_a_function(name):
         for sampler in (name, SAMPLERS[name])
     )
     assert torch.equal(by_name, as_function)
-    if name not in STOCHASTIC:  # x_T alone decides: 0.2 + 0.05 x_T
+    if not sampler_facts(name).stochastic:  # x_T alone decides: 0.2 + 0.05 x_T
         torch.testing.assert_close(by_name, 0.2 + 0.05 * draws(1)[0], rtol=0, atol=0.01)
 
 

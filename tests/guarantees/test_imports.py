@@ -4,14 +4,13 @@ import ast
 import subprocess
 import sys
 from importlib import import_module
-from inspect import signature
 from pathlib import Path
 
 import pytest
 
 import bytepixels
-from bytepixels import choices
 from bytepixels.api import SERVICES
+from bytepixels.registries import NETWORKS, OBJECTIVES, PROCESSES, SAMPLERS, SCHEDULES, WEIGHTINGS
 
 PACKAGE = Path(bytepixels.__file__).parent
 MODULES = {
@@ -20,7 +19,7 @@ MODULES = {
 }
 CORE = """schedules levels posterior continuous gaussian_diffusion prediction denoiser multistep samplers weighting
 timestep_sampling losses likelihood editing exact_denoisers""".split()
-LEAVES = set("choices console errors events randomness signals spellings stopping threads wording".split())
+LEAVES = set("choices registries console errors events randomness signals spellings stopping threads wording".split())
 GROUND = LEAVES | {"distributed", "files", "hardware", "heap", "images", "memory", "version"}
 ROOMS = {  # who may import whom, beside the ground
     "core": "",
@@ -250,17 +249,20 @@ def test_every_public_name_is_there_and_modules_too():
     assert python(
         """
 import bytepixels
-print(bytepixels.SAMPLERS is bytepixels.core.samplers.SAMPLERS, set(bytepixels.__all__) <= set(dir(bytepixels)))
+print(bytepixels.SAMPLERS is bytepixels.registries.SAMPLERS, set(bytepixels.__all__) <= set(dir(bytepixels)))
 from bytepixels import *
 print(DiT.__name__, sample.__module__, hasattr(bytepixels, "nothing"))
 """
     ).split() == ["True", "True", "DiT", "bytepixels.core.losses", "False"]
 
 
-def test_the_names_of_choices_are_those_of_the_registries():
-    assert tuple(bytepixels.SAMPLERS) == tuple(choices.SAMPLERS)
-    assert tuple(bytepixels.SCHEDULES) == tuple(choices.SCHEDULES)
-    for name, schedule in bytepixels.SCHEDULES.items():
-        parameters = list(signature(schedule).parameters.values())[1:]
-        assert {one.name: one.default for one in parameters} == choices.SCHEDULES[name]
-    assert tuple(bytepixels.WEIGHTINGS) == choices.WEIGHTINGS
+def test_every_entry_of_a_registry_is_where_it_says():
+    for registry in (SCHEDULES, SAMPLERS, WEIGHTINGS, OBJECTIVES, PROCESSES, NETWORKS):
+        for entry in registry.values():
+            module, _, name = entry.place.rpartition(".")
+            assert getattr(import_module(f"bytepixels.{module}"), name).__module__ == f"bytepixels.{module}"
+
+
+def test_names_and_facts_are_known_without_torch():
+    code = "import sys, bytepixels.config.run, bytepixels.registries; print({'torch', 'numpy'} & set(sys.modules))"
+    assert python(code).strip() == "set()"

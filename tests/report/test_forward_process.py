@@ -5,8 +5,8 @@ import pytest
 import torch
 from PIL import Image
 
-from bytepixels.core.schedules import SCHEDULES
 from bytepixels.data import pack
+from bytepixels.registries import SCHEDULES
 from bytepixels.report.forward_process import HEADER, labelled
 from tests.tiny import cli, pixels_of, plain, read_json
 

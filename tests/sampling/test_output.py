@@ -9,8 +9,9 @@ from PIL import Image
 
 from bytepixels.config.sampling import SampleConfig
 from bytepixels.core.gaussian_diffusion import SPACINGS
-from bytepixels.core.samplers import SAMPLERS, best_sampler
+from bytepixels.core.samplers import best_sampler
 from bytepixels.errors import InputError
+from bytepixels.registries import SAMPLERS
 from bytepixels.requests.sample import Sample
 from bytepixels.runs.run_directory import open_run
 from bytepixels.sampling.settings import chosen_settings

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from bytepixels.core.gaussian_diffusion import SPACINGS
-from bytepixels.core.samplers import SAMPLERS
+from bytepixels.registries import SAMPLERS
 from bytepixels.sampling.trained_model import TrainedModel
 from tests.sampling.test_output import CPU, draw, farthest, train_once
 from tests.tiny import checkpoints, cli, log_of, plain, read_json, same_bits, train, words

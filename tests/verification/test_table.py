@@ -1,13 +1,14 @@
 """`bytepixels verify`: it passes as things are, and every check fails when what it checks is broken."""
 
 import math
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
 import torch
 
-from bytepixels import SAMPLERS, RectifiedFlow, SeededNoise
-from bytepixels.core import samplers
+from bytepixels import SAMPLERS, RectifiedFlow, Sampler, SeededNoise
+from bytepixels.core import multistep, samplers
 from bytepixels.core.exact_denoisers import GAUSSIAN
 from bytepixels.events import Progress, listening
 from bytepixels.verification import Check, bound, moments, orders, seeds, suite, verify
@@ -28,9 +29,6 @@ def only(monkeypatch, *names):
     """Leave these samplers, to be quick; ddpm and ddim are what others are compared with."""
     for name in set(SAMPLERS) - {"ddpm", "ddim", *names}:
         monkeypatch.delitem(SAMPLERS, name)
-    monkeypatch.setattr(samplers, "STOCHASTIC", tuple(n for n in samplers.STOCHASTIC if n in SAMPLERS))
-    for module in (orders, moments):
-        monkeypatch.setattr(module, "STOCHASTIC", samplers.STOCHASTIC)
 
 
 def section(title, *checks):
@@ -80,7 +78,7 @@ def test_from_python_it_returns_a_check_for_every_row_and_tells_its_progress(mon
 
 def test_a_lower_order_than_promised_is_seen_and_the_exit_code_says_so(tmp_path, capsys, monkeypatch):
     only(monkeypatch, "dpmpp_3m")
-    monkeypatch.setitem(SAMPLERS, "dpmpp_3m", samplers.dpmpp_2m_step)
+    monkeypatch.setitem(SAMPLERS, "dpmpp_3m", replace(SAMPLERS["dpmpp_3m"], place=multistep.dpmpp_2m_step))
     monkeypatch.setattr(suite, "SECTIONS", [suite.ORDERS])
     assert cli("verify", "--out", tmp_path) == 1
     said = capsys.readouterr().out
@@ -145,8 +143,8 @@ def test_a_sampler_without_an_expected_order_fails(monkeypatch):
 
 
 def test_ipndm_with_three_weights_is_of_order_three(monkeypatch):
-    weights = samplers.ipndm_step.__globals__["ADAMS_BASHFORTH"]
-    monkeypatch.setitem(samplers.ipndm_step.__globals__, "ADAMS_BASHFORTH", (*weights[:3], (*weights[2], 0.0)))
+    weights = multistep.ipndm_step.__globals__["ADAMS_BASHFORTH"]
+    monkeypatch.setitem(multistep.ipndm_step.__globals__, "ADAMS_BASHFORTH", (*weights[:3], (*weights[2], 0.0)))
     checks = list(orders.sampler_checks("ipndm", "ipndm", orders.even_grid, orders.EVEN_ORDERS["ipndm"]))
     assert failed(checks) == {f"ipndm, {process}" for process in PROCESSES}
     assert [check.measured for check in checks] == pytest.approx([3, 3, 3], abs=0.3)
@@ -192,13 +190,12 @@ def forgetful(step):
     ids=["loud ddpm", "shifted ddpm", "ddpm is not ddim", "loud ddim", "forgetful sde"],
 )
 def test_moments_see_what_is_wrong(monkeypatch, name, broken, rows):
-    monkeypatch.setitem(SAMPLERS, name, broken(SAMPLERS[name]))
+    monkeypatch.setitem(SAMPLERS, name, replace(SAMPLERS[name], place=broken(SAMPLERS[name])))
     assert rows <= failed(moments.moment_checks())
 
 
 def test_a_noisy_sampler_without_an_expected_order_fails(monkeypatch):
-    monkeypatch.setitem(SAMPLERS, "mine", SAMPLERS["ddpm"])
-    monkeypatch.setattr(moments, "STOCHASTIC", ("mine",))
+    monkeypatch.setitem(SAMPLERS, "mine", Sampler(SAMPLERS["ddpm"], stochastic=True))
     assert failed(moments.moment_checks()) == {f"variance of mine, {p}" for p in PROCESSES}
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from docstring_parser import parse_from_object
 
-from .. import choices
+from .. import choices, registries
 from .flags import Flag, flags_of
 
 INDENT = " " * 6
@@ -59,7 +59,7 @@ def _paragraphs(kind: Any) -> list[str]:
 
 def _names(found: re.Match[str]) -> str:
     """The names of a registry, where a text says {SAMPLERS}."""
-    return choices.one_of(getattr(choices, found[1]))
+    return registries.one_of(getattr(registries if hasattr(registries, found[1]) else choices, found[1]))
 
 
 @cache

@@ -1,20 +1,23 @@
 """The forward process of a run, what its network predicts, and the loss."""
 
 from dataclasses import dataclass
+from inspect import signature
 from typing import Literal
 
-from ..choices import OBJECTIVES, PREDICTIONS, SCHEDULES, WEIGHTINGS
+from ..choices import PREDICTIONS
 from ..errors import InputError, check_choice, check_range
-
-TIMES = {"ddpm": ("uniform", "importance"), "edm": ("log_normal",), "flow": ("uniform", "logit_normal")}
+from ..registries import OBJECTIVES, PROCESSES, SCHEDULES, WEIGHTINGS, ForwardProcess, facts
 
 
 def schedule_of(text: str) -> tuple[str, dict[str, float]]:
     """ "cosine:s=0.02" -> ("cosine", {"s": 0.02}). InputError for a name or a parameter that there is not."""
     name, _, given = text.partition(":")
-    known = SCHEDULES[check_choice("--schedule", name, SCHEDULES)]
+    schedule = SCHEDULES[check_choice("--schedule", name, SCHEDULES)]
+    if not given:
+        return name, {}
+    _, *known = signature(getattr(schedule, "target", schedule)).parameters
     found = {}
-    for part in given.split(",") if given else ():
+    for part in given.split(","):
         parameter, _, value = part.partition("=")
         check_choice(f"a parameter of --schedule {name}", parameter, known)
         try:
@@ -28,9 +31,9 @@ def schedule_of(text: str) -> tuple[str, dict[str, float]]:
 class ProcessConfig:
     """Diffusion: how noise is added, and what the network learns to predict."""
 
-    diffusion: Literal["ddpm", "edm", "flow"] = "ddpm"
-    """The process. ddpm: T timesteps, variance-preserving (Ho et al. 2020); edm: noise of growing sigma is added
-    (Karras et al. 2022); flow: straight lines from noise to image (rectified flow)."""
+    diffusion: str = "ddpm"
+    """The process: {PROCESSES}. ddpm: T timesteps, variance-preserving (Ho et al. 2020); edm: noise of growing sigma is
+    added (Karras et al. 2022); flow: straight lines from noise to image (rectified flow)."""
     timesteps: int = 1000
     """Noise levels T of ddpm. Usual: 1000."""
     schedule: str = "linear"
@@ -46,9 +49,9 @@ class ProcessConfig:
     edm: log_normal; flow: uniform or logit_normal. auto takes the first of them."""
     weighting: str = "none"
     """How much each noise level counts in the loss: {WEIGHTINGS}. none: plain squared error of what is predicted."""
-    objective: Literal["simple", "hybrid", "vlb"] = "simple"
-    """The loss. simple: squared error; vlb: the variational bound; hybrid: simple, with the bound for a learned
-    variance (Nichol & Dhariwal 2021; the last two need ddpm)."""
+    objective: str = "simple"
+    """The loss: {OBJECTIVES}. simple: squared error; vlb: the variational bound; hybrid: simple, with the bound for a
+    learned variance (Nichol & Dhariwal 2021; the last two need ddpm)."""
     variance: Literal["fixed", "learned"] = "fixed"
     """Variance of ddpm's reverse steps: fixed, or learned by the network (needs --objective hybrid or vlb)."""
 
@@ -56,11 +59,12 @@ class ProcessConfig:
         check_range("--timesteps", self.timesteps, 1, 100_000)
         schedule_of(self.schedule)
         check_choice("--prediction", self.prediction, PREDICTIONS)
-        check_choice("--diffusion", self.diffusion, TIMES)
+        check_choice("--diffusion", self.diffusion, PROCESSES)
         check_choice("--objective", self.objective, OBJECTIVES)
         check_choice("--variance", self.variance, ("fixed", "learned"))
         check_choice("--weighting", self.weighting, ("none", *WEIGHTINGS))
-        check_choice(f"--times with --diffusion {self.diffusion}", self.times, ("auto", *TIMES[self.diffusion]))
+        known = facts(PROCESSES, self.diffusion, ForwardProcess).times
+        check_choice(f"--times with --diffusion {self.diffusion}", self.times, ("auto", *known))
         if self.zero_terminal_snr and self.diffusion != "ddpm":
             raise InputError(f"--zero-terminal-snr rescales the schedule of ddpm, {self.diffusion} has none")
         if self.prediction == "eps" and (self.zero_terminal_snr or self.diffusion == "flow"):

@@ -6,20 +6,17 @@ from typing import Literal
 from tyro.conf import Suppress
 
 from ..errors import InputError, check_choice, check_range
+from ..registries import NETWORKS, Backbone, facts
 from .units import plain_value
-
-BACKBONES = {  # and the settings that only they have
-    "unet": ("multipliers", "blocks", "attention", "stem"),
-    "dit": ("patch", "depth", "positions", "registers"),
-}
 
 
 @dataclass(frozen=True)
 class NetworkConfig:
     """Network: a U-Net, or a transformer over patches. Flags that only the other one has are refused."""
 
-    backbone: Literal["unet", "dit"] = "unet"
-    """unet: convolutions at several resolutions; dit: attention between patches (Peebles & Xie 2023)."""
+    backbone: str = "unet"
+    """The network: {NETWORKS}. unet: convolutions at several resolutions; dit: attention between patches (Peebles & Xie
+    2023)."""
     width: int = 128
     """unet: channels of the first level; dit: channels of each patch. More learns more and is slower. Usual: 32 to 128
     (unet), 96 to 768 (dit)."""
@@ -57,7 +54,7 @@ class NetworkConfig:
     has half the sides and a quarter of the work. auto: haar for images (or latents) of 24 x 24 and more."""
 
     def __post_init__(self) -> None:
-        check_choice("--backbone", self.backbone, BACKBONES)
+        check_choice("--backbone", self.backbone, NETWORKS)
         for name in settings_of_others(self.backbone):
             if getattr(self, name) != getattr(NetworkConfig, name):
                 raise InputError(foreign_setting(name, self.backbone))
@@ -79,10 +76,10 @@ class NetworkConfig:
 
 def settings_of_others(backbone: str) -> list[str]:
     """The settings that this backbone does not have."""
-    return [name for other, names in BACKBONES.items() if other != backbone for name in names]
+    return [name for other in NETWORKS if other != backbone for name in facts(NETWORKS, other, Backbone).settings]
 
 
 def foreign_setting(name: str, backbone: str) -> str:
     """The sentence that refuses one of them."""
-    owner = next(other for other, names in BACKBONES.items() if name in names)
+    owner = next(other for other in NETWORKS if name in facts(NETWORKS, other, Backbone).settings)
     return f"--{name} belongs to --backbone {owner}, got --backbone {backbone}"

@@ -6,10 +6,11 @@ from dataclasses import replace
 from typing import Any
 
 from ..errors import check_choice
+from ..registries import NETWORKS
 from .autoencoder import AutoencoderConfig
 from .data import DataConfig
 from .diffusion import ProcessConfig
-from .network import BACKBONES, NetworkConfig
+from .network import NetworkConfig
 from .run import Config, own_settings, read_config
 from .sampling import SampleConfig
 from .training import TrainConfig
@@ -128,9 +129,9 @@ DITS = {  # the transformer in the place of a preset's U-Net: digits as much tim
 def preset_with(name: str, backbone: str = "unet") -> Config:
     """The config of a preset, with the named network. InputError for a name that is not known."""
     config = PRESETS[check_choice("--preset", name, PRESETS)]()
-    if check_choice("--backbone", backbone, BACKBONES) == config.network.backbone:
+    if check_choice("--backbone", backbone, NETWORKS) == config.network.backbone:
         return config
-    return replace(config, network=DITS[name])
+    return replace(config, network=DITS[name] if backbone == "dit" else NetworkConfig(backbone, dropout=0.0))
 
 
 def own_flags(config: Config, data_as_asked: bool = False) -> list[str]:

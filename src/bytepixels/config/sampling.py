@@ -6,8 +6,9 @@ from typing import Literal
 
 from tyro.conf import FlagConversionOff
 
-from ..choices import MAX_CHURN, SAMPLERS, SPACINGS, takers
+from ..choices import MAX_CHURN, SPACINGS
 from ..errors import InputError, check_choice, check_range
+from ..registries import SAMPLERS, sampler_facts, takers
 
 MAX_GUIDANCE = 1000.0
 
@@ -59,7 +60,7 @@ class SampleConfig:
             raise InputError(f"--guidance-interval must be two numbers, 0 <= LOW <= HIGH, got {low:g} {high:g}")
         check_range("--guidance-interval HIGH", high, 0)
         for name, given in (("churn", self.churn > 0), ("eta", self.eta > 0), ("reverse_variance", variance)):
-            if given and name not in (SAMPLERS[self.sampler].options if self.sampler in SAMPLERS else ()):
+            if given and name not in (sampler_facts(self.sampler).options if self.sampler in SAMPLERS else ()):
                 flag, value = f"--{name.replace('_', '-')}", getattr(self, name)
                 raise InputError(f"{flag} {value} needs --sampler {takers(name)}, got {self.sampler}")
         if not 0 <= self.churn <= MAX_CHURN * self.steps:

@@ -7,28 +7,16 @@ Every step works for any x_t = alpha * x0 + sigma * eps: the formulas are the pa
 
 import math
 from collections.abc import Iterator, Sequence
-from functools import partial
 from itertools import pairwise
 
 import torch
 from torch import Tensor
 
 from ..choices import MAX_CHURN
-from ..choices import SAMPLERS as FACTS
 from ..errors import InputError, check_choice, check_range
 from .denoiser import Denoise, linear_combination
 from .levels import Level, Process
-from .multistep import (
-    Noise,
-    Step,
-    deis_step,
-    dpmpp_2m_step,
-    dpmpp_2s_step,
-    dpmpp_3m_step,
-    dpmpp_sde_2m_step,
-    ipndm_step,
-    unipc_step,
-)
+from .multistep import Noise, Step
 from .posterior import interpolated_log_variance, posterior
 
 
@@ -130,24 +118,6 @@ def diffuse(x: Tensor, now: Level, noisier: Level, noise: Noise, noise_scale: fl
     """q(x_noisier | x_now): forward along the process, Ho et al. 2020, eq. 2, between any two levels."""
     ratio = noisier.alpha / now.alpha
     return ratio * x + noise_scale * math.sqrt(noisier.sigma**2 - (ratio * now.sigma) ** 2) * noise(x)
-
-
-SAMPLERS: dict[str, Step] = {
-    "ddpm": ddpm_step,
-    "ddim": ddim_step,
-    "euler": euler_step,
-    "heun": heun_step,
-    "dpmpp_2s": dpmpp_2s_step,
-    "dpmpp_2m": dpmpp_2m_step,
-    "dpmpp_3m": dpmpp_3m_step,
-    "dpmpp_sde_2m": dpmpp_sde_2m_step,
-    "unipc_2": partial(unipc_step, order=2),
-    "unipc_3": partial(unipc_step, order=3),
-    "ipndm": ipndm_step,
-    "deis": deis_step,
-}
-STOCHASTIC = tuple(name for name, facts in FACTS.items() if facts.stochastic)  # ddim draws noise with eta above 0
-TWICE = tuple(name for name, facts in FACTS.items() if facts.evaluations == 2)  # but for the last step
 
 
 def best_sampler(steps: int) -> tuple[str, str]:

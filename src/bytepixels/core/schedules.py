@@ -58,11 +58,3 @@ def zero_terminal_snr(betas: Tensor) -> Tensor:
         root = torch.zeros_like(root)
     alpha_bar = root**2
     return 1 - torch.cat([alpha_bar[:1], alpha_bar[1:] / alpha_bar[:-1]])
-
-
-SCHEDULES: dict[str, Schedule] = {
-    "linear": linear_schedule,
-    "cosine": cosine_schedule,
-    "scaled_linear": scaled_linear_schedule,
-    "sigmoid": sigmoid_schedule,
-}

@@ -48,14 +48,3 @@ def uniform_weight(alpha: Tensor, sigma: Tensor, density: Callable[[], Tensor], 
 def sigmoid_weight(alpha: Tensor, sigma: Tensor, density: Callable[[], Tensor], sigma_data: float) -> Tensor:
     """Kingma & Gao 2023, table 1: the squared error of eps over log SNR, weighted with sigmoid(2 - log SNR)."""
     return torch.sigmoid(2 - 2 * torch.log(alpha / sigma)) * (alpha / sigma) ** 2 / density().clamp(min=LEAST)
-
-
-WEIGHTINGS: dict[str, Weighting] = {
-    "eps": eps_weight,
-    "min_snr": min_snr_weight,
-    "p2": p2_weight,
-    "edm": edm_weight,
-    "velocity": velocity_weight,
-    "uniform": uniform_weight,
-    "sigmoid": sigmoid_weight,
-}

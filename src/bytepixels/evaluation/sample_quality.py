@@ -11,7 +11,6 @@ from .. import events
 from ..build import build_process
 from ..config.sampling import SampleConfig
 from ..config.units import seconds_of
-from ..core.samplers import TWICE
 from ..distributed.process_group import ProcessGroup, join
 from ..events import Work
 from ..metrics.drift import Drift, drift, image_statistics
@@ -20,6 +19,7 @@ from ..metrics.frechet import frechet_distance, too_few
 from ..metrics.open_features import chosen_features
 from ..metrics.sample_metrics import LEAST, Measures, frechet, inception_measures, ladder, measure
 from ..randomness import LABELS, seeded
+from ..registries import sampler_facts
 from ..requests.evaluate import Quality
 from ..runs.run_directory import Run, provenance
 from ..sampling.conditioning import text_rows
@@ -185,5 +185,5 @@ def made_with(settings: SampleConfig, painter: MatchedSampler, request: Quality)
 
 def evaluations(settings: SampleConfig) -> int:
     """Of the network, for one image."""
-    once = 2 * settings.steps - 1 if settings.sampler in TWICE else settings.steps
+    once = 2 * settings.steps - 1 if sampler_facts(settings.sampler).evaluations == 2 else settings.steps
     return once * (2 if settings.guidance != 1 else 1)

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from ..core.levels import Process
 from ..core.losses import pure_noise
-from ..core.samplers import SAMPLERS, trajectory
+from ..core.samplers import trajectory
 from ..randomness import SeededNoise
+from ..registries import SAMPLERS
 from .optimal_denoiser import EmpiricalImages, OptimalDenoiser, WienerDenoiser
 from .precision_recall import Nearest
 

@@ -133,7 +133,7 @@ def steps_needed(record: Record) -> dict[str, Any]:
     name = title(record["features"]["name"])
     rows = []
     for row in record["rows"]:
-        costs = row["evaluations"], f"{row['seconds_per_image']:.3g}"
+        costs = row["evaluations"], f"{row['seconds_per_picture']:.3g}"
         rows.append((f"{row['sampler']}, {row['steps']} steps", *costs, number(row["frechet"]), number(row["kernel"])))
     head = ["", "evaluations", "seconds each", name, "kernel distance"]
     return {"charts": compare_charts(record, name), "head": head, "rows": rows}

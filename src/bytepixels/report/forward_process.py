@@ -14,13 +14,13 @@ from .. import events
 from ..codec.codec import PixelCodec
 from ..config.data import DataConfig
 from ..core.gaussian_diffusion import GaussianDiffusion
-from ..core.schedules import SCHEDULES
 from ..data import Packed
 from ..data.packed import default_cache
 from ..data.sources.decode import read_header
 from ..data.sources.open_source import open_source
 from ..images import GAP, grid, room_in_grid, save_png
 from ..randomness import SeededNoise
+from ..registries import SCHEDULES
 from ..requests.show import Show
 from ..runs.packing import pack_with_progress
 from ..runs.run_directory import make_folder

@@ -10,11 +10,11 @@ from torch import Tensor, nn
 from .. import events
 from ..build import at_precision
 from ..config.sampling import SampleConfig
-from ..core.samplers import TWICE
 from ..distributed.process_group import under_torchrun
 from ..errors import JobError
 from ..events import duration
 from ..hardware import COMPILE_TRIALS, LEAST_TO_COMPILE, missing_compiler
+from ..registries import sampler_facts
 from ..requests.sample import Sample
 from .trained_model import TrainedModel
 
@@ -65,7 +65,7 @@ def choose_network(model: TrainedModel, settings: SampleConfig, request: Sample)
 def job(settings: SampleConfig, request: Sample) -> tuple[int, int]:
     """How many images an evaluation of the network has, and how many evaluations there are."""
     guided = settings.guidance != 1 and request.weak is None  # with and without the label, in one batch
-    evaluations = -(-request.n // request.batch) * settings.steps * (2 if settings.sampler in TWICE else 1)
+    evaluations = -(-request.n // request.batch) * settings.steps * sampler_facts(settings.sampler).evaluations
     return min(request.n, request.batch) * (2 if guided else 1), evaluations
 
 

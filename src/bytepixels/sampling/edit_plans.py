@@ -15,10 +15,11 @@ from ..config.sampling import SampleConfig
 from ..core.denoiser import Denoise
 from ..core.editing import inpainted, invert, noised_start, resampled_trajectory, resampling_path, slerp
 from ..core.levels import Level
-from ..core.samplers import STOCHASTIC, TWICE, Step, trajectory
+from ..core.samplers import Step, trajectory
 from ..errors import InputError, check_range
 from ..networks.text_conditioning import Text
 from ..randomness import MAX_SEED, SeededNoise
+from ..registries import sampler_facts, stochastic_samplers
 from ..requests.edit import Drawing, Inpaint, Interpolate, Invert, Vary
 from ..runs.run_directory import Run
 from .edit_images import load_image, load_mask, noise_image, without
@@ -68,8 +69,8 @@ class Editing:
     def evaluations(self, path: Sequence[Level]) -> int:
         """Of the network, on the way along a path."""
         down = [(now, nxt) for now, nxt in pairwise(path) if nxt.half_log_snr > now.half_log_snr]
-        twice = [1 for now, nxt in down if now.alpha > 0 and nxt.sigma > 0 and self.settings.sampler in TWICE]
-        return len(down) + len(twice)
+        more = sampler_facts(self.settings.sampler).evaluations - 1
+        return len(down) + more * sum(now.alpha > 0 and nxt.sigma > 0 for now, nxt in down)
 
 
 @dataclass(frozen=True)
@@ -91,8 +92,8 @@ class EditJob:
 def plan_inpaint(editing: Editing, flags: Inpaint) -> EditJob:
     """Mask 1 is kept: its estimate is the known image itself, at every level."""
     settings, steps = editing.settings, editing.settings.steps
-    if not (settings.sampler in STOCHASTIC or settings.eta > 0 or settings.churn > 0):
-        known = " or ".join(STOCHASTIC)
+    if not (sampler_facts(settings.sampler).stochastic or settings.eta > 0 or settings.churn > 0):
+        known = " or ".join(stochastic_samplers())
         raise InputError(
             f"inpaint takes a sampler that draws noise, {known}, or ddim with --eta; got {settings.sampler}"
         )

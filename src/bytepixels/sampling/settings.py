@@ -16,9 +16,10 @@ from ..config.sampling import SampleConfig
 from ..core.denoiser import Denoise, Denoiser, clipped, guided
 from ..core.gaussian_diffusion import Process
 from ..core.losses import ancestral, default_variance
-from ..core.samplers import MAX_CHURN, SAMPLERS, Step, best_sampler, churned
+from ..core.samplers import MAX_CHURN, Step, best_sampler, churned
 from ..errors import InputError
 from ..networks.text_conditioning import Text
+from ..registries import SAMPLERS
 from ..runs.run_directory import Run
 
 GUIDING = ("guidance_interval", "guidance_rescale")  # settings that say how to guide, and nothing without --guidance

@@ -120,6 +120,8 @@ def model_defaults(asked: Asked, path: Path, fresh: Config | None = None) -> Con
         default = fresh or preset_with(preset or "small", backbone or "unet")
         if asked.help:  # which size a new run has, its images decide
             default = replace(default, data=replace(default.data, size=None))
+        if asked.get("--diffusion") not in (None, default.process.diffusion):  # draws its noise levels in its own way
+            default = replace(default, process=replace(default.process, times="auto"))
     for name in settings_of_others(default.network.backbone):
         if f"--{name}" in asked.given:
             raise InputError(foreign_setting(name, default.network.backbone))

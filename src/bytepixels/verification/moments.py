@@ -10,10 +10,10 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from ..choices import expected_order
 from ..core.exact_denoisers import GAUSSIAN, TWO_MODES
 from ..core.levels import CLEAN, Level
-from ..core.samplers import SAMPLERS, STOCHASTIC, Step
+from ..core.samplers import Step
+from ..registries import SAMPLERS, sampler_facts, stochastic_samplers
 from .check import COARSE, FINE, Check, largest, log_snr_grid, order_check, processes, run
 
 ABOUT = """Data: one Gaussian. Its denoiser is linear, so mean and variance of the samples follow from the steps
@@ -42,7 +42,7 @@ def moment_checks() -> Iterator[Check]:
 
 def stochastic() -> dict[str, tuple[Step, float]]:
     """Every sampler that draws noise, its variants too, with the order that its variance should have."""
-    own = {name: (SAMPLERS[name], expected_order(name)) for name in STOCHASTIC}
+    own = {name: (SAMPLERS[name], sampler_facts(name).order) for name in stochastic_samplers()}
     large, eta_one = partial(SAMPLERS["ddpm"], variance="large"), partial(SAMPLERS["ddim"], eta=1)
     return {**own, "ddpm (beta_t)": (large, 1), "ddim (eta 1)": (eta_one, 1)}
 

@@ -6,10 +6,9 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import torch
 
-from ..choices import expected_order
 from ..core.exact_denoisers import TWO_MODES
 from ..core.levels import Level, Process
-from ..core.samplers import SAMPLERS, STOCHASTIC
+from ..registries import SAMPLERS, sampler_facts
 from .check import Check, log_snr_grid, order_check, processes, run
 
 ABOUT = """Data: a mixture of two Gaussians, whose denoiser E[x0 | x_t] and probability-flow ODE are known exactly, with
@@ -26,9 +25,9 @@ Grid = Callable[[Process, int], list[Level]]
 
 def order_checks() -> Iterator[Check]:
     """A row for every deterministic sampler on every process, each named "sampler, process"."""
-    names = [name for name in SAMPLERS if name not in STOCHASTIC]
+    names = [name for name in SAMPLERS if not sampler_facts(name).stochastic]
     for name in names:
-        yield from sampler_checks(name, name, log_snr_grid, expected_order(name))
+        yield from sampler_checks(name, name, log_snr_grid, sampler_facts(name).order)
     for name in EVEN_ORDERS.keys() & names:
         yield from sampler_checks(name, f"{name} (equal in sigma/alpha)", even_grid, EVEN_ORDERS[name])
 

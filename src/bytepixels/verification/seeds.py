@@ -9,9 +9,9 @@ from torch import Tensor
 from ..core.denoiser import Denoiser
 from ..core.gaussian_diffusion import GaussianDiffusion
 from ..core.losses import pure_noise
-from ..core.samplers import SAMPLERS
 from ..networks import UNet
 from ..randomness import SeededNoise
+from ..registries import SAMPLERS
 from .check import Check, largest, run
 
 ABOUT = """Seven seeds in one batch, and the same in batches of 1 and 2: ten steps of ddpm with a small random U-Net, in
