@@ -27,7 +27,8 @@ def find_layout(folder: Path, images: ImageList, settings: Settings) -> tuple[La
             size, channels, notes = _from_headers(images, size, channels)
             make_folder(folder)
             write_whole(kept, json.dumps([size, channels, notes]))
-    return Layout(*size, channels, settings.fit, settings.background), notes
+    height, width = size
+    return Layout(height, width, channels, settings.fit, settings.background), notes
 
 
 def _from_headers(

@@ -7,7 +7,7 @@ import numpy as np
 
 from ...errors import InputError
 from ...memory import free_memory
-from .folder_labels import SPLITS, class_labels
+from .folder_labels import SPLITS, Labels, class_labels
 from .source import ImageList, Source, array_images, file_key, only_split
 
 IMAGE_KEYS = ("images", "image", "x", "data", "arr_0", "imgs")
@@ -126,8 +126,8 @@ def _range(low: float, high: float, images: np.ndarray, name: str) -> tuple[floa
     raise InputError(f"{name} must lie in 0..1, -1..1 or (whole numbers) 0..255, got values from {low:g} to {high:g}")
 
 
-def standard_labels(labels: np.ndarray | None, count: int) -> tuple[np.ndarray | None, tuple[str, ...], list[str]]:
-    """-> (int64 [N] in 0..K-1, the K names, notes); (None, (), why) where they are no class labels."""
+def standard_labels(labels: np.ndarray | None, count: int) -> Labels:
+    """Labels of any form as int64 [N] in 0..K-1 and K names; None, and why, where they are no class labels."""
     if labels is None:
         return None, (), []
     if labels.dtype == object:

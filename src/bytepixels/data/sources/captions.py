@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from .folder_labels import clean_name, counted, is_hidden, printable
+from .folder_labels import clean_name, counted, is_named, printable
 
 METADATA = ("metadata.csv", "metadata.jsonl")
 MAX_CAPTION = 10_000  # characters
@@ -20,11 +20,6 @@ _NAME, _TEXT = "file_name", "text"
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")  # how a table saved as "Unicode text" begins
 
 Row = tuple[int, Any, Any]  # its line, file_name and text; text None where there is none
-
-
-def is_metadata(name: str) -> bool:
-    """Whether a file may hold captions, by its name."""
-    return posixpath.basename(name) in METADATA and not is_hidden(name)
 
 
 @dataclass
@@ -46,10 +41,10 @@ def captions_of(
     names: of all files of a source, relative, with /. kept: positions of the images that are packed.
     read: position -> content, called for metadata alone.
     """
-    files = [index for index, name in enumerate(names) if name and is_metadata(name)]
+    files = [index for index, name in enumerate(names) if is_named(name, METADATA)]
     if not files:
         return None, []
-    found, known = _Found(), {_folded(name): name for name in names if not is_metadata(name)}
+    found, known = _Found(), {_folded(name): name for name in names if not is_named(name, METADATA)}
     for index in files:
         _read_one(names[index], read(index), known, found)
     captions = [found.captions.get(names[index], "") for index in kept]

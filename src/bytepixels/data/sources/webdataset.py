@@ -10,18 +10,18 @@ import re
 from collections import Counter
 from pathlib import Path
 
-import numpy as np
-
-from ...errors import InputError, check_choice
+from ...errors import InputError
 from ...files import write_whole
 from ..cache import make_folder
 from .captions import described
 from .decode import lacking_suffixes
 from .folder_labels import (
     FOLDER_SPLITS,
-    SPLITS,
+    Labels,
+    check_split,
     class_labels,
     counted,
+    first_few,
     folder_labels,
     found_instead,
     ignored,
@@ -73,18 +73,16 @@ def _of_split(files: list[File], split: str, source: str) -> tuple[list[File], l
         next((FOLDER_SPLITS[word] for word in re.findall("[a-z]+", file.name.lower()) if word in FOLDER_SPLITS), "")
         for file in files
     ]
-    present = [name for name in SPLITS if name in found]
+    present = sorted(set(found) - {""})
     if len(present) < 2:
         if split in ("val", "test") and present != [split]:
             raise InputError(f"{source} has no {split} split: its shards are not named train, val or test")
         return files, []
-    check_choice("split", split, [*present, "all"])
+    counts = check_split(split, filter(None, found))
     kept = [file for file, its_split in zip(files, found, strict=True) if split in ("all", its_split)]
-    listed = ", ".join(f"{name} ({found.count(name):,})" for name in present)
-    notes = [f"Splits found: {listed}; packed {split}, {counted(len(kept), 'shard')}."]
-    if beside := [printable(file.name) for file, its_split in zip(files, found, strict=True) if not its_split]:
-        shown = ", ".join(beside[:5]) + (f" and {len(beside) - 5:,} more" if len(beside) > 5 else "")
-        notes.append(f"warning: left out {counted(len(beside), 'shard')} of no split: {shown}.")
+    notes = [f"Splits found: {counts}; packed {split}, {counted(len(kept), 'shard')}."]
+    if beside := [file.name for file, its_split in zip(files, found, strict=True) if not its_split]:
+        notes.append(f"warning: left out {counted(len(beside), 'shard')} of no split: {first_few(beside)}.")
     return kept, notes
 
 
@@ -115,8 +113,8 @@ def _read(source: str, root: Path, files: list[File], notes: list[str], indexes:
     return ImageList(names, parts, labels, known, tuple(notes), captions)
 
 
-def _labels(classes: list[str | None], names: list[str]) -> tuple[np.ndarray | None, tuple[str, ...], list[str]]:
-    """(labels int64 [N], classes, notes) of samples, from their own classes or else from the folders in their keys."""
+def _labels(classes: list[str | None], names: list[str]) -> Labels:
+    """The labels of samples, from their own classes or else from the folders in their keys."""
     known = [name for name in classes if name is not None]
     if len(known) == len(names):
         return class_labels(known, "the samples")
