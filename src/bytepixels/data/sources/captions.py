@@ -8,11 +8,11 @@ import io
 import json
 import posixpath
 import unicodedata
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from .folder_labels import clean_name, counted, is_named, printable
+from .folder_labels import clean_name, counted, first_few, is_named, printable
 
 METADATA = ("metadata.csv", "metadata.jsonl")
 MAX_CAPTION = 10_000  # characters
@@ -48,7 +48,7 @@ def captions_of(
     for index in files:
         _read_one(names[index], read(index), known, found)
     captions = [found.captions.get(names[index], "") for index in kept]
-    where = " and ".join(printable(names[index]) for index in files[:3]) + (", ..." if len(files) > 3 else "")
+    where = first_few([names[index] for index in files], 3)
     return captions if any(captions) else None, _notes(captions, where, found)
 
 
@@ -88,33 +88,25 @@ def _read_one(name: str, content: bytes, known: dict[str, str], found: _Found) -
             found.captions[image] = tidy(caption)
 
 
-def _csv_rows(text: str, shown: str, found: _Found) -> Iterator[Row] | None:
+def _csv_rows(text: str, shown: str, found: _Found) -> list[Row] | None:
     """The rows of a table; None where it lacks a column."""
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    reader, rows = csv.DictReader(io.StringIO(text, newline=""), strict=True), list[Row]()
     try:
-        columns = [column.strip() for column in next(reader, [])]
+        reader.fieldnames = [column.strip() for column in reader.fieldnames or ()]
     except csv.Error:
         return None
-    if _NAME not in columns or _TEXT not in columns:
+    if not {_NAME, _TEXT} <= set(reader.fieldnames):
         return None
-    return _table(reader, columns.index(_NAME), columns.index(_TEXT), shown, found)
-
-
-def _table(reader: Any, name: int, text: int, shown: str, found: _Found) -> Iterator[Row]:
     while True:
         try:
-            row = next(reader)
-        except StopIteration:
-            return
+            if (row := next(reader, None)) is None:
+                return rows
+            rows.append((reader.line_num, row[_NAME], row[_TEXT]))
         except csv.Error as error:
-            found.broken.append(f"line {reader.line_num:,} of {shown} is no row of a table ({error})")
-            continue
-        if row:
-            cells = dict(enumerate(row))
-            yield reader.line_num, cells.get(name), cells.get(text)
+            found.broken.append(f"line {reader.reader.line_num:,} of {shown} is no row of a table ({error})")
 
 
-def _json_rows(text: str, shown: str, found: _Found) -> Iterator[Row] | None:
+def _json_rows(text: str, shown: str, found: _Found) -> list[Row] | None:
     """The rows of JSON lines; None where no line has the fields."""
     rows = []
     for number, line in enumerate(text.split("\n"), 1):
@@ -128,7 +120,7 @@ def _json_rows(text: str, shown: str, found: _Found) -> Iterator[Row] | None:
             rows.append((number, facts.get(_NAME), facts.get(_TEXT, "")))
         else:
             found.broken.append(f"line {number:,} of {shown} is no JSON object")
-    return iter(rows) if any(name is not None and text != "" for _, name, text in rows) else None
+    return rows if any(name is not None and text != "" for _, name, text in rows) else None
 
 
 def _fault(file_name: Any, caption: Any) -> str | None:
@@ -154,7 +146,8 @@ def _notes(captions: list[str], where: str, found: _Found) -> list[str]:
     if found.captions or not found.refused:
         notes.append(described(captions, where))
     if found.broken:
-        notes.append(f"Left out {counted(len(found.broken), 'broken row')}: {found.broken[0]}{_more(found.broken)}.")
+        more = f", and {len(found.broken) - 1:,} more" if len(found.broken) > 1 else ""
+        notes.append(f"Left out {counted(len(found.broken), 'broken row')}: {found.broken[0]}{more}.")
     if found.strangers:
         first = printable(found.strangers[0])
         notes.append(f"{counted(len(found.strangers), 'caption')} of no image (the first is for {first}).")
@@ -162,7 +155,3 @@ def _notes(captions: list[str], where: str, found: _Found) -> list[str]:
         first = printable(found.twice[0])
         notes.append(f"{counted(len(found.twice), 'second caption')} left out (the first is for {first}).")
     return notes
-
-
-def _more(sentences: list[str]) -> str:
-    return f", and {len(sentences) - 1:,} more" if len(sentences) > 1 else ""
