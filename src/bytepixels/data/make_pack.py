@@ -12,7 +12,7 @@ from ..wording import many
 from .layout import find_layout
 from .notes import COMPOSED, DARK, ENLARGED, RESHAPED, named, notes_of, refusal
 from .pack_writer import DONE, HopelessError, PackWriter, Progress
-from .packed import FORMAT, captions_file
+from .packed import FORMAT
 from .parallel import Unreadable, in_parallel
 from .settings import Settings
 from .sources.decode import is_dark, quiet_pillow, to_pixels
@@ -50,7 +50,8 @@ def make_pack(
         "skipped": [(names[position], reason) for position, reason in skipped.items()],
         "notes": [*listing.notes, *notes, *notes_of(writer.done, layout, skipped, names), *lost],
     }
-    writer.finalize(meta, labels, captions_file(listing.captions, skipped))
+    captions = [caption for k, caption in enumerate(listing.captions or ()) if k not in skipped]
+    writer.finalize(meta | ({"captions": captions} if any(captions) else {}), labels)
     if before:
         said.append(f"{before:,} of {len(names):,} images lay packed already: it went on from there.")
 
