@@ -51,14 +51,14 @@ def load_or_make(path: Path, load: Callable[[Path], T | None], make: Make, progr
         with _one_process(path, folder, progress):
             found = load(path)  # another may have been at it
             if found is None:
-                found = _made(path, load, folder, make, progress)
+                found = _make(path, load, folder, make, progress)
         remove_stale(path.parent)
         keep_within_limit(path.parents[1], path)
     mark_used(path)
     return found
 
 
-def _made(path: Path, load: Callable[[Path], T | None], folder: Path, make: Make, progress: Progress) -> T:
+def _make(path: Path, load: Callable[[Path], T | None], folder: Path, make: Make, progress: Progress) -> T:
     finished = folder / "finished"
     try:
         if load(finished) is None:

@@ -37,8 +37,7 @@ def in_parallel(
             while under_way:
                 yield from under_way.popleft()[1].result()
         finally:
-            for _, future in under_way:
-                future.cancel()
+            pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _chunks(items: Iterable[ImageRef], result_bytes: int) -> Iterator[tuple[list[ImageRef], int]]:

@@ -89,7 +89,7 @@ def inspect_images(images: ImageList, layout: Layout) -> DatasetInspection:
     thumbs, marks = np.zeros((total, 3, THUMB, THUMB), np.uint8), np.zeros((total, len(MARKS)), bool)
     found = DatasetInspection(images, [b""] * total, thumbs, marks, np.zeros((layout.channels, 256), np.int64))
     kept = min(SAMPLE, max(1, SAMPLE_BYTES // image_bytes))
-    every = max(1, -(-total // kept))  # evenly over the source, so that every class is there
+    every = -(-total // kept)  # evenly over the source, so that every class is there
     with closing(_every(images, "pixels", partial(inspect_image, layout=layout), image_bytes)) as results:
         for position, result in results:
             if isinstance(result, Unreadable):

@@ -23,7 +23,7 @@ Row = tuple[int, Any, Any]  # its line, file_name and text; text None where ther
 
 
 @dataclass
-class _Found:
+class _Findings:
     """What the metadata of a source say, and what is wrong with them."""
 
     captions: dict[str, str] = field(default_factory=dict)  # of an image's whole name
@@ -44,7 +44,7 @@ def captions_of(
     files = [index for index, name in enumerate(names) if is_named(name, METADATA)]
     if not files:
         return None, []
-    found, known = _Found(), {_folded(name): name for name in names if not is_named(name, METADATA)}
+    found, known = _Findings(), {_composed(name): name for name in names if not is_named(name, METADATA)}
     for index in files:
         _read_one(names[index], read(index), known, found)
     captions = [found.captions.get(names[index], "") for index in kept]
@@ -55,16 +55,16 @@ def captions_of(
 def described(captions: Sequence[str], where: str) -> str:
     """ "3,583 captions from metadata.csv; 12 images have none."."""
     none = captions.count("")
-    said = f"{counted(len(captions) - none, 'caption')} from {where}"
-    return said + (f"; {counted(none, 'image')} {'has' if none == 1 else 'have'} none." if none else ".")
+    without = f"; {counted(none, 'image')} {'has' if none == 1 else 'have'} none" if none else ""
+    return f"{counted(len(captions) - none, 'caption')} from {where}{without}."
 
 
 def tidy(text: str) -> str:
     """A caption on one line, without spaces round it, in NFC."""
-    return _folded(" ".join(text.split()))
+    return _composed(" ".join(text.split()))
 
 
-def _read_one(name: str, content: bytes, known: dict[str, str], found: _Found) -> None:
+def _read_one(name: str, content: bytes, known: dict[str, str], found: _Findings) -> None:
     """Take in one file. The first of several captions for an image counts."""
     folder, shown = posixpath.dirname(name), printable(name)
     if content.startswith(_UTF16):
@@ -75,11 +75,11 @@ def _read_one(name: str, content: bytes, known: dict[str, str], found: _Found) -
         found.refused.append(f"{shown} has no columns {_NAME} and {_TEXT}: no captions are read from it.")
         return
     for line, file_name, caption in rows:
-        if (wrong := _fault(file_name, caption)) is not None:
+        if (wrong := _problem(file_name, caption)) is not None:
             found.broken.append(f"line {line:,} of {shown} {wrong}")
             continue
         path = clean_name(f"{folder}/{file_name}".replace("\\", "/"))
-        image = known.get(_folded(path))
+        image = known.get(_composed(path))
         if image is None:
             found.strangers.append(path)
         elif image in found.captions:
@@ -88,7 +88,7 @@ def _read_one(name: str, content: bytes, known: dict[str, str], found: _Found) -
             found.captions[image] = tidy(caption)
 
 
-def _csv_rows(text: str, shown: str, found: _Found) -> list[Row] | None:
+def _csv_rows(text: str, shown: str, found: _Findings) -> list[Row] | None:
     """The rows of a table; None where it lacks a column."""
     reader, rows = csv.DictReader(io.StringIO(text, newline=""), strict=True), list[Row]()
     try:
@@ -106,7 +106,7 @@ def _csv_rows(text: str, shown: str, found: _Found) -> list[Row] | None:
             found.broken.append(f"line {reader.reader.line_num:,} of {shown} is no row of a table ({error})")
 
 
-def _json_rows(text: str, shown: str, found: _Found) -> list[Row] | None:
+def _json_rows(text: str, shown: str, found: _Findings) -> list[Row] | None:
     """The rows of JSON lines; None where no line has the fields."""
     rows = []
     for number, line in enumerate(text.split("\n"), 1):
@@ -123,7 +123,7 @@ def _json_rows(text: str, shown: str, found: _Found) -> list[Row] | None:
     return rows if any(name is not None and text != "" for _, name, text in rows) else None
 
 
-def _fault(file_name: Any, caption: Any) -> str | None:
+def _problem(file_name: Any, caption: Any) -> str | None:
     """What is wrong with a row; None where nothing is."""
     if not isinstance(file_name, str) or not file_name.strip():
         return f"has no {_NAME}"
@@ -136,12 +136,12 @@ def _fault(file_name: Any, caption: Any) -> str | None:
     return None
 
 
-def _folded(name: str) -> str:
-    """A file name however its accents are written: macOS takes them apart."""
+def _composed(name: str) -> str:
+    """A file name however its accents are written, in NFC: macOS takes them apart."""
     return unicodedata.normalize("NFC", name)
 
 
-def _notes(captions: list[str], where: str, found: _Found) -> list[str]:
+def _notes(captions: list[str], where: str, found: _Findings) -> list[str]:
     notes = [*found.refused]
     if found.captions or not found.refused:
         notes.append(described(captions, where))

@@ -25,7 +25,6 @@ SWAPS_SIDES = {5, 6, 7, 8}  # EXIF orientations that turn a landscape into a por
 ORIENTATION = 0x0112
 LARGE = 1 << 24  # pixels; of larger images only two are decoded at a time, for each takes a gigabyte on its way
 HUGE = 1 << 26  # ... and of those above this, one
-BLOCK = 1 << 20  # pixels
 _LARGE_TURNS, _HUGE_TURN = Semaphore(2), Semaphore(1)
 DARKEST = 1  # of 255: the greatest value of an image that is black to the eye
 PNG_EXIF = {"exif", "Raw profile type exif", "XML:com.adobe.xmp"}
@@ -198,9 +197,8 @@ def _to_8_bits(image: Image.Image) -> Image.Image:
         raise ValueError(f"values from {low:g} to {high:g}, outside 0..{limit}")
     white = limit if high > 1 or image.mode != "F" else 1
     scaled = np.empty(values.shape, np.uint8)
-    for start in range(0, values.size, BLOCK):  # as float64 the whole would take eight times the memory
-        block = values.reshape(-1)[start : start + BLOCK].astype(np.float64)
-        scaled.reshape(-1)[start : start + BLOCK] = np.round(block * (255 / white))
+    for row, found in zip(scaled, values, strict=True):  # as float64 the whole would take eight times the memory
+        row[:] = np.round(found.astype(np.float64) * (255 / white))
     grey = Image.fromarray(scaled)
     transparent = image.info.get("transparency")
     if not isinstance(transparent, int):

@@ -4,7 +4,7 @@ import errno
 import hashlib
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -76,11 +76,7 @@ def file_at(root: Path, path: Path) -> File:
 
 def files_below(root: Path) -> list[File]:
     """All files below root, by name; links are followed, but never round in a circle."""
-    return sorted(_walk(root))
-
-
-def _walk(root: Path) -> Iterator[File]:
-    seen = set()
+    seen, below = set(), list[File]()
     for folder, subfolders, files in os.walk(root, onerror=_refuse, followlinks=True):
         real = os.path.realpath(folder)
         if real in seen:
@@ -98,4 +94,5 @@ def _walk(root: Path) -> Iterator[File]:
                     continue
                 raise
             if stat.S_ISREG(found.st_mode):  # not a socket, a pipe or a device
-                yield File(prefix + name, found.st_size, found.st_mtime_ns)
+                below.append(File(prefix + name, found.st_size, found.st_mtime_ns))
+    return sorted(below)

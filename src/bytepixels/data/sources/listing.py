@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from .captions import METADATA, captions_of
 from .dataset_json import DATASET, json_labels
 from .folder_labels import arrange
-from .own import MARKS, without_own
+from .own_output import MARKS, without_own
 from .source import Chunk, ImageList
 
 FACTS = (*METADATA, DATASET, *MARKS)  # names of files that say something of the images beside them

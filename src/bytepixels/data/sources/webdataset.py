@@ -123,16 +123,10 @@ def _index(root: Path, file: File, indexes: Path) -> Shard:
     """What a shard holds, read now or before."""
     key = f"3 {files_key(root, [file])} {sorted(lacking_suffixes())}"
     kept = indexes / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
-    shard = _load(kept)
-    if shard is None:
-        shard = read_shard(root / file.name)
-        write_whole(kept, json.dumps(shard))
-    return shard
-
-
-def _load(path: Path) -> Shard | None:
     try:
-        samples, others = json.loads(path.read_text())
+        samples, others = json.loads(kept.read_text())
         return Shard([Sample(*sample) for sample in samples], others)
     except (OSError, ValueError, TypeError):
-        return None
+        shard = read_shard(root / file.name)
+        write_whole(kept, json.dumps(shard))
+        return shard
