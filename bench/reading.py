@@ -36,7 +36,7 @@ def stall(images: np.ndarray, plain: bool, ahead: int, seconds: float, seed: int
     batches.LOOK_AHEAD = ahead
     source = batches.Batches(images, None, BATCH, seed)
     if not plain:
-        source._ahead.read = lambda positions: images[positions]
+        source._prefetch.read = lambda positions: images[positions]
     waits = []
     with open(images.filename, "rb") as file:  # type: ignore[attr-defined]
         for step in range(STEPS):

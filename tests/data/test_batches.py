@@ -132,14 +132,14 @@ def test_no_rows_are_refused(rows):
 
 def test_the_next_steps_are_read_while_this_one_trains(mapped):
     batches = Batches(mapped, None, 4, seed=1)
-    reading, read, go = [], batches._ahead.read, threading.Event()
+    reading, read, go = [], batches._prefetch.read, threading.Event()
 
     def watched(positions):
         reading.append(positions.tolist())
         go.wait(600)
         return read(positions)
 
-    batches._ahead.read = watched
+    batches._prefetch.read = watched
     go.set()
     batches(0)
     go.clear()

@@ -8,8 +8,8 @@ from PIL import Image
 
 from bytepixels.data import pack
 from bytepixels.data.inspection.statistics import Leak, PixelStatistics, dataset_statistics
-from bytepixels.data.inspection.survey import ImageHeader, inspect_image, inspect_images, read_headers
-from bytepixels.data.sources.decode import Layout
+from bytepixels.data.inspection.survey import inspect_image, inspect_images, read_headers
+from bytepixels.data.sources.decode import ImageHeader, Layout
 from bytepixels.data.sources.folder_labels import printable
 from bytepixels.data.sources.open_source import open_source
 from bytepixels.training.autotune.preflight_page import class_lines, copy_lines, file_lines, image_lines, pixel_lines

@@ -34,7 +34,7 @@ BOUNDS = {  # lines of code of each room; "" are the files beside them. What is 
     "codec": 300,
     "config": 620,
     "core": 1100,
-    "data": 2250,
+    "data": 2160,
     "distributed": 150,
     "evaluation": 720,
     "interop": 140,

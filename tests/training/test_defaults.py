@@ -10,7 +10,7 @@ from PIL import Image
 from bytepixels.cli import train as command_line
 from bytepixels.config.data import DataConfig
 from bytepixels.config.presets import PRESETS, autoencoder_config
-from bytepixels.data.inspection.survey import ImageHeader
+from bytepixels.data.sources.decode import ImageHeader
 from bytepixels.runs.run_directory import Run, open_run
 from bytepixels.training.defaults import choice_sentence, choose, sized
 from tests.tiny import cli, words

@@ -16,7 +16,7 @@ from bytepixels.config.data import DataConfig
 from bytepixels.config.presets import PRESETS, digits
 from bytepixels.data import Packed, pack
 from bytepixels.data.inspection.statistics import Leak
-from bytepixels.data.inspection.survey import ImageHeader
+from bytepixels.data.sources.decode import ImageHeader
 from bytepixels.requests.check_data import Doctor
 from bytepixels.training.autotune import preflight as verb
 from bytepixels.training.autotune import trial as doctortrial

@@ -111,15 +111,15 @@ class LatentBatches(Batches):
             raise InputError("flip needs the latents of the mirrored images, and these were stored without flips")
         super().__init__(latents.moments, latents.labels, batch, seed, flip, device, rows)
 
-    def _given(self, images: Tensor, step: int) -> Tensor:
+    def _transform(self, images: Tensor, step: int) -> Tensor:
         """Moments [R, F, 2z, h, w] -> latents [R, z, h, w]."""
-        mean, deviation = self._chosen(images, step).chunk(2, dim=1)
+        mean, deviation = self._mirror_some(images, step).chunk(2, dim=1)
         noise = torch.empty((self.batch, *mean.shape[1:]), device=self.device)
         noise.normal_(generator=seeded(self.seed, LATENT, step, device=self.device))
         return mean + deviation * noise[self.rows]
 
-    def _chosen(self, moments: Tensor, step: int) -> Tensor:
+    def _mirror_some(self, moments: Tensor, step: int) -> Tensor:
         """[R, F, 2z, h, w] -> [R, 2z, h, w]."""
         if not self.flip:
             return moments[:, 0]
-        return torch.where(self._coin(step)[:, None, None, None], moments[:, 1], moments[:, 0])
+        return torch.where(self._mirrored(step), moments[:, 1], moments[:, 0])

@@ -48,7 +48,7 @@ class Batches:
         self.labels = None if labels is None else torch.as_tensor(np.array(labels), device=self.device)
         fits = images.nbytes <= RESIDENT * free_memory(self.device)
         self.resident = torch.from_numpy(np.array(images)).to(self.device) if fits else None
-        self._ahead = Prefetcher(row_reader(images))
+        self._prefetch = Prefetcher(row_reader(images))
         self._orders: dict[int, np.ndarray] = {}
 
     def indices(self, step: int) -> np.ndarray:
@@ -59,33 +59,29 @@ class Batches:
 
     def __call__(self, step: int) -> tuple[Tensor, Tensor | None]:
         """(images uint8 [R, C, H, W], labels int64 [R] or None) of step `step`, on the device; R rows, B where all."""
-        index = self._upload(self._own(step))
+        index = self._upload(self._local_indices(step))
         if self.resident is None:
-            images = self._upload(self._ahead(step, self._own))
+            images = self._upload(self._prefetch(step, self._local_indices))
         else:
             images = self.resident[index]
-        return self._given(images, step), None if self.labels is None else self.labels[index]
+        return self._transform(images, step), None if self.labels is None else self.labels[index]
 
-    def _own(self, step: int) -> np.ndarray:
+    def _local_indices(self, step: int) -> np.ndarray:
         return self.indices(step)[self.rows]
 
-    def _given(self, images: Tensor, step: int) -> Tensor:
+    def _transform(self, images: Tensor, step: int) -> Tensor:
         """What is given out of the rows [R, ...] that were read: half of the images left to right, with `flip`."""
-        if not self.flip:
-            return images
-        return torch.where(self._coin(step)[:, None, None, None], images.flip(-1), images)
+        return torch.where(self._mirrored(step), images.flip(-1), images) if self.flip else images
 
-    def _coin(self, step: int) -> Tensor:
-        """Which of the rows are mirrored, bool [R]: half, chosen by (seed, step) and their place in the whole batch."""
+    def _mirrored(self, step: int) -> Tensor:
+        """Which rows are mirrored, bool [R, 1, 1, 1]: half, chosen by (seed, step) and their place in the batch."""
         generator = seeded(self.seed, FLIP, step, device=self.device)
-        return torch.rand(self.batch, generator=generator, device=self.device)[self.rows] < 0.5
+        return torch.rand(self.batch, 1, 1, 1, generator=generator, device=self.device)[self.rows] < 0.5
 
     def _upload(self, values: np.ndarray) -> Tensor:
         """Onto the device without waiting for it."""
-        host = torch.from_numpy(values)
-        return (
-            host.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else host.to(self.device)
-        )
+        host, is_cuda = torch.from_numpy(values), self.device.type == "cuda"
+        return (host.pin_memory() if is_cuda else host).to(self.device, non_blocking=is_cuda)
 
     def _order(self, epoch: int) -> np.ndarray:
         """A permutation of all images for one epoch; the last two are kept."""
@@ -102,9 +98,10 @@ def free_memory(device: torch.device) -> float:
 
 def row_reader(images: np.ndarray) -> ReadRows:
     """What reads rows of `images` [N, C, H, W]. Where that maps a whole file, its rows are read instead of touched."""
-    path = getattr(images, "filename", None)
-    if path and images.flags.c_contiguous and os.stat(path).st_size == images.offset + images.nbytes:  # type: ignore[attr-defined]
-        return _FileRows(Path(path), images.offset, images.shape, images.dtype)  # type: ignore[attr-defined]
+    if isinstance(images, np.memmap) and images.filename and images.flags.c_contiguous:
+        path = Path(images.filename)
+        if path.stat().st_size == images.offset + images.nbytes:
+            return _FileRows(path, images.offset, images.shape, images.dtype)
     return lambda positions: images[positions]
 
 

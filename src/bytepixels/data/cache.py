@@ -4,7 +4,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -29,7 +29,7 @@ class Entry(NamedTuple):
 
 def entries(root: Path) -> list[Entry]:
     """Everything in the cache at `root`, the longest unused first."""
-    return sorted((_entry(kind, path) for kind in CACHED for path in _children(root / kind)), key=lambda one: one.used)
+    return sorted((_entry(kind, path) for kind in CACHED for path in (root / kind).glob("*")), key=lambda one: one.used)
 
 
 def make_folder(path: Path) -> None:
@@ -90,11 +90,6 @@ def keep_within_limit(root: Path, kept: Path) -> None:
     for one in found:
         if over > 0 and one.path != kept:
             over -= remove([one])
-
-
-def _children(folder: Path) -> Iterator[Path]:
-    with suppress(OSError):
-        yield from folder.iterdir()
 
 
 def _entry(kind: str, path: Path) -> Entry:

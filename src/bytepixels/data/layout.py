@@ -1,7 +1,7 @@
 """The size and channels of a pack, from what was asked for and from the headers of the images."""
 
 import json
-from collections import Counter
+from collections.abc import Collection
 from contextlib import closing
 from pathlib import Path
 
@@ -9,9 +9,9 @@ import numpy as np
 
 from ..files import write_whole
 from .cache import make_folder
-from .parallel import in_parallel
+from .inspection.survey import each_header
 from .settings import Settings
-from .sources.decode import Header, read_header
+from .sources.decode import ImageHeader
 from .sources.fit import Layout
 from .sources.source import ImageList
 
@@ -34,30 +34,33 @@ def find_layout(folder: Path, images: ImageList, settings: Settings) -> tuple[La
 def _from_headers(
     images: ImageList, size: tuple[int, int] | None, channels: int | None
 ) -> tuple[tuple[int, int], int, list[str]]:
-    headers, notes = _headers(images, colour_settles=size is not None), list[str]()
-    if size is None:
-        size, note = _common_size(headers)
-        notes = [note]
-    return size, channels or (1 if headers and all(header.grey for header in headers) else 3), notes
+    """Size and channels, and sentences on the size where it was not asked for. Then one image in colour is enough."""
+    seen = []
+    with closing(each_header(images)) as headers:
+        for _, header in headers:
+            seen.append(header)
+            if size is not None and not header.grey:
+                break
+    channels = channels or (1 if seen and all(header.grey for header in seen) else 3)
+    if size is not None:
+        return size, channels, []
+    height, width = own_size(seen)
+    if len(sizes_of(seen)) == 1:
+        note = f"All images are {height} x {width}: packed at that size."
+    else:
+        note = f"Sizes differ: packed at {height} x {width}, the median short side; set the size for another."
+    return (height, width), channels, [note]
 
 
-def _headers(images: ImageList, colour_settles: bool) -> Counter[Header]:
-    """How many readable images have each header; not of all of them where one in colour settles what was asked."""
-    headers = Counter[Header]()
-    with closing(in_parallel(read_header, images.items(), 0)) as found:
-        for _, header in found:
-            if isinstance(header, Header):
-                headers[header] += 1
-                if colour_settles and not header.grey:
-                    break
-    return headers
+def own_size(seen: Collection[ImageHeader]) -> tuple[int, int]:
+    """The size that all these images have, else their median short side, squared."""
+    sizes = sizes_of(seen)
+    if len(sizes) == 1:
+        return sizes.pop()
+    side = int(np.median([min(one.height, one.width) for one in seen]))
+    return side, side
 
 
-def _common_size(headers: Counter[Header]) -> tuple[tuple[int, int], str]:
-    sizes = list({(header.height, header.width) for header in headers})
-    if len(sizes) <= 1:
-        height, width = sizes[0] if sizes else (1, 1)
-        return (height, width), f"All images are {height} x {width}: packed at that size."
-    sides = [min(header.height, header.width) for header in headers]
-    side = int(np.median(np.repeat(sides, list(headers.values()))))
-    return (side, side), f"Sizes differ: packed at {side} x {side}, the median short side; set the size for another."
+def sizes_of(seen: Collection[ImageHeader]) -> set[tuple[int, int]]:
+    """The sizes among these images, height and width; 1 x 1 where there are none."""
+    return {(one.height, one.width) for one in seen} or {(1, 1)}

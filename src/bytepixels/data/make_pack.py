@@ -12,12 +12,12 @@ from ..wording import many
 from .layout import find_layout
 from .notes import COMPOSED, DARK, ENLARGED, RESHAPED, named, notes_of, refusal
 from .pack_writer import DONE, HopelessError, PackWriter, Progress
-from .packed import FORMAT, captions_file
+from .packed import FORMAT
 from .parallel import Unreadable, in_parallel
 from .settings import Settings
 from .sources.decode import is_dark, quiet_pillow, to_pixels
 from .sources.fit import Layout
-from .sources.folder_labels import printable
+from .sources.folder_labels import Labels, first_few, printable
 from .sources.source import ImageList, Source
 
 
@@ -50,7 +50,8 @@ def make_pack(
         "skipped": [(names[position], reason) for position, reason in skipped.items()],
         "notes": [*listing.notes, *notes, *notes_of(writer.done, layout, skipped, names), *lost],
     }
-    writer.finalize(meta, labels, captions_file(listing.captions, skipped))
+    captions = [caption for k, caption in enumerate(listing.captions or ()) if k not in skipped]
+    writer.finalize(meta | ({"captions": captions} if any(captions) else {}), labels)
     if before:
         said.append(f"{before:,} of {len(names):,} images lay packed already: it went on from there.")
 
@@ -85,8 +86,8 @@ def _row(image: Image.Image, layout: Layout) -> tuple[bytes, int]:
     return decoded.pixels.tobytes(), flag
 
 
-def _labels_left(listing: ImageList, skipped: list[int]) -> tuple[np.ndarray | None, tuple[str, ...], list[str]]:
-    """(labels, classes, notes) without the skipped images, and without the classes that lose their last one by it."""
+def _labels_left(listing: ImageList, skipped: list[int]) -> Labels:
+    """The labels without the skipped images, and without the classes that lose their last one by it."""
     if listing.labels is None:
         return None, listing.classes, []
     labels, count = np.delete(listing.labels, skipped), len(listing.classes)
@@ -95,7 +96,6 @@ def _labels_left(listing: ImageList, skipped: list[int]) -> tuple[np.ndarray | N
         return labels, listing.classes, []
     gone = [name for name, is_lost in zip(listing.classes, lost, strict=True) if is_lost]
     classes = tuple(name for name, is_lost in zip(listing.classes, lost, strict=True) if not is_lost)
-    shown = ", ".join(gone[:10]) + (f" and {len(gone) - 10:,} more" if len(gone) > 10 else "")
     left_out = f"left out {many(len(gone), 'class', 'classes')} without a readable image"
-    note = f"warning: {left_out}: {shown}; {len(classes):,} remain."
+    note = f"warning: {left_out}: {first_few(gone, 10)}; {len(classes):,} remain."
     return (np.cumsum(~lost) - 1)[labels].astype(np.int64), classes, [note]

@@ -4,7 +4,7 @@ import numpy as np
 
 from .pack_writer import HopelessError
 from .sources.fit import Layout
-from .sources.folder_labels import printable
+from .sources.folder_labels import first_few, printable
 from .sources.source import Source
 
 COMPOSED, RESHAPED, ENLARGED, DARK = 2, 4, 8, 16  # bits of an image's flag, beside DONE
@@ -34,9 +34,8 @@ def notes_of(done: np.ndarray, layout: Layout, skipped: dict[int, str], names: l
 
 def named(skipped: dict[int, str], names: list[str]) -> str:
     """The first few of them, with their reasons."""
-    shown = [f"{printable(names[index])} ({reason})" for index, reason in list(skipped.items())[:5]]
-    more = f" and {len(skipped) - 5:,} more" if len(skipped) > 5 else ""
-    return ", ".join(shown) + more
+    shown = [f"{printable(names[index])} ({reason})" for index, reason in skipped.items()]
+    return first_few(shown)
 
 
 def refusal(source: Source, name: str, reason: str) -> HopelessError:

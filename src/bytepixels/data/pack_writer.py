@@ -51,14 +51,14 @@ def load_or_make(path: Path, load: Callable[[Path], T | None], make: Make, progr
         with _one_process(path, folder, progress):
             found = load(path)  # another may have been at it
             if found is None:
-                found = _made(path, load, folder, make, progress)
+                found = _make(path, load, folder, make, progress)
         remove_stale(path.parent)
         keep_within_limit(path.parents[1], path)
     mark_used(path)
     return found
 
 
-def _made(path: Path, load: Callable[[Path], T | None], folder: Path, make: Make, progress: Progress) -> T:
+def _make(path: Path, load: Callable[[Path], T | None], folder: Path, make: Make, progress: Progress) -> T:
     finished = folder / "finished"
     try:
         if load(finished) is None:
@@ -157,18 +157,16 @@ class PackWriter:
             file.write(self.done.tobytes())
         self.saved = time.monotonic()
 
-    def finalize(self, meta: Mapping[str, Any], labels: np.ndarray | None, beside: Mapping[str, bytes] = {}) -> None:
-        """Leave out the rows that are not done; write the labels and the files `beside` the array, then meta.json."""
+    def finalize(self, meta: Mapping[str, Any], labels: np.ndarray | None) -> None:
+        """Leave out the rows that are not done; write the labels beside the array, then meta.json."""
         array = self.array if self.done.all() else self._without_gaps()
         sums = {self.array.stem: sha256(array)}
         if labels is not None:
             np.save(self.finished / "labels.npy", labels)
             flush(self.finished / "labels.npy")
             sums["labels"] = sha256(self.finished / "labels.npy")
-        beside = {**beside, "meta.json": json.dumps({**meta, "sha256": sums}, indent=1).encode()}
-        for name, content in beside.items():
-            (self.finished / name).write_bytes(content)
-            flush(self.finished / name)
+        (self.finished / "meta.json").write_text(json.dumps({**meta, "sha256": sums}, indent=1))
+        flush(self.finished / "meta.json")
         os.replace(array, self.array)  # last, where it is another: finished/ is whole from then on
 
     def _without_gaps(self) -> Path:

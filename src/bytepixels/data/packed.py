@@ -3,7 +3,6 @@
 import json
 import os
 import tempfile
-from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -14,7 +13,6 @@ import numpy as np
 from .. import events
 
 FORMAT = 1
-CAPTIONS = "captions.json"
 
 
 @dataclass(frozen=True)
@@ -59,15 +57,18 @@ def _home_cache() -> Path:
 
 
 def open_packed(path: Path) -> Packed | None:
-    """The packed set at `path` when it is there, of this format and undamaged as far as sizes and types tell."""
+    """The packed set at `path` when it is there, of this format and undamaged as far as sizes and types tell.
+
+    Captions are in its meta.json; packs of earlier versions, which had a file captions.json, are not of this format.
+    """
     try:
         meta = json.loads((path / "meta.json").read_text())
         images = load_array(path / "images.npy", np.uint8, (meta["count"], meta["channels"], *meta["size"]))
         labels = load_array(path / "labels.npy", np.int64, (meta["count"],)) if meta["classes"] else None
-        if meta["format"] != FORMAT:
+        captions = tuple(meta.pop("captions", ()))
+        if meta["format"] != FORMAT or len(captions) not in (0, len(images)) or (path / "captions.json").exists():
             return None
-        captions = load_captions(path / CAPTIONS, meta["count"])
-        return Packed(images, labels, tuple(meta["classes"]), meta, path, tuple(meta["notes"]), captions)
+        return Packed(images, labels, tuple(meta["classes"]), meta, path, tuple(meta["notes"]), captions or None)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError):
         return None
 
@@ -78,22 +79,3 @@ def load_array(path: Path, dtype: type, shape: tuple[int, ...]) -> np.ndarray:
     if array.dtype != dtype or array.shape != shape or path.stat().st_size != array.offset + array.nbytes:
         raise ValueError(f"{path} is not {np.dtype(dtype)} {shape}")
     return array
-
-
-def captions_file(captions: Sequence[str] | None, skipped: Container[int]) -> dict[str, bytes]:
-    """The file of a pack that holds its captions, name -> content; {} where there are none, so that a pack without them
-    is what it was before there were any. skipped: positions of images that are left out."""
-    if captions is None:
-        return {}
-    kept = [caption for position, caption in enumerate(captions) if position not in skipped]
-    return {CAPTIONS: json.dumps(kept, ensure_ascii=False).encode()} if any(kept) else {}
-
-
-def load_captions(path: Path, count: int) -> tuple[str, ...] | None:
-    """`count` captions; None where there is no such file. ValueError where it holds something else."""
-    if not path.is_file():
-        return None
-    captions = json.loads(path.read_text(encoding="utf-8"))
-    if not isinstance(captions, list) or len(captions) != count or not all(isinstance(c, str) for c in captions):
-        raise ValueError(f"{path} does not hold {count:,} captions")
-    return tuple(captions)

@@ -33,12 +33,11 @@ def in_parallel(
             for chunk, size in _chunks(items, result_bytes):
                 while len(under_way) >= 2 * threads or (under_way and size + sum(s for s, _ in under_way) > HELD_BYTES):
                     yield from under_way.popleft()[1].result()
-                under_way.append((size, pool.submit(_attempt_all, work, chunk)))
+                under_way.append((size, pool.submit(_results, work, chunk)))
             while under_way:
                 yield from under_way.popleft()[1].result()
         finally:
-            for _, future in under_way:
-                future.cancel()
+            pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _chunks(items: Iterable[ImageRef], result_bytes: int) -> Iterator[tuple[list[ImageRef], int]]:
@@ -55,7 +54,7 @@ def _chunks(items: Iterable[ImageRef], result_bytes: int) -> Iterator[tuple[list
         yield chunk, size
 
 
-def _attempt_all(work: Callable[[Image.Image], Result], chunk: list[ImageRef]) -> list[tuple[int, Result | Unreadable]]:
+def _results(work: Callable[[Image.Image], Result], chunk: list[ImageRef]) -> list[tuple[int, Result | Unreadable]]:
     return [(item.position, _attempt(work, item)) for item in chunk]
 
 

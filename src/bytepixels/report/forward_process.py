@@ -16,7 +16,7 @@ from ..config.data import DataConfig
 from ..core.gaussian_diffusion import GaussianDiffusion
 from ..data import Packed
 from ..data.packed import default_cache
-from ..data.sources.decode import read_header
+from ..data.sources.decode import upright_size
 from ..data.sources.open_source import open_source
 from ..images import GAP, grid, room_in_grid, save_png
 from ..randomness import SeededNoise
@@ -105,8 +105,7 @@ def shown_size(source: str, n: int, columns: int) -> tuple[int, int] | None:
     listing = open_source(source, "train", default_cache()).read()
     for item in islice(listing.items(), LOOKED_AT):
         with suppress(Exception), item.open() as image:  # what cannot be read is named when it is packed
-            header = read_header(image)
-            sizes.append((header.height, header.width))
+            sizes.append(upright_size(image))
     largest = max((side for size in sizes for side in size), default=0)
     if largest <= SHOWN:
         return None

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ..codec.codec import Codec
 from ..data import pack
-from ..data.sources.decode import read_header
+from ..data.sources.decode import upright_size
 from ..data.sources.open_source import open_source
 from ..errors import InputError
 from ..runs.run_directory import Run
@@ -60,8 +60,7 @@ def _size(path: Path) -> tuple[int, int]:
     """Height and width of an image file, upright."""
     (item,) = open_source(path, "all", Path()).read().items()
     with item.open() as image:
-        header = read_header(image)
-    return header.height, header.width
+        return upright_size(image)
 
 
 def without(image: Tensor, anew: Tensor) -> Tensor:

@@ -3,14 +3,15 @@
 from collections.abc import Collection
 from dataclasses import replace
 
-import numpy as np
 import torch
 
 from ..config.data import DataConfig
 from ..config.presets import preset_with
 from ..config.run import Config
-from ..data.inspection.survey import ImageHeader, read_headers
+from ..data.inspection.survey import read_headers
+from ..data.layout import own_size, sizes_of
 from ..data.packed import default_cache
+from ..data.sources.decode import ImageHeader
 from ..data.sources.open_source import open_source
 from ..networks.haar import STEMS
 
@@ -85,20 +86,6 @@ def multiple_of(config: Config) -> int:
         return config.autoencoder.factor
     net = config.network
     return net.patch if net.backbone == "dit" else int(max(STEMS.get(net.stem, 1), 2 ** (len(net.multipliers) - 1)))
-
-
-def own_size(seen: Collection[ImageHeader]) -> tuple[int, int]:
-    """What packing takes when it is not told: the size of all, else the median short side, squared."""
-    sizes = sizes_of(seen)
-    if len(sizes) == 1:
-        return sizes.pop()
-    side = int(np.median([min(one.height, one.width) for one in seen]))
-    return side, side
-
-
-def sizes_of(seen: Collection[ImageHeader]) -> set[tuple[int, int]]:
-    """The sizes among these images, height and width; 1 x 1 where there are none."""
-    return {(one.height, one.width) for one in seen} or {(1, 1)}
 
 
 def choice_sentence(

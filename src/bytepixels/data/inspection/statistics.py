@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..sources.decode import Layout
+from ..sources.decode import ImageHeader, Layout
 from ..sources.folder_labels import printable
 from .duplicates import equal_images, members, near_copies
-from .survey import DatasetInspection, ImageHeader
+from .survey import DatasetInspection
 
 VARIANTS = 0.1  # share of near copies in a set, above which they are its nature (digits, drawings) and not an accident
 KEPT = 0.66  # of an image, below which a crop takes more than a third of it and its owner should know

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Generator
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
 from typing import NamedTuple, TypeVar
@@ -12,24 +12,13 @@ from PIL import Image
 
 from ...events import Work
 from ..parallel import Unreadable, in_parallel
-from ..sources.decode import Layout, is_dark, orientation, quiet_pillow, read_header, to_pixels
+from ..sources.decode import ImageHeader, Layout, is_dark, quiet_pillow, read_header, to_pixels, upright_size
 from ..sources.source import ImageList
 
 Result = TypeVar("Result")
 THUMB = 16  # side of the thumbnails
 SAMPLE, SAMPLE_BYTES = 256, 64 << 20  # packed images that are kept to train a few steps on
 MARKS = ("transparent", "composed", "reshaped", "enlarged", "one_colour", "dark")
-
-
-class ImageHeader(NamedTuple):
-    """What a file says before its pixels are decoded."""
-
-    height: int  # upright
-    width: int
-    grey: bool
-    kind: str  # "PNG RGBA"; "array L" where it never was a file
-    rotated: bool  # EXIF says that it lies on its side, on its head or is mirrored
-    several_frames: bool  # an animation or several pages, of which the first counts
 
 
 class ImageInspection(NamedTuple):
@@ -67,22 +56,21 @@ class DatasetInspection:
 
 def read_headers(images: ImageList) -> dict[int, ImageHeader]:
     """Position -> what its header says, of every image that has one."""
-    with closing(_every(images, "headers", inspect_header, 0)) as results:
-        return {position: header for position, header in results if isinstance(header, ImageHeader)}
+    with closing(each_header(images)) as headers:
+        return dict(headers)
 
 
-def inspect_header(image: Image.Image) -> ImageHeader:
-    """What the header of an image that is not yet decoded says."""
-    kind = f"{image.format or 'array'} {image.mode}"
-    header, rotated, frames = read_header(image), orientation(image) != 1, False
-    with suppress(Exception):  # damaged later frames do not matter: only the first is taken
-        frames = bool(getattr(image, "is_animated", False))
-    return ImageHeader(header.height, header.width, header.grey, kind, rotated, frames)
+def each_header(images: ImageList) -> Generator[tuple[int, ImageHeader], None, None]:
+    """Yield position and header of every image that has one; close the generator to stop early."""
+    with closing(_every(images, "headers", read_header, 0)) as results:
+        for position, header in results:
+            if isinstance(header, ImageHeader):
+                yield position, header
 
 
 def inspect_image(image: Image.Image, layout: Layout) -> ImageInspection:
     """Decode one image in full, and make of it what is packed."""
-    height, width, _ = read_header(image)
+    height, width = upright_size(image)
     whole = to_pixels(image, Layout(height, width, 4, "squash", layout.background)).pixels  # [4, height, width]
     pixels = np.ascontiguousarray(whole.transpose(1, 2, 0))
     digest = hashlib.blake2b(f"{height} {width} ".encode(), digest_size=16)
@@ -101,7 +89,7 @@ def inspect_images(images: ImageList, layout: Layout) -> DatasetInspection:
     thumbs, marks = np.zeros((total, 3, THUMB, THUMB), np.uint8), np.zeros((total, len(MARKS)), bool)
     found = DatasetInspection(images, [b""] * total, thumbs, marks, np.zeros((layout.channels, 256), np.int64))
     kept = min(SAMPLE, max(1, SAMPLE_BYTES // image_bytes))
-    every = max(1, -(-total // kept))  # evenly over the source, so that every class is there
+    every = -(-total // kept)  # evenly over the source, so that every class is there
     with closing(_every(images, "pixels", partial(inspect_image, layout=layout), image_bytes)) as results:
         for position, result in results:
             if isinstance(result, Unreadable):

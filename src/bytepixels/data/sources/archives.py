@@ -3,7 +3,6 @@
 import io
 import zipfile
 from collections import Counter
-from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from tarfile import TarInfo
@@ -11,13 +10,11 @@ from tarfile import TarInfo
 from PIL import Image
 
 from ...errors import InputError, check_choice
-from .captions import METADATA, captions_of, is_metadata
-from .dataset_json import DATASET, is_dataset, with_labels_of
 from .decode import open_image
-from .folder_labels import Arrangement, arrange, clean_name, counted, is_hidden, is_image
+from .folder_labels import clean_name, counted, is_hidden, is_image, is_named
+from .listing import FACTS, list_images
 from .official_files import CIFAR_BATCHES, TWO_SPLITS, read_cifar
-from .own import may_mark, without_own
-from .source import ImageList, ImageRef, Source, check_file_size, file_key, parts_of
+from .source import Chunk, ImageList, ImageRef, Source, check_file_size, file_key, parts_of
 from .tar import is_compressed, is_tar, open_content, read_tar, readable, tar_part
 from .zip_names import member_names
 
@@ -40,41 +37,22 @@ def _read_zip(path: Path, split: str) -> ImageList:
     with readable(path):
         archive = zipfile.ZipFile(path)  # stays open: threads read their own members of it; closed with its last reader
     members = [member for member in archive.infolist() if not member.is_dir()]
-    names, name_notes = member_names(members, str(path))
-    _check_readable(path, [member for member, name in zip(members, names, strict=True) if _needed(name)])
+    names, notes = member_names(members, str(path))
+    _check_readable(path, [member for member, name in zip(members, names, strict=True) if _is_needed(name)])
 
     def read(index: int) -> bytes:
         with readable(path):
             return archive.read(members[index])
 
-    found, captions, notes = _arranged(names, split, path, read)
-    kept = [members[index] for index in found.order]
-    files = [names[index] for index in found.order]
+    def parts(order: list[int]) -> list[Chunk]:
+        kept = [members[index] for index in order]
+        return parts_of(len(kept), lambda k: ImageRef(k, partial(_open_member, archive, kept[k]), kept[k].file_size))
 
-    def item(index: int) -> ImageRef:
-        return ImageRef(index, partial(_open_member, archive, kept[index]), kept[index].file_size)
-
-    return ImageList(files, parts_of(len(kept), item), found.labels, found.classes, (*name_notes, *notes), captions)
+    return list_images(names, split, str(path), read, parts, notes)
 
 
-def _arranged(
-    names: list[str], split: str, path: Path, read: Callable[[int], bytes], more: Sequence[str] = ()
-) -> tuple[Arrangement, list[str] | None, list[str]]:
-    """The arrangement and captions of an archive's files, and all notes on them. read: position -> content."""
-    outside, own_notes = without_own(names, read, str(path))
-    names = [name if kept else "" for name, kept in zip(names, outside, strict=True)]
-    found = with_labels_of(arrange(names, split, str(path), (*METADATA, DATASET)), names, read, str(path))
-    captions, caption_notes = captions_of(names, found.order, read)
-    return found, captions, [*own_notes, *found.notes, *more, *found.class_notes, *caption_notes]
-
-
-def _needed(name: str) -> bool:
-    return not is_hidden(name) and (is_image(name) or _is_text(name))
-
-
-def _is_text(name: str) -> bool:
-    """Whether a file says something of the images beside it, by its name."""
-    return is_metadata(name) or is_dataset(name)
+def _is_needed(name: str) -> bool:
+    return is_named(name, FACTS) or (is_image(name) and not is_hidden(name))
 
 
 def _check_readable(path: Path, members: list[zipfile.ZipInfo]) -> None:
@@ -104,33 +82,34 @@ def _read_tar(path: Path, split: str) -> ImageList:
     """A tar has no index, and a compressed one cannot seek: it is read from front to back, once for the names and once
     more for the images, which come in its order and know their own position. KEPT_BYTES need no second time.
     """
-    names, links, held, held_bytes, metadata = list[str](), 0, dict[int, bytes](), 0, dict[int, bytes]()
+    names, links, held, held_bytes, facts = list[str](), 0, dict[int, bytes](), 0, dict[int, bytes]()
     most = KEPT_BYTES if is_compressed(path) else 0
 
     def wanted(number: int, member: TarInfo) -> bool:
         name = _file_name(member)
-        return (held_bytes + member.size <= most and is_image(name)) or _is_text(name) or may_mark(name)
+        return (held_bytes + member.size <= most and is_image(name)) or is_named(name, FACTS)
 
     for number, member, content in read_tar(path, wanted):
         names.append(name := _file_name(member))
         if is_image(name):
             held[number] = content
             held_bytes += member.size
-        elif _is_text(name) or may_mark(name):
-            metadata[number] = content
+        elif is_named(name, FACTS):
+            facts[number] = content
         links += member.issym() or member.islnk()
         if held_bytes > most:
             held.clear()
     if any(name.rsplit("/", 1)[-1] == CIFAR_BATCHES["test"][0] for name in names):
         return read_cifar(path, check_choice("split", split, TWO_SPLITS))
-    ignored = [f"Ignored {counted(links, 'link')} in the archive."] if links else []
-    found, captions, notes = _arranged(names, split, path, lambda index: metadata.get(index, b""), ignored)
-    if held:
-        kept = [held[number] for number in found.order]
-        parts = parts_of(len(kept), lambda index: ImageRef(index, partial(open_content, kept[index])))
-    else:
-        parts = [tar_part(path, {member: index for index, member in enumerate(found.order)})]
-    return ImageList([names[i] for i in found.order], parts, found.labels, found.classes, tuple(notes), captions)
+    notes = [f"Ignored {counted(links, 'link')} in the archive."] if links else []
+
+    def parts(order: list[int]) -> list[Chunk]:
+        if not held:
+            return [tar_part(path, {number: k for k, number in enumerate(order)})]
+        kept = [held[number] for number in order]
+        return parts_of(len(kept), lambda k: ImageRef(k, partial(open_content, kept[k])))
+
+    return list_images(names, split, str(path), lambda number: facts[number], parts, notes)
 
 
 def _file_name(member: TarInfo) -> str:

@@ -7,7 +7,7 @@ import numpy as np
 
 from ...errors import InputError
 from ...memory import free_memory
-from .folder_labels import SPLITS, class_labels
+from .folder_labels import SPLITS, Labels, class_labels
 from .source import ImageList, Source, array_images, file_key, only_split
 
 IMAGE_KEYS = ("images", "image", "x", "data", "arr_0", "imgs")
@@ -98,15 +98,13 @@ def standard_images(images: np.ndarray, name: str) -> tuple[np.ndarray, tuple[fl
 
 
 def _channels_last(images: np.ndarray, name: str) -> np.ndarray:
-    _, a, b, c = images.shape
-    last, first = c <= 4, a <= 4
-    if not last and not first:
+    """[N, H, W, C] or [N, C, H, W] -> [N, H, W, C]; [N, H, W] where C is 1."""
+    first, last = images.shape[1], images.shape[3]
+    if min(first, last) > 4:
         raise InputError(f"{name} must have 1 to 4 channels, second or last; got shape {list(images.shape)}")
-    if last and (not first or a * b >= b * c):  # where both could be channels, the larger images were meant
-        channels_last = images
-    else:
-        channels_last = np.moveaxis(images, 1, -1)
-    return channels_last[..., 0] if channels_last.shape[-1] == 1 else channels_last
+    if last > 4 or first < last:  # where both could be channels, the larger images were meant
+        images = np.moveaxis(images, 1, -1)
+    return images[..., 0] if images.shape[-1] == 1 else images
 
 
 def _range(low: float, high: float, images: np.ndarray, name: str) -> tuple[float, float]:
@@ -118,7 +116,7 @@ def _range(low: float, high: float, images: np.ndarray, name: str) -> tuple[floa
         return 0, 1
     if floating and low >= -1 - TOLERANCE and high <= 1 + TOLERANCE:
         return -1, 1
-    whole = not floating or all(bool((image == np.round(image)).all()) for image in images)
+    whole = not floating or all((image == np.round(image)).all() for image in images)
     if whole and low >= 0 and high <= 255:
         return 0, 255
     if images.dtype == np.uint16:
@@ -126,8 +124,8 @@ def _range(low: float, high: float, images: np.ndarray, name: str) -> tuple[floa
     raise InputError(f"{name} must lie in 0..1, -1..1 or (whole numbers) 0..255, got values from {low:g} to {high:g}")
 
 
-def standard_labels(labels: np.ndarray | None, count: int) -> tuple[np.ndarray | None, tuple[str, ...], list[str]]:
-    """-> (int64 [N] in 0..K-1, the K names, notes); (None, (), why) where they are no class labels."""
+def standard_labels(labels: np.ndarray | None, count: int) -> Labels:
+    """Labels of any form as int64 [N] in 0..K-1 and K names; None, and why, where they are no class labels."""
     if labels is None:
         return None, (), []
     if labels.dtype == object:
@@ -144,17 +142,13 @@ def standard_labels(labels: np.ndarray | None, count: int) -> tuple[np.ndarray |
         what = f"of shape {list(labels.shape)} and type {labels.dtype}"
         return None, (), [f"warning: Labels {what} were ignored: not one class per image."]
     if labels.dtype.kind in "US":
-        return class_labels([_text(label) for label in labels.tolist()], "the labels")
+        names = [name.decode(errors="replace") if isinstance(name, bytes) else name for name in labels.tolist()]
+        return class_labels(names, "the labels")
     values, positions = np.unique(labels, return_inverse=True)
     return positions.reshape(-1).astype(np.int64), tuple(map(str, values.tolist())), notes
 
 
 def _one_hot(labels: np.ndarray) -> bool:
     """Whether each row has a single 1 and else zeros."""
-    return labels.dtype.kind in "buif" and bool(
-        ((labels == 0) | (labels == 1)).all() and (labels.sum(axis=1) == 1).all()
-    )
-
-
-def _text(label: str | bytes) -> str:
-    return label.decode(errors="replace") if isinstance(label, bytes) else label
+    are_numbers = labels.dtype.kind in "buif"
+    return are_numbers and bool(((labels == 0) | (labels == 1)).all() and (labels.sum(axis=1) == 1).all())

@@ -8,11 +8,11 @@ import io
 import json
 import posixpath
 import unicodedata
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from .folder_labels import clean_name, counted, is_hidden, printable
+from .folder_labels import clean_name, counted, first_few, is_named, printable
 
 METADATA = ("metadata.csv", "metadata.jsonl")
 MAX_CAPTION = 10_000  # characters
@@ -22,13 +22,8 @@ _UTF16 = (b"\xff\xfe", b"\xfe\xff")  # how a table saved as "Unicode text" begin
 Row = tuple[int, Any, Any]  # its line, file_name and text; text None where there is none
 
 
-def is_metadata(name: str) -> bool:
-    """Whether a file may hold captions, by its name."""
-    return posixpath.basename(name) in METADATA and not is_hidden(name)
-
-
 @dataclass
-class _Found:
+class _Findings:
     """What the metadata of a source say, and what is wrong with them."""
 
     captions: dict[str, str] = field(default_factory=dict)  # of an image's whole name
@@ -46,30 +41,30 @@ def captions_of(
     names: of all files of a source, relative, with /. kept: positions of the images that are packed.
     read: position -> content, called for metadata alone.
     """
-    files = [index for index, name in enumerate(names) if name and is_metadata(name)]
+    files = [index for index, name in enumerate(names) if is_named(name, METADATA)]
     if not files:
         return None, []
-    found, known = _Found(), {_folded(name): name for name in names if not is_metadata(name)}
+    found, known = _Findings(), {_composed(name): name for name in names if not is_named(name, METADATA)}
     for index in files:
         _read_one(names[index], read(index), known, found)
     captions = [found.captions.get(names[index], "") for index in kept]
-    where = " and ".join(printable(names[index]) for index in files[:3]) + (", ..." if len(files) > 3 else "")
+    where = first_few([names[index] for index in files], 3)
     return captions if any(captions) else None, _notes(captions, where, found)
 
 
 def described(captions: Sequence[str], where: str) -> str:
     """ "3,583 captions from metadata.csv; 12 images have none."."""
     none = captions.count("")
-    said = f"{counted(len(captions) - none, 'caption')} from {where}"
-    return said + (f"; {counted(none, 'image')} {'has' if none == 1 else 'have'} none." if none else ".")
+    without = f"; {counted(none, 'image')} {'has' if none == 1 else 'have'} none" if none else ""
+    return f"{counted(len(captions) - none, 'caption')} from {where}{without}."
 
 
 def tidy(text: str) -> str:
     """A caption on one line, without spaces round it, in NFC."""
-    return _folded(" ".join(text.split()))
+    return _composed(" ".join(text.split()))
 
 
-def _read_one(name: str, content: bytes, known: dict[str, str], found: _Found) -> None:
+def _read_one(name: str, content: bytes, known: dict[str, str], found: _Findings) -> None:
     """Take in one file. The first of several captions for an image counts."""
     folder, shown = posixpath.dirname(name), printable(name)
     if content.startswith(_UTF16):
@@ -80,11 +75,11 @@ def _read_one(name: str, content: bytes, known: dict[str, str], found: _Found) -
         found.refused.append(f"{shown} has no columns {_NAME} and {_TEXT}: no captions are read from it.")
         return
     for line, file_name, caption in rows:
-        if (wrong := _fault(file_name, caption)) is not None:
+        if (wrong := _problem(file_name, caption)) is not None:
             found.broken.append(f"line {line:,} of {shown} {wrong}")
             continue
         path = clean_name(f"{folder}/{file_name}".replace("\\", "/"))
-        image = known.get(_folded(path))
+        image = known.get(_composed(path))
         if image is None:
             found.strangers.append(path)
         elif image in found.captions:
@@ -93,33 +88,25 @@ def _read_one(name: str, content: bytes, known: dict[str, str], found: _Found) -
             found.captions[image] = tidy(caption)
 
 
-def _csv_rows(text: str, shown: str, found: _Found) -> Iterator[Row] | None:
+def _csv_rows(text: str, shown: str, found: _Findings) -> list[Row] | None:
     """The rows of a table; None where it lacks a column."""
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    reader, rows = csv.DictReader(io.StringIO(text, newline=""), strict=True), list[Row]()
     try:
-        columns = [column.strip() for column in next(reader, [])]
+        reader.fieldnames = [column.strip() for column in reader.fieldnames or ()]
     except csv.Error:
         return None
-    if _NAME not in columns or _TEXT not in columns:
+    if not {_NAME, _TEXT} <= set(reader.fieldnames):
         return None
-    return _table(reader, columns.index(_NAME), columns.index(_TEXT), shown, found)
-
-
-def _table(reader: Any, name: int, text: int, shown: str, found: _Found) -> Iterator[Row]:
     while True:
         try:
-            row = next(reader)
-        except StopIteration:
-            return
+            if (row := next(reader, None)) is None:
+                return rows
+            rows.append((reader.line_num, row[_NAME], row[_TEXT]))
         except csv.Error as error:
-            found.broken.append(f"line {reader.line_num:,} of {shown} is no row of a table ({error})")
-            continue
-        if row:
-            cells = dict(enumerate(row))
-            yield reader.line_num, cells.get(name), cells.get(text)
+            found.broken.append(f"line {reader.reader.line_num:,} of {shown} is no row of a table ({error})")
 
 
-def _json_rows(text: str, shown: str, found: _Found) -> Iterator[Row] | None:
+def _json_rows(text: str, shown: str, found: _Findings) -> list[Row] | None:
     """The rows of JSON lines; None where no line has the fields."""
     rows = []
     for number, line in enumerate(text.split("\n"), 1):
@@ -133,10 +120,10 @@ def _json_rows(text: str, shown: str, found: _Found) -> Iterator[Row] | None:
             rows.append((number, facts.get(_NAME), facts.get(_TEXT, "")))
         else:
             found.broken.append(f"line {number:,} of {shown} is no JSON object")
-    return iter(rows) if any(name is not None and text != "" for _, name, text in rows) else None
+    return rows if any(name is not None and text != "" for _, name, text in rows) else None
 
 
-def _fault(file_name: Any, caption: Any) -> str | None:
+def _problem(file_name: Any, caption: Any) -> str | None:
     """What is wrong with a row; None where nothing is."""
     if not isinstance(file_name, str) or not file_name.strip():
         return f"has no {_NAME}"
@@ -149,17 +136,18 @@ def _fault(file_name: Any, caption: Any) -> str | None:
     return None
 
 
-def _folded(name: str) -> str:
-    """A file name however its accents are written: macOS takes them apart."""
+def _composed(name: str) -> str:
+    """A file name however its accents are written, in NFC: macOS takes them apart."""
     return unicodedata.normalize("NFC", name)
 
 
-def _notes(captions: list[str], where: str, found: _Found) -> list[str]:
+def _notes(captions: list[str], where: str, found: _Findings) -> list[str]:
     notes = [*found.refused]
     if found.captions or not found.refused:
         notes.append(described(captions, where))
     if found.broken:
-        notes.append(f"Left out {counted(len(found.broken), 'broken row')}: {found.broken[0]}{_more(found.broken)}.")
+        more = f", and {len(found.broken) - 1:,} more" if len(found.broken) > 1 else ""
+        notes.append(f"Left out {counted(len(found.broken), 'broken row')}: {found.broken[0]}{more}.")
     if found.strangers:
         first = printable(found.strangers[0])
         notes.append(f"{counted(len(found.strangers), 'caption')} of no image (the first is for {first}).")
@@ -167,7 +155,3 @@ def _notes(captions: list[str], where: str, found: _Found) -> list[str]:
         first = printable(found.twice[0])
         notes.append(f"{counted(len(found.twice), 'second caption')} left out (the first is for {first}).")
     return notes
-
-
-def _more(sentences: list[str]) -> str:
-    return f", and {len(sentences) - 1:,} more" if len(sentences) > 1 else ""

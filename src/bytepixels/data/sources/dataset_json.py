@@ -6,48 +6,41 @@ Their folders hold a thousand images each and are no classes. Labels that are nu
 import json
 import posixpath
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from ...errors import InputError
-from .folder_labels import Arrangement, class_labels, clean_name, is_hidden, printable
+from .folder_labels import Labels, class_labels, clean_name, is_named, printable
 
 DATASET = "dataset.json"
 
 
-def is_dataset(name: str) -> bool:
-    """Whether a file may hold labels, by its name."""
-    return posixpath.basename(name) == DATASET and not is_hidden(name)
+def json_labels(names: Sequence[str], order: Sequence[int], read: Callable[[int], bytes], source: str) -> Labels | None:
+    """The labels that dataset.json gives the images; None where no such file has labels or null.
 
-
-def with_labels_of(found: Arrangement, names: Sequence[str], read: Callable[[int], bytes], source: str) -> Arrangement:
-    """The same with the labels of dataset.json in the place of the folders', where there is one with labels or null.
-
-    names: of all files of a source, relative, with /. read: position -> content, called for dataset.json alone.
-    InputError for an image that it gives no label, and for labels that are neither whole numbers nor one-hot.
+    names: of all files of a source, relative, with /. order: positions of the images. read: position -> content,
+    called for dataset.json alone. Raises InputError for an image that it gives no label, and for labels that are
+    neither whole numbers nor one-hot.
     """
     labels = dict[str, Any]()
-    tables = [index for index, name in enumerate(names) if name and is_dataset(name)]
+    tables = [index for index, name in enumerate(names) if is_named(name, (DATASET,))]
     for index in tables:
         table = _labels(read(index))
         if table is None:
-            return found  # of something else
+            return None  # it is of something else
         folder = posixpath.dirname(names[index])
         labels |= {clean_name(f"{folder}/{name}"): label for name, label in table.items()}
     if not tables:
-        return found
+        return None
     said = " and ".join(printable(names[index]) for index in tables)
     if not labels:
-        return replace(found, labels=None, classes=(), class_notes=(f"No classes: {said} gives no labels.",))
-    kept = [names[index] for index in found.order]
+        return None, (), [f"No classes: {said} gives no labels."]
+    kept = [names[index] for index in order]
     if lacking := [name for name in kept if name not in labels]:
         first = printable(lacking[0])
         raise InputError(f"{source}: {said} gives {len(lacking):,} images no label, the first is {first}")
-    classes = [_class(labels[name], f"{source}: {said}", name) for name in kept]
-    numbers, known, notes = class_labels(classes, said)
-    return replace(found, labels=numbers, classes=known, class_notes=tuple(notes))
+    return class_labels([_class(labels[name], f"{source}: {said}", name) for name in kept], said)
 
 
 def _labels(content: bytes) -> dict[str, Any] | None:

@@ -25,18 +25,20 @@ SWAPS_SIDES = {5, 6, 7, 8}  # EXIF orientations that turn a landscape into a por
 ORIENTATION = 0x0112
 LARGE = 1 << 24  # pixels; of larger images only two are decoded at a time, for each takes a gigabyte on its way
 HUGE = 1 << 26  # ... and of those above this, one
-BLOCK = 1 << 20  # pixels
 _LARGE_TURNS, _HUGE_TURN = Semaphore(2), Semaphore(1)
 DARKEST = 1  # of 255: the greatest value of an image that is black to the eye
 PNG_EXIF = {"exif", "Raw profile type exif", "XML:com.adobe.xmp"}
 
 
-class Header(NamedTuple):
+class ImageHeader(NamedTuple):
     """What a file says about its image before the pixels are decoded."""
 
-    height: int
+    height: int  # upright
     width: int
     grey: bool
+    kind: str  # "PNG RGBA"; "array L" where it never was a file
+    rotated: bool  # EXIF says that it lies on its side, on its head or is mirrored
+    several_frames: bool  # an animation or several pages, of which the first counts
 
 
 class Decoded(NamedTuple):
@@ -81,11 +83,20 @@ def open_image(file: str | BinaryIO) -> Image.Image:
     return Image.open(file, formats=image_formats())
 
 
-def read_header(image: Image.Image) -> Header:
+def read_header(image: Image.Image) -> ImageHeader:
+    """What the header of an image says that is not decoded yet."""
+    frames = False
+    with suppress(Exception):  # damaged later frames do not matter: only the first is taken
+        frames = bool(getattr(image, "is_animated", False))
+    kind = f"{image.format or 'array'} {image.mode}"
+    return ImageHeader(*upright_size(image), _is_grey(image), kind, orientation(image) != 1, frames)
+
+
+def upright_size(image: Image.Image) -> tuple[int, int]:
+    """Height and width of an image once it is turned as its EXIF says."""
     width, height = image.size
-    if image.format != "TIFF" and orientation(image) in SWAPS_SIDES:  # Pillow turns a TIFF by itself
-        width, height = height, width
-    return Header(height, width, _is_grey(image))
+    turned = image.format != "TIFF" and orientation(image) in SWAPS_SIDES  # Pillow turns a TIFF by itself
+    return (width, height) if turned else (height, width)
 
 
 def to_pixels(image: Image.Image, layout: Layout) -> Decoded:
@@ -93,12 +104,12 @@ def to_pixels(image: Image.Image, layout: Layout) -> Decoded:
     if image.format == "PNG":
         _check_png(image.fp)  # type: ignore[attr-defined]
     side = int(REDUCING_GAP * max(layout.height, layout.width))
-    header = read_header(image)
+    size = upright_size(image)
     if min(image.size) > side:
         image.draft(None, (side, side))  # decode a JPEG at 1/2, 1/4 or 1/8, both sides still at least this long
     pixels, free = image.width * image.height, nullcontext()
     with _HUGE_TURN if pixels > HUGE else free, _LARGE_TURNS if pixels > LARGE else free:
-        return _decode(image, header, layout)
+        return _decode(image, size, layout)
 
 
 @contextmanager
@@ -115,15 +126,16 @@ def is_dark(pixels: np.ndarray) -> bool:
     return not (pixels[: 1 if len(pixels) < 3 else 3] > DARKEST).any()
 
 
-def _decode(image: Image.Image, header: Header, layout: Layout) -> Decoded:
+def _decode(image: Image.Image, size: tuple[int, int], layout: Layout) -> Decoded:
+    """The image decoded and fitted to the layout. size: its height and width before anything was reduced."""
     image = _standard_mode(_upright(image))
     composed = False
     if layout.channels in (1, 3) and image.mode == "RGBA":
         image, composed = _compose(image, layout.background)
     fitted = fit(_convert(image, MODES[layout.channels]), layout)
     pixels = np.asarray(fitted).reshape(layout.height, layout.width, layout.channels)
-    reshaped = header.height * layout.width != header.width * layout.height
-    enlarged = header.height < layout.height and header.width < layout.width
+    reshaped = size[0] * layout.width != size[1] * layout.height
+    enlarged = size[0] < layout.height and size[1] < layout.width
     return Decoded(pixels.transpose(2, 0, 1), composed, reshaped, enlarged)
 
 
@@ -132,15 +144,9 @@ def _check_png(file: BinaryIO) -> None:
     start = file.tell()
     file.seek(8)
     while len(head := file.read(8)) == 8 and head[4:] != b"IEND":
-        length = int.from_bytes(head[:4], "big")
-        if head[4:] == b"IDAT":
-            content, checksum = file.read(length), file.read(4)
-            if len(checksum) < 4:
-                raise ValueError("damaged: it ends too early")
-            if zlib.crc32(content, zlib.crc32(b"IDAT")) != int.from_bytes(checksum, "big"):
-                raise ValueError("damaged: its checksum is wrong")
-        else:
-            file.seek(length + 4, 1)
+        content, checksum = file.read(int.from_bytes(head[:4], "big")), file.read(4)
+        if head[4:] == b"IDAT" and zlib.crc32(content, zlib.crc32(b"IDAT")).to_bytes(4, "big") != checksum:
+            raise ValueError("damaged or cut short: its checksum is wrong")
     file.seek(start)
 
 
@@ -191,9 +197,8 @@ def _to_8_bits(image: Image.Image) -> Image.Image:
         raise ValueError(f"values from {low:g} to {high:g}, outside 0..{limit}")
     white = limit if high > 1 or image.mode != "F" else 1
     scaled = np.empty(values.shape, np.uint8)
-    for start in range(0, values.size, BLOCK):  # as float64 the whole would take eight times the memory
-        block = values.reshape(-1)[start : start + BLOCK].astype(np.float64)
-        scaled.reshape(-1)[start : start + BLOCK] = np.round(block * (255 / white))
+    for row, found in zip(scaled, values, strict=True):  # as float64 the whole would take eight times the memory
+        row[:] = np.round(found.astype(np.float64) * (255 / white))
     grey = Image.fromarray(scaled)
     transparent = image.info.get("transparency")
     if not isinstance(transparent, int):

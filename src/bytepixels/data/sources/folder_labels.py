@@ -4,9 +4,8 @@ import posixpath
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Container, Sequence
-from dataclasses import dataclass
-from pathlib import PurePosixPath
+from collections.abc import Container, Iterable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -27,15 +26,18 @@ ARCHIVES = {".zip", ".tar", ".tgz", ".gz", ".xz", ".bz2"}  # by the end of their
 _TURNS = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"  # they change the direction of what follows
 
 
-@dataclass(frozen=True)
-class Arrangement:
+# The label of each image, int64 [N], or None; the classes that they are positions in; what there is to say of them.
+Labels = tuple[np.ndarray | None, tuple[str, ...], list[str]]
+# Of the files that lie in no split, a path without it: (class, ..., name), by position in the list of names.
+Paths = dict[int, tuple[str, ...]]
+
+
+class Arrangement(NamedTuple):
     """Which files are packed, in which order, and what their folders say about them."""
 
     order: list[int]  # positions in the list of names that was given
-    labels: np.ndarray | None  # int64 [N], positions in `classes`
-    classes: tuple[str, ...]
-    notes: tuple[str, ...]
-    class_notes: tuple[str, ...]  # what there is to say of the labels
+    labels: Labels
+    notes: list[str]
 
 
 def clean_name(name: str) -> str:
@@ -60,6 +62,12 @@ def is_hidden(name: str) -> bool:
     return any(part.startswith(".") or part == "__MACOSX" for part in name.split("/"))
 
 
+def is_named(name: str, among: Container[str]) -> bool:
+    """Whether a file has one of these names, in no hidden folder."""
+    folder, base = posixpath.split(name)
+    return base in among and not is_hidden(folder)
+
+
 def is_image(name: str) -> bool:
     return posixpath.splitext(name)[1].lower() in image_suffixes()
 
@@ -79,20 +87,19 @@ def arrange(names: list[str], split: str, source: str, used: Container[str] = ()
     there is no image, or no such split.
     """
     visible = [index for index, name in enumerate(names) if name and not is_hidden(name)]
-    images, others = list[int](), list[int]()
-    for index in visible:
-        (images if is_image(names[index]) else others).append(index)
-    unused = [index for index in others if posixpath.basename(names[index]) not in used]
+    images = [index for index in visible if is_image(names[index])]
+    others = [names[index] for index in sorted(set(visible) - set(images))]
+    unused = [name for name in others if posixpath.basename(name) not in used]
     if not images:
-        raise InputError(f"{source} holds no image{found_instead(_suffixes(names, others))}")
+        raise InputError(f"{source} holds no image{found_instead(_suffixes(others))}")
     paths = unwrapped({index: tuple(names[index].split("/")) for index in images})
     paths, notes = _one_split(paths, split, source)
     order = sorted(paths, key=lambda index: ([natural_key(part) for part in paths[index]], index))
     labels, classes, class_notes = folder_labels([paths[index] for index in order])
-    if classes and (empty := _imageless({names[index]: paths[index] for index in order}, [names[i] for i in unused])):
+    if classes and (empty := _imageless({names[index]: paths[index] for index in order}, unused)):
         several = "they are no classes" if len(empty) > 1 else "it is no class"
         class_notes.append(f"warning: no image that can be read in {', '.join(map(printable, empty))}: {several}.")
-    return Arrangement(order, labels, classes, (*notes, *ignored(_suffixes(names, unused))), tuple(class_notes))
+    return Arrangement(order, (labels, classes, class_notes), [*notes, *ignored(_suffixes(unused))])
 
 
 def _imageless(paths: dict[str, tuple[str, ...]], others: list[str]) -> list[str]:
@@ -104,19 +111,19 @@ def _imageless(paths: dict[str, tuple[str, ...]], others: list[str]) -> list[str
     return sorted({folder[-1] for folder in folders - known if folder and folder[:-1] in parents}, key=natural_key)
 
 
-def _suffixes(names: list[str], files: list[int]) -> Counter[str]:
-    return Counter(PurePosixPath(names[index]).suffix.lower() or "no suffix" for index in files)
+def _suffixes(names: list[str]) -> Counter[str]:
+    return Counter(posixpath.splitext(name)[1].lower() or "no suffix" for name in names)
 
 
-def unwrapped(paths: dict[int, tuple[str, ...]]) -> dict[int, tuple[str, ...]]:
+def unwrapped(paths: Paths) -> Paths:
+    """The paths without the folders that wrap them all."""
     while all(len(path) > 1 for path in paths.values()) and len({path[0] for path in paths.values()}) == 1:
         paths = {index: path[1:] for index, path in paths.items()}
     return paths
 
 
-def _one_split(
-    paths: dict[int, tuple[str, ...]], split: str, source: str
-) -> tuple[dict[int, tuple[str, ...]], list[str]]:
+def _one_split(paths: Paths, split: str, source: str) -> tuple[Paths, list[str]]:
+    """The paths of one split, without the folder named after it, and what there is to say of the splits."""
     depth, parents = _split_level(paths)
     if not parents:
         if split in ("val", "test"):
@@ -127,18 +134,23 @@ def _one_split(
     }
     if "train" not in splits.values() and not depth:  # images flat beside test/ alone are there to learn from
         splits |= {index: "train" for index, path in paths.items() if len(path) == 1}
-    counts = Counter(splits.values())
-    present = [name for name in SPLITS if name in counts]
-    check_choice("split", split, [*present, "all"])
+    counts = check_split(split, splits.values())
     kept = {i: (*paths[i][:depth], *paths[i][depth:][1:]) or paths[i] for i, n in splits.items() if split in ("all", n)}
-    found = ", ".join(f"{name} ({counts[name]:,})" for name in present)
-    notes = [f"Splits found: {found}; packed {split}, {counted(len(kept), 'image')}."]
+    notes = [f"Splits found: {counts}; packed {split}, {counted(len(kept), 'image')}."]
     if beside := [path for index, path in paths.items() if index not in splits]:
         notes.append(f"warning: left out {counted(len(beside), 'image')} beside the splits: {_places(beside)}.")
     return unwrapped(kept), notes
 
 
-def _splits_lacking(paths: dict[int, tuple[str, ...]]) -> str:
+def check_split(split: str, splits: Iterable[str]) -> str:
+    """ "train (3), test (1)", how often each split is there. Raises InputError where `split` is not among them."""
+    counts = Counter(splits)
+    present = [name for name in SPLITS if name in counts]
+    check_choice("split", split, [*present, "all"])
+    return ", ".join(f"{name} ({counts[name]:,})" for name in present)
+
+
+def _splits_lacking(paths: Paths) -> str:
     """Why there are no splits."""
     named = sorted({path[0] for path in paths.values() if _split_at(path, 0)})
     if len(named) == 1:
@@ -151,15 +163,13 @@ def _split_at(path: tuple[str, ...], depth: int) -> str:
     return FOLDER_SPLITS.get(path[depth].lower(), "") if len(path) > depth + 1 else ""
 
 
-def _split_level(paths: dict[int, tuple[str, ...]]) -> tuple[int, set[tuple[str, ...]]]:
+def _split_level(paths: Paths) -> tuple[int, set[tuple[str, ...]]]:
     """How deep the folders named train, val or test lie, and the folders that hold them; no folders where there are no
     splits. One such name among others is a class. Deeper down, as in cat/train/1.png, most images must lie in them."""
-    if (
-        not any(_split_at(path, 0) == "" for path in paths.values() if len(path) > 1)
-        and max(map(len, paths.values())) > 1
-    ):
+    deepest = max(map(len, paths.values()))
+    if deepest > 1 and all(_split_at(path, 0) for path in paths.values() if len(path) > 1):
         return 0, {()}
-    for depth in range(max(map(len, paths.values())) - 1):
+    for depth in range(deepest - 1):
         found: dict[tuple[str, ...], Counter[str]] = {}
         for path in paths.values():
             if name := _split_at(path, depth):
@@ -173,18 +183,22 @@ def _split_level(paths: dict[int, tuple[str, ...]]) -> tuple[int, set[tuple[str,
 def _places(paths: Sequence[tuple[str, ...]]) -> str:
     """Where images lie: "cover.png, examples/ (2)", five at most."""
     tops = Counter(f"{path[0]}/" if len(path) > 1 else path[0] for path in paths)
-    shown = [printable(top) + (f" ({number:,})" if top.endswith("/") else "") for top, number in tops.most_common(5)]
-    return ", ".join(shown) + (f" and {len(tops) - 5:,} more" if len(tops) > 5 else "")
+    return first_few([top + (f" ({number:,})" if top.endswith("/") else "") for top, number in tops.most_common()])
 
 
-def folder_labels(paths: list[tuple[str, ...]]) -> tuple[np.ndarray | None, tuple[str, ...], list[str]]:
-    """(labels int64 [N], classes, notes) of N paths: the first folder of each, where all have one."""
+def first_few(names: Sequence[str], most: int = 5) -> str:
+    """ "a, b, c, d, e and 1,000 more"."""
+    more = f" and {len(names) - most:,} more" if len(names) > most else ""
+    return ", ".join(map(printable, names[:most])) + more
+
+
+def folder_labels(paths: list[tuple[str, ...]]) -> Labels:
+    """The first folder of each path is its class, where all have one."""
     depths = [len(path) for path in paths]
     if max(depths) == 1:
         return None, (), []
     if min(depths) == 1:
-        inside = sorted({path[0] for path in paths if len(path) > 1}, key=natural_key)
-        folders = ", ".join(map(printable, inside[:3])) + (", ..." if len(inside) > 3 else "")
+        folders = first_few(sorted({path[0] for path in paths if len(path) > 1}, key=natural_key), 3)
         beside = [path for path in paths if len(path) == 1]
         lie = f"{counted(len(beside), 'image')} ({_places(beside)}) beside the subfolders ({folders})"
         advice = "To train with classes, move every image into a subfolder"
@@ -196,14 +210,13 @@ def folder_labels(paths: list[tuple[str, ...]]) -> tuple[np.ndarray | None, tupl
     return labels, classes, notes
 
 
-def class_labels(names: list[str], origin: str) -> tuple[np.ndarray, tuple[str, ...], list[str]]:
-    """(labels int64 [N], classes in natural order, notes) of N images whose classes have these names."""
+def class_labels(names: list[str], origin: str) -> Labels:
+    """The labels of images whose classes have these names; classes are in natural order."""
     names = [unicodedata.normalize("NFC", name) for name in names]  # macOS takes accents apart
     known = sorted(set(names), key=natural_key)
     label_of = {name: label for label, name in enumerate(known)}
     classes = tuple(map(printable, known))
-    shown = ", ".join(classes[:10]) + (", ..." if len(classes) > 10 else "")
-    note = f"{len(classes)} classes from {origin}: {shown}."
+    note = f"{len(classes)} classes from {origin}: {first_few(classes, 10)}."
     return np.array([label_of[name] for name in names], np.int64), classes, [note]
 
 

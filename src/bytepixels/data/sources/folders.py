@@ -4,7 +4,7 @@ import errno
 import hashlib
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -12,11 +12,10 @@ from typing import NamedTuple
 from PIL import Image
 
 from ...errors import InputError
-from .captions import METADATA, captions_of
-from .dataset_json import DATASET, with_labels_of
 from .decode import open_image
-from .folder_labels import arrange, printable
-from .source import ImageList, ImageRef, Source, check_file_size, parts_of
+from .folder_labels import printable
+from .listing import list_images
+from .source import Chunk, ImageList, ImageRef, Source, check_file_size, parts_of
 
 
 class File(NamedTuple):
@@ -39,18 +38,16 @@ def files_key(root: Path, files: list[File]) -> str:
     return hashlib.sha256(content.encode(errors="surrogateescape")).hexdigest()
 
 
-def read_files(root: Path, names: list[str], split: str, source: str, before: Sequence[str] = ()) -> ImageList:
+def read_files(root: Path, names: list[str], split: str, source: str, notes: Sequence[str] = ()) -> ImageList:
     """The images among the files root / name, arranged by their folders."""
 
     def read(index: int) -> bytes:
         return content_of(os.path.join(root, names[index]))
 
-    found = with_labels_of(arrange(names, split, source, (*METADATA, DATASET)), names, read, source)
-    captions, notes = captions_of(names, found.order, read)
-    kept = [names[index] for index in found.order]
-    parts = parts_of(len(kept), lambda index: ImageRef(index, partial(_open, os.path.join(root, kept[index]))))
-    notes = [*before, *found.notes, *found.class_notes, *notes]
-    return ImageList(kept, parts, found.labels, found.classes, tuple(notes), captions)
+    def parts(order: list[int]) -> list[Chunk]:
+        return parts_of(len(order), lambda k: ImageRef(k, partial(_open, os.path.join(root, names[order[k]]))))
+
+    return list_images(names, split, source, read, parts, notes)
 
 
 def content_of(path: str | Path) -> bytes:
@@ -79,11 +76,7 @@ def file_at(root: Path, path: Path) -> File:
 
 def files_below(root: Path) -> list[File]:
     """All files below root, by name; links are followed, but never round in a circle."""
-    return sorted(_walk(root))
-
-
-def _walk(root: Path) -> Iterator[File]:
-    seen = set()
+    seen, below = set(), list[File]()
     for folder, subfolders, files in os.walk(root, onerror=_refuse, followlinks=True):
         real = os.path.realpath(folder)
         if real in seen:
@@ -101,4 +94,5 @@ def _walk(root: Path) -> Iterator[File]:
                     continue
                 raise
             if stat.S_ISREG(found.st_mode):  # not a socket, a pipe or a device
-                yield File(prefix + name, found.st_size, found.st_mtime_ns)
+                below.append(File(prefix + name, found.st_size, found.st_mtime_ns))
+    return sorted(below)

@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from ...errors import InputError
 from ..cache import make_folder
 from ..packed import default_cache
+from .decode import MODES
 
 
 def source_of(images: Any) -> str:
@@ -31,24 +33,24 @@ def source_of(images: Any) -> str:
     for image, label in found:
         digest.update(repr((image.shape, label)).encode() + image.tobytes())
     folder = default_cache() / "arrays" / digest.hexdigest()[:16]
-    if len({image.shape for image, _ in found}) == 1:
-        path = folder.with_suffix(".npz")
-        if not path.is_file():
-            make_folder(path.parent)
-            whole: dict[str, Any] = {"images": np.stack([image for image, _ in found])}
-            whole |= {"labels": np.array(labels)} if labels else {}
-            draft = path.with_name(f".tmp-{path.name}")
-            with draft.open("wb") as file:
-                np.savez(file, **whole)
-            draft.replace(path)
-        return str(path)
-    return str(_written(folder, found))
+    make_folder(folder.parent)
+    write = _write_array if len({image.shape for image, _ in found}) == 1 else _write_files
+    return str(write(folder, found))
 
 
-def _written(folder: Path, found: list[tuple[np.ndarray, Any]]) -> Path:
+def _write_array(folder: Path, found: list[tuple[np.ndarray, Any]]) -> Path:
+    """Images of one size, as an .npz file beside `folder`."""
+    path, draft = folder.with_suffix(".npz"), folder.with_name(f".tmp-{folder.name}.npz")
+    if not path.is_file():
+        images, labels = zip(*found, strict=True)
+        arrays: dict[str, Any] = {"images": np.stack(images)}
+        np.savez(draft, **arrays | ({} if labels[0] is None else {"labels": np.array(labels)}))
+        draft.replace(path)
+    return path
+
+
+def _write_files(folder: Path, found: list[tuple[np.ndarray, Any]]) -> Path:
     """Images of several sizes, as a folder of PNGs, one subfolder a label."""
-    from PIL import Image
-
     done = folder / ".complete"
     if not done.is_file():
         for number, (image, label) in enumerate(found):
@@ -61,13 +63,9 @@ def _written(folder: Path, found: list[tuple[np.ndarray, Any]]) -> Path:
 
 def _pairs(images: Any) -> Iterator[tuple[np.ndarray, Any]]:
     """uint8 [H, W, C] and the label, or None, of each."""
-    if hasattr(images, "numpy") and hasattr(images, "shape"):  # a tensor
-        images = images.detach().cpu().numpy()
-    if isinstance(images, np.ndarray):
-        if images.ndim not in (3, 4):
-            raise InputError(f"an array of images has 3 or 4 dimensions (number, sides, channels), got {images.ndim}")
-        if images.ndim == 4 and images.shape[1] in (1, 2, 3, 4) and images.shape[3] not in (1, 2, 3, 4):
-            images = images.transpose(0, 2, 3, 1)
+    images = _on_host(images)
+    if isinstance(images, np.ndarray) and images.ndim not in (3, 4):
+        raise InputError(f"an array of images has 3 or 4 dimensions (number, sides, channels), got {images.ndim}")
     if not isinstance(images, Iterable) and not hasattr(images, "__getitem__"):
         raise InputError(f"a source is a path, an array or a sequence of images, got {type(images).__name__}")
     for one in images:
@@ -84,16 +82,20 @@ def _pairs(images: Any) -> Iterator[tuple[np.ndarray, Any]]:
         yield _pixels(image), label if label is None or isinstance(label, str) else int(label)
 
 
+def _on_host(values: Any) -> Any:
+    """A tensor as an array; anything else as it is."""
+    return values.detach().cpu().numpy() if hasattr(values, "detach") else values
+
+
 def _pixels(image: Any) -> np.ndarray:
     """One image as uint8 [H, W, C]."""
     if hasattr(image, "convert"):  # PIL's
         image = image.convert("L" if image.mode in ("1", "L", "I;16") else "RGBA" if "A" in image.mode else "RGB")
-    elif hasattr(image, "numpy"):
-        image = image.detach().cpu().numpy()
-        image = image.transpose(1, 2, 0) if image.ndim == 3 and image.shape[0] in (1, 2, 3, 4) else image
-    pixels = np.asarray(image)
+    pixels = np.asarray(_on_host(image))
     pixels = pixels[..., None] if pixels.ndim == 2 else pixels
-    if pixels.ndim != 3 or pixels.shape[-1] not in (1, 2, 3, 4):
+    if pixels.ndim == 3 and pixels.shape[0] in MODES and pixels.shape[-1] not in MODES:  # channels come first
+        pixels = pixels.transpose(1, 2, 0)
+    if pixels.ndim != 3 or pixels.shape[-1] not in MODES:
         raise InputError(f"an image has a height, a width and 1 to 4 channels, got the shape {pixels.shape}")
     if np.issubdtype(pixels.dtype, np.floating):
         if not 0 <= float(pixels.min()) <= float(pixels.max()) <= 1:

@@ -47,11 +47,8 @@ def open_named(name: str, split: str, cache: Path) -> Source:
     if name == "cifar10":
         file, md5 = _CIFAR_FILE
         return Source(name, md5, lambda: read_cifar(_fetch(name, _CIFAR_URL, file, md5, folder), split))
-    files = {
-        file: md5
-        for file, md5 in _IDX_FILES[name].items()
-        if split == "all" or file.startswith("t10k") == (split == "test")
-    }
+    prefixes = {"train": "train", "test": "t10k", "all": ""}
+    files = {file: md5 for file, md5 in _IDX_FILES[name].items() if file.startswith(prefixes[split])}
 
     def read() -> ImageList:
         paths = [_fetch(name, _IDX_URLS[name], file, md5, folder) for file, md5 in files.items()]
@@ -82,9 +79,8 @@ def _pairs_of_split(files: list[Path], split: str) -> list[tuple[Path, Path | No
     is_test = {file: "t10k" in prefix or "test" in prefix for prefix, file in images.items()}
     kept = [file for file, test in is_test.items() if split == "all" or test == (split == "test")]
     if not kept:
-        raise InputError(
-            f"{files[0].parent} has no idx file of the {split} split, only {', '.join(f.name for f in is_test)}"
-        )
+        found = ", ".join(file.name for file in is_test)
+        raise InputError(f"{files[0].parent} has no idx file of the {split} split, only {found}")
     return [(file, _labels_beside(file)) for file in sorted(kept, reverse=True)]
 
 

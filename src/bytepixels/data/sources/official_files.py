@@ -5,9 +5,9 @@ import gzip
 import io
 import math
 import pickle
+import posixpath
 import struct
 import zlib
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -78,10 +78,9 @@ def read_cifar(path: Path, split: str) -> ImageList:
     """CIFAR-10's python version, a .tar.gz or the folder it unpacks to: 32 x 32 RGB, 10 classes."""
     wanted = [batch for name, batches in CIFAR_BATCHES.items() if split in (name, "all") for batch in batches]
     try:
-        batches = {name: _unpickled(raw) for name, raw in _batches(path, wanted)}
-        found = [batches[name] for name in wanted if name in batches]
-        images = np.concatenate([images for images, _ in found])
-        labels = np.concatenate([labels for _, labels in found])
+        contents = _batches(path, wanted)
+        batches = [_unpickled(contents[name]) for name in wanted if name in contents]
+        images, labels = map(np.concatenate, zip(*batches, strict=True))
         if len(images) != len(labels) or not 0 <= labels.min() <= labels.max() < len(CIFAR_CLASSES):
             raise ValueError(f"{len(images)} images with {len(labels)} labels in {labels.min()}..{labels.max()}")
     except InputError:
@@ -100,14 +99,12 @@ def _unpickled(raw: bytes) -> tuple[np.ndarray, np.ndarray]:
     return _numbers(batch["data"], np.uint8).reshape(-1, 3, 32, 32), _numbers(batch["labels"], np.int64).reshape(-1)
 
 
-def _batches(path: Path, wanted: list[str]) -> Iterator[tuple[str, bytes]]:
-    """(name, content) of the wanted batches, wherever they lie in the archive."""
+def _batches(path: Path, wanted: list[str]) -> dict[str, bytes]:
+    """The wanted batches by name, wherever they lie in the archive."""
     if path.is_dir():
-        yield from ((name, (path / name).read_bytes()) for name in wanted if (path / name).is_file())
-        return
-    for _, member, content in read_tar(path, lambda number, member: member.name.rsplit("/", 1)[-1] in wanted):
-        if member.name.rsplit("/", 1)[-1] in wanted:
-            yield member.name.rsplit("/", 1)[-1], content
+        return {name: (path / name).read_bytes() for name in wanted if (path / name).is_file()}
+    members = read_tar(path, lambda number, member: posixpath.basename(member.name) in wanted)
+    return {posixpath.basename(member.name): content for _, member, content in members}
 
 
 def read_idx(path: Path, dimensions: int) -> np.ndarray:

@@ -11,7 +11,7 @@ from .decode import lacking_suffixes
 from .folder_labels import is_hidden, is_image
 from .folders import content_of, file_at, files_below, open_folder, read_files
 from .known_datasets import NAMED, open_named, open_official
-from .own import without_own
+from .own_output import without_own
 from .source import Source, file_key, only_split
 from .webdataset import named_by_braces, open_shards, shards_among
 from .webdataset_samples import looks_like_shard

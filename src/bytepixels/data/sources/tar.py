@@ -63,7 +63,7 @@ def readable(path: Path) -> Iterator[None]:
 
 def is_tar(path: Path) -> bool:
     """Whether a file begins as a tar does, compressed or not. (tarfile's own look reads names of any length.)"""
-    with readable(path), _open(path) as file:
+    with readable(path), _opener(path)(path, "rb") as file:
         start = file.read(tarfile.BLOCKSIZE)
     try:
         tarfile.TarInfo.frombuf(start, tarfile.ENCODING, "surrogateescape")
@@ -79,15 +79,17 @@ def read_tar(
 ) -> Iterator[tuple[int, tarfile.TarInfo, bytes]]:
     """Yield (number, member, content) of every member, in the archive's order; content is b"" unless it is wanted and
     a plain file of at most MAX_FILE_BYTES. Raises InputError where the archive is damaged or cut short."""
-    with readable(path), _open(path) as file, tarfile.open(fileobj=file, mode="r:", tarinfo=_StrictHeader) as archive:
-        number = 0
-        while (member := archive.next()) is not None:
+    with (
+        readable(path),
+        _opener(path)(path, "rb") as file,
+        tarfile.open(fileobj=file, mode="r:", tarinfo=_StrictHeader) as archive,
+    ):
+        for number, member in enumerate(iter(archive.next, None)):
             archive.members = []  # type: ignore[attr-defined]  # it would keep every header
             content = None
             if wanted(number, member) and member.isfile() and member.size <= MAX_FILE_BYTES:
                 content = archive.extractfile(member)
             yield number, member, content.read() if content else b""
-            number += 1
         file.read(_TRAILING)
 
 
@@ -112,10 +114,6 @@ def open_content(content: bytes, size: int | None = None) -> Image.Image:
 def is_compressed(path: Path) -> bool:
     """Whether a tar has to be unpacked to be read."""
     return _opener(path) is not open
-
-
-def _open(path: Path) -> Any:
-    return _opener(path)(path, "rb")
 
 
 def _opener(path: Path) -> Callable[..., Any]:

@@ -10,18 +10,18 @@ import re
 from collections import Counter
 from pathlib import Path
 
-import numpy as np
-
-from ...errors import InputError, check_choice
+from ...errors import InputError
 from ...files import write_whole
 from ..cache import make_folder
 from .captions import described
 from .decode import lacking_suffixes
 from .folder_labels import (
     FOLDER_SPLITS,
-    SPLITS,
+    Labels,
+    check_split,
     class_labels,
     counted,
+    first_few,
     folder_labels,
     found_instead,
     ignored,
@@ -31,9 +31,9 @@ from .folder_labels import (
     unwrapped,
 )
 from .folders import File, files_key
-from .source import ImageList, Source
+from .source import Chunk, ImageList, Source
 from .tar import tar_part
-from .webdataset_samples import Shard, read_shard
+from .webdataset_samples import Sample, Shard, read_shard
 
 SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".tar.bz2")
 MAX_SHARDS = 1_000_000
@@ -73,74 +73,60 @@ def _of_split(files: list[File], split: str, source: str) -> tuple[list[File], l
         next((FOLDER_SPLITS[word] for word in re.findall("[a-z]+", file.name.lower()) if word in FOLDER_SPLITS), "")
         for file in files
     ]
-    present = [name for name in SPLITS if name in found]
+    present = sorted(set(found) - {""})
     if len(present) < 2:
         if split in ("val", "test") and present != [split]:
             raise InputError(f"{source} has no {split} split: its shards are not named train, val or test")
         return files, []
-    check_choice("split", split, [*present, "all"])
+    counts = check_split(split, filter(None, found))
     kept = [file for file, its_split in zip(files, found, strict=True) if split in ("all", its_split)]
-    listed = ", ".join(f"{name} ({found.count(name):,})" for name in present)
-    notes = [f"Splits found: {listed}; packed {split}, {counted(len(kept), 'shard')}."]
-    if beside := [printable(file.name) for file, its_split in zip(files, found, strict=True) if not its_split]:
-        shown = ", ".join(beside[:5]) + (f" and {len(beside) - 5:,} more" if len(beside) > 5 else "")
-        notes.append(f"warning: left out {counted(len(beside), 'shard')} of no split: {shown}.")
+    notes = [f"Splits found: {counts}; packed {split}, {counted(len(kept), 'shard')}."]
+    if beside := [file.name for file, its_split in zip(files, found, strict=True) if not its_split]:
+        notes.append(f"warning: left out {counted(len(beside), 'shard')} of no split: {first_few(beside)}.")
     return kept, notes
 
 
 def _read(source: str, root: Path, files: list[File], notes: list[str], indexes: Path) -> ImageList:
     make_folder(indexes)
     shards = [_index(root, file, indexes) for file in files]
+    samples = [sample for shard in shards for sample in shard.samples]
     others = Counter[str]()
-    names: list[str] = []
-    classes: list[str | None] = []
-    captions: list[str] = []
-    parts = []
+    names, parts = list[str](), list[Chunk]()
     for file, shard in zip(files, shards, strict=True):
         others.update(shard.others)
-        if shard.names:
-            position = {member: len(names) + index for index, member in enumerate(shard.members)}
+        if shard.samples:
+            position = {sample.number: len(names) + k for k, sample in enumerate(shard.samples)}
             parts.append(tar_part(root / file.name, position))
-            names += [f"{file.name}/{name}" for name in shard.names]
-            classes += shard.classes
-            captions += shard.captions
-    if not names:
+            names += [f"{file.name}/{sample.name}" for sample in shard.samples]
+    if not samples:
         raise InputError(f"{source} holds no image{found_instead(others)}")
-    inside = [name for shard in shards for name in shard.names]
-    labels, known, class_notes = _labels(classes, inside)
+    labels, classes, class_notes = _labels(samples)
+    captions = [sample.caption for sample in samples]
     notes = [f"{counted(len(names), 'sample')} in {counted(len(files), 'shard')}.", *notes, *ignored(others)]
-    if not any(captions):
-        return ImageList(names, parts, labels, known, (*notes, *class_notes))
-    notes = [*notes, *class_notes, described(captions, "the .txt of the samples")]
-    return ImageList(names, parts, labels, known, tuple(notes), captions)
+    notes += [*class_notes, *([described(captions, "the .txt of the samples")] if any(captions) else [])]
+    return ImageList(names, parts, labels, classes, tuple(notes), captions if any(captions) else None)
 
 
-def _labels(classes: list[str | None], names: list[str]) -> tuple[np.ndarray | None, tuple[str, ...], list[str]]:
-    """(labels int64 [N], classes, notes) of samples, from their own classes or else from the folders in their keys."""
-    known = [name for name in classes if name is not None]
-    if len(known) == len(names):
+def _labels(samples: list[Sample]) -> Labels:
+    """The labels of samples, from their own classes or else from the folders in their keys."""
+    known = [sample.known_class for sample in samples if sample.known_class is not None]
+    unknown = [sample.name for sample in samples if sample.known_class is None]
+    if not unknown:
         return class_labels(known, "the samples")
     if known:
-        first = printable(names[classes.index(None)])
-        missing = counted(len(names) - len(known), "sample")
-        return None, (), [f"No class beside {missing} (the first is {first}): packed without class labels."]
-    paths = unwrapped({index: tuple(name.split("/")) for index, name in enumerate(names)})
-    return folder_labels(list(paths.values()))
+        missing = f"{counted(len(unknown), 'sample')} (the first is {printable(unknown[0])})"
+        return None, (), [f"No class beside {missing}: packed without class labels."]
+    return folder_labels(list(unwrapped({k: tuple(name.split("/")) for k, name in enumerate(unknown)}).values()))
 
 
 def _index(root: Path, file: File, indexes: Path) -> Shard:
     """What a shard holds, read now or before."""
-    key = f"2 {files_key(root, [file])} {sorted(lacking_suffixes())}"
+    key = f"3 {files_key(root, [file])} {sorted(lacking_suffixes())}"
     kept = indexes / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
-    shard = _load(kept)
-    if shard is None:
+    try:
+        samples, others = json.loads(kept.read_text())
+        return Shard([Sample(*sample) for sample in samples], others)
+    except (OSError, ValueError, TypeError):
         shard = read_shard(root / file.name)
         write_whole(kept, json.dumps(shard))
-    return shard
-
-
-def _load(path: Path) -> Shard | None:
-    try:
-        return Shard(*json.loads(path.read_text()))
-    except (OSError, ValueError, TypeError):
-        return None
+        return shard

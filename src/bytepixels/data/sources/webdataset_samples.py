@@ -19,13 +19,19 @@ MAX_CLASS = 255  # characters
 _GLANCE = 100  # members
 
 
+class Sample(NamedTuple):
+    """A sample's image, by its number in the archive, and what the files beside it say of it."""
+
+    number: int
+    name: str
+    known_class: str | None
+    caption: str  # "" for none
+
+
 class Shard(NamedTuple):
     """An image of each sample that has one, in the archive's order."""
 
-    names: list[str]
-    members: list[int]  # their numbers in the archive
-    classes: list[str | None]
-    captions: list[str]  # "" for none
+    samples: list[Sample]
     others: dict[str, int]  # files that were not used, counted by suffix
 
 
@@ -52,7 +58,7 @@ def looks_like_shard(path: Path) -> bool:
 
 def read_shard(path: Path) -> Shard:
     """List a shard. Raises InputError where it is damaged, or holds the same image of a sample twice."""
-    samples: dict[str, dict[str, tuple[int, str]]] = {}
+    images: dict[str, dict[str, tuple[int, str]]] = {}
     classes: dict[str, str] = {}
     captions: dict[str, str] = {}
     others = Counter[str]()
@@ -62,9 +68,9 @@ def read_shard(path: Path) -> Shard:
         if not member.isfile() or is_hidden(name):
             continue
         if is_image(name):
-            if extension in samples.setdefault(key, {}):
+            if extension in images.setdefault(key, {}):
                 raise InputError(f"{path} holds {printable(name)} twice")
-            samples[key][extension] = (number, name)
+            images[key][extension] = (number, name)
         elif extension == "txt" and (caption := caption_of(content)):
             captions[key] = caption
         elif (known := class_of(extension, content)) is None:
@@ -72,14 +78,11 @@ def read_shard(path: Path) -> Shard:
         elif extension == "cls" or key not in classes:
             classes[key] = known
     chosen = []
-    for key, images in samples.items():
-        number, name = images.pop(min(images, key=_rank))
-        chosen.append((number, name, classes.get(key), captions.get(key, "")))
-        others.update(f".{extension}" for extension in images)
-    others.update(".txt" for key in captions if key not in samples)
-    columns = zip(*sorted(chosen), strict=True) if chosen else ((), (), (), ())
-    numbers, names, known_classes, known_captions = map(list, columns)
-    return Shard(names, numbers, known_classes, known_captions, dict(others))
+    for key, found in images.items():
+        chosen.append(Sample(*found.pop(min(found, key=_rank)), classes.get(key), captions.get(key, "")))
+        others.update(f".{extension}" for extension in found)
+    others.update(".txt" for key in captions if key not in images)
+    return Shard(sorted(chosen), dict(others))
 
 
 def _holds_facts(number: int, member: tarfile.TarInfo) -> bool:

@@ -8,7 +8,7 @@ from zlib import crc32
 from .folder_labels import clean_name
 
 UTF8_FLAG, UNICODE_PATH = 0x800, 0x7075
-GUESSES = (("cp932", "Japanese"), ("gb18030", "Chinese"), ("cp437", "DOS"))  # the last one reads anything
+ENCODINGS = (("utf-8", ""), ("cp932", "Japanese"), ("gb18030", "Chinese"), ("cp437", "DOS"))  # the last reads anything
 _HALF_WIDTH = ("\uff61", "\uff9f")  # katakana that no name of today has, and that Chinese bytes turn into
 
 
@@ -16,15 +16,15 @@ def member_names(members: Sequence[zipfile.ZipInfo], source: str) -> tuple[list[
     """The names as relative paths, and what there is to say where their encoding had to be guessed.
 
     A name is UTF-8 where the zip says so; else what Info-ZIP's extra field says; else UTF-8 where all the rest are
-    valid UTF-8; else in one of GUESSES.
+    valid UTF-8; else in the first of the other ENCODINGS that reads them all.
     """
-    raw = [_said(member) for member in members]
-    unsaid = [name for name in raw if isinstance(name, bytes)]
-    encoding, language = _guess(unsaid)
+    raw = [_declared_name(member) for member in members]
+    undeclared = [name for name in raw if isinstance(name, bytes)]
+    encoding, language = next(guess for guess in ENCODINGS if all(_reads(name, guess[0]) for name in undeclared))
     names = [name.decode(encoding, "surrogateescape") if isinstance(name, bytes) else name for name in raw]
     notes = []
     if language:
-        first = next(name.decode(encoding, "surrogateescape") for name in unsaid if not name.isascii())
+        first = next(name.decode(encoding, "surrogateescape") for name in undeclared if not name.isascii())
         notes.append(
             f"warning: {source} does not say the encoding of its names: read as {language} ({encoding}), such as "
             f"{first!r}. If that is wrong, unpack it and give the folder."
@@ -32,7 +32,7 @@ def member_names(members: Sequence[zipfile.ZipInfo], source: str) -> tuple[list[
     return [clean_name(name.split("\0")[0].replace("\\", "/")) for name in names], notes
 
 
-def _said(member: zipfile.ZipInfo) -> str | bytes:
+def _declared_name(member: zipfile.ZipInfo) -> str | bytes:
     """The name where the zip says its encoding, else its bytes."""
     if member.flag_bits & UTF8_FLAG:
         return member.orig_filename
@@ -51,16 +51,6 @@ def _unicode_path(extra: bytes, raw: bytes) -> str | None:
             except UnicodeDecodeError:
                 return None
     return None
-
-
-def _guess(names: Sequence[bytes]) -> tuple[str, str]:
-    """An encoding of all the names, and the language that it is a guess for; "" where it is none."""
-    if all(_reads(name, "utf-8") for name in names):
-        return "utf-8", ""
-    for encoding, language in GUESSES[:-1]:
-        if all(_reads(name, encoding) for name in names):
-            return encoding, language
-    return GUESSES[-1]
 
 
 def _reads(name: bytes, encoding: str) -> bool:

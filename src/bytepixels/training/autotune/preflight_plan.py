@@ -10,7 +10,7 @@ from ...config.data import DataConfig
 from ...config.presets import PRESETS, own_flags
 from ...config.run import Config
 from ...data.inspection.statistics import DatasetStatistics
-from ...data.inspection.survey import ImageHeader
+from ...data.sources.decode import ImageHeader
 from ...requests.check_data import Doctor
 from ..defaults import choice_sentence
 

@@ -4,15 +4,10 @@ import posixpath
 from collections.abc import Callable, Sequence
 
 from ...errors import InputError
-from .folder_labels import counted, is_hidden, printable
+from .folder_labels import counted, first_few, is_named
 
 MARKS = ("config.json", ".config.json", "manifest.json")  # of a run, its spare copy, and of a folder of samples
 _SIGNS = (b'"made_by"', b'"bytepixels"')
-
-
-def may_mark(name: str) -> bool:
-    """Whether a file may say, by its name, that its folder was written by this program."""
-    return posixpath.basename(name) in MARKS and not is_hidden(posixpath.dirname(name))
 
 
 def without_own(names: Sequence[str], read: Callable[[int], bytes], source: str) -> tuple[Sequence[bool], list[str]]:
@@ -21,7 +16,7 @@ def without_own(names: Sequence[str], read: Callable[[int], bytes], source: str)
     names: of all files of a source, relative, with /. read: position -> content, called for MARKS alone. A folder of
     samples may be a source itself. Raises InputError where the whole source is a run.
     """
-    marks = [index for index, name in enumerate(names) if may_mark(name)]
+    marks = [index for index, name in enumerate(names) if is_named(name, MARKS)]
     found = {posixpath.dirname(names[i]): names[i] for i in marks if all(sign in read(i) for sign in _SIGNS)}
     if posixpath.basename(found.pop("", "manifest.json")) != "manifest.json":
         raise InputError(f"{source} is a run, which is no source of images; the images it drew lie in its samples/")
@@ -29,9 +24,8 @@ def without_own(names: Sequence[str], read: Callable[[int], bytes], source: str)
         return [True] * len(names), []
     kept = [not any(folder in found for folder in _above(name)) for name in names]
     tops = [folder for folder in sorted(found) if not any(above in found for above in _above(folder))]
-    shown = ", ".join(map(printable, tops[:5])) + (f" and {len(tops) - 5:,} more" if len(tops) > 5 else "")
     what = "that bytepixels wrote (runs and samples are no data)"
-    return kept, [f"Left out {counted(len(tops), 'folder')} {what}: {shown}."]
+    return kept, [f"Left out {counted(len(tops), 'folder')} {what}: {first_few(tops)}."]
 
 
 def _above(name: str) -> list[str]:

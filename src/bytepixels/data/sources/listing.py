@@ -1,0 +1,34 @@
+"""From the files of a folder or an archive to the images in it, with all that other files there say of them."""
+
+from collections.abc import Callable, Sequence
+
+from .captions import METADATA, captions_of
+from .dataset_json import DATASET, json_labels
+from .folder_labels import arrange
+from .own_output import MARKS, without_own
+from .source import Chunk, ImageList
+
+FACTS = (*METADATA, DATASET, *MARKS)  # names of files that say something of the images beside them
+
+
+def list_images(
+    names: Sequence[str],
+    split: str,
+    source: str,
+    read: Callable[[int], bytes],
+    parts: Callable[[list[int]], list[Chunk]],
+    notes: Sequence[str] = (),
+) -> ImageList:
+    """The images of one split in their order, with labels and captions.
+
+    names: of all files of the source, relative, with /; "" for what is no file. read: position -> content, called for
+    files named as in FACTS. parts: how the images at these positions are read, in this order. notes: what there is to
+    say of the source before. Raises InputError where there is no image, or no such split.
+    """
+    outside, own_notes = without_own(names, read, source)
+    names = [name if is_outside else "" for name, is_outside in zip(names, outside, strict=True)]
+    order, found, found_notes = arrange(names, split, source, (*METADATA, DATASET))
+    labels, classes, class_notes = json_labels(names, order, read, source) or found
+    captions, caption_notes = captions_of(names, order, read)
+    notes = (*notes, *own_notes, *found_notes, *class_notes, *caption_notes)
+    return ImageList([names[index] for index in order], parts(order), labels, classes, notes, captions)
