@@ -5,6 +5,7 @@ import shutil
 import pytest
 
 from bytepixels.runs import checkpoints as module
+from bytepixels.runs import overview
 from bytepixels.runs.overview import look_at
 from bytepixels.runs.run_directory import open_run
 from bytepixels.sampling import load_weights as weights
@@ -95,12 +96,12 @@ def test_a_named_checkpoint_that_is_pruned_meanwhile(run, prunes, capsys):
 
 
 def test_an_optimizer_that_is_pruned_while_one_looks(run, monkeypatch):
-    def compare(checkpoint, stem, state):
+    def compare(checkpoint, name, state):
         monkeypatch.undo()
         module.drop_optimizer(checkpoint, state)
-        return module.check_stem(checkpoint, "optimizer", state)
+        return module.check_file(checkpoint, "optimizer.safetensors", state)
 
-    monkeypatch.setattr(module, "check_stem", compare)
+    monkeypatch.setattr(overview, "check_file", compare)
     seen = look_at(run, thorough=True)
     assert seen.damage == []
     assert [one.pruned for one in seen.saved] == [True, False]

@@ -1,6 +1,7 @@
 """Where the images of a run lie: kept as an absolute path, and found beside the run where both have moved."""
 
 import os
+from contextlib import suppress
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,13 +18,11 @@ def absolute(source: str) -> str:
 
 def kept(source: str, run: Path) -> dict[str, str]:
     """What a run in the folder `run` keeps of its source."""
-    whole = absolute(source)
-    if not os.path.isabs(whole):
-        return {"source": whole}
-    try:
-        return {"source": whole, BESIDE: os.path.relpath(whole, run.absolute())}
-    except ValueError:  # another drive of Windows
-        return {"source": whole}
+    place = absolute(source)
+    if os.path.isabs(place):
+        with suppress(ValueError):  # another drive of Windows
+            return {"source": place, BESIDE: os.path.relpath(place, run.absolute())}
+    return {"source": place}
 
 
 def places(data: Mapping[str, Any], run: Path) -> list[str]:
@@ -46,7 +45,6 @@ def _exists(place: str) -> bool:
     from ..data.sources.webdataset import named_by_braces
     from ..errors import InputError
 
-    try:
+    with suppress(InputError, ValueError, OSError):  # what is no path at all
         return os.path.exists(place) or any(shard.exists() for shard in named_by_braces(place)[:1])
-    except (InputError, ValueError, OSError):  # what is no path at all
-        return False
+    return False

@@ -3,19 +3,19 @@
 import json
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 
 from ..errors import InputError
 from ..files import DamagedError
-from .checkpoints import PRUNED, STEMS, check_files, files_of, identity, list_checkpoints, read_state
+from .checkpoints import PRUNED, check_file, check_files, identity, list_checkpoints, read_state
 from .lock import holder, in_use
-from .run_directory import CHECKPOINTS, CONFIG, SPARE, Run, open_run
+from .run_directory import CHECKPOINTS, CONFIG, Run, is_run, open_run
 
 TAIL = 1 << 14  # bytes of log.jsonl that hold its last lines
 RECENT = 20  # lines that the loss is averaged over: one batch says little
@@ -116,11 +116,7 @@ def find_runs(folder: Path) -> list[Path]:
     """The runs in a folder, or the folder itself where it is one; InputError where there is no such folder."""
     if not folder.is_dir():
         raise InputError(f"{folder} is no folder; runs are kept in runs/ unless train was told another --run")
-    return [path for path in (folder, *sorted(folder.iterdir())) if _like_a_run(path)]
-
-
-def _like_a_run(path: Path) -> bool:
-    return any((path / name).is_file() for name in (CONFIG, SPARE)) or bool(list_checkpoints(path / CHECKPOINTS))
+    return [path for path in (folder, *sorted(folder.iterdir())) if is_run(path) or list_checkpoints(path / CHECKPOINTS)]
 
 
 def look_at(path: Path, thorough: bool) -> Overview:
@@ -157,10 +153,7 @@ def look_at_checkpoint(path: Path, run: str, thorough: bool) -> Saved:
     try:
         state = read_state(path, run)
         images = state["images"]
-        if thorough:
-            check_files(path, state)
-        else:
-            _check_sizes(path, state)
+        check_files(path, state, check_file if thorough else _check_size)
     except InputError as error:
         if before is not None and identity(path) not in (None, before):  # it was replaced or pruned while we looked
             return look_at_checkpoint(path, run, thorough)
@@ -168,14 +161,9 @@ def look_at_checkpoint(path: Path, run: str, thorough: bool) -> Saved:
     return Saved(path, images, None, "optimizer" in state.get(PRUNED, ()))
 
 
-def _check_sizes(checkpoint: Path, state: dict[str, Any]) -> None:
-    """DamagedError when a file is missing or is not as long as its own header says."""
-    stems = [stem for stem in STEMS if stem not in state.get(PRUNED, ())]
-    for name in (name for stem in stems for name in files_of(checkpoint, stem, state)):
-        try:
-            safe_open(checkpoint / name, "pt")
-        except (OSError, SafetensorError, RuntimeError) as error:  # torch's own where it is removed while it is opened
-            raise DamagedError(f"{checkpoint} is incomplete or damaged: {name}: {error}") from error
+def _check_size(checkpoint: Path, name: str, state: Mapping[str, Any]) -> None:
+    """Raise an error unless a file of a checkpoint is as long as its own header says."""
+    safe_open(checkpoint / name, "pt")
 
 
 def read_log(run: Path, tail: int | None = None) -> Iterator[dict[str, Any]]:

@@ -79,26 +79,22 @@ class Run:
         """Write config.json, resolved, with the versions and the commit that made it, and its spare copy."""
         make_folder(self.path, "--run")
         made_by = [*self.made_by, provenance() | {"time": self.opened}]
-        saved = {
-            "format": FORMAT,
-            "id": self.id,
-            "config": self.config.to_dict(),
-            "data": self.data,
-            "made_by": made_by,
-        }
+        saved = {"format": FORMAT, "id": self.id, "config": self.config.to_dict(), "data": self.data}
         for name in (CONFIG, SPARE):
-            write_sealed(self.path / name, saved)
+            write_sealed(self.path / name, saved | {"made_by": made_by})
         make_folder(self.samples, "--run")
         make_folder(self.checkpoints, "--run")
 
     def log(self, record: dict[str, Any]) -> None:
         """Append one line to log.jsonl."""
-        with open(self.path / "log.jsonl", "a", encoding="utf-8") as file:
-            file.write(one_line(record))
+        self._append("log.jsonl", record)
 
     def note_evaluation(self, record: dict[str, Any]) -> None:
         """Append one line to eval.jsonl."""
-        with open(self.path / "eval.jsonl", "a", encoding="utf-8") as file:
+        self._append("eval.jsonl", record)
+
+    def _append(self, name: str, record: dict[str, Any]) -> None:
+        with open(self.path / name, "a", encoding="utf-8") as file:
             file.write(one_line(record))
 
     def trim_log(self, step: int) -> int:
