@@ -1,8 +1,8 @@
 """Where the images of a run lie: kept as an absolute path, and found beside the run where both have moved."""
 
 import os
-from contextlib import suppress
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 

@@ -116,7 +116,9 @@ def find_runs(folder: Path) -> list[Path]:
     """The runs in a folder, or the folder itself where it is one; InputError where there is no such folder."""
     if not folder.is_dir():
         raise InputError(f"{folder} is no folder; runs are kept in runs/ unless train was told another --run")
-    return [path for path in (folder, *sorted(folder.iterdir())) if is_run(path) or list_checkpoints(path / CHECKPOINTS)]
+    return [
+        path for path in (folder, *sorted(folder.iterdir())) if is_run(path) or list_checkpoints(path / CHECKPOINTS)
+    ]
 
 
 def look_at(path: Path, thorough: bool) -> Overview:

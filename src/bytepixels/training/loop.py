@@ -30,7 +30,13 @@ DrawBatch = Callable[[int], Batch]  # step -> this process' rows of that step's 
 Loss = Callable[..., Tensor]  # (model, *batch) -> loss per image [B]
 
 
-PHASES = DATA, FORWARD, BACKWARD, OPTIMISER, AVERAGE = "data", "forward", "backward", "optimiser", "average"  # of a step
+PHASES = DATA, FORWARD, BACKWARD, OPTIMISER, AVERAGE = (
+    "data",
+    "forward",
+    "backward",
+    "optimiser",
+    "average",
+)  # of a step
 MEMORY = "memory: "  # in front of its names in a checkpoint
 
 
