@@ -6,7 +6,7 @@ import pytest
 
 from bytepixels.runs import checkpoints as module
 from bytepixels.runs import overview
-from bytepixels.runs.overview import look_at
+from bytepixels.runs.overview import inspect_run
 from bytepixels.runs.run_directory import open_run
 from bytepixels.sampling import load_weights as weights
 from tests.tiny import checkpoints, cli, read_json, train
@@ -102,7 +102,7 @@ def test_an_optimizer_that_is_pruned_while_one_looks(run, monkeypatch):
         return module.check_file(checkpoint, "optimizer.safetensors", state)
 
     monkeypatch.setattr(overview, "check_file", compare)
-    seen = look_at(run, thorough=True)
+    seen = inspect_run(run, thorough=True)
     assert seen.damage == []
     assert [one.pruned for one in seen.saved] == [True, False]
 

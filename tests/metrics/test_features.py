@@ -144,8 +144,8 @@ class Counting(RandomFeatures):
         return super().__call__(images)
 
 
-def test_features_of_a_set_are_kept_by_the_hash_of_data_features_and_resize(pictures, tmp_path):
-    features, images = Counting(3), pictures.numpy()
+def test_features_of_a_set_are_kept_by_the_hash_of_data_features_and_resize(images, tmp_path):
+    features, images = Counting(3), images.numpy()
 
     def found(data="data", features=features, most=30):
         Counting.calls = 0

@@ -108,7 +108,7 @@ class Device:
         return self.model(x)
 
 
-@pytest.mark.parametrize(("pictures", "expected"), [(100, 64), (64, 64), (63, 32), (16, 16), (1, 1)])
+@pytest.mark.parametrize(("images", "expected"), [(100, 64), (64, 64), (63, 32), (16, 16), (1, 1)])
 def test_on_a_gpu_a_pass_is_tried(images, expected):
     device = Device(images)
     assert largest_micro_batch(device, device.loss, (torch.zeros(64, 1), None), 64) == expected

@@ -104,7 +104,7 @@ def discard(checkpoint: Path, run: str) -> None:
 
 
 def is_foreign(checkpoint: Path, run: str) -> bool:
-    """Whether another run than the one with id `run` wrote it."""
+    """True if another run than the one with id `run` wrote it."""
     try:
         return read_sealed(checkpoint / "state.json").get("run") != run
     except (OSError, ValueError):
@@ -117,8 +117,7 @@ def list_checkpoints(folder: Path) -> list[Path]:
 
 
 def identity(checkpoint: Path) -> tuple[int, ...] | None:
-    """What changes when a checkpoint is removed, pruned or replaced, as its training may do at any time; None where
-    there is none."""
+    """A key that changes when a checkpoint is removed, pruned or replaced, as its training may do; None if gone."""
     found = []
     for name in (".", "state.json"):
         with suppress(FileNotFoundError, NotADirectoryError):
@@ -153,7 +152,7 @@ def read_state(checkpoint: Path, run: str) -> dict[str, Any]:
 
 def check_file(checkpoint: Path, name: str, state: Mapping[str, Any]) -> None:
     """Raise DamagedError unless one file has the checksum that state.json holds, OSError where it cannot be read."""
-    _compare(checkpoint, name, sha256(checkpoint / name), state)
+    _check_sum(checkpoint, name, sha256(checkpoint / name), state)
 
 
 def check_files(checkpoint: Path, state: Mapping[str, Any], check: Check = check_file, stems: Stems = STEMS) -> None:
@@ -201,7 +200,7 @@ def read_tensors(checkpoint: Path, stem: str, state: Mapping[str, Any]) -> dict[
             check_files(checkpoint, state, stems=(stem,))
             return shards.read_whole(checkpoint / stem)
         content = (checkpoint / name).read_bytes()
-        _compare(checkpoint, name, hashlib.sha256(content).hexdigest(), state)
+        _check_sum(checkpoint, name, hashlib.sha256(content).hexdigest(), state)
         return load(content)
 
 
@@ -224,6 +223,6 @@ def optimizer_of(checkpoint: Path) -> Path:
     return folder if folder.is_dir() else checkpoint / "optimizer.safetensors"
 
 
-def _compare(checkpoint: Path, name: str, found: str, state: Mapping[str, Any]) -> None:
+def _check_sum(checkpoint: Path, name: str, found: str, state: Mapping[str, Any]) -> None:
     if state["sha256"].get(name) != found:
         raise DamagedError(f"{checkpoint / name} is damaged: its checksum differs from the one in state.json")

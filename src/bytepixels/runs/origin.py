@@ -17,7 +17,7 @@ def absolute(source: str) -> str:
 
 
 def kept(source: str, run: Path) -> dict[str, str]:
-    """What a run in the folder `run` keeps of its source."""
+    """The record that a run in the folder `run` keeps of its source."""
     place = absolute(source)
     if os.path.isabs(place):
         with suppress(ValueError):  # another drive of Windows
@@ -25,8 +25,8 @@ def kept(source: str, run: Path) -> dict[str, str]:
     return {"source": place}
 
 
-def places(data: Mapping[str, Any], run: Path) -> list[str]:
-    """Where to look for the source of a run, in this order; [] for a known set."""
+def source_places(data: Mapping[str, Any], run: Path) -> list[str]:
+    """Paths at which to look for the source of a run, in this order; [] for a known set."""
     source, folder = str(data["source"]), run.absolute()
     if not os.path.isabs(absolute(source)):
         return []
@@ -34,9 +34,9 @@ def places(data: Mapping[str, Any], run: Path) -> list[str]:
     return list(dict.fromkeys([absolute(source), *beside]))
 
 
-def located(data: Mapping[str, Any], run: Path) -> str | None:
+def find_source(data: Mapping[str, Any], run: Path) -> str | None:
     """The source of the run in the folder `run`, where there is something of that name; else None."""
-    if not (looked := places(data, run)):
+    if not (looked := source_places(data, run)):
         return str(data["source"])
     return next((place for place in looked if _exists(place)), None)
 

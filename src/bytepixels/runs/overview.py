@@ -55,7 +55,7 @@ class Overview:
 
     @property
     def loss(self) -> float | None:
-        """As recent_loss has it."""
+        """The mean loss of the log's last lines."""
         return recent_loss(self.path)
 
     @property
@@ -70,7 +70,7 @@ class Overview:
 
     @property
     def evaluations(self) -> list[dict[str, Any]]:
-        """What was measured, oldest first: the records of eval.jsonl."""
+        """Its evaluations, oldest first: the records of eval.jsonl."""
         return list(read_lines(self.path / "eval.jsonl"))
 
     @property
@@ -90,12 +90,12 @@ class Overview:
 
     @property
     def finished(self) -> bool:
-        """Whether it has seen its budget."""
+        """True when it has seen its budget."""
         return self.run is not None and self.images >= self.run.config.train.images
 
     @property
     def state(self) -> str:
-        """In a word or two."""
+        """Its state in a word or two: training now, damaged, finished, stopped."""
         if self.in_use:
             return "training now"
         if self.damage:
@@ -104,7 +104,7 @@ class Overview:
 
     @property
     def changed(self) -> float:
-        """When it last changed, in seconds since 1970."""
+        """Time of its last change, in seconds since 1970."""
         times = [0.0]
         for path in (self.path / CONFIG, self.path / "log.jsonl", *(one.path for one in self.saved)):
             with suppress(OSError):
@@ -121,7 +121,7 @@ def find_runs(folder: Path) -> list[Path]:
     ]
 
 
-def look_at(path: Path, thorough: bool) -> Overview:
+def inspect_run(path: Path, thorough: bool) -> Overview:
     """A run as it lies there. thorough: every byte of the checkpoints is compared with its checksum, not sizes alone.
 
     InputError for one of a later version.
@@ -136,7 +136,7 @@ def look_at(path: Path, thorough: bool) -> Overview:
     for _ in range(3):  # its training may write and remove some while we look
         for one in list_checkpoints(path / CHECKPOINTS):
             if run is not None and one not in looked:
-                looked[one] = look_at_checkpoint(one, run.id, thorough)
+                looked[one] = inspect_checkpoint(one, run.id, thorough)
     saved = sorted((one for one in looked.values() if one.path.exists()), key=lambda one: one.path)
     return Overview(path, run, damage + [one.damage for one in saved if one.damage], saved, busy)
 
@@ -144,12 +144,12 @@ def look_at(path: Path, thorough: bool) -> Overview:
 def overview_or_damage(path: Path) -> Overview:
     """A run as it lies there, also where it is one that only a later version can read."""
     try:
-        return look_at(path, thorough=False)
+        return inspect_run(path, thorough=False)
     except InputError as error:
         return Overview(path, None, [str(error)], [], False)
 
 
-def look_at_checkpoint(path: Path, run: str, thorough: bool) -> Saved:
+def inspect_checkpoint(path: Path, run: str, thorough: bool) -> Saved:
     """One checkpoint of the run with id `run`."""
     images, before = None, identity(path)
     try:
@@ -158,7 +158,7 @@ def look_at_checkpoint(path: Path, run: str, thorough: bool) -> Saved:
         check_files(path, state, check_file if thorough else _check_size)
     except InputError as error:
         if before is not None and identity(path) not in (None, before):  # it was replaced or pruned while we looked
-            return look_at_checkpoint(path, run, thorough)
+            return inspect_checkpoint(path, run, thorough)
         return Saved(path, images, str(error))
     return Saved(path, images, None, "optimizer" in state.get(PRUNED, ()))
 

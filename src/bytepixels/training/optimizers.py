@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from ..config.training import TrainConfig
 
-SMALLEST = 5  # rows or columns of a hidden layer's weight; an image has at most four channels
+MIN_MATRIX_SIDE = 5  # rows or columns of a hidden layer's weight; an image has at most four channels
 MATRIX_STATE = "momentum_buffer"  # torch.optim.Muon's name
 MOMENTUM = 0.95  # Nesterov's
 QUINTIC = 3.4445, -4.7750, 2.0315  # of the Newton-Schulz step, steepest at zero (Jordan et al. 2024)
@@ -86,7 +86,7 @@ def orthogonal(matrix: Tensor) -> Tensor:
 def hidden_weights(model: nn.Module) -> list[nn.Parameter]:
     """The weights of the convolutions and linear layers between hidden layers."""
     weights = (layer.get_parameter("weight") for layer in model.modules() if isinstance(layer, nn.Conv2d | nn.Linear))
-    return [weight for weight in weights if min(weight.shape[:2]) >= SMALLEST]
+    return [weight for weight in weights if min(weight.shape[:2]) >= MIN_MATRIX_SIDE]
 
 
 def as_matrix(tensor: Tensor, weight: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from .trial import timed_steps, with_batch
 def choose_compile(
     config: Config, packed: Packed, device: torch.device, latents: EncodedImages | None = None
 ) -> Literal["yes", "no"]:
-    """What --compile comes to here. On a CPU "auto" is no: measured, compiling gives -7% to +5% there (RESULTS.md)."""
+    """Decide --compile here. On a CPU "auto" is no: measured, compiling gives -7% to +5% there (RESULTS.md)."""
     asked = config.train.compile
     if asked == "no" or (asked == "auto" and (device.type == "cpu" or config.train.shard or config.autoencoder)):
         return "no"
@@ -29,7 +29,7 @@ def choose_compile(
         return "yes"
 
     def seconds(compiled: bool) -> tuple[float, float]:
-        """Of the first step, and of the quickest of the next ones."""
+        """Seconds of the first step, and of the quickest of the next ones."""
         own = with_batch(config, config.train.batch, compiled)
         first, *others = timed_steps(own, packed, device, 1 + COMPILE_TRIALS, latents)
         return first, min(others)

@@ -39,7 +39,6 @@ class TrainingTrial:
     state: TrainState
     draw: DrawBatch
     loss: Loss
-    device: torch.device
 
     def step(self, batch: Batch) -> Tensor:
         """One optimiser step: losses [B]."""
@@ -62,7 +61,7 @@ def start_trial(
     network = build_network(config, (channels, height, width), classes, device)
     draw = build_draw(config, process, batches, classes, times)
     loss = build_loss(config, process, codec, device, times)
-    return TrainingTrial(config, TrainState.fresh(network, train, times), draw, loss, device)
+    return TrainingTrial(config, TrainState.fresh(network, train, times), draw, loss)
 
 
 def with_batch(config: Config, batch: int, compiled: bool | None = None) -> Config:
@@ -74,7 +73,7 @@ def with_batch(config: Config, batch: int, compiled: bool | None = None) -> Conf
 
 @dataclass(frozen=True)
 class StepEstimate:
-    """What a training step will take, from a small one."""
+    """Memory and time of a training step, estimated from a small one."""
 
     weights: int  # of the network
     checkpoint_bytes: int  # of the weights, their average and two moments
@@ -88,7 +87,7 @@ class StepEstimate:
 
 @dataclass(frozen=True)
 class StepMeasurement:
-    """What training steps took, scaled to the whole batch where only a part of it was measured."""
+    """Time and memory that training steps took, scaled to the whole batch where only a part of it was measured."""
 
     measured_batch: int
     seconds: list[float]  # of each step
@@ -111,7 +110,7 @@ class OverfitCheck:
 
 
 def estimate_step(config: Config, sample: Packed, device: torch.device) -> StepEstimate:
-    """What a step will take, from steps on small corners of the images."""
+    """Estimate memory and time of a step from steps on small corners of the images."""
     corner = replace(sample, images=sample.images[..., :CROP, :CROP])
     ratio = sample.images[0].size / corner.images[0].size
     seconds = ratio * timed_steps(with_batch(config, 1), corner, device, 2)[-1]
