@@ -158,7 +158,7 @@ def prune_runs(paths: Sequence[Place], keep: int, optimizer: bool = False, dry_r
     optimizer: those of the checkpoints that stay go too. InputError, before anything goes, when a run is in use.
     """
     from .runs.lock import RunLock
-    from .runs.prune import carry_out, plan_prune
+    from .runs.prune import apply_prune, plan_prune
 
     with ExitStack() as stack:
         unique = list({Path(path).resolve(): Path(path) for path in paths}.values())
@@ -167,15 +167,15 @@ def prune_runs(paths: Sequence[Place], keep: int, optimizer: bool = False, dry_r
                 stack.enter_context(RunLock(path)).take()
         plans = [plan_prune(open_run(path), keep, optimizer) for path in unique]
         for plan in plans if not dry_run else []:
-            carry_out(plan)
+            apply_prune(plan)
     return plans
 
 
 def overview(path: Place, thorough: bool = True) -> Overview:
     """One run as it lies there; thorough: every byte of its checkpoints is compared. InputError where there is none."""
-    from .runs.overview import look_at
+    from .runs.overview import inspect_run
 
-    return look_at(open_run(Path(path)).path, thorough)
+    return inspect_run(open_run(Path(path)).path, thorough)
 
 
 def cached() -> tuple[Path, int | None, list[Entry]]:

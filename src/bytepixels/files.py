@@ -61,11 +61,11 @@ def _digest(values: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(values, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Write to a temporary name, flush it to the disk, then rename it."""
+def write_whole(path: Path, content: str | bytes) -> None:
+    """Write a file under a temporary name, flush it to the disk, then rename it. Text is written as UTF-8."""
     temporary = path.with_name(f"{TEMPORARY}{path.name}-{os.getpid()}")
     try:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
         flush(temporary)
         os.replace(temporary, path)
     except BaseException:

@@ -5,7 +5,8 @@ import shutil
 import pytest
 
 from bytepixels.runs import checkpoints as module
-from bytepixels.runs.overview import look_at
+from bytepixels.runs import overview
+from bytepixels.runs.overview import inspect_run
 from bytepixels.runs.run_directory import open_run
 from bytepixels.sampling import load_weights as weights
 from tests.tiny import checkpoints, cli, read_json, train
@@ -95,13 +96,13 @@ def test_a_named_checkpoint_that_is_pruned_meanwhile(run, prunes, capsys):
 
 
 def test_an_optimizer_that_is_pruned_while_one_looks(run, monkeypatch):
-    def compare(checkpoint, stem, state):
+    def compare(checkpoint, name, state):
         monkeypatch.undo()
         module.drop_optimizer(checkpoint, state)
-        return module.check_stem(checkpoint, "optimizer", state)
+        return module.check_file(checkpoint, "optimizer.safetensors", state)
 
-    monkeypatch.setattr(module, "check_stem", compare)
-    seen = look_at(run, thorough=True)
+    monkeypatch.setattr(overview, "check_file", compare)
+    seen = inspect_run(run, thorough=True)
     assert seen.damage == []
     assert [one.pruned for one in seen.saved] == [True, False]
 

@@ -38,14 +38,14 @@ BOUNDS = {  # lines of code of each room; "" are the files beside them. What is 
     "distributed": 150,
     "evaluation": 720,
     "interop": 140,
-    "metrics": 1020,
+    "metrics": 1010,
     "networks": 750,
     "report": 390,
     "requests": 530,
-    "runs": 760,
+    "runs": 745,
     "sampling": 900,
     "text": 180,
-    "training": 2050,
+    "training": 2000,
     "verification": 280,
 }
 

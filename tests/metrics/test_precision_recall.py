@@ -11,7 +11,7 @@ from bytepixels.metrics.precision_recall import density_coverage, nearest, preci
 
 @pytest.fixture(params=[2**24, 100], ids=["one block", "blocks"])
 def _blocks(request, monkeypatch):
-    monkeypatch.setattr(neighbours, "LARGEST", request.param)
+    monkeypatch.setattr(neighbours, "BLOCK_NUMBERS", request.param)
 
 
 @pytest.fixture(scope="module")

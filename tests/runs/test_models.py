@@ -9,7 +9,7 @@ from PIL import Image
 
 from bytepixels.runs import models
 from bytepixels.runs.models import MODELS, model_names
-from bytepixels.runs.overview import look_at
+from bytepixels.runs.overview import inspect_run
 from bytepixels.runs.run_directory import open_run
 from tests.tiny import cli, pixels_of, plain, snapshot, train
 
@@ -47,7 +47,7 @@ def packaged(trained, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("name", model_names())
 def test_a_model_is_whole_and_says_where_it_comes_from_without_paths(name):
-    one = look_at(MODELS / name, thorough=True)
+    one = inspect_run(MODELS / name, thorough=True)
     assert one.damage == []
     assert len(one.saved) == 1
     text = (MODELS / name / "config.json").read_text()

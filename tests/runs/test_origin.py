@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from bytepixels.runs.origin import kept, located
+from bytepixels.runs.origin import find_source, kept
 
 
 @pytest.fixture
@@ -20,24 +20,24 @@ def test_a_relative_source_is_kept_absolute(project):
     data = kept("images", project / "runs/first")
     assert data["source"] == str(project / "images")
     os.chdir("/")
-    assert located(data, project / "runs/first") == str(project / "images")
+    assert find_source(data, project / "runs/first") == str(project / "images")
 
 
 def test_a_known_name_and_a_pattern_of_shards(project):
     assert kept("digits", project) == {"source": "digits"}
-    assert located({"source": "digits"}, project) == "digits"
+    assert find_source({"source": "digits"}, project) == "digits"
     (project / "s-0.tar").touch()
     data = kept("s-{0..3}.tar", project / "runs/first")
     os.chdir("/")
-    assert located(data, project / "runs/first") == str(project / "s-{0..3}.tar")
+    assert find_source(data, project / "runs/first") == str(project / "s-{0..3}.tar")
 
 
 def test_a_run_that_moved_with_its_images_finds_them_beside_it(project, tmp_path):
     data = kept("images", project / "runs/first")
     os.chdir(tmp_path)
     project.rename(tmp_path / "new")
-    assert located(data, tmp_path / "new/runs/first") == str(tmp_path / "new/images")
-    assert located(data, tmp_path / "elsewhere") is None
+    assert find_source(data, tmp_path / "new/runs/first") == str(tmp_path / "new/images")
+    assert find_source(data, tmp_path / "elsewhere") is None
 
 
 def test_images_that_are_gone_are_asked_for_with_the_places_looked_at(tmp_path):

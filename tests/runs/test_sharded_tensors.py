@@ -18,7 +18,7 @@ from bytepixels.errors import InputError
 from bytepixels.files import DamagedError
 from bytepixels.runs import sharded_tensors as shards
 from bytepixels.runs.checkpoints import STEMS, check_files, drop_optimizer, read_state, read_tensors, save_checkpoint
-from bytepixels.runs.overview import look_at_checkpoint
+from bytepixels.runs.overview import inspect_checkpoint
 from bytepixels.training.loop import TrainState, train_step
 from bytepixels.training.sharded_checkpoints import ShardWriter
 from tests.processes import FORKS
@@ -279,8 +279,8 @@ def test_every_damage_is_found_and_said(checkpoint, name, damage):
         read_tensors(checkpoint, stem, state)
     for other in {*STEMS} - {stem}:
         read_tensors(checkpoint, other, state)
-    assert name in look_at_checkpoint(checkpoint, ID, thorough=True).damage
-    quick = look_at_checkpoint(checkpoint, ID, thorough=False).damage
+    assert name in inspect_checkpoint(checkpoint, ID, thorough=True).damage
+    quick = inspect_checkpoint(checkpoint, ID, thorough=False).damage
     assert (quick is None) == (damage in ("flip", "exchange"))
 
 

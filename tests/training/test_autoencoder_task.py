@@ -19,7 +19,7 @@ from bytepixels.runs.run_directory import open_run
 from bytepixels.sampling.first_stage import find_first_stage
 from bytepixels.training import autoencoder_task as autoencoding
 from bytepixels.training.loop import StepResult
-from bytepixels.training.nonfinite import NonfiniteBatch, stopped
+from bytepixels.training.nonfinite import NonfiniteBatch, nonfinite_error
 from bytepixels.training.perceptual import chosen_perceptual
 from tests.processes import run_together
 from tests.tiny import checkpoints, cli, log_of, pixels_of, plain, read_json, same_bits, snapshot, tensors, train, words
@@ -334,6 +334,6 @@ def test_two_processes_train_what_one_does(tmp_path):
 def test_a_loss_that_is_not_finite_names_the_image_and_no_time(tmp_path):
     """An autoencoder's batch has no times."""
     result = StepResult(3, torch.tensor([0.5, float("nan")]), torch.tensor(float("nan")), 0.1)
-    error = stopped(tmp_path, SINGLE_PROCESS, result, NonfiniteBatch([7, 9], None, 0))
+    error = nonfinite_error(tmp_path, SINGLE_PROCESS, result, NonfiniteBatch([7, 9], None, 0))
     assert "(image 9, loss nan, gradient nan)" in str(error)
     assert read_json(tmp_path / "nonfinite.json")["batch"][0] == {"image": 7, "loss": "0.5"}

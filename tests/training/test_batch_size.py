@@ -26,8 +26,7 @@ def test_few_images_are_taken_in_small_batches(images, batch):
 @pytest.mark.parametrize(("seconds", "batch"), [(1.0, 32), (0.13, 32), (0.1, 64)])
 def test_a_budget_of_time_is_reckoned_from_a_step_of_the_smallest(monkeypatch, seconds, batch):
     seen = []
-    monkeypatch.setattr(module, "trial", lambda config, *rest, **more: seen.append(config.train.batch))
-    monkeypatch.setattr(module, "measured", lambda step, trials: (9.0, seconds))
+    monkeypatch.setattr(module, "timed_steps", lambda config, *_: seen.append(config.train.batch) or (9.0, seconds))
     config = small()
     config = replace(config, train=replace(config.train, budget="2m", micro_batch=0))
     assert with_batch_size(config, pack("digits"), CPU).train.batch == batch  # 120 s are 32 images times 120 / seconds
@@ -38,8 +37,7 @@ def test_a_budget_of_time_is_reckoned_from_a_step_of_the_smallest(monkeypatch, s
 def test_of_large_images_few_are_measured(monkeypatch, tmp_path, side, count):
     np.save(tmp_path / "large.npy", np.zeros((2, side, side), np.uint8))
     seen = []
-    monkeypatch.setattr(module, "trial", lambda config, *rest, **more: seen.append(config.train.batch))
-    monkeypatch.setattr(module, "measured", lambda step, trials: (9.0, 1.0))
+    monkeypatch.setattr(module, "timed_steps", lambda config, *_: seen.append(config.train.batch) or (9.0, 1.0))
     config = small()
     config = replace(config, train=replace(config.train, budget="40000s"))
     chosen = with_batch_size(config, pack(tmp_path / "large.npy"), CPU).train.batch

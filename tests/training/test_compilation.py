@@ -9,7 +9,7 @@ from torch._inductor.exc import InvalidCxxCompiler
 from bytepixels.config.presets import PRESETS
 from bytepixels.data import pack
 from bytepixels.training.autotune import compilation as compiling
-from bytepixels.training.autotune.compilation import Times, choose_compile
+from bytepixels.training.autotune.compilation import choose_compile
 from tests.tiny import checkpoints, log_of, read_json, same_bits, train
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
@@ -17,9 +17,8 @@ CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
 def decided(monkeypatch, choice, device, plain=1.0, compiling_seconds=60.0, compiled=0.5, lacks=None):
     """choose_compile for 2,000 steps of the digits, with these times instead of measured ones."""
-    times = iter([(0.0, plain), (compiling_seconds, compiled)])
-    monkeypatch.setattr(compiling, "trial", lambda *_, **__: None)
-    monkeypatch.setattr(compiling, "measured", lambda step: next(times))
+    times = {"no": [0.0, plain, plain + 1], "yes": [compiling_seconds, compiled + 1, compiled]}
+    monkeypatch.setattr(compiling, "timed_steps", lambda config, *_: times[config.train.compile])
     monkeypatch.setattr(compiling, "missing_compiler", lambda device: lacks)
     config = PRESETS["digits"]()
     config = replace(config, train=replace(config.train, compile=choice, batch=64, images=2000 * 64))
@@ -53,11 +52,10 @@ def test_without_a_compiler_training_is_eager_and_says_so(tmp_path, monkeypatch,
 
 
 def test_a_batch_that_does_not_fit_is_not_measured(monkeypatch, capsys, console):
-    def measured(step):
+    def timed_steps(*_):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(compiling, "trial", lambda *_, **__: None)
-    monkeypatch.setattr(compiling, "measured", measured)
+    monkeypatch.setattr(compiling, "timed_steps", timed_steps)
     monkeypatch.setattr(compiling, "missing_compiler", lambda device: None)
     assert choose_compile(PRESETS["digits"](), pack("digits"), CUDA) == "no"
     assert "not compiled: a batch does not fit in memory whole" in capsys.readouterr().out
@@ -68,10 +66,10 @@ def test_shards_are_not_compiled(tmp_path, capsys):
     assert "--compile yes does not go with --shard" in capsys.readouterr().err
 
 
-def test_the_break_even():
-    times = Times(compiling=60, compiled=0.5, plain=0.6)
-    assert times.saved(600) == pytest.approx(0)
-    assert times.saved(599) < 0 < times.saved(601)
+@pytest.mark.parametrize(("compiling_seconds", "choice"), [(999, "yes"), (1001, "no")])
+def test_the_break_even(monkeypatch, compiling_seconds, choice):
+    """2,000 steps that take half a second less save 1,000 s."""
+    assert decided(monkeypatch, "auto", CUDA, compiling_seconds=compiling_seconds) == choice
 
 
 @pytest.mark.slow

@@ -20,8 +20,13 @@ from bytepixels.data.sources.decode import ImageHeader
 from bytepixels.requests.check_data import Doctor
 from bytepixels.training.autotune import preflight as verb
 from bytepixels.training.autotune import trial as doctortrial
-from bytepixels.training.autotune.preflight_findings import find_problems
-from bytepixels.training.autotune.preflight_plan import TrainingPlan, suggested_command, suits_a_gpu, with_budget
+from bytepixels.training.autotune.preflight_advice import (
+    TrainingPlan,
+    find_problems,
+    suggested_command,
+    suits_a_gpu,
+    with_budget,
+)
 from bytepixels.training.autotune.preflight_training import budget_sentence
 from bytepixels.training.autotune.trial import estimate_step, measure_step, overfit, with_batch
 from bytepixels.training.defaults import choose, own_size

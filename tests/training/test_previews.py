@@ -2,7 +2,7 @@
 
 import pytest
 
-from bytepixels.training.previews import MOST, SHARE, Preview, Previews
+from bytepixels.training.previews import MAX_GRIDS, TIME_SHARE, Preview, Previews
 
 
 def drawn(previews, seconds, rate, per_pass, steps=1000):
@@ -27,8 +27,8 @@ def fresh(asked=None, images=16, steps=50, done=0.0):
 def test_they_take_a_twentieth_of_the_time_at_most(seconds, rate, guess):
     found = drawn(fresh(), seconds, rate, guess / (3 * rate))
     first = found[0][2] * (1 - 1 / guess) if found else 0  # by what the first costs more than was reckoned
-    assert sum(cost for *_, cost in found) <= SHARE * seconds + max(0, first)
-    assert len(found) <= MOST
+    assert sum(cost for *_, cost in found) <= TIME_SHARE * seconds + max(0, first)
+    assert len(found) <= MAX_GRIDS
     if found:
         assert found[-1][0] == 1
 

@@ -15,7 +15,7 @@ from ..hardware import best_device
 from ..images import grid, save_png
 from ..metrics.feature_cache import features_of
 from ..metrics.features import title
-from ..metrics.fidelity import fidelity, in_words, reconstructed
+from ..metrics.fidelity import fidelity, format_fidelity, reconstructed
 from ..metrics.frechet import frechet_distance
 from ..metrics.open_features import chosen_features
 from ..metrics.sample_metrics import LADDER, frechet, ladder
@@ -90,7 +90,7 @@ def described(images: Tensor, again: Tensor, what: str, yardstick: ReferenceSet)
 def card(record: dict[str, Any], found: dict[str, float]) -> Iterator[str]:
     """What was found, in lines."""
     name, floor = title(record["features"]["name"]), record["floor"]["measures"]["frechet"]
-    yield f"{in_words(found, record['of'])}."
+    yield f"{format_fidelity(found, record['of'])}."
     yield f"{name}: reconstructions {number(record['measures']['frechet'])}, the images themselves {number(floor)}"
     yield how_far(record)
     yield "The scale: " + ", ".join(f"{name} {value:.3g}" for name, value in record["ladder"].items())

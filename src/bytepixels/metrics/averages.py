@@ -23,5 +23,5 @@ def rows_of(label: Tensor | None, part: slice | Tensor) -> Tensor | None:
 
 
 def joined(pieces: list[Tensor]) -> Tensor:
-    """What batches returned, [..., B] each, along their images, on the host in float64."""
+    """Join what batches returned, [..., B] each, along their images, on the host in float64."""
     return torch.cat([piece.cpu().double() for piece in pieces], dim=-1)

@@ -18,7 +18,7 @@ from .averages import joined, mean_and_error, parts, rows_of
 
 @dataclass(frozen=True)
 class BitsPlan:
-    """What to measure."""
+    """Settings of a measurement of bits per dimension."""
 
     process: Process
     levels: Sequence[Level]  # the chain's; () measures no chain
@@ -31,7 +31,7 @@ class BitsPlan:
 
     @property
     def evaluations(self) -> int:
-        """Of the network, for one image; the ODE's also run `probes` passes back each."""
+        """Evaluations of the network for one image; the ODE's also run `probes` passes back each."""
         ode = 4 * self.ode_steps + (self.dequantisation == "noise") if self.ode_steps else 0
         return max(len(self.levels) - 1, 0) + ode
 

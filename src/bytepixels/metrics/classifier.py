@@ -27,9 +27,7 @@ class Classifier(nn.Module):
     def __init__(self, channels: int, classes: int, width: int):
         super().__init__()
         self.stem = _block(channels, width)
-        self.down = nn.ModuleList(
-            [_block(width, 2 * width), _block(2 * width, 4 * width), _block(4 * width, 8 * width)]
-        )
+        self.down = nn.ModuleList([_block(times * width, 2 * times * width) for times in (1, 2, 4)])
         self.around = nn.ModuleList([_Residual(2 * width), nn.Identity(), _Residual(8 * width)])
         self.head = nn.Linear(8 * width, classes)
 

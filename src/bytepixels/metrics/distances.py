@@ -9,7 +9,7 @@ from ..errors import InputError
 from .frechet import check_same_length, checked, jackknife_interval, split_rows
 
 PARTS = 10  # of the jackknife
-LARGEST = 2**24  # numbers in a block of kernel values: 128 MiB
+BLOCK_NUMBERS = 2**24  # numbers in a block of kernel values: 128 MiB
 
 
 def kernel_distance(one: Tensor, other: Tensor, parts: int = PARTS) -> tuple[float, float]:
@@ -30,7 +30,7 @@ def kernel_distance(one: Tensor, other: Tensor, parts: int = PARTS) -> tuple[flo
     sizes = torch.tensor([[s.stop - s.start for s in slices] for slices in (rows, columns)], dtype=torch.float64)
 
     def value(kept: Tensor) -> float:
-        """Without the parts that are not kept, bool [count]."""
+        """The distance of the parts that are kept, bool [count]."""
         n, m = sizes[:, kept].sum(1).tolist()
         xx, yy, xy = (sums[kept][:, kept].sum().item() for sums in (within_one, within_other, across))
         return xx / (n * (n - 1)) + yy / (m * (m - 1)) - 2 * xy / (n * m)
@@ -44,7 +44,7 @@ def _kernel_sums(x: Tensor, y: Tensor, rows: list[slice], columns: list[slice]) 
     sums = torch.zeros(len(rows), len(columns), dtype=torch.float64)
     for i, row in enumerate(rows):
         start = row.start
-        for part in x[row].split(max(1, LARGEST // len(y))):
+        for part in x[row].split(max(1, BLOCK_NUMBERS // len(y))):
             kernel = (part @ y.T / x.shape[1] + 1) ** 3
             if x is y:
                 kernel.diagonal(start).zero_()

@@ -38,13 +38,13 @@ class Drift:
 
     @property
     def outside(self) -> list[int]:
-        """Which numbers leave their interval."""
+        """Positions of the numbers that leave their interval."""
         triples = zip(self.samples, self.data, self.half, strict=True)
         return [k for k, (sample, data, half) in enumerate(triples) if abs(sample - data) > half]
 
 
 def image_statistics(images: Tensor, probabilities: Tensor | None = None) -> ImageStatistics:
-    """Of uint8 [n, C, H, W]; probabilities [n, K] of classes, where a classifier knows them."""
+    """Statistics of each of uint8 [n, C, H, W]; probabilities [n, K] of classes, where a classifier knows them."""
     values, grey, classes = images.double(), rgb(images).double().mean(1), None  # grey: [n, H, W]
     bins = (grey * BINS / 256).long().flatten(1)
     brightness = torch.stack([(bins == k).double().mean(1) for k in range(BINS)], 1)
@@ -102,7 +102,7 @@ def _means(looks: ImageStatistics, counts: Tensor) -> ImageStatistics:
 
 
 def _statistics(means: ImageStatistics) -> dict[str, Tensor]:
-    """What is compared, [sets, numbers] each."""
+    """The statistics that are compared, [sets, numbers] each."""
     found = {
         "mean of each channel": means.mean,
         "standard deviation of each channel": (means.square - means.mean.square()).clamp(min=0).sqrt(),

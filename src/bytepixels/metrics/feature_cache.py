@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
+from ..files import write_whole
 from ..randomness import ORDER, seeded
 from .averages import parts
 from .features import Features
@@ -47,7 +47,10 @@ def features_of(
     batch: int = 128,
     count: Callable[[int], None] = lambda n: None,
 ) -> FeatureSet:
-    """Of uint8 [N, C, H, W], or of its `rows`, on the host. count: called with the number of images of each batch."""
+    """Features of uint8 [N, C, H, W], or of its `rows`, on the host.
+
+    count: called with the number of images of each batch.
+    """
     rows = torch.arange(len(images)) if rows is None else rows
     found, known = list[Tensor](), list[Tensor]()
     for part in parts(len(rows), batch):
@@ -89,10 +92,5 @@ def reference_of(
     made = replace(features_of(features, images, rows, count=count), hash=digest)
     tensors = {"features": made.features, "probabilities": made.probabilities}
     folder.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".tmp-{path.name}-{os.getpid()}")
-    try:
-        temporary.write_bytes(save({name: one for name, one in tensors.items() if one is not None}))
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_whole(path, save({name: one for name, one in tensors.items() if one is not None}))
     return made

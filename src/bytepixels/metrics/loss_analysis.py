@@ -93,7 +93,7 @@ class Verdict:
 
     @property
     def memorises(self) -> bool:
-        """Whether it goes further towards the copies on training images, by over 2 standard errors."""
+        """True if it goes further towards the copies on training images, by over 2 standard errors."""
         return self.memorised is not None and self.memorised[0] > 2 * self.memorised[1]
 
 
@@ -112,7 +112,7 @@ def loss_verdict(training: Errors, held_out: Errors | None) -> Verdict:
         if copied is not None and copied_held_out is not None:
             memorised = copied[0] - copied_held_out[0], math.hypot(copied[1], copied_held_out[1])
     lower = [] if held_out is None else _above(held_out.run, training.run)
-    worse = _beyond(training.run - training.trivial)
+    worse = _above(training.run - training.trivial, torch.zeros_like(training.run))
     return Verdict(perplexity.tolist(), learnt, learnt_held_out, copied, memorised, lower, worse)
 
 
@@ -129,8 +129,3 @@ def _above(errors: Tensor, others: Tensor) -> list[int]:
     """Levels at which the mean over one set of images is above that over another by over 2 standard errors."""
     pairs = zip(map(mean_and_error, errors), map(mean_and_error, others), strict=True)
     return [k for k, ((a, da), (b, db)) in enumerate(pairs) if a - b > 2 * math.hypot(da, db)]
-
-
-def _beyond(differences: Tensor) -> list[int]:
-    """Levels at which the mean difference is above 0 by over 2 standard errors."""
-    return [k for k, (mean, error) in enumerate(map(mean_and_error, differences)) if mean > 2 * error]

@@ -42,7 +42,7 @@ def nearest_images(x0: Tensor, images: EmpiricalImages, k: int = 2) -> Nearest:
 
 
 def copyist(images: EmpiricalImages, process: Process, seeds: Sequence[int], device: torch.device) -> Tensor:
-    """What a model draws that knows its training set by heart: x0 [n, C, H, W], by DDIM with the ideal denoiser."""
+    """Draw like a model that knows its training set by heart: x0 [n, C, H, W], by DDIM with the ideal denoiser."""
     centre = WienerDenoiser(images, device).mean
     ideal = OptimalDenoiser(EmpiricalImages(images.images, None, images.mirrored), centre)
     levels, noise = process.levels(COPYIST_STEPS), SeededNoise(seeds)
@@ -67,12 +67,12 @@ class CopyRate:
         return 1.96 * sqrt(self.rate * (1 - self.rate) / self.n + z2 / (4 * self.n**2)) / (1 + z2 / self.n)
 
     def record(self) -> dict[str, Any]:
-        """As eval.jsonl holds it."""
+        """The record of it that eval.jsonl holds."""
         return {"rate": self.rate, "interval": self.interval, "near": self.near, "n": self.n}
 
 
 def copies(found: Nearest, held_out: Nearest | None) -> CopyRate:
-    """From the two nearest training images of each image; held_out: those of images that nobody trained on.
+    """Count copies by the two nearest training images of each; held_out: those of images that nobody trained on.
 
     An image that lies on two training images at once is a copy.
     """
@@ -84,7 +84,7 @@ def copies(found: Nearest, held_out: Nearest | None) -> CopyRate:
 
 
 def copies_more(samples: CopyRate, held_out: CopyRate) -> bool:
-    """Whether samples are copies more often than held-out images are, by over 2 standard errors; or near them so."""
+    """True if samples are copies more often than held-out images are, by over 2 standard errors; or near them so."""
     spread = hypot(samples.interval, held_out.interval) / 1.96
     chance = sqrt(NEAR_SHARE * (1 - NEAR_SHARE) * (1 / samples.n + 1 / held_out.n))
     nearer = samples.near is not None and samples.near - NEAR_SHARE > 3 * chance

@@ -15,7 +15,7 @@ PCA_IMAGES = 10_000
 
 
 def chosen_features(name: str) -> str:
-    """What `auto` comes to: the features that know objects where their package is installed."""
+    """Resolve `auto`: the features that know objects where their package is installed."""
     return name if name != "auto" else "imagenet" if imagenet.installed() else "random"
 
 

@@ -127,7 +127,7 @@ class OptimalDenoiser:
         total, moment, weighted = torch.zeros_like(top), torch.zeros_like(top), torch.zeros_like(flat)
         for mean, variance in self.known.gaussians(x.device, members):
             middle = (mean - self.centre).flatten(1)  # [K, D]
-            logit, estimate = _among(flat, level, middle, None if variance is None else variance.flatten(1))
+            logit, estimate = _posterior_terms(flat, level, middle, None if variance is None else variance.flatten(1))
             raised = torch.maximum(top, logit.amax(1))
             kept, share = torch.exp(top - raised), torch.exp(logit - raised[:, None])
             moment = kept * (moment + total * (top - raised)) + torch.special.xlogy(share, share).sum(1)
@@ -138,7 +138,9 @@ class OptimalDenoiser:
         return x0, total.log() - moment / total
 
 
-def _among(x: Tensor, level: Level, mean: Tensor, variance: Tensor | None) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+def _posterior_terms(
+    x: Tensor, level: Level, mean: Tensor, variance: Tensor | None
+) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
     """For x [B, D] and Gaussians [K, D]: the logits [B, K] of which one it was, up to what x alone decides, and what
     makes of weights [B, K] the sum of their weighted estimates of x0 [B, D]."""
     alpha, noise = level.alpha, level.sigma**2

@@ -9,7 +9,7 @@ from torch import Tensor
 from ..errors import InputError
 from .frechet import checked
 
-LARGEST = 2**24  # numbers in a block of distances: 128 MiB
+BLOCK_NUMBERS = 2**24  # numbers in a block of distances: 128 MiB
 
 
 class Nearest(NamedTuple):
@@ -70,7 +70,7 @@ def _radius(support: Tensor, k: int) -> Tensor:
 
 def _blocks(x: Tensor, y: Tensor) -> Iterator[tuple[int, Tensor]]:
     """(position of the first row, Euclidean distances [rows, M]) for blocks of rows of x."""
-    size = max(1, LARGEST // len(y))
+    size = max(1, BLOCK_NUMBERS // len(y))
     x, y = x - y.mean(0), y - y.mean(0)  # small numbers, for the differences of their squares
     for start in range(0, len(x), size):
         yield start, torch.cdist(x[start : start + size], y, compute_mode="use_mm_for_euclid_dist")

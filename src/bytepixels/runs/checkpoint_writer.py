@@ -43,7 +43,7 @@ class Writer:
         """Copy the tensors and return; they are written meanwhile. Waits for the checkpoint before, and raises its
         error."""
         self.finish()
-        self._host = {stem: _copied(named, self._host.get(stem, {})) for stem, named in tensors.items()}
+        self._host = {stem: _copy_to_host(named, self._host.get(stem, {})) for stem, named in tensors.items()}
         self._thread = threading.Thread(target=self._write, args=(step, images), name="checkpoint", daemon=True)
         self._thread.start()
 
@@ -67,7 +67,7 @@ class Writer:
             self._error = error
 
 
-def _copied(named: Mapping[str, Tensor], host: dict[str, Tensor]) -> dict[str, Tensor]:
+def _copy_to_host(named: Mapping[str, Tensor], host: dict[str, Tensor]) -> dict[str, Tensor]:
     """The tensors in the host's memory, laid out as they are, so that a copy is one pass; `host` is used again."""
     copies = {}
     for name, tensor in named.items():

@@ -6,7 +6,7 @@ checkpoints/step-00001200/{model,ema,optimizer}.safetensors, state.json; with --
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -32,9 +32,11 @@ from ..files import (
 from . import sharded_tensors as shards
 
 FORMAT, SHARDED = 1, 2  # one file for each stem, or a folder of shards
-STEMS = ("model", "ema", "optimizer")
+Stems = tuple[str, ...]
+STEMS: Stems = ("model", "ema", "optimizer")
 PRUNED = "without"  # in state.json: the stems that were removed on purpose
 Tensors = Mapping[str, Mapping[str, Tensor]]  # file stem -> name -> tensor
+Check = Callable[[Path, str, Mapping[str, Any]], None]  # (checkpoint, name of a file, state.json)
 
 
 def save_checkpoint(folder: Path, run: str, step: int, images: int, tensors: Tensors, keep: int) -> Path:
@@ -102,7 +104,7 @@ def discard(checkpoint: Path, run: str) -> None:
 
 
 def is_foreign(checkpoint: Path, run: str) -> bool:
-    """Whether another run than the one with id `run` wrote it."""
+    """True if another run than the one with id `run` wrote it."""
     try:
         return read_sealed(checkpoint / "state.json").get("run") != run
     except (OSError, ValueError):
@@ -115,8 +117,7 @@ def list_checkpoints(folder: Path) -> list[Path]:
 
 
 def identity(checkpoint: Path) -> tuple[int, ...] | None:
-    """What changes when a checkpoint is removed, pruned or replaced, as its training may do at any time; None where
-    there is none."""
+    """A key that changes when a checkpoint is removed, pruned or replaced, as its training may do; None if gone."""
     found = []
     for name in (".", "state.json"):
         with suppress(FileNotFoundError, NotADirectoryError):
@@ -149,20 +150,26 @@ def read_state(checkpoint: Path, run: str) -> dict[str, Any]:
     return state
 
 
-def check_files(checkpoint: Path, state: Mapping[str, Any]) -> None:
-    """Raise DamagedError unless all files are what state.json says."""
-    for stem in STEMS:
-        if stem not in state.get(PRUNED, ()):
-            check_stem(checkpoint, stem, state)
+def check_file(checkpoint: Path, name: str, state: Mapping[str, Any]) -> None:
+    """Raise DamagedError unless one file has the checksum that state.json holds, OSError where it cannot be read."""
+    _check_sum(checkpoint, name, sha256(checkpoint / name), state)
 
 
-def check_stem(checkpoint: Path, stem: str, state: Mapping[str, Any]) -> None:
-    """Raise DamagedError unless the files of one stem are what state.json says."""
-    for name in files_of(checkpoint, stem, state):
-        try:
-            _compare(checkpoint, name, sha256(checkpoint / name), state)
-        except OSError as error:
-            raise DamagedError(f"{checkpoint} is incomplete or damaged: {name}: {reason(error)}") from error
+def check_files(checkpoint: Path, state: Mapping[str, Any], check: Check = check_file, stems: Stems = STEMS) -> None:
+    """Raise DamagedError unless `check` passes every file of these stems that was not pruned."""
+    for stem in stems:
+        for name in files_of(checkpoint, stem, state) if stem not in state.get(PRUNED, ()) else ():
+            with complete(checkpoint, name):
+                check(checkpoint, name, state)
+
+
+@contextmanager
+def complete(checkpoint: Path, name: str) -> Iterator[None]:
+    """Turn whatever goes wrong as one file is read into a DamagedError that names it."""
+    try:
+        yield
+    except (OSError, SafetensorError, RuntimeError) as error:  # torch's own where it is removed while it is opened
+        raise DamagedError(f"{checkpoint} is incomplete or damaged: {name}: {reason(error)}") from error
 
 
 def files_of(checkpoint: Path, stem: str, state: Mapping[str, Any]) -> list[str]:
@@ -188,15 +195,13 @@ def read_tensors(checkpoint: Path, stem: str, state: Mapping[str, Any]) -> dict[
     name = f"{stem}.safetensors"
     if stem in state.get(PRUNED, ()):
         raise InputError(f"{checkpoint} has no {stem} since it was pruned: draw from it, but it cannot be trained on")
-    try:
+    with complete(checkpoint, name):
         if state["format"] == SHARDED:
-            check_stem(checkpoint, stem, state)
+            check_files(checkpoint, state, stems=(stem,))
             return shards.read_whole(checkpoint / stem)
         content = (checkpoint / name).read_bytes()
-        _compare(checkpoint, name, hashlib.sha256(content).hexdigest(), state)
+        _check_sum(checkpoint, name, hashlib.sha256(content).hexdigest(), state)
         return load(content)
-    except (OSError, SafetensorError) as error:
-        raise DamagedError(f"{checkpoint} is incomplete or damaged: {name}: {reason(error)}") from error
 
 
 def check_fit(checkpoint: Path, found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> None:
@@ -218,6 +223,6 @@ def optimizer_of(checkpoint: Path) -> Path:
     return folder if folder.is_dir() else checkpoint / "optimizer.safetensors"
 
 
-def _compare(checkpoint: Path, name: str, found: str, state: Mapping[str, Any]) -> None:
+def _check_sum(checkpoint: Path, name: str, found: str, state: Mapping[str, Any]) -> None:
     if state["sha256"].get(name) != found:
         raise DamagedError(f"{checkpoint / name} is damaged: its checksum differs from the one in state.json")

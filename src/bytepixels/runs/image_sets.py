@@ -15,7 +15,7 @@ from ..data import Packed
 from ..errors import InputError
 from ..randomness import ORDER, seeded
 from .labels import find_class
-from .origin import located, places
+from .origin import find_source, source_places
 from .packing import pack_with_progress
 from .run_directory import Run
 
@@ -34,12 +34,12 @@ class ImageSet:
 
     @property
     def name(self) -> str:
-        """What a person is told."""
+        """A description for people: source, split and hash."""
         kind = "the images it was trained on" if self.trained_on else "not trained on"
         return f"{self.source}, split {self.split} ({kind}), sha256 {self.packed.meta['sha256']['images'][:12]}"
 
     def record(self) -> dict[str, Any]:
-        """What eval.jsonl says of it."""
+        """The record of it that eval.jsonl holds."""
         own = {"source": self.source, "split": self.split, "trained_on": self.trained_on}
         return own | {"sha256": self.packed.meta["sha256"]["images"]}
 
@@ -56,16 +56,16 @@ class ImageSet:
 
 
 def source_of(run: Run) -> str:
-    """Where the images lie that the run was trained on; InputError, saying where it looked, where they are not."""
-    found = located(run.data, run.path)
+    """Path of the images that the run was trained on; InputError, saying where it looked, where they are not."""
+    found = find_source(run.data, run.path)
     if found is None:
-        looked = " nor at ".join(places(run.data, run.path)[:3])
+        looked = " nor at ".join(source_places(run.data, run.path)[:3])
         raise InputError(f"the images that {run.path} was trained on are not at {looked}; give them with --source PATH")
     return found
 
 
 def training_set(run: Run, source: str | None = None) -> ImageSet:
-    """What the run was trained on, from `source` where it has moved; InputError when those are other images."""
+    """The images that the run was trained on, from `source` where it has moved; InputError if those are others."""
     source = source or source_of(run)
     asked = read_config(DataConfig, run.data.get("asked", asdict(run.config.data)), "data")
     packed = pack_with_progress(source, asked)

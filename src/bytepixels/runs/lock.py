@@ -35,7 +35,7 @@ class RunLock:
 
     @property
     def held(self) -> bool:
-        """Whether we have it."""
+        """True while this process holds the lock."""
         return self._lock.is_locked
 
     def take(self) -> None:
@@ -52,7 +52,7 @@ class RunLock:
 
 
 def in_use(run: Path) -> bool:
-    """Whether a process is working on the run now; nothing is written."""
+    """True if a process is working on the run now; nothing is written."""
     if not (run / NAME).is_file():
         return False
     lock = FileLock(run / NAME)

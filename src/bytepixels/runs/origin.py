@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +17,16 @@ def absolute(source: str) -> str:
 
 
 def kept(source: str, run: Path) -> dict[str, str]:
-    """What a run in the folder `run` keeps of its source."""
-    whole = absolute(source)
-    if not os.path.isabs(whole):
-        return {"source": whole}
-    try:
-        return {"source": whole, BESIDE: os.path.relpath(whole, run.absolute())}
-    except ValueError:  # another drive of Windows
-        return {"source": whole}
+    """The record that a run in the folder `run` keeps of its source."""
+    place = absolute(source)
+    if os.path.isabs(place):
+        with suppress(ValueError):  # another drive of Windows
+            return {"source": place, BESIDE: os.path.relpath(place, run.absolute())}
+    return {"source": place}
 
 
-def places(data: Mapping[str, Any], run: Path) -> list[str]:
-    """Where to look for the source of a run, in this order; [] for a known set."""
+def source_places(data: Mapping[str, Any], run: Path) -> list[str]:
+    """Paths at which to look for the source of a run, in this order; [] for a known set."""
     source, folder = str(data["source"]), run.absolute()
     if not os.path.isabs(absolute(source)):
         return []
@@ -35,9 +34,9 @@ def places(data: Mapping[str, Any], run: Path) -> list[str]:
     return list(dict.fromkeys([absolute(source), *beside]))
 
 
-def located(data: Mapping[str, Any], run: Path) -> str | None:
+def find_source(data: Mapping[str, Any], run: Path) -> str | None:
     """The source of the run in the folder `run`, where there is something of that name; else None."""
-    if not (looked := places(data, run)):
+    if not (looked := source_places(data, run)):
         return str(data["source"])
     return next((place for place in looked if _exists(place)), None)
 
@@ -46,7 +45,6 @@ def _exists(place: str) -> bool:
     from ..data.sources.webdataset import named_by_braces
     from ..errors import InputError
 
-    try:
+    with suppress(InputError, ValueError, OSError):  # what is no path at all
         return os.path.exists(place) or any(shard.exists() for shard in named_by_braces(place)[:1])
-    except (InputError, ValueError, OSError):  # what is no path at all
-        return False
+    return False

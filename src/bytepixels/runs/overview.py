@@ -3,19 +3,19 @@
 import json
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 
 from ..errors import InputError
 from ..files import DamagedError
-from .checkpoints import PRUNED, STEMS, check_files, files_of, identity, list_checkpoints, read_state
+from .checkpoints import PRUNED, check_file, check_files, identity, list_checkpoints, read_state
 from .lock import holder, in_use
-from .run_directory import CHECKPOINTS, CONFIG, SPARE, Run, open_run
+from .run_directory import CHECKPOINTS, CONFIG, Run, is_run, open_run
 
 TAIL = 1 << 14  # bytes of log.jsonl that hold its last lines
 RECENT = 20  # lines that the loss is averaged over: one batch says little
@@ -55,7 +55,7 @@ class Overview:
 
     @property
     def loss(self) -> float | None:
-        """As recent_loss has it."""
+        """The mean loss of the log's last lines."""
         return recent_loss(self.path)
 
     @property
@@ -70,7 +70,7 @@ class Overview:
 
     @property
     def evaluations(self) -> list[dict[str, Any]]:
-        """What was measured, oldest first: the records of eval.jsonl."""
+        """Its evaluations, oldest first: the records of eval.jsonl."""
         return list(read_lines(self.path / "eval.jsonl"))
 
     @property
@@ -90,12 +90,12 @@ class Overview:
 
     @property
     def finished(self) -> bool:
-        """Whether it has seen its budget."""
+        """True when it has seen its budget."""
         return self.run is not None and self.images >= self.run.config.train.images
 
     @property
     def state(self) -> str:
-        """In a word or two."""
+        """Its state in a word or two: training now, damaged, finished, stopped."""
         if self.in_use:
             return "training now"
         if self.damage:
@@ -104,7 +104,7 @@ class Overview:
 
     @property
     def changed(self) -> float:
-        """When it last changed, in seconds since 1970."""
+        """Time of its last change, in seconds since 1970."""
         times = [0.0]
         for path in (self.path / CONFIG, self.path / "log.jsonl", *(one.path for one in self.saved)):
             with suppress(OSError):
@@ -116,14 +116,12 @@ def find_runs(folder: Path) -> list[Path]:
     """The runs in a folder, or the folder itself where it is one; InputError where there is no such folder."""
     if not folder.is_dir():
         raise InputError(f"{folder} is no folder; runs are kept in runs/ unless train was told another --run")
-    return [path for path in (folder, *sorted(folder.iterdir())) if _like_a_run(path)]
+    return [
+        path for path in (folder, *sorted(folder.iterdir())) if is_run(path) or list_checkpoints(path / CHECKPOINTS)
+    ]
 
 
-def _like_a_run(path: Path) -> bool:
-    return any((path / name).is_file() for name in (CONFIG, SPARE)) or bool(list_checkpoints(path / CHECKPOINTS))
-
-
-def look_at(path: Path, thorough: bool) -> Overview:
+def inspect_run(path: Path, thorough: bool) -> Overview:
     """A run as it lies there. thorough: every byte of the checkpoints is compared with its checksum, not sizes alone.
 
     InputError for one of a later version.
@@ -138,7 +136,7 @@ def look_at(path: Path, thorough: bool) -> Overview:
     for _ in range(3):  # its training may write and remove some while we look
         for one in list_checkpoints(path / CHECKPOINTS):
             if run is not None and one not in looked:
-                looked[one] = look_at_checkpoint(one, run.id, thorough)
+                looked[one] = inspect_checkpoint(one, run.id, thorough)
     saved = sorted((one for one in looked.values() if one.path.exists()), key=lambda one: one.path)
     return Overview(path, run, damage + [one.damage for one in saved if one.damage], saved, busy)
 
@@ -146,36 +144,28 @@ def look_at(path: Path, thorough: bool) -> Overview:
 def overview_or_damage(path: Path) -> Overview:
     """A run as it lies there, also where it is one that only a later version can read."""
     try:
-        return look_at(path, thorough=False)
+        return inspect_run(path, thorough=False)
     except InputError as error:
         return Overview(path, None, [str(error)], [], False)
 
 
-def look_at_checkpoint(path: Path, run: str, thorough: bool) -> Saved:
+def inspect_checkpoint(path: Path, run: str, thorough: bool) -> Saved:
     """One checkpoint of the run with id `run`."""
     images, before = None, identity(path)
     try:
         state = read_state(path, run)
         images = state["images"]
-        if thorough:
-            check_files(path, state)
-        else:
-            _check_sizes(path, state)
+        check_files(path, state, check_file if thorough else _check_size)
     except InputError as error:
         if before is not None and identity(path) not in (None, before):  # it was replaced or pruned while we looked
-            return look_at_checkpoint(path, run, thorough)
+            return inspect_checkpoint(path, run, thorough)
         return Saved(path, images, str(error))
     return Saved(path, images, None, "optimizer" in state.get(PRUNED, ()))
 
 
-def _check_sizes(checkpoint: Path, state: dict[str, Any]) -> None:
-    """DamagedError when a file is missing or is not as long as its own header says."""
-    stems = [stem for stem in STEMS if stem not in state.get(PRUNED, ())]
-    for name in (name for stem in stems for name in files_of(checkpoint, stem, state)):
-        try:
-            safe_open(checkpoint / name, "pt")
-        except (OSError, SafetensorError, RuntimeError) as error:  # torch's own where it is removed while it is opened
-            raise DamagedError(f"{checkpoint} is incomplete or damaged: {name}: {error}") from error
+def _check_size(checkpoint: Path, name: str, state: Mapping[str, Any]) -> None:
+    """Raise an error unless a file of a checkpoint is as long as its own header says."""
+    safe_open(checkpoint / name, "pt")
 
 
 def read_log(run: Path, tail: int | None = None) -> Iterator[dict[str, Any]]:

@@ -52,7 +52,7 @@ def used_up(budget: str, passed: float, where: str = "") -> InputError:
 
 
 def requested_data(data: DataConfig, path: Path) -> DataConfig:
-    """What the run at `path` asked for when it began, so that going on finds the same pack in the cache."""
+    """The data settings that the run at `path` began with, so that going on finds the same pack in the cache."""
     if is_run(path) and (old := open_run(path)).config.data == data:
         return read_config(DataConfig, old.data.get("asked", asdict(data)), "data")
     return data
@@ -86,7 +86,7 @@ def pack_with_progress(source: str, data: DataConfig, within: Preparation = UNLI
 
 
 def flips(config: Config, packed: Packed) -> bool:
-    """Whether half of the images are mirrored."""
+    """True if half of the images are mirrored."""
     return config.data.flip == "yes" or (config.data.flip == "auto" and packed.classes != DIGITS)
 
 

@@ -5,13 +5,13 @@ from pathlib import Path
 
 from ..files import remove, remove_folder
 from .checkpoints import drop_optimizer, is_foreign, list_checkpoints, optimizer_of, read_state
-from .overview import Saved, look_at_checkpoint, size_of
+from .overview import Saved, inspect_checkpoint, size_of
 from .run_directory import Run, run_leftovers
 
 
 @dataclass(frozen=True)
 class PrunePlan:
-    """What goes and what stays of one run."""
+    """A plan of what goes and what stays of one run."""
 
     run: Run
     kept: list[Saved]  # whole, oldest first
@@ -32,7 +32,7 @@ def plan_prune(run: Run, keep: int, optimizer: bool) -> PrunePlan:
     damaged: list[Saved] = []
     known = list_checkpoints(run.checkpoints)
     while known and len(kept) < keep:
-        one = look_at_checkpoint(known.pop(), run.id, thorough=True)
+        one = inspect_checkpoint(known.pop(), run.id, thorough=True)
         (damaged if one.damage else kept).append(one)
     kept.reverse()
     stripped: list[Path] = []
@@ -45,7 +45,7 @@ def plan_prune(run: Run, keep: int, optimizer: bool) -> PrunePlan:
     return PrunePlan(run, kept, damaged, older, leftovers, stripped, freed)
 
 
-def carry_out(plan: PrunePlan) -> None:
+def apply_prune(plan: PrunePlan) -> None:
     """Remove what is to go. Whatever ends the process on the way, each checkpoint is whole or gone."""
     for path in plan.removed:
         remove_folder(path)

@@ -20,7 +20,7 @@ from ..version import __version__
 from .lock import HOLDER
 from .lock import NAME as LOCK
 from .models import model_as_run, model_names
-from .origin import located
+from .origin import find_source
 
 FORMAT = 1
 CHECKPOINTS = "checkpoints"
@@ -71,7 +71,7 @@ class Run:
 
     @property
     def x0_shape(self) -> tuple[int, int, int]:
-        """Of what its network sees: its images, or their latents."""
+        """Channels, height and width of what its network sees: its images, or their latents."""
         first = self.data.get("first_stage")
         return self.shape if first is None else tuple(first["shape"])
 
@@ -79,26 +79,22 @@ class Run:
         """Write config.json, resolved, with the versions and the commit that made it, and its spare copy."""
         make_folder(self.path, "--run")
         made_by = [*self.made_by, provenance() | {"time": self.opened}]
-        saved = {
-            "format": FORMAT,
-            "id": self.id,
-            "config": self.config.to_dict(),
-            "data": self.data,
-            "made_by": made_by,
-        }
+        saved = {"format": FORMAT, "id": self.id, "config": self.config.to_dict(), "data": self.data}
         for name in (CONFIG, SPARE):
-            write_sealed(self.path / name, saved)
+            write_sealed(self.path / name, saved | {"made_by": made_by})
         make_folder(self.samples, "--run")
         make_folder(self.checkpoints, "--run")
 
     def log(self, record: dict[str, Any]) -> None:
         """Append one line to log.jsonl."""
-        with open(self.path / "log.jsonl", "a", encoding="utf-8") as file:
-            file.write(one_line(record))
+        self._append("log.jsonl", record)
 
     def note_evaluation(self, record: dict[str, Any]) -> None:
         """Append one line to eval.jsonl."""
-        with open(self.path / "eval.jsonl", "a", encoding="utf-8") as file:
+        self._append("eval.jsonl", record)
+
+    def _append(self, name: str, record: dict[str, Any]) -> None:
+        with open(self.path / name, "a", encoding="utf-8") as file:
             file.write(one_line(record))
 
     def trim_log(self, step: int) -> int:
@@ -118,22 +114,22 @@ class Run:
 
 
 def new_id() -> str:
-    """What tells a run from every other."""
+    """Make an id that tells a run from every other."""
     return uuid4().hex
 
 
 def run_leftovers(path: Path) -> list[Path]:
-    """What processes that were killed left half written or half removed in the run at `path`."""
+    """Paths that processes that were killed left half written or half removed in the run at `path`."""
     return leftovers(path) + leftovers(path / CHECKPOINTS)
 
 
 def is_run(path: Path) -> bool:
-    """Whether there is a run at `path`."""
+    """True if there is a run at `path`."""
     return (path / CONFIG).is_file() or (path / SPARE).is_file()
 
 
 def is_free(path: Path) -> bool:
-    """Whether a run may begin at `path`: nothing is there, or what a process left that was killed as it began."""
+    """True if `path` is empty, or holds only the debris of a run killed while starting."""
     if not path.exists():
         return True
     return path.is_dir() and all(
@@ -189,7 +185,7 @@ def _read(path: Path, name: str) -> Run:
             raise InputError(f"{path} has run format {saved['format']}, this version reads {FORMAT}")
         config, data = Config.from_dict(saved["config"]), saved["data"]
         data["source"], f"{data['count']:d}", data["classes"], data["sha256"]
-        data |= {"source": located(data, path) or data["source"]}
+        data |= {"source": find_source(data, path) or data["source"]}
         return Run(path, config, data, saved["made_by"], saved["id"])
     except InputError:
         raise

@@ -28,7 +28,7 @@ from ..errors import InputError
 from ..images import beside, grid
 from ..memory import is_out_of_memory
 from ..metrics.feature_cache import chosen_rows
-from ..metrics.fidelity import fidelity, in_words, reconstructed
+from ..metrics.fidelity import fidelity, format_fidelity, reconstructed
 from ..networks import Autoencoder
 from ..networks.discriminator import AutoencoderWithDiscriminator, Reconstruction
 from ..randomness import NOISE, seeded
@@ -100,7 +100,7 @@ class Autoencoding:
         again = reconstructed(_own(state.ema), images, self.device)
         found = fidelity(_own(state.ema), images, again, self.device)
         record = {"kind": "reconstruction", **found, "n": len(images), "of": "training images"}
-        return record | {"made_by": provenance()}, in_words(found, many(len(images), "training image"))
+        return record | {"made_by": provenance()}, format_fidelity(found, many(len(images), "training image"))
 
     def _some(self, count: int) -> Tensor:
         """uint8 [count or fewer, C, H, W], always the same."""
@@ -127,7 +127,7 @@ def _own(model: nn.Module) -> Autoencoder:
 
 
 def build_codes(model: AutoencoderWithDiscriminator, seed: int) -> CodebookEMA | None:
-    """What moves the codes of a vq autoencoder."""
+    """The moving statistics that the codes of a vq autoencoder follow; None for the other kind."""
     quantizer = model.autoencoder.quantizer
     return None if quantizer is None else CodebookEMA(quantizer, seed)
 
@@ -143,7 +143,7 @@ def build_reconstruction_loss(config: Config, device: torch.device, codes: Codeb
     perceptual = None if name in (None, NONE) else open_perceptual(name, device)
 
     def error(x: Tensor, y: Tensor) -> Tensor:
-        """Of reconstructions y, [B]."""
+        """The error of reconstructions y, [B]."""
         total = l1(x, y) if own.error == "l1" else l2(x, y)
         if own.ssim > 0:
             total = total + own.ssim * (1 - ms_ssim(x, y))

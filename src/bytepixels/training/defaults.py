@@ -21,7 +21,7 @@ SMALLEST = 8  # pixels, of images that no network could halve
 
 
 def headers_of(source: str, split: str) -> list[ImageHeader]:
-    """What the headers of a source's images say, read with a progress line."""
+    """Read the headers of a source's images, with a progress line."""
     return list(read_headers(open_source(source, split, default_cache()).read()).values())
 
 
@@ -80,8 +80,10 @@ def rounded(size: tuple[int, int], multiple: int) -> tuple[int, int]:
 
 
 def multiple_of(config: Config) -> int:
-    """What the sides of the images should divide by: a patch, or as often by two as the levels of a U-Net halve them
-    (what is odd after a Haar stem is no loss: 28 x 28 stays what it is)."""
+    """The number that the sides of the images should divide by: a patch, or a power of two for the levels of a U-Net.
+
+    (What is odd after a Haar stem is no loss: 28 x 28 stays what it is.)
+    """
     if config.autoencoder is not None:
         return config.autoencoder.factor
     net = config.network

@@ -7,7 +7,10 @@ WARMUP = 0.05  # of the images seen so far: the half-life starts short and grows
 
 
 def ema_decay(images_seen: int, batch: int, half_life: float) -> float:
-    """What is kept (0..1) at a step of `batch` images; `half_life` in images, at most 5% of those seen."""
+    """The share (0..1) of the average that a step of `batch` images keeps; `half_life`: in images.
+
+    It is taken to be 5% of the images seen so far at most.
+    """
     half_life = min(half_life, WARMUP * images_seen)
     return 0.5 ** (batch / half_life) if half_life > 0 else 0.0
 

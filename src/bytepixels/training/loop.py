@@ -36,7 +36,7 @@ PHASES = DATA, FORWARD, BACKWARD, OPTIMISER, AVERAGE = (
     "backward",
     "optimiser",
     "average",
-)  # in a trace
+)  # of a step
 MEMORY = "memory: "  # in front of its names in a checkpoint
 
 
@@ -73,7 +73,9 @@ class TrainState:
         return cls(model, ema, optimizer, world.wrapped(called), memory, world)
 
     def tensors(self) -> dict[str, dict[str, Tensor]]:
-        """What a checkpoint holds: file -> name -> tensor."""
+        """What a checkpoint holds, and all that goes on from it needs: file -> name -> tensor, those in use."""
+        for parameter in self.model.parameters():  # moments of zero where the optimizer has none yet
+            self.optimizer.state[parameter] = self.optimizer.state.get(parameter) or no_moments(parameter)
         optimizer = {
             f"{name}.{key}": value
             for name, parameter in self.model.named_parameters()
@@ -87,31 +89,16 @@ class TrainState:
     def load(self, step: int, tensors: dict[str, dict[str, Tensor]]) -> None:
         """Take over a checkpoint. Tensors are copied into place, so that their memory layout stays the model's."""
         self.step = step
-        self.model.load_state_dict(tensors["model"])
-        self.ema.load_state_dict(tensors["ema"])
-        if self.memory is not None:
-            self.memory.load_state_dict(
-                {name: tensors["optimizer"][MEMORY + name] for name in self.memory.state_dict()}
-            )
-        self.allocate()
-        for name, parameter in self.model.named_parameters():
-            for key, value in self.optimizer.state[parameter].items():
-                value.copy_(tensors["optimizer"][f"{name}.{key}"])
+        for stem, named in self.tensors().items():
+            for name, tensor in named.items():
+                tensor.copy_(tensors[stem][name])
 
     @torch.no_grad()
     def share(self) -> None:
         """Process 0, which has loaded a checkpoint, gives it to all others."""
         self.step = self.world.all_max(self.step)[0]
-        if self.step == 0:
-            return
-        self.allocate()
-        for named in self.tensors().values():
+        for named in self.tensors().values() if self.step else ():
             self.world.broadcast(named)
-
-    def allocate(self) -> None:
-        """Moments of zero where the optimizer has none yet, so that tensors() is all that a checkpoint holds."""
-        for parameter in self.model.parameters():
-            self.optimizer.state[parameter] = self.optimizer.state.get(parameter) or no_moments(parameter)
 
 
 def total_steps(config: TrainConfig) -> int:
@@ -164,8 +151,7 @@ def update_weights(state: TrainState, losses: Tensor, config: TrainConfig) -> Te
     grad_norm = state.world.gather_full(clip_grad_norm_(state.model.parameters(), config.clip_norm or math.inf))
     if config.on_nonfinite == "skip":
         broken = state.world.sum((~losses.isfinite().all()).float()) + ~grad_norm.isfinite()
-        # Adam's fused kernels, and Muon, leave the weights alone then
-        state.optimizer.found_inf = (broken > 0).float()  # type: ignore[attr-defined]
-        grad_norm = torch.where(broken > 0, math.nan, grad_norm)
+        if broken > 0:  # which waits for the device
+            return torch.full_like(grad_norm, math.nan)
     state.optimizer.step()
     return grad_norm

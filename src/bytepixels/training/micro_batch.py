@@ -26,7 +26,7 @@ class StepMemory(NamedTuple):
     each: float  # kept for each image
 
     def of(self, count: int, copies: int = 5) -> float:
-        """What a step needs; `copies` of the weights: themselves, gradient, two moments, average."""
+        """Bytes that a step needs; `copies` of the weights: themselves, gradient, two moments, average."""
         return copies * self.weights + TRANSIENT * (self.fixed + count * self.each)
 
     def at_a_time(self, most: int, free: float, copies: int = 5) -> int:
@@ -37,7 +37,7 @@ class StepMemory(NamedTuple):
 
 
 def step_memory(model: nn.Module, loss: Loss, batch: Batch) -> StepMemory:
-    """From forward passes over one and two images of the batch, or corners of them."""
+    """Reckon the memory of a step from forward passes over one and two images of the batch, or corners of them."""
     images = batch[0]
     assert images is not None
     multiple = getattr(model, "multiple", 1)  # a corner must divide into patches, as the images do
@@ -89,15 +89,15 @@ def largest_micro_batch(state: TrainState, loss: Loss, batch: Batch, micro: int)
     """
     if state.world.device.type == "cpu" or state.world.sharded:
         return step_memory(state.model, loss, batch).at_a_time(micro, free_memory(state.world.device), copies=3)
-    while not _goes_through(state, loss, tuple(None if value is None else value[:micro] for value in batch)):
+    while not _one_pass_fits(state, loss, tuple(None if value is None else value[:micro] for value in batch)):
         if micro == 1:
             raise TrainingError(f"one image at a time is too much for the memory of {state.world.device}")
         micro = -(-micro // 2)
     return micro
 
 
-def _goes_through(state: TrainState, loss: Loss, batch: Batch) -> bool:
-    """Whether there is memory for one pass forward and back, beside what Adam will want."""
+def _one_pass_fits(state: TrainState, loss: Loss, batch: Batch) -> bool:
+    """True if there is memory for one pass forward and back, beside what Adam will want."""
     try:
         moments = [] if state.optimizer.state else [torch.zeros_like(p) for p in state.model.parameters() for _ in "mv"]
         with state.world.synchronising(state.network, now=False):

@@ -26,7 +26,7 @@ class NonfiniteBatch(NamedTuple):
     seed: int
 
 
-def stopped(run: Path, world: ProcessGroup, result: StepResult, culprits: NonfiniteBatch) -> TrainingError:
+def nonfinite_error(run: Path, world: ProcessGroup, result: StepResult, culprits: NonfiniteBatch) -> TrainingError:
     """The error that ends the training. Process 0 writes nonfinite.json, which has what it takes to repeat the step."""
     step, batch = result.step - 1, len(culprits.images)
     losses = world.gather(result.losses, batch).tolist()

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from ..config.training import TrainConfig
 
-SMALLEST = 5  # rows or columns of a hidden layer's weight; an image has at most four channels
+MIN_MATRIX_SIDE = 5  # rows or columns of a hidden layer's weight; an image has at most four channels
 MATRIX_STATE = "momentum_buffer"  # torch.optim.Muon's name
 MOMENTUM = 0.95  # Nesterov's
 QUINTIC = 3.4445, -4.7750, 2.0315  # of the Newton-Schulz step, steepest at zero (Jordan et al. 2024)
@@ -50,20 +50,17 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
-        """Nothing changes where `found_inf`, if it is there, is above 0: as in Adam's fused kernels."""
+        """One step of every matrix, and Adam's of everything else."""
         lr = self.param_groups[0]["lr"]
         for group in self.adam.param_groups:
             group["lr"] = lr
-        kept = self._kept()
         for weight in self.matrices:
             if weight.grad is not None:
-                self._turn(weight, weight.grad, lr)
-        for now, before in kept:
-            torch.where(self.adam.found_inf > 0, before, now, out=now)  # type: ignore[attr-defined]
+                self._matrix_step(weight, weight.grad, lr)
         self.adam.step()
 
-    def _turn(self, weight: Tensor, gradient: Tensor, lr: float) -> None:
-        """One step of a matrix."""
+    def _matrix_step(self, weight: Tensor, gradient: Tensor, lr: float) -> None:
+        """Move one weight by its momentum made orthogonal."""
         momentum = self.state[weight][MATRIX_STATE]
         momentum.lerp_(gradient, 1 - MOMENTUM)
         ahead = as_matrix(gradient.lerp(momentum, MOMENTUM), weight)
@@ -72,15 +69,6 @@ class Muon(torch.optim.Optimizer):
         assert matrix.data_ptr() == weight.data_ptr(), "a weight that is not dense has no view as a matrix"
         matrix.mul_(1 - lr * self.weight_decay)
         matrix.add_(step, alpha=-lr * 0.2 * max(matrix.shape) ** 0.5)
-
-    def _kept(self) -> list[tuple[Tensor, Tensor]]:
-        """What a broken gradient would spoil, beside copies of it; nothing where none is looked for."""
-        found = getattr(self, "found_inf", None)
-        if found is None:
-            return []
-        self.adam.found_inf = found  # type: ignore[attr-defined]
-        every: list[Tensor] = [one for weight in self.matrices for one in (weight, self.state[weight][MATRIX_STATE])]
-        return [(one.detach(), one.detach().clone()) for one in every]
 
 
 def orthogonal(matrix: Tensor) -> Tensor:
@@ -98,7 +86,7 @@ def orthogonal(matrix: Tensor) -> Tensor:
 def hidden_weights(model: nn.Module) -> list[nn.Parameter]:
     """The weights of the convolutions and linear layers between hidden layers."""
     weights = (layer.get_parameter("weight") for layer in model.modules() if isinstance(layer, nn.Conv2d | nn.Linear))
-    return [weight for weight in weights if min(weight.shape[:2]) >= SMALLEST]
+    return [weight for weight in weights if min(weight.shape[:2]) >= MIN_MATRIX_SIDE]
 
 
 def as_matrix(tensor: Tensor, weight: Tensor) -> Tensor:

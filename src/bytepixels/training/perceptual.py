@@ -15,12 +15,12 @@ Distance = Callable[[Tensor, Tensor], Tensor]  # (x, y) float [B, C, H, W] in -1
 
 IMAGENET, NONE = "imagenet", "none"
 LAYERS = {0: 1.0, 1: 1.0, 3: 1.0, 5: 1.0, 8: 1.0, 11: 1.0}  # of its maps, and their weights: sides of 1/2 to 1/16
-BLIND = 0.1  # std of the noise that both images are seen under: 13 grey levels
+NOISE_STD = 0.1  # std of the noise that both images are seen under: 13 grey levels
 LPIPS = {"resize_images": False, "return_lpips": True}  # what StyleGAN2's vgg16 is asked for
 
 
 def chosen_perceptual(name: str | None) -> str | None:
-    """What `auto` comes to: ImageNet's features where their package is installed. (Early runs say None for none.)"""
+    """Resolve `auto`: ImageNet's features where their package is installed. (Early runs say None for none.)"""
     return name if name != "auto" else IMAGENET if imagenet.installed() else NONE
 
 
@@ -73,7 +73,7 @@ def imagenet_distance(device: torch.device) -> Distance:
     def layers(x: Tensor) -> list[Tensor]:
         x = _rgb(x)
         noise = torch.randn(x.shape[1:], generator=seeded(0, NOISE)).to(x)
-        maps = network.maps((x + BLIND * noise + 1) / 2)
+        maps = network.maps((x + NOISE_STD * noise + 1) / 2)
         chosen = (found for layer, found in zip(range(max(LAYERS) + 1), maps, strict=False) if layer in LAYERS)
         return [F.normalize(found, dim=1) for found in chosen]
 

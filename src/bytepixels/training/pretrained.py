@@ -34,7 +34,7 @@ def config_from(origin: Run) -> Config:
 
 
 def record_of(origin: Run, checkpoint: Path) -> dict[str, Any]:
-    """What a run keeps of where it began."""
+    """The record that a run keeps of the checkpoint it began with."""
     return {"run": str(origin.path.absolute()), "id": origin.id, "checkpoint": checkpoint.name}
 
 

@@ -2,10 +2,10 @@
 
 from typing import NamedTuple
 
-SHARE = 0.05  # of the training's time, at most
-MOST, WISHED = 10, 3  # grids; fewer than WISHED, and each is made cheaper instead
-FIRST, FIRST_SECONDS = 0.1, 60.0  # the first one comes after this share of the budget, or so much time
-FORWARD = 1 / 3  # of a training step's time for one image: its forward pass
+TIME_SHARE = 0.05  # of the training's time, at most
+MAX_GRIDS, MIN_GRIDS = 10, 3  # grids; fewer than MIN_GRIDS, and each is made cheaper instead
+FIRST_SHARE, FIRST_SECONDS = 0.1, 60.0  # the first one comes after this share of the budget, or so much time
+FORWARD_SHARE = 1 / 3  # of a training step's time for one image: its forward pass
 
 
 class Preview(NamedTuple):
@@ -39,7 +39,7 @@ class Previews:
             passed = int(done * self.asked + 1e-9) > int(before * self.asked + 1e-9)
             return self.qualities[0] if passed else None
         preview, number = self._affordable(seconds, rate)
-        if not number or done < self._next(number, seconds) - 1e-9:
+        if not number or done < self._next_share(number, seconds) - 1e-9:
             return None
         return preview
 
@@ -60,24 +60,24 @@ class Previews:
 
     def _affordable(self, seconds: float, rate: float) -> tuple[Preview, int]:
         """The quality and the number of the grids to come, 0 where the time has no room for one."""
-        left = SHARE * seconds - self.spent if self.per_pass or rate else 0.0  # else nobody knows what one costs
+        left = TIME_SHARE * seconds - self.spent if self.per_pass or rate else 0.0  # else nobody knows what one costs
         for preview in self.qualities:
-            number = min(int(left / max(self._cost(preview, rate), 1e-9)), MOST - self.drawn)
-            if number >= min(WISHED, MOST - self.drawn):
+            number = min(int(left / max(self._cost(preview, rate), 1e-9)), MAX_GRIDS - self.drawn)
+            if number >= min(MIN_GRIDS, MAX_GRIDS - self.drawn):
                 break
             if self.drawn and number:  # the last ones are as good as the first
                 break
-        if not self.drawn and number < WISHED:
+        if not self.drawn and number < MIN_GRIDS:
             number = min(number, 1)  # costs are a guess before the first: the room is kept for the last one
         return preview, max(0, number)
 
-    def _next(self, number: int, seconds: float) -> float:
+    def _next_share(self, number: int, seconds: float) -> float:
         """The share of the budget after which the next of `number` grids is drawn; the last one comes at the end."""
         if self.last == 0 and number > 1:
-            return min(FIRST, FIRST_SECONDS / max(seconds, 1e-9))
+            return min(FIRST_SHARE, FIRST_SECONDS / max(seconds, 1e-9))
         return self.last + (1 - self.last) / number
 
     def _cost(self, preview: Preview, rate: float) -> float:
         """Seconds, by what the last one took, else by what training takes."""
-        per_pass = self.per_pass or (FORWARD / rate if rate else 0.0)
+        per_pass = self.per_pass or (FORWARD_SHARE / rate if rate else 0.0)
         return preview.images * preview.steps * self.passes * per_pass

@@ -4,7 +4,6 @@ They are the run's checkpoints like any other, complete or absent, and any numbe
 """
 
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import torch
@@ -13,6 +12,7 @@ from torch import Tensor
 from ..distributed.process_group import ProcessGroup
 from ..files import sha256
 from ..runs import sharded_tensors as shards
+from ..runs.checkpoint_writer import Writer
 from ..runs.checkpoints import (
     FORMAT,
     SHARDED,
@@ -28,21 +28,16 @@ from ..runs.checkpoints import (
 from .loop import TrainState
 
 
-class ShardWriter:
-    """What `runs.writer.Writer` is to one process, to all of a sharded world; training waits until all is on the disk.
+class ShardWriter(Writer):
+    """The Writer of all processes of a sharded training, which waits until everything is on the disk.
 
     (A copy in the host's memory, to be written meanwhile, would be as large again as what the device holds.)
     """
 
     def __init__(self, world: ProcessGroup, folder: Path, run: str, keep: int):
         shards.library()  # what is missing is said before training begins
-        self.world, self.folder, self.run, self.keep = world, folder, run, keep
-
-    def __enter__(self) -> "ShardWriter":
-        return self
-
-    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        """Nothing is under way."""
+        super().__init__(folder, run, keep)
+        self.world = world
 
     def submit(self, step: int, images: int, tensors: Tensors) -> None:
         """Write a checkpoint; all processes call it. An OSError of one of them is everybody's, and no checkpoint is
@@ -71,12 +66,6 @@ class ShardWriter:
         every = self.world.gather(torch.tensor(sums, dtype=torch.uint8).reshape(-1, 32), len(files))
         return {name: bytes(one).hex() for name, one in zip(files, every.tolist(), strict=True)}
 
-    def finish(self) -> None:
-        """Nothing is under way."""
-
-    def check(self) -> None:
-        """Nothing went wrong that was not said."""
-
 
 def find_parts(checkpoint: Path, run: str, state: TrainState) -> None:
     """Process 0 makes sure that a checkpoint is whole and fits, before everybody takes a part. Sets state.step.
@@ -85,7 +74,6 @@ def find_parts(checkpoint: Path, run: str, state: TrainState) -> None:
     """
     saved = read_state(checkpoint, run)
     check_files(checkpoint, saved)
-    state.allocate()
     for stem, named in state.tensors().items():
         check_fit(checkpoint, _headers(checkpoint, stem, saved), named)
     state.step = saved["step"]
@@ -97,7 +85,6 @@ def take_parts(checkpoints: Path, run: str, state: TrainState, step: int | None)
         return
     checkpoint = checkpoints / f"step-{step:08d}"
     saved = read_state(checkpoint, run)
-    state.allocate()
     for stem, named in state.tensors().items():
         if saved["format"] == FORMAT:
             shards.read_part_of_file(checkpoint / f"{stem}.safetensors", named)

@@ -26,7 +26,7 @@ from .diffusion_task import Task
 from .forecast import SOON, forecast
 from .loop import Batch, StepResult, TrainState, total_steps, train_steps
 from .micro_batch import largest_micro_batch
-from .nonfinite import MOST_SKIPPED, NonfiniteBatch, stopped
+from .nonfinite import MOST_SKIPPED, NonfiniteBatch, nonfinite_error
 from .pretrained import take_weights
 from .previews import Preview, Previews
 from .resume import load_latest
@@ -55,54 +55,53 @@ class Trainer:
         where = run.checkpoints, run.id, self.config.keep
         self.writer = ShardWriter(world, *where) if world.sharded else Writer(*where)
         self.unread: list[StepResult] = []
-        self.ahead: dict[int, Batch] = {}  # drawn before its step
+        self.prefetched: dict[int, Batch] = {}  # drawn before its step
         self.times: dict[int, Tensor | None] = {}  # of the steps in hand: those by importance cannot be drawn again
         self.skipped = self.skipped_in_a_row = 0
-        self.note, self.warned, self.foretold = "", False, False
+        self.note, self.warned, self.forecast_said = "", False, False
         self.board = _tensorboard(run, self.images) if self.config.tensorboard and self.leads else None
         self.spent, rate = world.broadcast_from_rank0(lambda: _spent(run))
         self.began = time.monotonic() if began is None else began
         self.limit = None if self.config.budget is None else seconds_of(self.config.budget)  # seconds
         self.budget: TimeBudget | None = None
         if self.limit is not None:
-            self._extend(self.limit, rate)
+            self._begin_budget(self.limit, rate)
         previews, images = self.config.previews, self.config.preview_images
         self.previews = Previews(previews, images, task.steps, task.passes, self.share)
         if not self.done:
-            self._make_fit()
+            self._fit_memory()
 
-    def _extend(self, limit: float, rate: float) -> None:
-        """Take up the time that is left, of a budget that may be larger than the last time."""
+    def _begin_budget(self, limit: float, rate: float) -> None:
+        """Start the time budget; when resuming with a larger one, add the images that fit into the extra time."""
         budget = TimeBudget(limit, self.spent, self.images, self.began)
         if not self.saved_step and self.world.all_max(int(budget.left <= 0))[0]:
             raise used_up(str(self.config.budget), limit - budget.left)
         self.budget = budget if self.leads else None
         if self.done and self.saved_step:
             images = extended(limit, self.spent, self.images, rate)
-            self._settle(replace(self.config, images=max(self.images, images)))
+            self._replace_config(replace(self.config, images=max(self.images, images)))
 
-    def _make_fit(self) -> None:
-        """Take smaller micro-batches where the memory asks for it; the batch stays what it is."""
+    def _fit_memory(self) -> None:
+        """Choose smaller micro-batches where a batch does not fit in memory; the batch stays what it is."""
         most = -(-self.config.batch // self.world.size)
         micro = min(self.config.micro_batch or most, most)
-        batch = self.ahead[self.state.step] = self.task.draw(self.state.step)
-        (least,) = self.world.all_max(
-            -largest_micro_batch(self.state, self.task.trial, batch, micro) if micro > 1 else -1
-        )
-        if -least < micro:
-            self._settle(replace(self.config, micro_batch=-least))
+        batch = self.prefetched[self.state.step] = self.task.draw(self.state.step)
+        fits = largest_micro_batch(self.state, self.task.trial, batch, micro) if micro > 1 else 1
+        fits = -self.world.all_max(-fits)[0]  # the least of all processes
+        if fits < micro:
+            self._replace_config(replace(self.config, micro_batch=fits))
             events.say(
-                f"note: a batch of {micro} does not fit in memory; using micro-batches of {-least} (--micro-batch)"
+                f"note: a batch of {micro} does not fit in memory; using micro-batches of {fits} (--micro-batch)"
             )
 
-    def _settle(self, config: TrainConfig) -> None:
-        """Go on with settings that turned out along the way; they are the run's."""
+    def _replace_config(self, config: TrainConfig) -> None:
+        """Replace the run's training settings by some that turned out along the way."""
         self.config, self.task.budget = config, config.images
         self.run = replace(self.run, config=replace(self.run.config, train=self.config))
 
     @property
     def leads(self) -> bool:
-        """Whether this is the process that writes the run."""
+        """True in the process that writes the run."""
         return self.world.rank == 0
 
     @property
@@ -111,25 +110,29 @@ class Trainer:
         return self.state.step * self.config.batch
 
     @property
+    def total(self) -> int:
+        """Images seen at the end of the budget, whose last batch may go a little over it."""
+        return total_steps(self.config) * self.config.batch
+
+    @property
     def share(self) -> float:
         """The share of the budget that is behind, 0 to 1."""
-        return min(1.0, self.state.step / total_steps(self.config))
+        return min(1.0, self.images / self.total)
 
     @property
     def done(self) -> bool:
-        """Whether the budget is used up."""
-        return self.state.step >= total_steps(self.config)
+        """True when the budget is used up."""
+        return self.images >= self.total
 
     def seconds(self, rate: float) -> float:
-        """What this session takes in all, from its beginning to its end; `rate`: training images per second."""
+        """Seconds that this session takes in all, from its beginning to its end; `rate`: training images per second."""
         if self.limit is not None:
             return self.limit - self.spent
-        left = total_steps(self.config) * self.config.batch - self.images
-        return time.monotonic() - self.began + (left / rate if rate else 0.0)
+        return time.monotonic() - self.began + ((self.total - self.images) / rate if rate else 0.0)
 
     def take(self, step: int) -> Batch:
         """The batch of one step; its times are kept until its loss has been read."""
-        batch = self.ahead.pop(step) if step in self.ahead else self.task.draw(step)
+        batch = self.prefetched.pop(step) if step in self.prefetched else self.task.draw(step)
         self.times[step] = self.task.times(batch)
         return batch
 
@@ -138,13 +141,12 @@ class Trainer:
         logged = saved = time.monotonic()
         asked = 0
         self._greet()
-        total = total_steps(self.config) * self.config.batch
         limit = None if self.limit is None else (self.began - self.spent, self.limit)
-        with Work("train", total, "images", self.images, limit=limit) as progress, self.writer:
+        with Work("train", self.total, "images", self.images, limit=limit) as progress, self.writer:
             for result in train_steps(self.state, self.take, self.task.loss, lambda: self.config):
                 self.unread.append(result)
                 progress.count(self.images)
-                self.foretell(progress)
+                self.say_forecast(progress)
                 self.writer.check()
                 now = time.monotonic()
                 due = now - logged >= self.config.log_seconds, now - saved >= self.pause_between_checkpoints(progress)
@@ -154,7 +156,7 @@ class Trainer:
                     *(self.leads and d for d in due), stop.signal, images, *due_preview
                 )
                 if images:
-                    self.move_end(images, progress)
+                    self._replace_budget(images, progress)
                 if log_due:
                     self.read(progress)
                     logged = now
@@ -186,22 +188,20 @@ class Trainer:
         events.say(self.task.then)
         return 0
 
-    def foretell(self, progress: Work) -> None:
+    def say_forecast(self, progress: Work) -> None:
         """Say once, after the first seconds, how long the training takes; a budget of time says that itself."""
-        left = total_steps(self.config) * self.config.batch - self.images
-        if self.foretold or self.limit is not None or not left:
+        if self.forecast_said or self.limit is not None or self.done:
             return
-        if (seconds := progress.recent[-1][0] - progress.recent[0][0]) >= SOON and len(progress.recent) > 2:
-            self.foretold = True
-            events.note(forecast(left, (progress.recent[-1][1] - progress.recent[0][1]) / seconds, self.device))
+        if progress.recent[-1][0] - progress.recent[0][0] >= SOON and len(progress.recent) > 2:
+            self.forecast_said = True
+            events.note(forecast(self.total - self.images, progress.rate, self.device))
 
     def new_budget(self, progress: Work) -> int:
         """The budget in images where it is time to reckon it anew from the time that is left, else 0."""
         if self.budget is None:
             return 0
-        return self.budget.images(
-            self.images, self.previews.rest(self.share, self.seconds(progress.rate), progress.rate)
-        )
+        reserved = self.previews.rest(self.share, self.seconds(progress.rate), progress.rate)
+        return self.budget.images(self.images, reserved)
 
     def pause_between_checkpoints(self, progress: Work) -> float:
         """Seconds from one checkpoint to the next."""
@@ -209,12 +209,12 @@ class Trainer:
             return 60 * self.config.checkpoint_minutes
         return min(600.0, max(15.0, self.seconds(progress.rate) / 10))
 
-    def move_end(self, images: int, progress: Work) -> None:
+    def _replace_budget(self, images: int, progress: Work) -> None:
         """Set the budget in images to what fits into the time: the run's settings say so from here on."""
-        self._settle(replace(self.config, images=images))
+        self._replace_config(replace(self.config, images=images))
         if self.leads:
             self.run.save()
-        progress.total = total_steps(self.config) * self.config.batch
+        progress.total = self.total
         settled = self.budget is not None and self.budget.looks > 1  # the first steps are slow ones
         if settled and self.limit and not self.warned and (steps := total_steps(self.config)) < LEAST_STEPS:
             self.warned = True
@@ -230,7 +230,7 @@ class Trainer:
         means = self.world.sum(torch.stack([r.losses.sum() for r in results])) / self.config.batch
         figures = torch.stack([means, torch.stack([r.grad_norm for r in results])], dim=1).cpu()  # [steps, 2]
         finite = figures.isfinite().all(dim=1)
-        self._look_at(results, finite.tolist())
+        self._check_finite(results, finite.tolist())
         self.times.clear()
         record = {"step": results[-1].step, "images": self.images, "lr": results[-1].lr}
         record |= {"images_per_second": round(progress.rate, 2)}
@@ -247,15 +247,15 @@ class Trainer:
         if self.leads:
             self.run.log(record | now)
 
-    def _look_at(self, results: list[StepResult], finite: list[bool]) -> None:
-        """Count the steps that were left out; stop at one that should not be, or at too many in a row."""
+    def _check_finite(self, results: list[StepResult], finite: list[bool]) -> None:
+        """Count the steps whose loss was not finite; raise at one that may not be left out, or at too many in a row."""
         for result, good in zip(results, finite, strict=True):
             self.skipped_in_a_row = 0 if good else self.skipped_in_a_row + 1
             self.skipped += not good
             if not good and (self.config.on_nonfinite == "stop" or self.skipped_in_a_row == MOST_SKIPPED):
                 step = result.step - 1
                 culprits = NonfiniteBatch(self.task.indices(step).tolist(), self.times[step], self.config.seed)
-                raise stopped(self.run.path, self.world, result, culprits)
+                raise nonfinite_error(self.run.path, self.world, result, culprits)
 
     def save(self, progress: Work) -> None:
         """Have a checkpoint written, after making sure that the steps it would hold were finite."""
@@ -297,8 +297,10 @@ class Trainer:
 
     def _greet(self) -> None:
         size = sum(p.numel() for p in self.state.model.parameters())
-        images, budget = self.run.data["count"], total_steps(self.config) * self.config.batch
-        length = _epochs(budget, images) if self.limit is None else f"training for {duration(self.limit)}"
+        images, passes = self.run.data["count"], self.total / self.run.data["count"]
+        length = f"training on {self.total:,} images ({passes:,.{0 if passes >= 10 else 1}f} passes over the data)"
+        if self.limit is not None:
+            length = f"training for {duration(self.limit)}"
         events.say(f"{self.run.path}: {size:,} weights, {self.config.precision} on {self.device}; {length}")
         if (begun := self.run.data.get("from")) and not self.state.step:
             events.say(f"beginning with the averaged (EMA) weights of {begun['run']}, {begun['checkpoint']}")
@@ -314,17 +316,9 @@ class Trainer:
             events.say(f"going on from {self.images:,} images")
 
 
-def _epochs(images: int, each: int) -> str:
-    """A budget in images, and how many passes over `each` images that is."""
-    passes = images / each
-    return f"training on {images:,} images ({passes:,.{0 if passes >= 10 else 1}f} passes over the data)"
-
-
 def _spent(run: Run) -> tuple[float, float]:
     """Seconds that earlier sessions trained, and images per second at the end of the last one."""
-    last: dict[str, Any] = {}
-    for line in read_log(run.path, tail=1 << 16):
-        last = line
+    *_, last = {}, *read_log(run.path, tail=1 << 16)
     return float(last.get("seconds", 0.0)), float(last.get("images_per_second", 0.0))
 
 

@@ -7,8 +7,7 @@ from ...config.run import Config
 from ...config.units import seconds_of
 from ...data import Packed
 from ...sampling.first_stage import EncodedImages
-from .compilation import measured, trial
-from .trial import with_batch
+from .trial import timed_steps, with_batch
 
 SIZES = (64, 32)
 ENOUGH_STEPS = 500  # the largest size that leaves so many is taken (RESULTS.md, "The batch and the budget")
@@ -34,7 +33,7 @@ def with_batch_size(
     if train.budget is not None and config.autoencoder is None:
         height, width = packed.images.shape[2:] if latents is None else latents.latents.shape[1:]
         count = max(1, min(SIZES[-1], PIXELS // (height * width)))
-        _, seconds = measured(trial(with_batch(config, count), packed, device, compiled=False, latents=latents), 1)
+        _, seconds = timed_steps(with_batch(config, count, compiled=False), packed, device, 2, latents)
         images = seconds_of(train.budget) / seconds * count
     batch = batch_for(images)
     events.say(f"Batches of {batch} images, from the length of the training (--batch)")

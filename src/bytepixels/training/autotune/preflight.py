@@ -29,8 +29,7 @@ from ...runs.run_directory import make_folder
 from ..defaults import choose
 from .batch_size import with_batch_size
 from .precision import choose_precision
-from .preflight_findings import Finding, find_problems
-from .preflight_plan import TrainingPlan, plan_training, with_budget
+from .preflight_advice import Finding, TrainingPlan, find_problems, plan_training, with_budget
 from .trial import OverfitCheck, StepEstimate, StepMeasurement, estimate_step, measure_step, overfit
 
 OVERFIT_SECONDS, QUICK_SECONDS = 25.0, 8.0
@@ -76,7 +75,7 @@ def doctor(request: Doctor, show: Callable[..., object] = lambda *parts: None) -
     data = dataset_statistics(request.source, splits, headers, layout)
     show(data)
     sample = sample_of(found)
-    config, step = settled(with_budget(config, data.copies.distinct), sample, device)
+    config, step = with_training_settings(with_budget(config, data.copies.distinct), sample, device)
     plan = plan_training(request, config, data, headers.values(), device)
     show(data, plan)
     timed, limit = step.can_be_tried and not request.quick, QUICK_SECONDS if request.quick else OVERFIT_SECONDS
@@ -99,7 +98,7 @@ def check_target(path: Path) -> None:
 
 
 def layout_of(data: DataConfig) -> Layout:
-    """How packing will arrange the pixels; InputError for a background that is no colour."""
+    """The size, fit and background that packing will use; InputError for a background that is no colour."""
     settings = checked_settings(data.size, data.channels, data.fit, data.background, data.split)
     assert settings.size is not None
     assert settings.channels is not None
@@ -107,7 +106,7 @@ def layout_of(data: DataConfig) -> Layout:
 
 
 def other_splits(request: Doctor) -> dict[str, ImageList]:
-    """What the source holds beside the split that is looked at: name -> images."""
+    """The source's splits beside the one that is looked at: name -> images."""
     found = {}
     for split in ("train", "val", "test") if request.split != "all" else ():
         if split != request.split:
@@ -124,7 +123,7 @@ def sample_of(found: DatasetInspection) -> Packed:
     return Packed(images, labels, found.images.classes, {}, Path(), ())
 
 
-def settled(config: Config, sample: Packed, device: torch.device) -> tuple[Config, StepEstimate]:
+def with_training_settings(config: Config, sample: Packed, device: torch.device) -> tuple[Config, StepEstimate]:
     """The config with all that train would settle by itself, and what a step of it will take."""
     config = with_batch_size(resolved(config, sample), sample, device)
     precision, _ = choose_precision(config.train.precision, device)

@@ -11,8 +11,7 @@ from ...data.inspection.statistics import DatasetStatistics, Groups, PixelStatis
 from ...requests.check_data import Doctor
 from ...wording import many
 from .preflight import Diagnosis, doctor
-from .preflight_findings import FEW_IN_CLASS
-from .preflight_plan import TrainingPlan
+from .preflight_advice import FEW_IN_CLASS, TrainingPlan
 from .preflight_training import budget_sentence, machine_lines, overfit_sentence, train_paragraph
 
 Lines = list[tuple[str, str]]
@@ -40,7 +39,7 @@ def diagnose(request: Doctor) -> Diagnosis:
 
 
 def data_page(data: DatasetStatistics) -> list[str]:
-    """What is to say of the images."""
+    """The sections on the images: sizes, files, copies, classes, pixels."""
     return [
         section(f"{data.source}, split {data.split}", image_lines(data)),
         section("Files", file_lines(data)),
@@ -51,7 +50,7 @@ def data_page(data: DatasetStatistics) -> list[str]:
 
 
 def plan_page(data: DatasetStatistics, plan: TrainingPlan) -> list[str]:
-    """What train would do, and what to type."""
+    """The sections on what train would do, and the command to type."""
     lines = [("preset", plan.config.preset), ("size", plan.size_reason), ("budget", budget_sentence(plan))]
     if plan.larger_network:
         lines += [("on a GPU", "--preset cifar10 has 35.7M weights: better images for many times the time.")]
@@ -60,7 +59,7 @@ def plan_page(data: DatasetStatistics, plan: TrainingPlan) -> list[str]:
 
 
 def machine_page(found: Diagnosis) -> list[str]:
-    """What training takes on this machine, whether it learns, and what to do first."""
+    """The sections on what training takes on this machine, whether it learns, and what to do first."""
     advice = [one.advice for one in found.findings[:ADVICE]] or ["No problems found."]
     return [
         section(f"On this machine ({found.device})", machine_lines(found)),

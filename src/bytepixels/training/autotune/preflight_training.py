@@ -12,12 +12,12 @@ from ...wording import bytes_of, many
 from ..forecast import forecast
 from ..loop import total_steps
 from .preflight import Diagnosis
-from .preflight_plan import LEAST_IMAGES, TrainingPlan
+from .preflight_advice import LEAST_IMAGES, TrainingPlan
 from .trial import OVERFIT_GOOD, OVERFIT_STEPS, OverfitCheck, StepMeasurement
 
 
 def train_paragraph(data: DatasetStatistics, plan: TrainingPlan) -> str:
-    """What train will do, in sentences."""
+    """Say in sentences what train will do with the images."""
     config, (height, width) = plan.config, data.packed_size
     fit = {"crop": "cropped to their centre", "pad": "padded", "squash": "squashed"}[config.data.fit]
     changes = {
@@ -84,7 +84,7 @@ def step_sentence(step: StepMeasurement, train: TrainConfig) -> str:
 
 
 def overfit_sentence(check: OverfitCheck | None) -> str:
-    """How far the loss of one batch fell, and whether that is as it should be."""
+    """Say how far the loss of one batch fell, and whether that is as it should be."""
     if check is None:
         return "Not tried: a step does not fit in memory, or takes too long."
     share = check.loss_share

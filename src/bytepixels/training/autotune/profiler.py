@@ -18,13 +18,13 @@ from ..loop import BACKWARD, FORWARD, PHASES, total_steps, train_steps
 from ..trainer import Trainer
 
 WARM_UP = 3  # steps before those that are measured
-MOST = 1000  # steps: a trace grows by about a megabyte with each
+MAX_STEPS = 1000  # steps: a trace grows by about a megabyte with each
 LOGGING = "logging"
 
 
 def check_profile(trainer: Trainer, steps: int) -> None:
     """Raise InputError for more steps than the budget has left."""
-    check_range("--profile", steps, 1, MOST)
+    check_range("--profile", steps, 1, MAX_STEPS)
     left = total_steps(trainer.config) - trainer.state.step
     if steps + WARM_UP > left:
         raise InputError(f"--profile {steps} takes {steps + WARM_UP} steps with its warm-up, and {left} are left")

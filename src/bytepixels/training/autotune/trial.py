@@ -18,6 +18,7 @@ from ...config.run import Config
 from ...config.training import MOST_IMAGES
 from ...data import Packed
 from ...data.batches import Batches, free_memory
+from ...sampling.first_stage import EncodedImages
 from ..diffusion_task import build_draw, build_loss, build_times
 from ..loop import Batch, DrawBatch, Loss, TrainState, train_step
 from ..micro_batch import CROP, MEMORY_SHARE, step_memory
@@ -38,35 +39,41 @@ class TrainingTrial:
     state: TrainState
     draw: DrawBatch
     loss: Loss
-    device: torch.device
 
     def step(self, batch: Batch) -> Tensor:
         """One optimiser step: losses [B]."""
         return train_step(self.state, batch, self.loss, self.config.train).losses
 
 
-def start_trial(config: Config, sample: Packed, device: torch.device, codec: Codec | None = None) -> TrainingTrial:
-    """A run at its beginning, on the images of `sample` only, or on latents that stand in their place for `codec`."""
+def start_trial(
+    config: Config, sample: Packed, device: torch.device, latents: EncodedImages | None = None
+) -> TrainingTrial:
+    """A run at its beginning, on the images of `sample` only, or on some of the latents that stand in their place."""
+    codec: Codec = PixelCodec()
+    if latents is not None:
+        sample = replace(sample, images=latents.means(slice(len(sample))))
+        codec = latents.codec(config, device)
     process, times = build_process(config), build_times(config, device)
     classes = len(sample.classes) if config.network.labels else 0
     flip, train = config.data.flip == "yes", config.train
     batches = Batches(sample.images, sample.labels, train.batch, train.seed, flip, device)
-    _, *shape = sample.images.shape
-    network = build_network(config, (shape[0], shape[1], shape[2]), classes, device)
+    _, channels, height, width = sample.images.shape
+    network = build_network(config, (channels, height, width), classes, device)
     draw = build_draw(config, process, batches, classes, times)
-    loss = build_loss(config, process, codec or PixelCodec(), device, times)
-    return TrainingTrial(config, TrainState.fresh(network, train, times), draw, loss, device)
+    loss = build_loss(config, process, codec, device, times)
+    return TrainingTrial(config, TrainState.fresh(network, train, times), draw, loss)
 
 
-def with_batch(config: Config, batch: int) -> Config:
-    """The same run with another batch."""
+def with_batch(config: Config, batch: int, compiled: bool | None = None) -> Config:
+    """The same run with another batch, and compiled or not where that is given."""
+    compiles = config.train.compile if compiled is None else "yes" if compiled else "no"
     micro = min(config.train.micro_batch, batch)
-    return replace(config, train=replace(config.train, batch=batch, micro_batch=micro))
+    return replace(config, train=replace(config.train, batch=batch, micro_batch=micro, compile=compiles))
 
 
 @dataclass(frozen=True)
 class StepEstimate:
-    """What a training step will take, from a small one."""
+    """Memory and time of a training step, estimated from a small one."""
 
     weights: int  # of the network
     checkpoint_bytes: int  # of the weights, their average and two moments
@@ -80,7 +87,7 @@ class StepEstimate:
 
 @dataclass(frozen=True)
 class StepMeasurement:
-    """What training steps took, scaled to the whole batch where only a part of it was measured."""
+    """Time and memory that training steps took, scaled to the whole batch where only a part of it was measured."""
 
     measured_batch: int
     seconds: list[float]  # of each step
@@ -103,7 +110,7 @@ class OverfitCheck:
 
 
 def estimate_step(config: Config, sample: Packed, device: torch.device) -> StepEstimate:
-    """What a step will take, from steps on small corners of the images."""
+    """Estimate memory and time of a step from steps on small corners of the images."""
     corner = replace(sample, images=sample.images[..., :CROP, :CROP])
     ratio = sample.images[0].size / corner.images[0].size
     seconds = ratio * timed_steps(with_batch(config, 1), corner, device, 2)[-1]
@@ -123,7 +130,7 @@ def measure_step(config: Config, sample: Packed, device: torch.device, seconds_p
     Where a step would take too long to be repeated, a smaller batch is measured and scaled. (A part of a step takes the
     same time for any batch, Muon's above all: so a batch that was faster than reckoned is followed by a larger one.)
     """
-    _reset_peak(device)
+    reset_peak(device)
     batch, each = config.train.batch, MEASURE_SECONDS / 3
     part = min(batch, max(1, int(each / seconds_per_image)))
     while part < batch:
@@ -139,10 +146,15 @@ def measure_step(config: Config, sample: Packed, device: torch.device, seconds_p
     return StepMeasurement(part, scaled, rate, peak_bytes(device), threads, load)
 
 
-def timed_steps(config: Config, sample: Packed, device: torch.device, most: int) -> list[float]:
-    """Seconds of each of up to `most` steps, two at least."""
-    trial, seconds = start_trial(config, sample, device), list[float]()
-    while len(seconds) < 2 or (len(seconds) < most and sum(seconds) < MEASURE_SECONDS):
+def timed_steps(
+    config: Config, sample: Packed, device: torch.device, most: int, latents: EncodedImages | None = None
+) -> list[float]:
+    """Seconds of each of up to `most` steps, two at least; the first one warms up, or compiles."""
+    some = slice(4 * config.train.batch)
+    labels = None if sample.labels is None else sample.labels[some]
+    trial = start_trial(config, replace(sample, images=sample.images[some], labels=labels), device, latents)
+    seconds = list[float]()
+    while len(seconds) < 2 or (len(seconds) < most and sum(seconds[1:]) < MEASURE_SECONDS):
         start = time.perf_counter()
         trial.step(trial.draw(len(seconds))).sum().item()  # which waits for the device
         seconds.append(time.perf_counter() - start)
@@ -172,11 +184,12 @@ def predict_nothing(x: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor
     return torch.zeros_like(x)
 
 
-def _reset_peak(device: torch.device) -> None:
+def reset_peak(device: torch.device) -> None:
+    """Begin to measure the most memory anew: forget what looking at the images took."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     else:
-        with suppress(OSError):  # Linux: forget the peak of looking at the images
+        with suppress(OSError):  # Linux alone has it
             Path("/proc/self/clear_refs").write_text("5")
 
 
