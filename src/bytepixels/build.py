@@ -23,7 +23,7 @@ from .registries import NETWORKS, PROCESSES, SCHEDULES, Backbone, ForwardProcess
 
 
 def build_process(config: Config) -> Process:
-    """The forward process of a config."""
+    """Build the forward process of a config."""
     settings, kind = config.process, facts(PROCESSES, config.process.diffusion, ForwardProcess)
     name, parameters = schedule_of(settings.schedule)
     schedule: Schedule = partial(SCHEDULES[name], **parameters)
@@ -37,7 +37,7 @@ def build_process(config: Config) -> Process:
 
 
 def build_network(config: Config, shape: tuple[int, int, int], classes: int, device: torch.device) -> Network:
-    """The network of a config for images of `shape` (C, H, W), its weights a function of the seed.
+    """Build the network of a config for images of `shape` (C, H, W), with weights that depend on the seed alone.
 
     `classes` is 0 where there are no labels. Raises InputError when the images do not fit the network.
     """
@@ -62,7 +62,7 @@ def taken(target: Callable[..., Any], found: Mapping[str, Any]) -> dict[str, Any
 
 
 def with_stem(config: Config, size: tuple[int, ...]) -> Config:
-    """The config with the stem that suits images of that size, where it says "auto"."""
+    """Replace stem "auto" by the stem that suits images of this size."""
     stem = chosen_stem(config.network.stem, *size)
     return replace(config, network=replace(config.network, stem=stem))  # type: ignore[arg-type]
 
@@ -70,7 +70,7 @@ def with_stem(config: Config, size: tuple[int, ...]) -> Config:
 def build_first_stage(
     config: Config, shape: tuple[int, int, int], device: torch.device
 ) -> AutoencoderWithDiscriminator:
-    """The autoencoder of a config, and its discriminator where it has one, for images of `shape` (C, H, W).
+    """Build the autoencoder of a config, and its discriminator if it has one, for images of `shape` (C, H, W).
 
     Raises InputError when the factor does not divide the images' sides.
     """
@@ -97,7 +97,7 @@ def build_first_stage(
 
 
 def at_precision(network: Callable[..., Tensor], config: Config, device: torch.device) -> Callable[..., Tensor]:
-    """The network in the run's arithmetic; everything round it stays in float32."""
+    """Run the network in the run's precision (bf16 or float32); all else stays in float32."""
     if config.train.precision == "float32":
         return network
 

@@ -1,4 +1,4 @@
-"""Events in a terminal: a live line of progress, or plain lines now and then where the output is no terminal."""
+"""Draw events in a terminal: a live progress line, or occasional plain lines where the output is no terminal."""
 
 import sys
 import time
@@ -13,7 +13,7 @@ PLAIN_SECONDS = 10.0  # between lines when the output is not a terminal
 
 
 class Console:
-    """A listener that draws: results go to the standard output, all else to `stream`, the standard error."""
+    """A listener that prints events: results to standard output, all else to `stream` (standard error)."""
 
     def __init__(self, stream: TextIO | None = None):
         self.stream = stream
@@ -25,7 +25,7 @@ class Console:
         )  # the work at hand, its last line, its end
 
     def __call__(self, event: Event) -> None:
-        """Draw one event."""
+        """Print one event."""
         if isinstance(event, Note):
             self.say(event)
         elif isinstance(event, Progress):
@@ -36,7 +36,7 @@ class Console:
                 self.open()
 
     def open(self) -> None:
-        """A line for work that begins now: on a terminal a live one."""
+        """Begin a progress line; on a terminal a live one."""
         self.printed, self.ended = time.monotonic(), False
         if self.err.isatty():
             from rich.console import Console as RichConsole
@@ -46,13 +46,13 @@ class Console:
             self.live.start()
 
     def close(self) -> None:
-        """No live line any more."""
+        """Remove the live progress line."""
         if self.live is not None:
             self.live.stop()
             self.live = None
 
     def say(self, note: Note) -> None:
-        """Print a line for good, above the live one."""
+        """Print a permanent line above the live one."""
         if note.aside and self.live is not None:
             self.live.console.print(note.text, markup=False, highlight=False)
         else:
@@ -60,11 +60,11 @@ class Console:
 
     @property
     def err(self) -> TextIO:
-        """Where all but results go."""
+        """The console for everything but results."""
         return self.stream or sys.stderr
 
     def show(self, event: Progress) -> None:
-        """Draw the line. Plain lines come every 10 seconds and, once, at the end."""
+        """Redraw the progress line; without a terminal, print one every 10 seconds and at the end."""
         now = time.monotonic()
         if self.live is not None:
             from rich.text import Text
@@ -76,7 +76,7 @@ class Console:
 
 
 def line_of(event: Progress) -> str:
-    """How far it is, in a line."""
+    """Format progress as one line."""
     rate = f"{event.rate:,.1f} {event.unit}/s" if event.rate else ""
     eta = "" if event.eta is None else f"ETA {duration(event.eta)}"
     if event.passed is not None:

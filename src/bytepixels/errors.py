@@ -1,4 +1,4 @@
-"""What the user got wrong, in one sentence: the value, the limit, and the nearest thing that would have worked."""
+"""Errors of the user, in one sentence: the value, the limit, and the nearest valid choice."""
 
 import re
 from collections.abc import Iterable
@@ -10,15 +10,15 @@ LISTED = 40  # choices that a sentence names
 
 
 class InputError(ValueError):
-    """A mistake in what was asked for. The command line prints it as one line and exits with 2."""
+    """A mistake in the request. The command line prints it as one line and exits with 2."""
 
 
 class JobError(RuntimeError):
-    """What was asked for is right, and this machine or this run cannot do it. One line, and exit code 1."""
+    """A valid request that this machine or run cannot fulfil. One line, and exit code 1."""
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM or SIGHUP: the process was asked to end. It unwinds what is under way, as Ctrl-C does."""
+    """SIGTERM or SIGHUP: the process was asked to end, and unwinds as after Ctrl-C."""
 
     def __init__(self, signal: int = 15):
         super().__init__()
@@ -37,7 +37,7 @@ def check_choice(name: str, value: str, choices: Iterable[str]) -> str:
 
 
 def _nearest(value: str, known: list[str]) -> str | None:
-    """The choice that is meant: by another name, by its letters and digits alone ("DPM++ 2M"), or by a typo."""
+    """The nearest choice: by another spelling, by letters and digits alone ("DPM++ 2M"), or by edit distance."""
     plain = {_letters(str(choice)): choice for choice in known}
     word = _letters(value)
     forms = [word, word.removeprefix("k"), word.removesuffix("karras")]

@@ -1,4 +1,4 @@
-"""What long work says as it goes, and who listens: Progress and Note. Without a listener all of it is dropped.
+"""Events of long work (Progress, Note, ...) and their listeners. Without a listener they are dropped.
 
 A service says `note(text)` and counts in a `Work`; the command line draws what comes, a page or a notebook may do with
 it what it likes. Each thread has its own listener, so that two trainings in one process do not mix.
@@ -20,7 +20,7 @@ WINDOW = 60.0  # seconds over which the rate is measured
 
 @dataclass(frozen=True)
 class Progress:
-    """How far long work is."""
+    """The progress of long work."""
 
     what: str  # "train"
     unit: str  # of done and total, "images"
@@ -42,14 +42,14 @@ class Note:
 
 @dataclass(frozen=True)
 class Began:
-    """Work begins, of which there will be progress."""
+    """The begin of work that will report progress."""
 
     what: str
 
 
 @dataclass(frozen=True)
 class Ended:
-    """There is no more progress of this work."""
+    """The end of work that reported progress."""
 
     what: str
 
@@ -61,7 +61,7 @@ _listener: ContextVar[Listener | None] = ContextVar("listener", default=None)
 
 @contextmanager
 def listening(listener: Listener) -> Iterator[None]:
-    """Within it, and in this thread, `listener` is called with every event."""
+    """Send every event of this block, in this thread, to `listener`."""
     before = _listener.set(listener)
     try:
         yield
@@ -70,34 +70,34 @@ def listening(listener: Listener) -> Iterator[None]:
 
 
 def heard() -> bool:
-    """Whether anybody listens in this thread."""
+    """Whether this thread has a listener."""
     return _listener.get() is not None
 
 
 def emit(event: Event) -> None:
-    """Hand an event to whoever listens."""
+    """Send an event to the listener, if there is one."""
     if (listener := _listener.get()) is not None:
         listener(event)
 
 
 def say(*lines: object) -> None:
-    """A result, for whoever listens; nothing where there are no lines."""
+    """Emit a result; nothing if there are no lines."""
     if lines:
         emit(Note("\n".join(map(str, lines))))
 
 
 def note(text: str) -> None:
-    """How the work goes: a warning, a choice, where it goes on from."""
+    """Emit a remark on the progress of the work: a warning, a choice, where it resumes."""
     emit(Note(text, aside=True))
 
 
 class Work:
-    """Counts long work, measures its rate and says so: with Work("train", total) as work: work.update(done)."""
+    """Tracks progress and rate of long work: with Work("train", total) as work: work.update(done)."""
 
     def __init__(
         self, what: str, total: int, unit: str = "images", start: int = 0, limit: tuple[float, float] | None = None
     ):
-        """limit: when work of limited time began, by time.monotonic(), and its seconds: it is measured by them."""
+        """limit: the start (time.monotonic()) and the seconds of work of limited time; progress is then in time."""
         self.what, self.total, self.unit, self.limit = what, total, unit, limit
         self.recent = deque([(time.monotonic(), start)])
         self.kept = ""  # of the work so far, which an interruption takes along to the last line of the command
@@ -112,12 +112,12 @@ class Work:
             error.add_note(self.kept)
 
     def update(self, done: int, note: str = "") -> None:
-        """Count and show that `done` of the total is done."""
+        """Count `done` of the total, and show it."""
         self.count(done)
         self.show(note)
 
     def count(self, done: int) -> None:
-        """Take note that `done` of the total is done, and of when."""
+        """Count `done` of the total, with the current time."""
         follow_load()  # here, since all long work comes by
         now = time.monotonic()
         self.recent.append((now, done))
@@ -125,7 +125,7 @@ class Work:
             self.recent.popleft()
 
     def show(self, note: str = "") -> None:
-        """Say how far it is."""
+        """Emit the current progress."""
         done, eta, passed = self.recent[-1][1], None, None
         if self.limit is not None:
             began, seconds = self.limit
@@ -144,15 +144,15 @@ class Work:
 
     @property
     def settled(self) -> bool:
-        """Whether there is a rate that is worth something."""
+        """Whether the rate is known well enough for an ETA."""
         return self.rate > 0 and self.recent[-1][0] - self.recent[0][0] >= SETTLED
 
     def pause(self) -> None:
-        """Forget the rate so far: what comes next (a grid, a checkpoint) is not the work that is being measured."""
+        """Reset the rate: what comes next (a grid, a checkpoint) must not count."""
         self.recent = deque([(time.monotonic(), self.recent[-1][1])])
 
 
 def duration(seconds: float) -> str:
-    """Seconds as h:mm:ss."""
+    """Format seconds as h:mm:ss."""
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes // 60}:{minutes % 60:02}:{rest:02}"

@@ -1,4 +1,4 @@
-"""Files that are whole or as they were, whatever ends the process, and that say when a byte of them has changed."""
+"""Atomic file writes, and checksums that detect a changed byte."""
 
 import hashlib
 import json
@@ -16,11 +16,11 @@ SEAL = "seal"
 
 
 class DamagedError(InputError):
-    """A run or a checkpoint that is not what was written. (One of a later version is whole: another InputError.)"""
+    """A run or checkpoint differs from what was written. (One of a later version is intact: a plain InputError.)"""
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write `value` as JSON; the file is whole or as it was."""
+    """Write `value` as JSON, atomically."""
     write_whole(path, json.dumps(finite(value), indent=2, allow_nan=False) + "\n")
 
 
@@ -30,7 +30,7 @@ def one_line(value: Any) -> str:
 
 
 def finite(value: Any) -> Any:
-    """`value` with null for every number that JSON cannot say: NaN and the infinities."""
+    """`value` with null in place of NaN and infinities, which JSON lacks."""
     if isinstance(value, Mapping):
         return {key: finite(inner) for key, inner in value.items()}
     if isinstance(value, (list, tuple)):
@@ -39,13 +39,13 @@ def finite(value: Any) -> Any:
 
 
 def write_sealed(path: Path, values: dict[str, Any]) -> None:
-    """write_json with one more key, the seal: the sha256 of all others."""
+    """Write JSON with one more key, the seal: the sha256 of all others."""
     values = finite(values)
     write_json(path, values | {SEAL: _digest(values)})
 
 
 def read_sealed(path: Path) -> dict[str, Any]:
-    """The values of a JSON file. OSError or ValueError when they are not those that were written."""
+    """Read a sealed JSON file. OSError or ValueError if it is not what was written."""
     values = json.loads(path.read_text(encoding="utf-8"))
     if not isinstance(values, dict):
         raise ValueError("it is no JSON object")
@@ -75,7 +75,7 @@ def write_whole(path: Path, content: str | bytes) -> None:
 
 
 def remove_folder(path: Path) -> None:
-    """Remove a folder under another name: at no instant does a part of it bear its own."""
+    """Remove a folder atomically, by renaming it first."""
     aside = path.with_name(f"{TEMPORARY}removed-{path.name}")
     if aside.exists():  # of a process that was killed here
         shutil.rmtree(aside)
@@ -84,7 +84,7 @@ def remove_folder(path: Path) -> None:
 
 
 def leftovers(folder: Path) -> list[Path]:
-    """What a process that was killed did not finish writing or removing."""
+    """Temporary files and folders that a killed process left behind."""
     return sorted(folder.glob(f"{TEMPORARY}*"))
 
 
@@ -97,7 +97,7 @@ def remove(path: Path) -> None:
 
 
 def reason(error: Exception) -> str:
-    """What was wrong with a file, in few words."""
+    """Describe an error of a file in few words."""
     if isinstance(error, FileNotFoundError):
         return "it is missing"
     if isinstance(error, KeyError):
@@ -112,7 +112,7 @@ def sha256(path: Path) -> str:
 
 
 def flush(path: Path) -> None:
-    """Make sure that a file, or the list of a folder's files, is on the disk."""
+    """Flush a file, or a folder's list of files, to the disk (fsync)."""
     if os.name == "nt":  # where a folder cannot be opened, and the system flushes in its own time
         return
     descriptor = os.open(path, os.O_RDONLY)

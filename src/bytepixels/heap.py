@@ -1,4 +1,4 @@
-"""Memory that a program keeps instead of giving it back: a training step asks for the same large blocks every time.
+"""Keep freed memory in the process: a training step asks for the same large blocks every time.
 
 glibc returns large blocks to the system when they are freed, and every page of the next one is then cleared and mapped
 anew; the pages are small ones besides. Together a tenth of a training step of `small`. Elsewhere nothing is changed.

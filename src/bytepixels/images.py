@@ -1,4 +1,4 @@
-"""Images out: grids, PNG and GIF files. Everything here takes uint8 [N, C, H, W] with 1 to 4 channels."""
+"""Write images: grids, PNG and GIF files. All functions take uint8 [N, C, H, W] with 1 to 4 channels."""
 
 import math
 from collections.abc import Callable, Iterable, Sequence
@@ -35,7 +35,7 @@ def grid(images: Tensor, columns: int | None = None, gap: int = GAP, least: int 
     rows = -(-n // columns)
 
     def excess(scale: int) -> float:
-        """How many times too large each side would be, at the most."""
+        """The factor by which the grid would exceed each side, at most."""
         high, wide = rows * (height * scale + gap), columns * (width * scale + gap)
         return max((high * wide / pixels) ** 0.5, max(high, wide) / MOST_ACROSS)
 
@@ -53,12 +53,12 @@ def grid(images: Tensor, columns: int | None = None, gap: int = GAP, least: int 
 
 
 def room_in_grid(rows: int, columns: int) -> int:
-    """Pixels of the longest side up to which `grid` shrinks none of so many images; at least 1."""
+    """The largest side in pixels at which `grid` shrinks none of so many images; at least 1."""
     return max(1, min(MOST_ACROSS // max(rows, columns), math.isqrt(PIXELS // (rows * columns))) - GAP)
 
 
 def _shrunk(images: Tensor, factor: int) -> Tensor:
-    """uint8 [N, C, H, W] smaller by a whole factor, each pixel a mean; a side that is shorter becomes one pixel."""
+    """Shrink uint8 [N, C, H, W] by an integer factor, by averaging pixels; a shorter side becomes one pixel."""
     height, width = images.shape[-2:]
     block = min(factor, height), min(factor, width)
     return torch.cat([F.avg_pool2d(one[None].float(), block, ceil_mode=True).round().to(torch.uint8) for one in images])
@@ -82,7 +82,7 @@ def save_pngs(images: Tensor, paths: Sequence[Path]) -> None:
 
 
 def save_extra(path: Path, save: Callable[[Path], None]) -> None:
-    """Write a file that only sums up what is written already. OSError, in one sentence, whatever goes wrong."""
+    """Write an optional summary file; any failure is an OSError in one sentence."""
     try:
         save(path)
     except Exception as error:

@@ -1,4 +1,4 @@
-"""How much memory there is for images, and whether an error says that it was too little."""
+"""Available memory, and the recognition of out-of-memory errors."""
 
 import os
 from collections.abc import Iterator
@@ -7,8 +7,8 @@ from pathlib import Path
 
 
 def free_memory() -> float:
-    """Bytes that this process may still take: what the system reports as available, or what a container's or the
-    process' own limit leaves of it; 8 GB where nothing says. Those that torchrun starts on a machine share it."""
+    """Bytes that this process may still take: what the system reports as available, or what the limit of a container or
+    of the process leaves; 8 GB if nothing is known. Ranks on one machine share it."""
     return min(_limits(), default=8e9) / int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
 
@@ -34,12 +34,12 @@ def _kilobytes(path: str, name: str) -> float:
 
 
 def _cached(group: Path) -> float:
-    """Bytes of files that a container's system keeps in memory until somebody needs it."""
+    """Bytes of a container's page cache, which the system frees on demand."""
     lines = (line.split() for line in (group / "memory.stat").read_text().splitlines())
     return next((float(value) for name, value in lines if name == "inactive_file"), 0.0)
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Whether that is what torch means: its own error, or the words of its other allocators and of oneDNN."""
+    """True for torch.OutOfMemoryError and for the allocation errors of the CPU allocator and oneDNN."""
     words = "out of memory", "can't allocate memory", "could not create a primitive"
     return type(error).__name__ == "OutOfMemoryError" or any(said in str(error) for said in words)

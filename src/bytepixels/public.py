@@ -1,4 +1,4 @@
-"""The public names. The package takes them from here when the first of them is asked for."""
+"""The public names of the package, loaded when the first of them is asked for."""
 
 from .codec.codec import LatentCodec, PixelCodec
 from .core.denoiser import Denoiser, classifier_guided, clipped, guided

@@ -26,7 +26,7 @@ def derived_seed(*key: int) -> int:
 
 
 def seeded(*key: int, device: torch.device | str = "cpu") -> torch.Generator:
-    """A generator that is a function of its key alone."""
+    """A generator whose state depends on its key alone."""
     return torch.Generator(device).manual_seed(derived_seed(*key))
 
 
@@ -34,14 +34,14 @@ _TORCH = threading.Lock()  # on torch's own generator, which all threads share
 
 
 def seed_torch(*key: int) -> None:
-    """Seed torch's own generator, once no other thread initialises a network from it."""
+    """Seed torch's global generator, while no other thread initialises a network from it."""
     with _TORCH:
         torch.manual_seed(derived_seed(*key))
 
 
 @contextmanager
 def torch_seeded(*key: int) -> Iterator[None]:
-    """torch's own generator on the CPU as a function of the key, for weights; it is as it was afterwards."""
+    """Seed torch's global CPU generator by the key for the block (for weights), and restore it afterwards."""
     with _TORCH, torch.random.fork_rng(devices=[]):
         torch.manual_seed(derived_seed(*key))
         yield

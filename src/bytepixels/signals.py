@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: a training saves first, anything else unwinds what is under way."""
+"""Handling of Ctrl-C and SIGTERM: training saves first, other work unwinds."""
 
 import os
 import signal
@@ -13,7 +13,7 @@ from .stopping import Stop
 
 @contextmanager
 def stop_on_signals() -> Iterator[Stop]:
-    """SIGINT, SIGTERM, and SIGHUP where nohup has not turned it off, ask to stop; a second one ends the process."""
+    """Let SIGINT, SIGTERM and SIGHUP (unless nohup ignores it) ask for a stop; a second signal ends the process."""
     stop = Stop()
 
     def ask(number: int, frame: FrameType | None) -> None:
@@ -27,7 +27,7 @@ def stop_on_signals() -> Iterator[Stop]:
 
 @contextmanager
 def unwind_on_sigterm() -> Iterator[None]:
-    """SIGTERM and SIGHUP raise Terminated, as Ctrl-C raises KeyboardInterrupt: half a file goes, what is done is kept.
+    """Raise Terminated on SIGTERM and SIGHUP, as Ctrl-C raises KeyboardInterrupt, so that partial files are removed.
 
     Within `stop_on_signals` they are remembered instead.
     """
@@ -43,14 +43,14 @@ def unwind_on_sigterm() -> Iterator[None]:
 
 
 def _endings() -> list[int]:
-    """SIGTERM, and SIGHUP (the terminal closes) where there is one that nohup has not turned off."""
+    """SIGTERM, and SIGHUP (the terminal closes) if it exists and nohup does not ignore it."""
     hang_up = getattr(signal, "SIGHUP", None)
     return [signal.SIGTERM, *([] if hang_up is None or signal.getsignal(hang_up) == signal.SIG_IGN else [hang_up])]
 
 
 @contextmanager
 def _handled(handler: Callable[[int, FrameType | None], None], numbers: list[int]) -> Iterator[None]:
-    """Signals go to a handler until the end of the block."""
+    """Install a signal handler for the block."""
     previous = {number: signal.signal(number, handler) for number in numbers}
     try:
         yield
@@ -60,7 +60,7 @@ def _handled(handler: Callable[[int, FrameType | None], None], numbers: list[int
 
 
 def interruption(error: BaseException | None) -> KeyboardInterrupt | None:
-    """The Ctrl-C or SIGTERM at the bottom of an error: in the middle of an import it comes as an ImportError."""
+    """The Ctrl-C or SIGTERM at the root of an error: during an import it surfaces as an ImportError."""
     if error is None or isinstance(error, KeyboardInterrupt):
         return error
     return interruption(error.__cause__ or error.__context__)

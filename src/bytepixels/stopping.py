@@ -1,20 +1,20 @@
-"""How long work is asked to stop: between two steps it looks, saves, and ends."""
+"""Cooperative stopping of long work: it checks a flag between steps, saves, and ends."""
 
 
 class StoppedError(Exception):
-    """What is being drawn is not wanted any more."""
+    """Raised inside a drawing that is no longer wanted."""
 
 
 class Stop:
-    """Whether somebody asked, from any thread or by a signal."""
+    """A stop request, set from any thread or by a signal."""
 
     signal: int = 0  # its number; 0: nobody did
 
     def ask(self, signal: int = 2) -> None:
-        """Ask; 2 is Ctrl-C's number."""
+        """Request a stop; 2 is the signal number of Ctrl-C."""
         self.signal = signal
 
     def watch(self, step: int, x: object) -> None:
-        """Between two steps of a sampler: raises StoppedError once it was asked for."""
+        """Raise StoppedError between two steps of a sampler once a stop was requested."""
         if self.signal:
             raise StoppedError

@@ -1,4 +1,4 @@
-"""How many threads compute: one for each fast core that this process may use, fewer while other programs want them.
+"""The number of compute threads: one per fast core that this process may use, fewer while other programs run.
 
 Threads that share an operation wait for the slowest of them, and spin while they wait. Beside another program that is
 one without a processor: two threads can be ten times as slow as one (RESULTS.md). So long work looks at the load now
@@ -20,7 +20,7 @@ LATE = 4  # looks in a row that must allow more threads before there are more
 
 
 def set_up_threads(environment: MutableMapping[str, str] = os.environ, root: Path = Path("/")) -> None:
-    """Before torch loads and reads it: as many threads as there are fast cores to use.
+    """Set the number of threads to that of usable fast cores, before torch loads and reads it.
 
     What the user has set stays as it is. Processes that are started from here inherit it. `root`: of the file system.
     """
@@ -34,15 +34,15 @@ def set_up_threads(environment: MutableMapping[str, str] = os.environ, root: Pat
 
 
 class Load:
-    """What other programs leave to this one, looked at now and then."""
+    """The processor load of other programs, sampled now and then."""
 
     def __init__(self, root: Path = Path("/")):
-        """root: of the file system."""
+        """root: the root of the file system, for tests."""
         self.root, self.most, self.more = root, 0, 0
         self.seen = time.monotonic(), self._others()
 
     def follow(self) -> None:
-        """Let fewer threads compute while others use the processors, and all of them again when they do not.
+        """Reduce the number of threads while other programs use the processors, and restore it afterwards.
 
         Called often, by the thread that computes: torch counts for each of its callers. Does nothing where the system
         does not tell (all but Linux).
@@ -65,7 +65,7 @@ class Load:
             self.more = 0
 
     def _others(self) -> float | None:
-        """Processor seconds of all other programs since the machine started."""
+        """Processor seconds used by all other programs since the machine started."""
         with suppress(OSError, ValueError, IndexError):
             user, nice, system, _, _, irq, softirq = map(int, (self.root / "proc/stat").read_text().split()[1:8])
             return (user + nice + system + irq + softirq) / os.sysconf("SC_CLK_TCK") - time.process_time()
@@ -76,7 +76,7 @@ load: Load | None = None  # None: the number of threads is the user's
 
 
 def follow_load() -> None:
-    """Look at the load, where the number of threads is ours to choose."""
+    """Adapt the number of threads to the load, unless the user fixed it."""
     if load is not None:
         load.follow()
 
@@ -91,7 +91,7 @@ def _cpus() -> int:
 
 
 def _quota(root: Path) -> Iterator[float]:
-    """The CPUs that each cgroup above this process grants, from Linux's cgroups of version 2 and 1."""
+    """Yield the CPU quota of each cgroup above this process, for Linux cgroups v2 and v1."""
     with suppress(OSError):
         for line in (root / "proc/self/cgroup").read_text().splitlines():
             _, controllers, path = line.split(":", 2)
@@ -105,7 +105,7 @@ def _quota(root: Path) -> Iterator[float]:
 
 
 def _granted(group: Path) -> Iterator[float]:
-    """Quota over period, in CPUs, where one group has them."""
+    """Quota over period, in CPUs, if the group has one."""
     with suppress(OSError, ValueError, ZeroDivisionError):  # "max": no limit
         quota, period = (group / "cpu.max").read_text().split()
         yield int(quota) / int(period)
@@ -116,7 +116,7 @@ def _granted(group: Path) -> Iterator[float]:
 
 
 def _fast_cores(root: Path) -> Iterator[int]:
-    """Physical cores of the fast kind, where Linux knows two kinds: a slow one would keep the others waiting.
+    """Yield the physical performance cores, if Linux reports two kinds: slow ones would keep the others waiting.
 
     Apple's are left out by torch itself.
     """
@@ -139,6 +139,6 @@ def _fast_cores(root: Path) -> Iterator[int]:
 
 
 def _numbers(ranges: str) -> set[int]:
-    """ "0-3,8" -> {0, 1, 2, 3, 8}."""
+    """Parse a list of CPUs: "0-3,8" -> {0, 1, 2, 3, 8}."""
     ends = (part.split("-") for part in ranges.strip().split(","))
     return {number for end in ends for number in range(int(end[0]), int(end[-1]) + 1)}

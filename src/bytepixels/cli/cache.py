@@ -1,4 +1,4 @@
-"""cache show and cache clear: what is kept between commands, how much of the disk it takes, and how it goes away."""
+"""The verbs cache show and cache clear: list what is cached, how much disk space it takes, and remove it."""
 
 import time
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ from ..wording import bytes_of, many, time_of
 
 
 def run_cache(flags: CacheFlags) -> Iterator[str]:
-    """The lines of one of the two."""
+    """Yield the printed lines of cache show or cache clear."""
     return _clear(flags) if isinstance(flags, ClearCache) else _show()
 
 

@@ -1,4 +1,4 @@
-"""When the command was given: a budget of time counts from here."""
+"""The start time of the command, from which a budget of time counts."""
 
 import time
 
@@ -6,6 +6,6 @@ began = time.monotonic()
 
 
 def restart() -> None:
-    """Count from now on: another command is given in this process."""
+    """Restart the clock, for a second command in the same process."""
     global began
     began = time.monotonic()

@@ -1,4 +1,4 @@
-"""What bytepixels says without a verb: its version, and the page that lists the verbs and says how to begin."""
+"""The output of bytepixels without a verb: its version, or the page that lists the verbs."""
 
 from ..version import __version__
 
@@ -47,7 +47,7 @@ Every verb explains itself: bytepixels train --help
 
 
 def first_page(words: list[str]) -> str | None:
-    """What to print for these words after `bytepixels`, where they are no verb's."""
+    """Return the text for --help or --version; None where a verb is given."""
     if not words or words[0] in ("-h", "--help", "help"):
         return HELP
     return f"bytepixels {__version__}" if words[0] in ("--version", "-V", "version") else None

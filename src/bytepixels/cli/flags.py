@@ -13,7 +13,7 @@ from tyro.constructors import PrimitiveConstructorSpec
 
 @dataclasses.dataclass(frozen=True)
 class Flag:
-    """A flag of a verb and what its values are; one without -- is a word that stands alone."""
+    """A flag of a verb and the type of its values; a flag without -- is a positional argument."""
 
     name: str
     kind: Any  # without None
@@ -32,12 +32,12 @@ class Flag:
 
     @property
     def negative(self) -> str:
-        """--no-NAME, or --PART.no-NAME."""
+        """The spelling that turns the flag off: --no-NAME, or --PART.no-NAME."""
         return re.sub(r"^(--.*\.|--)", r"\1no-", self.name)
 
 
 def flags_of(group: Any, default: Any = None, prefix: str = "--", bare: bool = False) -> Iterator[Flag]:
-    """What a dataclass of flags has, as tyro names it. `default`: an instance whose values are the defaults."""
+    """List the flags of a dataclass, as tyro names them. `default`: an instance whose values are the defaults."""
     hints = get_type_hints(group, include_extras=True)
     for field in dataclasses.fields(group):
         hint: Any = hints[field.name]
@@ -67,7 +67,7 @@ def flags_of(group: Any, default: Any = None, prefix: str = "--", bare: bool = F
 
 
 def _metavar(kind: Any, name: str) -> str:
-    """What stands for a value in help: its choices, N for a number, else what it is."""
+    """The placeholder of a value in the help: its choices, N for a number, else the name of its type."""
     if get_origin(kind) is Literal:
         return "|".join(map(str, get_args(kind)))
     if get_origin(kind) is tuple:

@@ -17,7 +17,7 @@ INDENT = " " * 6
 
 
 def help_of(verb: str, kind: Any, default: Any = None) -> str:
-    """What `bytepixels VERB --help` prints. `default`: an instance with the values of the flags that are not given."""
+    """Write the text of `bytepixels VERB --help`. `default`: an instance with the default values."""
     width = max(60, min(120, shutil.get_terminal_size().columns))
     flags = sorted(flags_of(kind, default), key=lambda flag: (flag.is_flag, flag.is_flag and not flag.required))
     places = [flag.metavar if flag.required else f"[{flag.metavar}]" for flag in flags if not flag.is_flag]
@@ -34,7 +34,7 @@ def help_of(verb: str, kind: Any, default: Any = None) -> str:
 
 
 def _entry(flag: Flag, width: int) -> Iterator[str]:
-    """One flag: how it is written, and below it what it does and what it is by default."""
+    """Write the entry of one flag: its spelling, and below it its meaning and default."""
     if flag.pair:
         yield f"  {flag.name}, {flag.negative}"
     else:
@@ -58,13 +58,13 @@ def _paragraphs(kind: Any) -> list[str]:
 
 
 def _names(found: re.Match[str]) -> str:
-    """The names of a registry, where a text says {SAMPLERS}."""
+    """Replace {SAMPLERS} and the like in a help text by the names in that registry."""
     return registries.one_of(getattr(registries if hasattr(registries, found[1]) else choices, found[1]))
 
 
 @cache
 def _texts(kind: Any) -> dict[str, str]:
-    """The text below each field, in the source of a dataclass and of those that it inherits from."""
+    """Read the help text below each field in the source of a dataclass and its bases."""
     return {
         each.arg_name: re.sub(r"\{([A-Z]+)\}", _names, " ".join((each.description or "").split()))
         for base in reversed(kind.__mro__)

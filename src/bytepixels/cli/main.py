@@ -36,7 +36,7 @@ from .train import train
 
 
 def _performed(verb: str, kind: type[Any]) -> Callable[[list[str]], int]:
-    """A verb whose request says it all."""
+    """Run a verb by performing its request."""
 
     def run(argv: list[str]) -> int:
         perform(Line(verb, kind, argv).request())
@@ -63,7 +63,7 @@ def evaluate(argv: list[str]) -> int:
 def _of_two_words(
     verb: str, help_text: str, kinds: Mapping[str, type[Any]], do: Callable[[Any], object]
 ) -> Callable[[list[str]], int]:
-    """A verb of several words: edit inpaint, runs list; alone it prints its help."""
+    """Run a verb of two words, such as edit inpaint or runs list; alone it prints its help."""
 
     def run(argv: list[str]) -> int:
         if not argv or argv[0] in ("-h", "--help", "help"):
@@ -77,7 +77,7 @@ def _of_two_words(
 
 
 def _said(lines: Callable[[Any], Iterable[str]]) -> Callable[[Any], None]:
-    """Says each line of what a request comes to, as soon as it is known."""
+    """Print each line of a verb's output as soon as it is known."""
 
     def do(request: Any) -> None:
         for line in lines(request):
@@ -105,7 +105,7 @@ COMPUTING = {"train", "encode", "sample", "edit", "data", "evaluate", "compare",
 
 
 def known_cause(error: RuntimeError) -> str | None:
-    """What an error means, in one sentence, where that is known; None where it is not."""
+    """Explain an error in one sentence if its cause is known, else return None."""
     if "WORLD_SIZE" in os.environ and any(word in str(error) for word in ("gloo", "NCCL", "Connection")):
         return (
             "another process of this job has ended; torchrun begins again from the last checkpoint, "
@@ -118,7 +118,7 @@ def known_cause(error: RuntimeError) -> str | None:
 
 @contextmanager
 def silence_other_ranks() -> Iterator[None]:
-    """Of the processes of one torchrun job the first prints; what another says is said when it breaks."""
+    """Silence the output of every rank but 0; an error of another rank is printed when it ends."""
     if int(os.environ.get("RANK", "0")) == 0:
         yield
         return
@@ -127,7 +127,7 @@ def silence_other_ranks() -> Iterator[None]:
 
 
 def run_verb(arguments: list[str]) -> int:
-    """The exit code of a verb and its flags."""
+    """Run a verb with its flags and return the exit code."""
     if any(not word and before != "--prompt" for before, word in pairwise(["", *arguments])):
         raise InputError(f"one of the words after bytepixels {arguments[0]} is empty")
     if (meant := OTHER_VERBS.get(arguments[0])) is not None:

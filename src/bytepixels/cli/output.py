@@ -1,4 +1,4 @@
-"""Standard output and error that outlive their reader: what nobody can read any more is dropped, the work goes on."""
+"""Standard output and error that survive a closed reader: the rest of the output is dropped, the work goes on."""
 
 import errno
 import io
@@ -14,7 +14,7 @@ if os.name == "nt":
 
 
 class _Unread(io.FileIO):
-    """A file descriptor that turns into the null device once whoever read from it has left."""
+    """A file descriptor that switches to the null device once its reader has left."""
 
     def write(self, content: bytes, /) -> int:  # type: ignore[override]
         try:
@@ -30,7 +30,7 @@ class _Unread(io.FileIO):
 
 @contextmanager
 def unread_output_is_dropped() -> Iterator[None]:
-    """Within it, print() to sys.stdout and sys.stderr never fails because a pipe, a terminal or a socket was closed."""
+    """Keep print() from failing when a pipe, terminal or socket is closed."""
     before = sys.stdout, sys.stderr
     sys.stdout, sys.stderr = (_guarded(stream) for stream in before)
     try:
@@ -45,7 +45,7 @@ def unread_output_is_dropped() -> Iterator[None]:
 
 
 def _guarded(stream: TextIO | None) -> TextIO:
-    """The same stream with `_Unread` below it; the null device in place of one that was closed from the start."""
+    """The same stream over `_Unread`; the null device in place of a stream that was closed from the start."""
     if stream is None:
         return open(os.devnull, "w", encoding="utf-8")
     if not isinstance(stream, io.TextIOWrapper) or type(getattr(stream.buffer, "raw", stream.buffer)) is not io.FileIO:

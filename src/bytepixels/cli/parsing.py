@@ -1,4 +1,4 @@
-"""From the words of a command line to a request: in any order, and in the spellings that people use.
+"""Parse the words of a command line into a request: in any order, and in the spellings that people use.
 
 A mistake is an InputError of one sentence. tyro makes the request; `helptext` writes the help from the same dataclass.
 """
@@ -21,7 +21,7 @@ Request = TypeVar("Request")
 
 
 def second_word(argv: list[str], known: Sequence[str]) -> str:
-    """The word after a verb that says which kind is meant, as in train latent SOURCE; "" where there is none.
+    """The second word of a verb, as in train latent SOURCE; "" if there is none.
 
     A folder or a file of that name is meant where no other word follows: `train latent` trains on the folder latent.
     """
@@ -30,7 +30,7 @@ def second_word(argv: list[str], known: Sequence[str]) -> str:
 
 
 class Line(Generic[Request]):
-    """The command line of a verb: its words without a flag, and the values of each flag that was given."""
+    """A parsed command line: its positional words, and the values of each flag that was given."""
 
     def __init__(self, verb: str, kind: type[Request], argv: list[str]):
         """Raises InputError for a flag that the verb does not have, and for a value that is not of its type."""
@@ -60,7 +60,7 @@ class Line(Generic[Request]):
         return self.given[flag][0] if flag in self.given else None
 
     def request(self, default: Request | None = None) -> Request:
-        """What was asked for, in `default` what was not. Prints the help and exits where that was asked for."""
+        """Build the request; flags that were not given come from `default`. Prints the help and exits on --help."""
         if self.help:
             from .help_text import help_of
 
@@ -81,7 +81,7 @@ class Line(Generic[Request]):
             raise error or InputError(" ".join(re.sub("[╭╮╰╯│─]", " ", said.getvalue()).split())) from None
 
     def _find(self, name: str) -> tuple[Flag, bool]:
-        """The flag that is meant, and whether it is denied (--no-NAME)."""
+        """Look up a flag by its spelling, and whether it is negated (--no-NAME)."""
         own = name.lstrip("-").replace("_", "-")
         plain = f"--{own}" if f"--{own}" in self.flags else f"--{own.lower()}"
         if plain in self.flags:
@@ -98,7 +98,7 @@ class Line(Generic[Request]):
         raise InputError(f"{self.verb} has no flag {name}; {ELSEWHERE.get(own, hint)}")
 
     def _take(self, name: str, values: list[str], rest: list[str]) -> None:
-        """Read one flag and its values, of which the first may have come after a =."""
+        """Read one flag and its values; the first value may follow a =."""
         flag, denied = self._find(name)
         if flag.kind is bool:
             if not values and rest and rest[0].lower() in TRUTH:
@@ -127,13 +127,13 @@ class Line(Generic[Request]):
         self.given[flag.name] = values
 
     def _is_value(self, word: str, flag: Flag, elements: tuple[Any, ...]) -> bool:
-        """Whether the next word is one more value: of numbers, only a number, so that SOURCE may follow them."""
+        """Whether the next word is one more value; numbers end at the first word that is none, so SOURCE may follow."""
         if len(elements) == 1 or elements[0] is str:
             return not _is_flag(word)
         return _is_number(word) or (flag.optional and word.lower() == "none")
 
     def _checked(self, flag: Flag, elements: tuple[Any, ...], values: list[str]) -> list[str]:
-        """The values, as tyro reads them. One side of two stands for both: --size 64."""
+        """Check the values as tyro reads them. One side stands for both: --size 64."""
         if elements == (int, int) and len(values) == 1:
             values = values[0].lower().split("x") if "x" in values[0].lower() else values * 2
         if Ellipsis not in elements and len(values) != len(elements):
@@ -157,14 +157,14 @@ class Line(Generic[Request]):
         raise InputError(f"{flag.name} {rule}, got {' '.join(map(repr, values)) or 'none'}")
 
     def _give_back(self) -> None:
-        """Of a flag that took every word that followed, the last one, where the verb itself misses one."""
+        """Return the last value of a flag that took every word that followed, where the verb itself misses one."""
         for name, values in self.given.items():
             takes_any = name in self.flags and get_args(self.flags[name].kind)[:1] == (str,)
             if takes_any and len(values) > 1 and self.places and not self.words:
                 self.words.append(values.pop())
 
     def _check_complete(self) -> None:
-        """Raise InputError for words and flags that are missing, and for words that are too many."""
+        """Raise InputError for missing words and flags, and for words too many."""
         missing = [place.metavar for place in self.places[len(self.words) :] if place.required]
         flags = [flag for flag in self.flags.values() if flag.required and flag.name not in self.given]
         missing += [f"{flag.name} {flag.metavar}" for flag in flags]

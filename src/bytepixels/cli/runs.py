@@ -1,4 +1,4 @@
-"""runs list | show | prune: what was trained, how far it is, whether it is whole, and what may go."""
+"""The verbs runs list, show and prune: what was trained, its progress, its defects, and what can be removed."""
 
 from collections.abc import Iterator
 from shutil import get_terminal_size
@@ -17,7 +17,7 @@ LEAST = ("last change", "images", "size", "loss")  # which a narrow terminal goe
 
 
 def _list(request: ListRuns) -> Iterator[str]:
-    """A line for each run, and one for each thing that is wrong with them."""
+    """Print a line for each run, and one for each defect."""
     found = list_runs(request.folder)
     if not found:
         yield f"no runs in {request.folder}"
@@ -28,7 +28,7 @@ def _list(request: ListRuns) -> Iterator[str]:
 
 
 def _table(rows: list[tuple[str, ...]], width: int) -> Iterator[str]:
-    """Lines of so many characters at most: the LEAST of the columns go where they do not fit."""
+    """Lay out a table within a number of characters: the columns LEAST are dropped where they do not fit."""
     columns = dict(zip(COLUMNS, zip(*rows, strict=True), strict=True))
     widths = {name: max(map(len, cells)) for name, cells in columns.items()}
     for name in LEAST:
@@ -49,7 +49,7 @@ def _row(one: "Overview") -> tuple[str, ...]:
 
 
 def _prune(request: PruneRuns) -> Iterator[str]:
-    """Remove what may go, and say what it was. InputError, before anything goes, when a run is in use or is none."""
+    """Remove old checkpoints and say which. InputError, before any is removed, if a run is in use or missing."""
     freed = 0
     for plan in prune_runs(request.run, request.keep, request.optimizer, request.dry_run):
         freed += plan.freed
@@ -58,7 +58,7 @@ def _prune(request: PruneRuns) -> Iterator[str]:
 
 
 def _pruned(plan: "PrunePlan", dry: bool) -> Iterator[str]:
-    """What is done to one run, in sentences."""
+    """Describe what is removed from one run, in sentences."""
     what, count = [path.name for path in plan.removed], len(plan.leftovers)
     what += [f"{count} leftover{'s' if count > 1 else ''} of killed processes"] if count else []
     what += [f"the optimizer of {', '.join(path.name for path in plan.stripped)}"] if plan.stripped else []
@@ -70,7 +70,7 @@ def _pruned(plan: "PrunePlan", dry: bool) -> Iterator[str]:
 
 
 def run_runs(request: RunsFlags) -> Iterator[str]:
-    """What one word after runs prints."""
+    """Run the verb runs and yield its printed lines."""
     if isinstance(request, ListRuns):
         return _list(request)
     return show_run(request.run) if isinstance(request, ShowRun) else _prune(request)

@@ -1,4 +1,4 @@
-"""runs show RUN: all there is to know of one run, as lines of text."""
+"""The verb runs show: describe one run in full, as lines of text."""
 
 import math
 import shlex
@@ -20,7 +20,7 @@ CURVE = 48  # columns of the loss curve
 
 
 def show_run(path: Path) -> Iterator[str]:
-    """All there is to know of one run, line by line. InputError when its config.json cannot be read."""
+    """Describe one run in full, line by line. InputError if its config.json cannot be read."""
     one = overview(path)
     run = one.run
     assert run is not None
@@ -43,7 +43,7 @@ def show_run(path: Path) -> Iterator[str]:
 
 
 def _then(run: "Directory") -> str:
-    """What to do with it."""
+    """Suggest the next commands for the run."""
     path = shlex.quote(str(run.path))
     if run.config.autoencoder is None:
         return f"sample: bytepixels sample {path}"
@@ -71,7 +71,7 @@ def _data(run: "Directory") -> Iterator[str]:
 
 
 def _log(one: "Overview") -> Iterator[str]:
-    """The log in a few lines."""
+    """Summarise the log in a few lines."""
     lines, loss = one.log, one.loss
     if not lines or loss is None:
         yield "log: empty"
@@ -87,7 +87,7 @@ def _log(one: "Overview") -> Iterator[str]:
 
 
 def curve(values: Sequence[float], width: int = CURVE) -> str:
-    """A curve of at most `width` characters: means of equal parts, the logarithm from the least to the greatest."""
+    """Draw a curve of at most `width` characters: means of equal parts, on a logarithmic scale."""
     columns = min(width, len(values))
     cuts = [len(values) * k // columns for k in range(columns + 1)]
     means = [sum(values[a:b]) / (b - a) for a, b in pairwise(cuts)]
@@ -98,7 +98,7 @@ def curve(values: Sequence[float], width: int = CURVE) -> str:
 
 
 def _made(one: "Overview", run: "Directory") -> Iterator[str]:
-    """What was drawn and measured."""
+    """List what was drawn from the run and measured on it."""
     previews = len(list(run.samples.glob("images-*.png")))
     folders = sorted(path.parent.name for path in run.samples.glob("*/manifest.json"))
     yield f"samples: {many(previews, 'grid')} along the way" + (f"; {', '.join(folders)}" if folders else "")
@@ -106,7 +106,7 @@ def _made(one: "Overview", run: "Directory") -> Iterator[str]:
 
 
 def _evaluations(one: "Overview") -> Iterator[str]:
-    """What evaluate found: the numbers of each line of eval.jsonl."""
+    """List the numbers of each line of eval.jsonl."""
     for record in one.evaluations:
         numbers = {name: value for name, value in record.items() if isinstance(value, float)}
         if isinstance(bits := record.get("bits_per_dimension"), dict):

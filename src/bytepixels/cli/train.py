@@ -1,4 +1,4 @@
-"""The verb train, with autoencoder and latent: whose flags have the data's and the run's own values as defaults."""
+"""The verbs train, train autoencoder and train latent, whose defaults depend on the images and on the run."""
 
 from dataclasses import replace
 from typing import Any
@@ -70,5 +70,5 @@ def _say(said: str) -> None:
 
 
 def _exit(stopped_by: int) -> int:
-    """The exit code of a training that this signal stopped; 0 is none."""
+    """The exit code of a training that this signal stopped; 0 if none did."""
     return 128 + stopped_by if stopped_by else 0

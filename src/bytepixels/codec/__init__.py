@@ -1,1 +1,1 @@
-"""What stands between images and x0: pixels, latents and their cache, the losses of an autoencoder."""
+"""The map between images and x0: pixels, latents and their cache, the losses of an autoencoder."""

@@ -1,4 +1,4 @@
-"""The codes of a vq autoencoder follow the latents that they stand for; those that stand for few get a new life."""
+"""Codebook updates of a VQ autoencoder: codes are moving means of their latents, and unused codes are replaced."""
 
 from collections.abc import Callable
 
@@ -13,7 +13,7 @@ DEAD = 0.1  # of an even share of the latents: a code that takes less is replace
 
 
 class CodebookEMA(nn.Module):
-    """Codes as moving means of the latents that they stand for, and new life for codes that stand for few.
+    """Moving-average codebook update, with replacement of unused codes.
 
     van den Oord et al. 2017, appendix A.1: counts N = decay N + (1 - decay) n, sums m likewise, code = m / N. One whose
     count falls below DEAD of an even share becomes a latent of the batch, chosen by (seed, step), with an even share to
@@ -38,18 +38,18 @@ class CodebookEMA(nn.Module):
         self.noted: list[tuple[Tensor, Tensor]] = []  # of the step in hand
 
     def note(self, latents: Tensor, index: Tensor) -> None:
-        """Take down latents [B, Z, h, w] and which codes they became [B, h, w], until the step is over."""
+        """Record latents [B, Z, h, w] and the index [B, h, w] of their codes until the step ends."""
         self.noted.append((latents.detach(), index))
 
     def settle(self, gather: Callable[[Tensor], Tensor]) -> None:
-        """Move the codes to what was noted in this step. `gather` puts the rows of all processes together, in order."""
+        """Update the codes with this step's record. `gather` concatenates the rows of all processes, in order."""
         noted, self.noted = self.noted, []
         latents, index = (gather(torch.cat(parts)) for parts in zip(*noted, strict=True))
         self.update(latents.movedim(1, -1).flatten(0, -2).to(self.sums.dtype), index.flatten())
 
     @torch.no_grad()
     def update(self, vectors: Tensor, index: Tensor) -> None:
-        """Move the codes to vectors [N, Z] that became the codes `index` [N]. One that is not finite counts nowhere."""
+        """Update the codes with vectors [N, Z] assigned to codes `index` [N], ignoring vectors that are not finite."""
         codes = self._quantizer[0].codes
         good = vectors.isfinite().all(dim=1)
         vectors = torch.where(good[:, None], vectors, 0)

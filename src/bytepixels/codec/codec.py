@@ -16,14 +16,14 @@ LEAST_DEVIATION = 1e-6  # of a channel, in units of its mean: below, float32 doe
 
 
 class Codec(Protocol):
-    """What turns images into x0 and back."""
+    """A map from images to x0 and back."""
 
     @property
     def bounds(self) -> Bounds:
-        """(low, high) between which x0 lies: for `clipped(denoise, *codec.bounds)`."""
+        """The range (low, high) of x0, for `clipped(denoise, *codec.bounds)`."""
 
     def to_model(self, images: Tensor) -> Tensor:
-        """Images, uint8 [B, C, H, W], or what a training reads in their place -> x0 float32 [B, c, h, w]."""
+        """Map images, uint8 [B, C, H, W], or the stored latents of a training, to x0 float32 [B, c, h, w]."""
 
     def to_images(self, x0: Tensor) -> Tensor:
         """x0 [B, c, h, w] -> uint8 [B, C, H, W]."""
@@ -132,8 +132,8 @@ class LatentCodec:
 def encoder_of(
     autoencoder: Autoencoder, device: torch.device | str = "cpu"
 ) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
-    """Images uint8 [B, C, H, W] -> mean and standard deviation of their latents, float32 [B, z, h, w], on the device
-    that the autoencoder is on: what `store_latents` calls."""
+    """Return the function that encodes images uint8 [B, C, H, W] to the mean and standard deviation of their latents,
+    float32 [B, z, h, w], on the autoencoder's device."""
 
     def encode(images: Tensor) -> tuple[Tensor, Tensor]:
         with torch.no_grad():

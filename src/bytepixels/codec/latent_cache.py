@@ -1,4 +1,4 @@
-"""A packed data set seen through an autoencoder, encoded once and kept: what a training on latents reads."""
+"""The latents of a packed data set, encoded once and cached for latent diffusion."""
 
 import hashlib
 import json
@@ -23,7 +23,7 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class Latents:
-    """The moments of N images' latents, Gaussians without correlation; `len()` is N."""
+    """Means and standard deviations of the latents of N images; `len()` is N."""
 
     moments: np.ndarray  # float32 [N, F, 2z, h, w], a read-only memory map: means, then deviations; F: as is, mirrored
     labels: np.ndarray | None  # int64 [N], positions in `classes`
@@ -42,7 +42,7 @@ class Latents:
 
     @property
     def statistics(self) -> dict[str, list[float]]:
-        """Per channel [z], of the latents as they are drawn over the whole set, mirrored ones included: "mean" and
+        """Per-channel statistics [z] of the sampled latents of the whole set, mirrored images included: "mean" and
         "deviation", exact; "low" and "high", four deviations beyond the outermost means."""
         return self.meta["statistics"]
 
@@ -77,7 +77,7 @@ def store_latents(
 
 
 def open_latents(path: Path) -> Latents | None:
-    """The latents at `path` when they are there, of this format and undamaged as far as sizes and types tell."""
+    """Open the latents at `path` if they exist, have this format, and have the right sizes and types; else None."""
     try:
         meta = json.loads((path / "meta.json").read_text())
         z, h, w = meta["shape"]
@@ -92,7 +92,7 @@ def open_latents(path: Path) -> Latents | None:
 
 
 class LatentBatches(Batches):
-    """Latents [R, z, h, w] float32, not whitened, and labels of any step, in the order that Batches has.
+    """Latents [R, z, h, w] float32, not whitened, and labels of any step, in the order of Batches.
 
     A latent is mean + deviation * noise, with noise that is a function of (seed, step) and of the place in the whole
     batch. flip: half of them are those of the mirrored images; InputError where these were not encoded.
@@ -112,14 +112,14 @@ class LatentBatches(Batches):
         super().__init__(latents.moments, latents.labels, batch, seed, flip, device, rows)
 
     def _transform(self, images: Tensor, step: int) -> Tensor:
-        """Moments [R, F, 2z, h, w] -> latents [R, z, h, w]."""
+        """Sample latents [R, z, h, w] from moments [R, F, 2z, h, w]."""
         mean, deviation = self._mirror_some(images, step).chunk(2, dim=1)
         noise = torch.empty((self.batch, *mean.shape[1:]), device=self.device)
         noise.normal_(generator=seeded(self.seed, LATENT, step, device=self.device))
         return mean + deviation * noise[self.rows]
 
     def _mirror_some(self, moments: Tensor, step: int) -> Tensor:
-        """[R, F, 2z, h, w] -> [R, 2z, h, w]."""
+        """Choose the mirrored or the unmirrored moments: [R, F, 2z, h, w] -> [R, 2z, h, w]."""
         if not self.flip:
             return moments[:, 0]
         return torch.where(self._mirrored(step), moments[:, 1], moments[:, 0])

@@ -1,4 +1,4 @@
-"""What the latents of a whole set are like, channel by channel, from their moments on the disk."""
+"""Per-channel statistics of the latents of a whole set, from their stored moments."""
 
 import numpy as np
 
@@ -7,8 +7,9 @@ BEYOND = 4  # deviations beyond the outermost means: a draw lies within, but for
 
 
 def statistics_of(stored: np.ndarray) -> dict[str, list[float]]:
-    """Of latents mean + deviation * noise drawn from moments float32 [N, F, 2z, h, w]: "mean" and "deviation" [z] over
-    all images, ways and places, in float64; "low" and "high", which nearly every draw lies between.
+    """Statistics of latents mean + deviation * noise drawn from moments float32 [N, F, 2z, h, w]: "mean" and
+    "deviation" [z] over all images, mirrorings and positions, in float64; "low" and "high", which nearly all draws lie
+    between.
 
     Exact, with nothing drawn: the mean of the means, and the variance of the means plus the mean of the variances.
     """

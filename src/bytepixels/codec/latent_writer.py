@@ -1,4 +1,4 @@
-"""Every image of a pack through an encoder, into a temporary folder of the cache; taken up where it was left."""
+"""Encode every image of a pack into a temporary folder of the cache; an interrupted call resumes where it stopped."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -49,7 +49,7 @@ def make_latents(
 
 
 def encoded(encode: Encode, images: np.ndarray, mirrored: bool) -> np.ndarray:
-    """uint8 [B, C, H, W] -> moments float32 [B, F, 2z, h, w]. InputError where they are no moments."""
+    """Encode images uint8 [B, C, H, W] to moments float32 [B, F, 2z, h, w]. InputError unless they are moments."""
     pixels = torch.from_numpy(np.array(images))
     ways = [pixels, pixels.flip(-1)] if mirrored else [pixels]
     return np.stack([_moments(encode, way) for way in ways], axis=1)

@@ -1,4 +1,4 @@
-"""How far a reconstruction is from its image: what a first stage is trained on, and what people read. Per image.
+"""Reconstruction losses of an autoencoder, and the metrics that papers report. One value per image.
 
 Images x, y are float [B, C, H, W] in -1..1 unless said; every error is a mean over an image's numbers, [B].
 """
@@ -57,7 +57,7 @@ def ms_ssim(x: Tensor, y: Tensor) -> Tensor:
 
 
 def _similarity(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """SSIM, and its part without luminance."""
+    """SSIM, and its contrast-structure term alone."""
     channels, size = x.shape[1], min(WINDOW, *x.shape[2:])
     at = torch.arange(size, dtype=x.dtype, device=x.device) - (size - 1) / 2
     line = torch.exp(-((at / SPREAD) ** 2) / 2)
@@ -83,12 +83,12 @@ def psnr(images: Tensor, others: Tensor) -> Tensor:
 
 
 def kl_divergence(mean: Tensor, std: Tensor) -> Tensor:
-    """KL(N(mean, std^2) || N(0, 1)) in nats, summed over a latent's numbers [B, Z, h, w] -> [B]."""
+    """KL(N(mean, std^2) || N(0, 1)) in nats, summed over the numbers of a latent [B, Z, h, w] -> [B]."""
     return 0.5 * (mean.square() + std.square() - 1 - 2 * std.log()).flatten(1).sum(1)
 
 
 def hinge(real: Tensor, fake: Tensor) -> Tensor:
-    """What a discriminator minimises (Lim & Ye 2017): logits [B, 1, h, w] of real ones above 1, of fake below -1."""
+    """Hinge loss of a discriminator (Lim & Ye 2017): logits [B, 1, h, w] of real images above 1, of fake below -1."""
     return 0.5 * (F.relu(1 - real) + F.relu(1 + fake)).flatten(1).mean(1)
 
 

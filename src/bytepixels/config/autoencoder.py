@@ -1,4 +1,4 @@
-"""The settings of a first stage: an autoencoder, and what it is trained to do."""
+"""The settings of an autoencoder, the first stage of latent diffusion."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -68,5 +68,5 @@ class AutoencoderConfig:
 
     @property
     def multipliers(self) -> tuple[int, ...]:
-        """Channels of each level, in widths."""
+        """Channels of each level, as multiples of `width`."""
         return MULTIPLIERS[: self.factor.bit_length()]

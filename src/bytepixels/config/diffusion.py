@@ -10,7 +10,7 @@ from ..registries import OBJECTIVES, PROCESSES, SCHEDULES, WEIGHTINGS, ForwardPr
 
 
 def schedule_of(text: str) -> tuple[str, dict[str, float]]:
-    """ "cosine:s=0.02" -> ("cosine", {"s": 0.02}). InputError for a name or a parameter that there is not."""
+    """Parse a schedule: "cosine:s=0.02" -> ("cosine", {"s": 0.02}). InputError for an unknown name or parameter."""
     name, _, given = text.partition(":")
     schedule = SCHEDULES[check_choice("--schedule", name, SCHEDULES)]
     if not given:
@@ -73,7 +73,7 @@ class ProcessConfig:
         self._check_objective()
 
     def _check_objective(self) -> None:
-        """Refuse what does not go together, and say why."""
+        """Raise InputError for an objective that does not fit the process, variance or weighting."""
         if self.diffusion != "ddpm" and self.objective != "simple":
             raise InputError(f"--objective {self.objective} bounds a chain of T steps: it needs --diffusion ddpm")
         if self.variance == "learned" and self.objective == "simple":

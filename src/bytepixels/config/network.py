@@ -75,11 +75,11 @@ class NetworkConfig:
 
 
 def settings_of_others(backbone: str) -> list[str]:
-    """The settings that this backbone does not have."""
+    """The settings that belong to the other backbones only."""
     return [name for other in NETWORKS if other != backbone for name in facts(NETWORKS, other, Backbone).settings]
 
 
 def foreign_setting(name: str, backbone: str) -> str:
-    """The sentence that refuses one of them."""
+    """The error sentence for a setting of another backbone."""
     owner = next(other for other in NETWORKS if name in facts(NETWORKS, other, Backbone).settings)
     return f"--{name} belongs to --backbone {owner}, got --backbone {backbone}"

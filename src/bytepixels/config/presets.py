@@ -40,7 +40,7 @@ def digits() -> Config:
 
 
 def small() -> Config:
-    """A good default for a folder of images on a laptop CPU: their own size, 32 x 32 at the most.
+    """The default for a folder of images on a laptop CPU: their own size, at most 32 x 32.
 
     bytepixels train IMAGES
     Time and result: RESULTS.md, "The recipe of small": shapes after five minutes of one core, and more with each hour.
@@ -127,7 +127,7 @@ DITS = {  # the transformer in the place of a preset's U-Net: digits as much tim
 
 
 def preset_with(name: str, backbone: str = "unet") -> Config:
-    """The config of a preset, with the named network. InputError for a name that is not known."""
+    """The config of a preset with the given backbone. InputError for an unknown name."""
     config = PRESETS[check_choice("--preset", name, PRESETS)]()
     if check_choice("--backbone", backbone, NETWORKS) == config.network.backbone:
         return config
@@ -135,7 +135,7 @@ def preset_with(name: str, backbone: str = "unet") -> Config:
 
 
 def own_flags(config: Config, data_as_asked: bool = False) -> list[str]:
-    """The flags that make a run's config of its preset, as "--lr 0.001"; none where this version has no such preset."""
+    """The flags by which a run differs from its preset, as "--lr 0.001"; none if this version lacks that preset."""
     if config.autoencoder is not None:
         return own_settings(config, autoencoder_config(), data_as_asked)
     if config.preset not in PRESETS:
@@ -146,7 +146,7 @@ def own_flags(config: Config, data_as_asked: bool = False) -> list[str]:
 
 
 def own_command(config: Config, source: str, asked: Mapping[str, Any] | None = None) -> str:
-    """The command that trains a run with this config again, under the name that a new run gets.
+    """The command that trains a run with this config again, in the default folder of a new run.
 
     asked: the settings of its data as they were given, before the data decided what they left open.
     """

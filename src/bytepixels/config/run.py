@@ -63,7 +63,7 @@ OF_AUTOENCODERS = OF_BOTH | {"autoencoder": AutoencoderConfig}
 
 
 def with_settings(config: Config, settings: Mapping[str, Any]) -> Config:
-    """The config with settings by their own names, as flags have them: lr=1e-3, images="500k", size=64, labels=False.
+    """Replace settings by name, as flags have them: lr=1e-3, images="500k", size=64, labels=False.
 
     Raises InputError for a name that no setting has, with the nearest one, and for a value that it cannot have.
     """
@@ -80,7 +80,7 @@ def with_settings(config: Config, settings: Mapping[str, Any]) -> Config:
 
 
 def _as_setting(section: type, name: str, value: Any) -> Any:
-    """A value as config.json holds it: a text such as "500k" is read as the command line reads it."""
+    """Convert a value to its form in config.json; text such as "500k" is read as on the command line."""
     kind = get_type_hints(section, include_extras=True)[name]
     reader = next((one for one in getattr(kind, "__metadata__", ()) if isinstance(one, PrimitiveConstructorSpec)), None)
     if reader is not None and isinstance(value, str):
@@ -108,7 +108,7 @@ MUTABLE = BUDGET | PLACES | {"device", "shard", "compile", "micro_batch", "on_no
 
 
 def changed_settings(old: Config, new: Config) -> list[str]:
-    """The flags in which two configs of one run differ though a run cannot change them, as "--lr 0.0002 -> 0.001"."""
+    """The flags that differ between two configs of a run and must not, as "--lr 0.0002 -> 0.001"."""
     return [
         f"{_flag(name)} {plain_value(before)} -> {plain_value(after)}"
         for name, (before, after) in _differences(old, new).items()
@@ -117,7 +117,7 @@ def changed_settings(old: Config, new: Config) -> list[str]:
 
 
 def own_settings(config: Config, preset: Config, data_as_asked: bool = False) -> list[str]:
-    """The flags that make a run's config of its preset's, as "--lr 0.001", quoted for a shell.
+    """The flags by which a config differs from its preset, as "--lr 0.001", quoted for a shell.
 
     Left out is what the data and the machine decided where the preset says None or auto, and the images that a budget
     in epochs or in time came to. data_as_asked: the settings of the data are as they were given, so none is left out.
@@ -133,7 +133,7 @@ def own_settings(config: Config, preset: Config, data_as_asked: bool = False) ->
 
 
 def _given(name: str, value: Any) -> str:
-    """A flag with its value, as the command line takes it."""
+    """Write a flag and its value as the command line takes them."""
     flag = "--autoencoder" if name == "first_stage" else _flag(name)
     if name == "sample.clip":
         return f"{flag} {'yes' if value else 'no'}"
@@ -167,7 +167,7 @@ RENAMED = {"preview_pictures": "preview_images"}  # keys of runs that earlier ve
 
 
 def read_config(cls: Any, values: Mapping[str, Any], where: str) -> Any:
-    """A dataclass of settings from plain dictionaries and lists; unknown keys raise with the nearest known one."""
+    """Build a dataclass of settings from plain dictionaries and lists; InputError for an unknown key."""
     types = get_type_hints(cls)
     known = [f.name for f in fields(cls)]
     made = {}

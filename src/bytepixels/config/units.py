@@ -1,4 +1,4 @@
-"""Numbers as people write them: 5M images, 1h30m."""
+"""Parse numbers as people write them: 5M images, 1h30m."""
 
 import math
 import re
@@ -13,7 +13,7 @@ SECONDS = {"d": 86_400, "h": 3_600, "m": 60, "s": 1}
 
 
 def images_of(text: str) -> int:
-    """ "5M" -> 5,000,000. InputError for what is no whole number of images."""
+    """Parse a number of images: "5M" -> 5,000,000. InputError unless it is a whole number."""
     unit = MULTIPLES.get(text[-1:].lower(), 1)
     try:
         count = float(text[:-1] if unit > 1 else text) * unit
@@ -25,7 +25,7 @@ def images_of(text: str) -> int:
 
 
 def length_of(text: str) -> float:
-    """ "5%" or "0.05" -> 0.05, a share of the budget; "20k" -> 20,000 images. InputError for anything else."""
+    """Parse a length: "5%" or "0.05" -> 0.05, a share of the budget; "20k" -> 20,000 images; else InputError."""
     try:
         share = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
     except ValueError:
@@ -39,12 +39,12 @@ def length_of(text: str) -> float:
 
 
 def images_in(length: float, total: int) -> float:
-    """A length in images, where `total` is the budget: lengths below 1 are shares of it."""
+    """Convert a length to images, given the budget `total`: lengths below 1 are shares of it."""
     return length * total if length < 1 else length
 
 
 def seconds_of(text: str) -> float:
-    """ "1h30m" -> 5,400. InputError for what is no time, or none at all."""
+    """Parse a duration: "1h30m" -> 5,400 seconds. InputError unless it is a time above 0."""
     parts = re.findall(r"(\d+(?:\.\d+)?)([dhms])", text.lower())
     seconds = sum(float(number) * SECONDS[unit] for number, unit in parts)
     if "".join(number + unit for number, unit in parts) != text.lower() or not 0 < seconds < 1e9:

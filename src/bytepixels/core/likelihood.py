@@ -1,4 +1,4 @@
-"""How likely images are: the variational bound of a chain of steps, and the density along the probability-flow ODE.
+"""Likelihood of images: the variational bound of a chain of steps, and the density along the probability-flow ODE.
 
 Bits are per dimension: of a whole image, divided by its C * H * W numbers. Nats are of the whole image.
 """
@@ -24,19 +24,19 @@ VARIANCES = ("small", "large", "learned")
 
 
 class Bound(NamedTuple):
-    """-log2 P(x0) is at most `total`, in bits per dimension (Ho et al. 2020, eq. 5)."""
+    """The variational bound: -log2 P(x0) is at most `total`, in bits per dimension (Ho et al. 2020, eq. 5)."""
 
     prior: Tensor  # [B]: L_T
     terms: Tensor  # [steps, B]: noisiest first; the last is L_0, the decoder's
 
     @property
     def total(self) -> Tensor:
-        """[B]."""
+        """The bound of each image, the sum of its terms: [B]."""
         return self.prior + self.terms.sum(0)
 
 
 class Measured(NamedTuple):
-    """One number for each image, and the standard error that random probes left in it."""
+    """One number per image, and its standard error due to random probes."""
 
     value: Tensor  # [B]
     standard_error: Tensor  # [B]: 0 where the divergence was exact, NaN for a single probe
@@ -64,7 +64,7 @@ def variational_bound(
 def bound_terms(
     x0: Tensor, levels: Sequence[Level], estimate: Estimate, noise: Noise, variances: Sequence[str] = ("large",)
 ) -> Iterator[Tensor]:
-    """Yield the terms [len(variances), B] of each step, noisiest first, in bits per dimension: one estimate serves all.
+    """Yield the terms [len(variances), B] of each step, noisiest first, in bits per dimension, by one evaluation each.
 
     Raises InputError for levels that do not go from noise to CLEAN, and for "learned" where no variance was.
     """
@@ -99,7 +99,7 @@ def _log_variance(variance: str, q: Posterior[Tensor], fraction: Tensor | None) 
 
 
 def noise_range(process: Process) -> tuple[float, float]:
-    """The noisiest and the cleanest log(alpha / sigma) of a process' own grid that are finite."""
+    """The noisiest and the cleanest finite log(alpha / sigma) of a process's own grid."""
     known = [level.half_log_snr for level in process.levels(spacing="log_snr") if math.isfinite(level.half_log_snr)]
     if len(known) < 2:
         raise InputError(f"a range of noise needs two levels with some image left, the process has {len(known)}")
@@ -144,7 +144,7 @@ def ode_log_likelihood(
 
 
 def _directions(x: Tensor, probes: int, noise: Noise) -> Tensor:
-    """[K, B, C, H, W] whose mean of v' J v is the trace of J: random signs, or sqrt(D) along every axis."""
+    """Probes v [K, B, C, H, W] whose mean v' J v is the trace of J: random signs, or sqrt(D) along every axis."""
     if probes:
         return torch.stack([torch.ones_like(x).copysign(noise(x)) for _ in range(probes)])
     axes = math.sqrt(x[0].numel()) * torch.eye(x[0].numel(), dtype=x.dtype, device=x.device)
@@ -154,7 +154,7 @@ def _directions(x: Tensor, probes: int, noise: Noise) -> Tensor:
 def _slope(
     state: Tensor, half_log_snr: float, process: Process, denoise: Denoise, directions: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """d(x / alpha) / d log(alpha / sigma) = -(sigma / alpha) eps, and its divergence by every direction [K, B]."""
+    """Slope d(x / alpha) / d log(alpha / sigma) = -(sigma / alpha) eps, and its divergence by probe [K, B]."""
     level = process.level(half_log_snr)
     with torch.enable_grad():
         leaf = state.detach().requires_grad_()
@@ -168,7 +168,7 @@ def _slope(
 def _runge_kutta(
     slope: Callable[[Tensor, float], tuple[Tensor, Tensor]], state: Tensor, start: float, end: float
 ) -> tuple[Tensor, Tensor]:
-    """One classical step of order 4: the new state, and the integral of the divergence."""
+    """Take one classical Runge-Kutta step of order 4; returns the new state and the integral of the divergence."""
     h, middle = end - start, (start + end) / 2
     one = slope(state, start)
     two = slope(state + h / 2 * one[0], middle)
@@ -188,7 +188,7 @@ def ode_bits(
     dequantisation: str = "noise",
     ends: tuple[float, float] | None = None,
 ) -> Measured:
-    """At most this many bits per dimension for images x0 [B, C, H, W] of 256 grey levels in -1..1, by the ODE.
+    """An upper bound in bits per dimension, by the ODE, for images x0 [B, C, H, W] of 256 grey levels in -1..1.
 
     At most, once more steps change it no more: with too few the density is not one, and the number means nothing.
 

@@ -1,4 +1,4 @@
-"""One step back when x0 is known, q(x_s | x_t, x0), and the terms of the variational bound that compare with it.
+"""The posterior q(x_s | x_t, x0) of one reverse step, and the terms of the variational bound.
 
 x_t = alpha x0 + sigma eps; `_s` marks the cleaner of the two levels. Numbers, or tensors that broadcast with x.
 """
@@ -25,14 +25,14 @@ class Posterior(NamedTuple, Generic[Number]):
 
 
 def posterior(alpha: Number, sigma: Number, alpha_s: Number, sigma_s: Number) -> Posterior[Number]:
-    """Ho et al. 2020, eq. 6 and 7: between neighbours `beta` is beta_t, `variance` beta~_t; so between all."""
+    """The posterior between two levels (Ho et al. 2020, eq. 6 and 7): of neighbours, beta_t and `variance` beta~_t."""
     ratio = alpha / alpha_s
     added = sigma**2 - (ratio * sigma_s) ** 2
     return Posterior(ratio * (sigma_s / sigma) ** 2, alpha_s * added / sigma**2, added * (sigma_s / sigma) ** 2, added)
 
 
 def posteriors(levels: Sequence[Level]) -> Posterior[Tensor]:
-    """Of every step of a grid that ends in CLEAN, each field [steps] float64.
+    """The posterior of every step of a grid that ends in CLEAN, each field [steps] float64.
 
     The last step's `variance` is 0, which has no logarithm: that of the step before stands for it.
     """
@@ -43,7 +43,7 @@ def posteriors(levels: Sequence[Level]) -> Posterior[Tensor]:
 
 
 def interpolated_log_variance(fraction: Tensor, log_small: Number, log_large: Number) -> Tensor:
-    """Nichol & Dhariwal 2021, eq. 15: the log variance that a network chose, "small" at fraction -1, "large" at 1."""
+    """The learned log variance (Nichol & Dhariwal 2021, eq. 15), "small" at fraction -1 and "large" at 1."""
     share = (fraction + 1) / 2
     return share * log_large + (1 - share) * log_small
 
@@ -85,8 +85,8 @@ FAR = -20.0  # standard deviations; from there on the five terms of the series a
 
 
 def log_ndtr(x: Tensor) -> Tensor:
-    """log of the standard normal's distribution function. torch's own has no right gradient in float32's far tail, so
-    there it is -x^2 / 2 - log(-x sqrt(2 pi)) + log(1 - 1/x^2 + 3/x^4 - 15/x^6 + 105/x^8)."""
+    """Logarithm of the standard normal distribution function, with a right gradient in float32's far tail, where
+    torch's has none: there it is -x^2 / 2 - log(-x sqrt(2 pi)) + log(1 - 1/x^2 + 3/x^4 - 15/x^6 + 105/x^8)."""
     far = x.clamp(max=FAR)
     u = far**-2
     series = torch.log1p(-u * (1 - u * (3 - u * (15 - 105 * u))))

@@ -1,4 +1,4 @@
-"""What the network predicts, and how to read x0 out of it: x0 = c_skip * x_t + c_out * net(c_in * x_t, t).
+"""Network predictions (eps, x0, v) as estimates of x0: x0 = c_skip * x_t + c_out * net(c_in * x_t, t).
 
 "eps": the noise (Ho et al. 2020). "x0": the image. "v": alpha * eps - sigma * x0 (Salimans & Ho 2022, appendix D)
 where the process preserves variance and sigma_data = 1; where alpha = 1 it is Karras et al. 2022's F, negated.
@@ -32,7 +32,7 @@ def coefficients(
 
 
 def target(prediction: str, x0: Tensor, eps: Tensor, alpha: Tensor, sigma: Tensor, sigma_data: float = 1.0) -> Tensor:
-    """What the network should output, like x0 [B, C, H, W]: the inverse of the map above."""
+    """The training target of the network, like x0 [B, C, H, W]: the inverse of the map above."""
     match check_choice("prediction", prediction, PREDICTIONS):
         case "eps":
             return eps

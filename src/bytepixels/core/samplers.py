@@ -1,4 +1,4 @@
-"""Samplers: pure steps from one noise level to the next, and the loop that strings them together.
+"""Samplers: pure steps from one noise level to the next, and the loop over them.
 
 step(x, now, nxt, denoise, noise, memory) -> (x at nxt, memory). `noise(x)` draws standard normal noise like x; `memory`
 is what a multistep method carries (None at first). Coefficients are host floats, so a step never waits for the device.
@@ -96,7 +96,7 @@ def churned(
     interval: tuple[float, float] = (0.0, math.inf),
     noise_scale: float = 1.0,
 ) -> Step:
-    """Karras et al. 2022, Algorithm 2 (with heun_step): first, noise that multiplies sigma / alpha by 1 + churn.
+    """Churn (Karras et al. 2022, Algorithm 2): add noise that multiplies sigma / alpha by 1 + churn, then step.
 
     churn: gamma_i, 0..sqrt(2) - 1 (theirs is S_churn / steps); interval: S_tmin..S_tmax of sigma / alpha; noise_scale:
     S_noise. `process` knows the raised level's t; nothing rises above its noisiest level.
@@ -115,13 +115,13 @@ def churned(
 
 
 def diffuse(x: Tensor, now: Level, noisier: Level, noise: Noise, noise_scale: float = 1.0) -> Tensor:
-    """q(x_noisier | x_now): forward along the process, Ho et al. 2020, eq. 2, between any two levels."""
+    """Add noise, q(x_noisier | x_now), between any two levels (Ho et al. 2020, eq. 2)."""
     ratio = noisier.alpha / now.alpha
     return ratio * x + noise_scale * math.sqrt(noisier.sigma**2 - (ratio * now.sigma) ** 2) * noise(x)
 
 
 def best_sampler(steps: int) -> tuple[str, str]:
-    """The sampler and spacing that came nearest to the converged answer in `steps` steps (RESULTS.md, distances)."""
+    """The sampler and spacing with the lowest measured distance at `steps` steps (RESULTS.md, distances)."""
     return "unipc_3", "trailing" if steps < 20 else "log_snr"
 
 

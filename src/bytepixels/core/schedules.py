@@ -1,4 +1,4 @@
-"""Noise schedules: the variance b_t that each step adds, as float64 betas of shape [T], on the host."""
+"""Noise schedules: the variance beta_t that each step adds, as float64 betas of shape [T], on the host."""
 
 import math
 from collections.abc import Callable
@@ -37,7 +37,7 @@ def sigmoid_schedule(timesteps: int, start: float = -3.0, end: float = 3.0, tau:
 
 
 def betas_from_alpha_bar(timesteps: int, alpha_bar: Callable[[Tensor], Tensor]) -> Tensor:
-    """The betas whose cumulative product follows alpha_bar(u), u from 0 to 1, up to a constant factor.
+    """The betas for an alpha_bar(u), u from 0 to 1, that is given up to a constant factor.
 
     b_t = 1 - alpha_bar(t) / alpha_bar(t - 1), clamped to [0, 0.999].
     """

@@ -1,4 +1,4 @@
-"""Times drawn where the loss is large, for the variational bound, whose terms differ by orders of magnitude."""
+"""Importance sampling of timesteps for the variational bound, whose terms differ by orders of magnitude."""
 
 from collections.abc import Callable
 
@@ -10,7 +10,7 @@ UNIFORM = 0.001  # share of the draws that stays uniform, so that none is ever f
 
 
 class ImportanceSampler(nn.Module):
-    """Nichol & Dhariwal 2021, section 3.3: timesteps with p_t ~ sqrt(E[L_t^2]), from the last ten losses at each.
+    """Importance-sampled timesteps: p_t ~ sqrt(E[L_t^2]) of the last ten losses (Nichol & Dhariwal 2021, section 3.3).
 
     Uniform until every timestep has ten, and while all are 0. Its memory is two buffers, so that a checkpoint holds it.
     """
@@ -25,30 +25,30 @@ class ImportanceSampler(nn.Module):
         self.noted: list[tuple[Tensor, Tensor]] = []  # of the step in hand
 
     def probabilities(self) -> Tensor:
-        """p_t, [T] float64."""
+        """The probability p_t of each timestep: [T] float64."""
         p = self.losses.square().mean(dim=1).sqrt()
         p = (1 - UNIFORM) * p / p.sum().clamp(min=1e-300) + UNIFORM / len(p)
         return torch.where((self.counts >= HISTORY).all() & (self.losses > 0).any(), p, torch.full_like(p, 1 / len(p)))
 
     def draw(self, batch: int, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
-        """Timesteps [batch] and their weights 1 / (T p_t) [batch], with which the mean loss is what it was."""
+        """Draw timesteps [batch] and their weights 1 / (T p_t) [batch], which keep the mean loss unbiased."""
         p = self.probabilities()
         t = torch.multinomial(p, batch, replacement=True, generator=generator)
         return t, (1 / (len(p) * p[t])).float()
 
     def note(self, t: Tensor, losses: Tensor) -> None:
-        """Take down the unweighted losses [B] at timesteps t [B] of one micro-batch, until the step is over."""
+        """Record the unweighted losses [B] at timesteps t [B] of one micro-batch until the step ends."""
         self.noted.append((t, losses))
 
     def settle(self, gather: Callable[[Tensor], Tensor]) -> None:
-        """Remember what was noted in this step. `gather` puts the rows of all processes together, in order."""
+        """Add the losses recorded in this step. `gather` concatenates the rows of all processes, in order."""
         noted, self.noted = self.noted, []
         t, losses = (torch.cat(parts) for parts in zip(*noted, strict=True))
         self.update(gather(t), gather(losses))
 
     @torch.no_grad()
     def update(self, t: Tensor, losses: Tensor) -> None:
-        """Remember the unweighted losses [B] at timesteps t [B]; one that is not finite leaves what was there."""
+        """Add unweighted losses [B] at timesteps t [B] to the history; losses that are not finite are ignored."""
         alike = t[:, None] == t  # [B, B]: a timestep may come more than once in a batch
         slot = (self.counts[t] + alike.tril(-1).sum(dim=1)) % HISTORY
         order = torch.arange(len(t), device=t.device)

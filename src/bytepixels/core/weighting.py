@@ -1,4 +1,4 @@
-"""Weightings: how much each noise level counts. All are weights of the squared error of x0, whatever is predicted.
+"""Loss weightings over noise levels, all expressed as weights of the squared error of x0.
 
 A weighting takes alpha, sigma, the density of log SNR where times are drawn (each [B, 1, 1, 1]) and sigma_data.
 """

@@ -1,4 +1,4 @@
-"""Images from anywhere to one uint8 array: `pack(source)`."""
+"""Read images from any source into one uint8 array: `pack(source)`."""
 
 from .pack import pack
 from .packed import Packed, default_cache, open_packed

@@ -1,5 +1,5 @@
-"""Which images a training step sees: a function of (seed, step) alone, so that nothing needs to be remembered.
-A set that is larger than memory is read from the disk while the step before still trains.
+"""The images of a training step, as a function of (seed, step) alone, so that resuming needs no state. Sets larger than
+memory are read ahead from the disk.
 """
 
 import os
@@ -23,7 +23,7 @@ ReadRows = Callable[[np.ndarray], np.ndarray]  # positions [B] -> [B, C, H, W]
 
 
 class Batches:
-    """Images [B, C, H, W] uint8 and labels [B] of any step: every epoch in a new order, batches run across epochs.
+    """Images [B, C, H, W] uint8 and labels [B] of any step: a new order in every epoch, batches that span epochs.
 
     images: uint8 [N, C, H, W], possibly memory-mapped; copied once to the device when they fit there, else read from
         the disk, two steps ahead of the training.
@@ -52,7 +52,7 @@ class Batches:
         self._orders: dict[int, np.ndarray] = {}
 
     def indices(self, step: int) -> np.ndarray:
-        """Which images the whole batch of step `step` is made of, [B]."""
+        """Positions [B] of the images in the whole batch of step `step`."""
         positions = np.arange(step * self.batch, (step + 1) * self.batch)
         epochs, places = np.divmod(positions, len(self.images))
         return np.concatenate([self._order(e)[places[epochs == e]] for e in np.unique(epochs).tolist()])
@@ -70,7 +70,7 @@ class Batches:
         return self.indices(step)[self.rows]
 
     def _transform(self, images: Tensor, step: int) -> Tensor:
-        """What is given out of the rows [R, ...] that were read: half of the images left to right, with `flip`."""
+        """The rows [R, ...] as a batch: half of the images mirrored, with `flip`."""
         return torch.where(self._mirrored(step), images.flip(-1), images) if self.flip else images
 
     def _mirrored(self, step: int) -> Tensor:
@@ -79,12 +79,12 @@ class Batches:
         return torch.rand(self.batch, 1, 1, 1, generator=generator, device=self.device)[self.rows] < 0.5
 
     def _upload(self, values: np.ndarray) -> Tensor:
-        """Onto the device without waiting for it."""
+        """Copy to the device without waiting for it."""
         host, is_cuda = torch.from_numpy(values), self.device.type == "cuda"
         return (host.pin_memory() if is_cuda else host).to(self.device, non_blocking=is_cuda)
 
     def _order(self, epoch: int) -> np.ndarray:
-        """A permutation of all images for one epoch; the last two are kept."""
+        """The order of all images in one epoch; the last two orders are cached."""
         if epoch not in self._orders:
             self._orders = {e: order for e, order in self._orders.items() if e == epoch - 1}
             self._orders[epoch] = torch.randperm(len(self.images), generator=seeded(self.seed, ORDER, epoch)).numpy()
@@ -97,7 +97,7 @@ def free_memory(device: torch.device) -> float:
 
 
 def row_reader(images: np.ndarray) -> ReadRows:
-    """What reads rows of `images` [N, C, H, W]. Where that maps a whole file, its rows are read instead of touched."""
+    """A reader of rows of `images` [N, C, H, W]. Rows of a memory-mapped file are read by file reads instead."""
     if isinstance(images, np.memmap) and images.filename and images.flags.c_contiguous:
         path = Path(images.filename)
         if path.stat().st_size == images.offset + images.nbytes:
@@ -106,8 +106,8 @@ def row_reader(images: np.ndarray) -> ReadRows:
 
 
 class _FileRows:
-    """Plain reads, in the file's order, announced beforehand: the disk is asked for many rows at once. A memory map
-    would fetch them page by page, ten to fifty times as slowly, and end the process where the disk cannot be read."""
+    """Reads rows by plain file reads, in the file's order, with read-ahead hints. A memory map would fetch them page by
+    page, ten to fifty times as slowly, and kill the process on a disk error."""
 
     def __init__(self, path: Path, offset: int, shape: tuple[int, ...], dtype: np.dtype):
         self.path, self.offset, self.shape, self.dtype = path, offset, shape, dtype
@@ -134,14 +134,14 @@ class _FileRows:
 
 
 class Prefetcher:
-    """Reads in a thread of its own what the next steps will ask for; the thread ends with the object."""
+    """Reads the rows of the next steps in a background thread, which ends with the object."""
 
     def __init__(self, read: ReadRows):
         self.read, self.pool = read, ThreadPoolExecutor(1, "rows-ahead")
         self.coming: dict[int, Future[np.ndarray]] = {}
 
     def __call__(self, step: int, positions_of: Callable[[int], np.ndarray]) -> np.ndarray:
-        """The rows of one step, which need not follow the last. An error of the reading is raised here."""
+        """The rows of one step, in any order of steps. Raises the reader's error."""
         wanted = range(step, step + 1 + LOOK_AHEAD)
         for other in [known for known in self.coming if known not in wanted]:
             self.coming.pop(other).cancel()

@@ -1,4 +1,4 @@
-"""What the cache holds, by kind and by when it was last used, and how it is kept below a limit."""
+"""The cache on disk: its entries by kind and last use, and its size limit."""
 
 import os
 import re
@@ -19,7 +19,7 @@ STALE = 7 * 24 * 3600.0  # seconds after which nobody will take it up again
 
 
 class Entry(NamedTuple):
-    """One pack, one set of latents, or the like."""
+    """One entry of the cache: a pack, a set of latents, or the like."""
 
     kind: str
     path: Path
@@ -28,12 +28,12 @@ class Entry(NamedTuple):
 
 
 def entries(root: Path) -> list[Entry]:
-    """Everything in the cache at `root`, the longest unused first."""
+    """List all entries of the cache at `root`, the least recently used first."""
     return sorted((_entry(kind, path) for kind in CACHED for path in (root / kind).glob("*")), key=lambda one: one.used)
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder of the cache, unless it is there. Raises InputError where that cannot be."""
+    """Make a folder of the cache if it does not exist. InputError where that fails."""
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -49,7 +49,7 @@ def mark_used(path: Path) -> None:
 
 
 def remove(found: Iterable[Entry]) -> int:
-    """Remove entries and return how many bytes that freed. What another process may be making stays.
+    """Remove entries and return how many bytes that freed. Entries that another process is writing stay.
 
     Programs that have a removed file open go on with it on Linux and macOS; on Windows the file stays.
     """
@@ -64,13 +64,13 @@ def remove(found: Iterable[Entry]) -> int:
 
 
 def remove_stale(folder: Path) -> None:
-    """Remove what was begun in `folder` and not taken up again for a week."""
+    """Remove unfinished entries in `folder` that nobody resumed for a week."""
     drafts = [_entry("", path) for path in folder.glob(f"{TEMPORARY}*")]
     remove(one for one in drafts if time.time() - one.used > STALE)
 
 
 def limit() -> int | None:
-    """Bytes that the cache may take, from $BYTEPIXELS_CACHE_LIMIT; None where it is not set."""
+    """The cache's limit in bytes, from $BYTEPIXELS_CACHE_LIMIT; None if it is not set."""
     text = os.environ.get(CACHE_LIMIT, "").strip().lower()
     if not text:
         return None
@@ -81,7 +81,7 @@ def limit() -> int | None:
 
 
 def keep_within_limit(root: Path, kept: Path) -> None:
-    """Remove what was not used for the longest time until the cache is within its limit; `kept` stays in any case."""
+    """Remove the least recently used entries until the cache is within its limit; `kept` stays."""
     most = limit()
     if most is None:
         return

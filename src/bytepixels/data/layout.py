@@ -1,4 +1,4 @@
-"""The size and channels of a pack, from what was asked for and from the headers of the images."""
+"""The size and channels of a pack, from the settings and from the headers of the images."""
 
 import json
 from collections.abc import Collection
@@ -17,8 +17,8 @@ from .sources.source import ImageList
 
 
 def find_layout(folder: Path, images: ImageList, settings: Settings) -> tuple[Layout, list[str]]:
-    """What the settings leave to the data, from the headers of the files, and sentences on what was found; kept in
-    `folder` for a call that goes on there."""
+    """Choose the size and channels that the settings leave open, from the headers of the files, with notes on what was
+    found; kept in `folder` so that an interrupted call can resume."""
     size, channels, notes, kept = settings.size, settings.channels, list[str](), folder / "layout.json"
     if size is None or channels is None:
         try:

@@ -1,4 +1,4 @@
-"""From a source to a finished pack: every image once, decoded by threads."""
+"""Decode a source into a finished pack: every image once, in threads."""
 
 from contextlib import closing
 from dataclasses import asdict
@@ -24,7 +24,7 @@ from .sources.source import ImageList, Source
 def make_pack(
     source: Source, settings: Settings, strict: bool, said: list[str], folder: Path, progress: Progress
 ) -> None:
-    """Write the pack of a source into the temporary `folder`. `said` gets what there is to say of this call alone."""
+    """Write the pack of a source into the temporary `folder`. `said` receives the notes of this call alone."""
     listing = source.read()
     names = listing.names
     with quiet_pillow():
@@ -59,7 +59,7 @@ def make_pack(
 def _decode(
     writer: PackWriter, source: Source, listing: ImageList, layout: Layout, strict: bool, progress: Progress
 ) -> dict[int, str]:
-    """Write the row of every image that has none; returns position and reason of those that cannot be read."""
+    """Decode every image that has no row yet; returns position and reason of the unreadable ones."""
     before, total, skipped = writer.count, len(listing.names), dict[int, str]()
     if before:
         progress(before, total)
@@ -79,7 +79,7 @@ def _decode(
 
 
 def _row(image: Image.Image, layout: Layout) -> tuple[bytes, int]:
-    """An image's row, and what its flag says of it."""
+    """Convert an image to its row and its flag."""
     decoded = to_pixels(image, layout)
     dark = is_dark(decoded.pixels)
     flag = DONE | DARK * dark | COMPOSED * decoded.composed | RESHAPED * decoded.reshaped | ENLARGED * decoded.enlarged

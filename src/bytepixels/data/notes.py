@@ -1,4 +1,4 @@
-"""What there is to say about a pack: what had to be done to its images, and which could not be read."""
+"""Notes about a pack: how its images were converted, and which were unreadable."""
 
 import numpy as np
 
@@ -11,7 +11,7 @@ COMPOSED, RESHAPED, ENLARGED, DARK = 2, 4, 8, 16  # bits of an image's flag, bes
 
 
 def notes_of(done: np.ndarray, layout: Layout, skipped: dict[int, str], names: list[str]) -> list[str]:
-    """Sentences for the user. done: the flags, uint8 [N]; skipped: position and reason; names: of all N files."""
+    """Write the notes for the user. done: the flags, uint8 [N]; skipped: position and reason; names: of all N files."""
     total = len(names) - len(skipped)
     verb = {"crop": "cropped to their centre", "pad": "padded", "squash": "squashed"}[layout.fit]
     colour = "#{:02x}{:02x}{:02x}".format(*layout.background)
@@ -33,13 +33,13 @@ def notes_of(done: np.ndarray, layout: Layout, skipped: dict[int, str], names: l
 
 
 def named(skipped: dict[int, str], names: list[str]) -> str:
-    """The first few of them, with their reasons."""
+    """Name the first few files with their reasons."""
     shown = [f"{printable(names[index])} ({reason})" for index, reason in skipped.items()]
     return first_few(shown)
 
 
 def refusal(source: Source, name: str, reason: str) -> HopelessError:
-    """Of an image that cannot be read, where every one must be."""
+    """The error for an unreadable image under --strict."""
     return HopelessError(
         f"{source.name}: {printable(name)} cannot be read ({reason}); without strict it would be skipped"
     )

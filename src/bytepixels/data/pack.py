@@ -1,4 +1,4 @@
-"""Any source of images -> one memory-mapped uint8 array, decoded once and kept in a cache."""
+"""Pack any source of images into one memory-mapped uint8 array, decoded once and cached."""
 
 import hashlib
 import json
@@ -62,7 +62,7 @@ def pack(
 
 
 def _folder_name(source: Source, settings: Settings) -> str:
-    """A readable stem, and a digest of all that decides the bytes inside."""
+    """The folder of a pack: a readable stem, and a digest of everything that decides its bytes."""
     kinds = ["HEIF"] if "HEIF" in image_formats() else []  # without its extra such images were left out
     content = json.dumps([FORMAT, READING, source.key, asdict(settings), *kinds])
     stem = re.sub(r"[^A-Za-z0-9-]+", "-", Path(source.name).name)[:40].strip("-")

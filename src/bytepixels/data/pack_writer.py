@@ -1,5 +1,5 @@
-"""Writes what the cache holds into a temporary folder first, row by row, so that an interrupted call resumes where it
-stopped; one process at a time.
+"""Write cache entries row by row into a temporary folder, so that an interrupted call resumes where it stopped; one
+process at a time.
 
 The temporary folder holds finished/, which is moved to its place at the end, and `done`, a byte for each row.
 """
@@ -34,11 +34,11 @@ Make = Callable[[Path, Progress], object]
 
 
 class HopelessError(InputError):
-    """Nothing will come of this source, or of this encoder, as it is asked for: what was made need not be kept."""
+    """An error that retrying cannot fix: the partial result need not be kept."""
 
 
 def load_or_make(path: Path, load: Callable[[Path], T | None], make: Make, progress: Progress | None = None) -> T:
-    """What `load` finds at `path`. Where that is None, `make(folder, progress)` first fills finished/ of a temporary
+    """Load the entry at `path`. If `load` returns None, `make(folder, progress)` first writes finished/ in a temporary
     folder.
 
     One process makes it while the others wait and see how far it is. What was done when it was interrupted is kept for
@@ -77,7 +77,7 @@ def _make(path: Path, load: Callable[[Path], T | None], folder: Path, make: Make
 
 @contextmanager
 def _one_process(path: Path, folder: Path, progress: Progress) -> Iterator[None]:
-    """Comes in when no other process makes what will be at `path`; the system frees the lock of a killed one."""
+    """Hold the lock of `path`: one process makes it while others wait. The system releases a killed process's lock."""
     locks = path.parents[1] / "locks"  # never removed, so that nobody holds a lock that another cannot see
     make_folder(locks)
     make_folder(path.parent)
@@ -95,7 +95,7 @@ def _one_process(path: Path, folder: Path, progress: Progress) -> Iterator[None]
 
 
 def _read_flags(folder: Path) -> np.ndarray:
-    """The byte of each row, uint8 [N]; none where nothing was begun."""
+    """The state byte of each row, uint8 [N]; empty if nothing was begun."""
     try:
         return np.fromfile(folder / "done", np.uint8)
     except OSError:
@@ -103,8 +103,8 @@ def _read_flags(folder: Path) -> np.ndarray:
 
 
 class PackWriter:
-    """An array [N, ...] in finished/ of a temporary folder, taken up where the last call left it: with PackWriter(...)
-    as writer: writer.write(...), then writer.finalize(...).
+    """Writes an array [N, ...] into finished/ of a temporary folder, resuming where the last call stopped: with
+    PackWriter(...) as writer: writer.write(...), then writer.finalize(...).
 
     done: uint8 [N], the `done_flag` of each row that is written; else 0.
     """
@@ -133,25 +133,25 @@ class PackWriter:
 
     @property
     def count(self) -> int:
-        """How many rows are done."""
+        """The number of rows written."""
         return int(np.count_nonzero(self.done))
 
     def check_space(self, what: str, advice: str) -> None:
-        """Raise InputError where the disk has no room for the rows that are not done."""
+        """Raise InputError if the disk has no room for the remaining rows."""
         needed, free = (len(self.done) - self.count) * self.rows.row_bytes, shutil.disk_usage(self.folder).free
         if needed > free:
             place = f"{self.folder.parent}, where {free / 1e9:,.1f} GB are free"
             raise InputError(f"{what} need {needed / 1e9:,.1f} GB in {place}; {advice}")
 
     def write(self, position: int, row: bytes, done_flag: int = DONE) -> None:
-        """Write a row; a flag other than DONE says more of it."""
+        """Write one row; a flag other than DONE says how it was converted."""
         self.rows.write(position, row)
         self.done[position] = done_flag
         if time.monotonic() - self.saved > SAVE_SECONDS:
             self._save()
 
     def _save(self) -> None:
-        """The rows first: whatever ends the process or the machine, what is said to be done is on the disk."""
+        """Flush the rows, then the flags, so that every row that is marked as done is on the disk."""
         os.fsync(self.rows.file.fileno())
         with (self.folder / "done").open("r+b") as file:
             file.write(self.done.tobytes())
@@ -170,7 +170,7 @@ class PackWriter:
         os.replace(array, self.array)  # last, where it is another: finished/ is whole from then on
 
     def _without_gaps(self) -> Path:
-        """A file of the rows that are done."""
+        """Write a file of the finished rows only."""
         path, kept = self.folder / "shorter.npy", np.flatnonzero(self.done)
         rows = np.load(self.array, mmap_mode="r", allow_pickle=False)
         shorter = NpyRows(path, (len(kept), *self.shape[1:]), self.dtype)

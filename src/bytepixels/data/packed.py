@@ -32,7 +32,7 @@ class Packed:
 
 
 def default_cache() -> Path:
-    """$BYTEPIXELS_CACHE, or the platform's cache folder; of a user without a home, one among the temporary files."""
+    """The cache folder: $BYTEPIXELS_CACHE, or the platform's; without a home directory, one in the temporary folder."""
     if given := os.environ.get("BYTEPIXELS_CACHE"):
         return Path(os.path.expanduser(given))
     return _home_cache()

@@ -1,4 +1,4 @@
-"""Many images at once: threads, in order, with little in memory."""
+"""Decode many images in threads, in order, in little memory."""
 
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -17,7 +17,7 @@ HELD_BYTES = 1 << 28  # in memory at a time, as files or as results; what is lar
 
 
 class Unreadable(str):
-    """Why a file could not be read."""
+    """The reason why a file could not be read."""
 
 
 def in_parallel(
@@ -41,7 +41,7 @@ def in_parallel(
 
 
 def _chunks(items: Iterable[ImageRef], result_bytes: int) -> Iterator[tuple[list[ImageRef], int]]:
-    """Some items, and the bytes that they and their results take."""
+    """Group items into chunks, with the bytes that they and their results take."""
     chunk: list[ImageRef] = []
     size = 0
     for item in items:

@@ -1,4 +1,4 @@
-"""What may be asked of a pack."""
+"""The settings of a pack."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +15,7 @@ MAX_SIDE = 8192
 
 @dataclass(frozen=True)
 class Settings:
-    """What was asked for; None stands for "as the data say"."""
+    """The settings of a pack as requested; None leaves the choice to the data."""
 
     size: tuple[int, int] | None
     channels: int | None
@@ -25,7 +25,7 @@ class Settings:
 
 
 def checked_settings(size: Any, channels: int | None, fit: str, background: str, split: str) -> Settings:
-    """Raises InputError where something is out of range."""
+    """Check the settings of a pack; InputError for one out of range."""
     if size is not None:
         if not (isinstance(size, (tuple, list)) and len(size) == 2 and all(isinstance(side, int) for side in size)):
             raise InputError(f"size must be (height, width) in pixels, got {size!r}")

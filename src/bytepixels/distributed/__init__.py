@@ -1,1 +1,1 @@
-"""Several processes that train or sample together."""
+"""Distributed training and sampling over several processes."""

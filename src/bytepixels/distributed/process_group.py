@@ -1,4 +1,4 @@
-"""Several processes as one: torchrun starts them, each takes its rows of every global batch, they agree on the rest.
+"""Processes started by torchrun as one group: each computes its rows of the global batch.
 
 Without torchrun there is one process, and all of this is nothing. Several need `join()`, once, at the start.
 """
@@ -27,7 +27,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class ProcessGroup:
-    """The processes of one job, seen from one of them."""
+    """The processes of one job, as seen by one of them."""
 
     rank: int = 0  # 0 writes the run and speaks
     size: int = 1
@@ -36,7 +36,7 @@ class ProcessGroup:
     holders: list[Any] = field(default_factory=list, compare=False, repr=False)  # of the process group
 
     def local_rows(self, batch: int) -> slice:
-        """This process' share of the positions in a global batch; shares differ by one at most."""
+        """This rank's slice of the positions in a global batch; slices differ by one row at most."""
         return slice(self.rank * batch // self.size, (self.rank + 1) * batch // self.size)
 
     def micro_batches(self, batch: int, micro: int) -> list[slice]:
@@ -55,7 +55,7 @@ class ProcessGroup:
         return [slice(k * count // number, (k + 1) * count // number) for k in range(number)]
 
     def gather(self, part: Tensor, batch: int) -> Tensor:
-        """Everybody's rows [share, ...] -> the global batch [batch, ...], everywhere, bit for bit."""
+        """Gather everybody's rows [share, ...] into the global batch [batch, ...] on every rank, bit for bit."""
         if self.size == 1:
             return part
         whole = part.new_zeros((batch, *part.shape[1:]))
@@ -63,13 +63,13 @@ class ProcessGroup:
         return self.sum(whole)  # every other process adds zeros
 
     def sum(self, values: Tensor) -> Tensor:
-        """The sum over the processes, everywhere, in place."""
+        """Sum over the ranks, in place."""
         if self.size > 1:
             distributed.all_reduce(values)
         return values
 
     def all_max(self, *flags: int) -> list[int]:
-        """The largest of everybody's values, flag by flag: on the host, so that no device is waited for."""
+        """Element-wise maximum over ranks, reduced on the host without a device synchronisation."""
         if self.size == 1:
             return list(flags)
         values = torch.tensor(flags)
@@ -77,7 +77,7 @@ class ProcessGroup:
         return values.tolist()
 
     def run_everywhere(self, work: Callable[[], T]) -> T:
-        """What `work` makes, in each process. An OSError of one of them is everybody's."""
+        """Run `work` on every rank. If it raises OSError on one, raise it on all."""
         problem = 0
         try:
             made = work()
@@ -89,7 +89,7 @@ class ProcessGroup:
         return made
 
     def broadcast_from_rank0(self, make: Callable[[], Any]) -> Any:
-        """What process 0 makes of it, everywhere: anything that JSON can say. Its InputError is everybody's."""
+        """Run `make` on rank 0 and return its value, which JSON can hold, or raise its InputError, on every rank."""
         if self.size == 1:
             return make()
         said: dict[str, Any] = {}
@@ -104,7 +104,7 @@ class ProcessGroup:
         return said["value"]
 
     def _broadcast(self, message: bytes) -> bytes:
-        """Process 0's message."""
+        """Broadcast a message of bytes from rank 0."""
         length = torch.tensor([len(message)])
         distributed.broadcast(length, 0)
         buffer = torch.empty(int(length), dtype=torch.uint8)
@@ -114,7 +114,7 @@ class ProcessGroup:
         return bytes(buffer.tolist())
 
     def broadcast(self, tensors: Mapping[str, Tensor]) -> None:
-        """Process 0's tensors overwrite everybody's; the names and shapes are the same everywhere."""
+        """Overwrite every rank's tensors with rank 0's; names and shapes are the same everywhere."""
         if self.size == 1:
             return
         for name in sorted(tensors):
@@ -123,7 +123,7 @@ class ProcessGroup:
             tensors[name].copy_(dense)
 
     def wrapped(self, model: nn.Module) -> nn.Module:
-        """The model as the loss should call it: averaging gradients over the processes while it goes back."""
+        """Wrap the model for the loss so that the backward pass averages gradients over the ranks (DDP)."""
         if self.size == 1 or self.sharded:
             return model
         devices = [self.device] if self.device.type == "cuda" else None
@@ -132,7 +132,7 @@ class ProcessGroup:
         return wrapper
 
     def synchronising(self, network: nn.Module, now: bool) -> AbstractContextManager[None]:
-        """Gradients meet once per optimiser step: in the backward pass of its last micro-batch."""
+        """Synchronise gradients once per optimiser step, in the backward pass of its last micro-batch."""
         if self.sharded:
             sharding.synchronise(network, now)
         if self.size == 1 or self.sharded or now:
@@ -141,12 +141,12 @@ class ProcessGroup:
         return network.no_sync()
 
     def shard(self, *models: nn.Module) -> None:
-        """Where this world is sharded, its processes share the models' parameters out among them, in place."""
+        """Shard the models' parameters over the ranks, in place, if this group is sharded (FSDP)."""
         if self.sharded:
             self.holders.append(sharding.shard(self.device, *models))
 
     def gather_full(self, value: Tensor) -> Tensor:
-        """A value that was computed from sharded tensors, everywhere."""
+        """The full value on every rank of a tensor computed from sharded ones."""
         return sharding.whole(value) if self.sharded else value
 
 
@@ -159,7 +159,7 @@ def under_torchrun() -> bool:
 
 
 def own_device(name: str) -> str:
-    """The name of this process' device, where several on one machine share what `name` says."""
+    """This process's device, where `name` stands for several on one machine."""
     if not under_torchrun() or name in ("cpu", "mps"):
         return name
     if ":" in name:
@@ -174,7 +174,7 @@ def own_device(name: str) -> str:
 
 @contextmanager
 def join(device: torch.device, sharded: bool = False) -> Iterator[ProcessGroup]:
-    """The world of this process: torchrun's, or itself alone. Gloo between CPUs, NCCL between GPUs.
+    """Join torchrun's process group, or a group of one. Gloo between CPUs, NCCL between GPUs.
 
     Behind the block, however that ends, its threads end: for the tensors of the last call they need the interpreter,
     and would abort a process at its exit. So whatever holds the group lets it go: torch's modules that take it for a

@@ -1,4 +1,4 @@
-"""Fully sharded networks (FSDP2): each process keeps 1/N of every parameter, and so of its gradient and its moments.
+"""Fully sharded networks (FSDP2): each rank keeps 1/N of every parameter, gradient and optimiser state.
 
 Rajbhandari et al. 2020 (ZeRO, stage 3). Torch gathers a layer's parameters before it is called and forgets them after.
 """
@@ -30,7 +30,7 @@ def shard(device: torch.device, *models: nn.Module) -> Any:
 
 
 def synchronise(network: nn.Module, now: bool) -> None:
-    """Whether the next backward pass adds the gradients up over the processes, or leaves that to a later one."""
+    """Choose whether the next backward pass reduces gradients over the ranks, or leaves that to a later one."""
     from torch.distributed.fsdp import FSDPModule
 
     assert isinstance(network, FSDPModule)
@@ -38,14 +38,14 @@ def synchronise(network: nn.Module, now: bool) -> None:
 
 
 def whole(tensor: Tensor) -> Tensor:
-    """A sharded tensor, everywhere; all processes call it."""
+    """Gather a sharded tensor in full; a collective call."""
     from torch.distributed.tensor import DTensor
 
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 def local(tensor: Tensor) -> Tensor:
-    """This process' part of a sharded tensor."""
+    """This rank's part of a sharded tensor."""
     from torch.distributed.tensor import DTensor
 
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor

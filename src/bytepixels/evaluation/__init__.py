@@ -1,1 +1,1 @@
-"""A run in, a record out: sample quality, sampler comparison, likelihood, reconstruction."""
+"""Measure a run: sample quality, sampler comparison, likelihood, reconstruction."""

@@ -1,4 +1,4 @@
-"""What compare found: a row for every pair of sampler and steps, as a table, in words and as a plot."""
+"""The results of compare: a row for every sampler and number of steps, as a table, in words and as a plot."""
 
 import math
 from collections.abc import Iterator
@@ -29,7 +29,7 @@ class Row:
         return jackknife_interval(self.without)
 
     def record(self) -> dict[str, Any]:
-        """As eval.jsonl holds it."""
+        """The row as a record of eval.jsonl."""
         names = ("sampler", "spacing", "steps")
         return {
             **{name: getattr(self.settings, name) for name in names},
@@ -41,7 +41,7 @@ class Row:
 
 
 def table(rows: list[Row], floor: Row, what: str, name: str, n: int) -> Iterator[str]:
-    """One line for each pair of sampler and steps, drawn with n seeds, and the one to take."""
+    """Format one line for each sampler and number of steps, drawn with n seeds, and the recommendation."""
     yield f"{'sampler':<14}{'steps':>6}{'evaluations':>13}{'seconds each':>14}{name:>36}{'kernel distance':>26}"
     for row in rows:
         one = row.settings
@@ -53,8 +53,8 @@ def table(rows: list[Row], floor: Row, what: str, name: str, n: int) -> Iterator
 
 
 def verdict(rows: list[Row], n: int) -> Iterator[str]:
-    """One winner: the nearest, or one with fewer evaluations where n seeds show that it is as good; and what n seeds
-    are too few to tell."""
+    """Recommend the nearest row, or one with fewer evaluations that n seeds show to be as good; and say what n seeds
+    are too few to decide."""
     best = min(rows, key=lambda row: row.frechet)
     few = min((row for row in rows if as_good(row, best)), key=lambda row: evaluations(row.settings))
     gap, sure = few.frechet - best.frechet, _apart(few, best)
@@ -81,14 +81,14 @@ def _apart(row: Row, best: Row) -> float:
 
 
 def _enough(n: int, interval: float, wanted: float) -> int:
-    """Samples whose interval is half of what is wanted, where that of n is `interval`: 1, 2 or 5 and zeros."""
+    """The number of samples that halves the interval `interval` of n samples to the one wanted: 1, 2 or 5 and zeros."""
     needed = max(2.0 * n, n * (2 * interval / max(wanted, 1e-12)) ** 2)
     power = 10 ** int(math.log10(needed))
     return next(power * first for first in (1, 2, 5, 10) if power * first >= needed)
 
 
 def _spread(value: float, interval: float) -> str:
-    """A number with its interval, where there is one: of very few images there is none."""
+    """Format a number with its interval, if it has one: very few images have none."""
     return f"{value:.3g}" + (f" ± {interval:.2g}" if math.isfinite(interval) else "")
 
 
@@ -97,7 +97,7 @@ def _named(row: Row) -> str:
 
 
 def plot(rows: list[Row], floor: Row, what: str, name: str, subject: str, path: Path) -> None:
-    """Distance against evaluations, and against seconds."""
+    """Plot distance against evaluations, and against seconds."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import LogLocator, NullFormatter
 

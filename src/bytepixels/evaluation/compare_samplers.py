@@ -1,4 +1,4 @@
-"""compare RUN: samplers x step counts on one checkpoint. Quality, evaluations and seconds, as a table and a plot."""
+"""The verb compare: samplers x step counts on one checkpoint, by quality, network evaluations and seconds."""
 
 import math
 from typing import Any
@@ -27,8 +27,8 @@ from .yardstick import ReferenceSet, open_reference_set
 
 
 def compare(request: Compare) -> dict[str, Any]:
-    """Draw with every pair, measure, say the table and keep what was found, also of a call that is interrupted; the
-    record is returned ({} but in the first process of several)."""
+    """Draw with every sampler and number of steps, measure, print the table, and keep the results even if interrupted;
+    returns the record ({} except on rank 0)."""
     run = open_model(request.run)
     most = run.config.process.timesteps if run.config.process.diffusion == "ddpm" else max(STEPS)
     steps = sorted(request.steps or [n for n in STEPS if n <= most] or [most])
@@ -69,7 +69,7 @@ def compare(request: Compare) -> dict[str, Any]:
 
 
 def measured_row(images: Tensor, yardstick: ReferenceSet, settings: SampleConfig, seconds: float) -> Row:
-    """Both distances of uint8 [n, C, H, W]."""
+    """Measure both distances of images uint8 [n, C, H, W]."""
     vectors = features_of(yardstick.features, images).features
     parts = [Moments.of(vectors[rows]) for rows in split_rows(len(vectors), PARTS)]
     kernel = kernel_distance(vectors, yardstick.reference.features[:PAIRS])
@@ -80,7 +80,7 @@ def measured_row(images: Tensor, yardstick: ReferenceSet, settings: SampleConfig
 def keep(
     request: Compare, painter: MatchedSampler, yardstick: ReferenceSet, rows: list[Row], floor: Row, what: str
 ) -> dict[str, Any]:
-    """One line of eval.jsonl."""
+    """Append one line to eval.jsonl."""
     features, reference = yardstick.features, yardstick.reference
     values = floor.record()
     record = {

@@ -1,4 +1,4 @@
-"""Which samples are copies: nearest training images by pixels and by features, the null and the control."""
+"""Find samples that copy training images: nearest neighbours by pixels and by features, with a null and a control."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ SHOWN = 12  # samples in neighbours.png
 
 @dataclass(frozen=True)
 class CopyReport:
-    """Copies among the samples, among images nobody trained on, and among a copyist's; by pixels and by features."""
+    """Copy rates, by pixels and by features, of samples, held-out images (null) and a memorising model (control)."""
 
     found: dict[str, dict[str, CopyRate]]  # "pixels" and "features" -> "samples", "held_out" and "copyist"
     pixels: Nearest  # of the samples
     features: Nearest  # of the samples, rows of the reference
 
     def record(self) -> dict[str, Any]:
-        """As eval.jsonl holds it."""
+        """The report as a record of eval.jsonl."""
         return {
             by: {who: one.record() for who, one in sets.items()}
             | {"more_than_held_out": copies_more(sets["samples"], sets["held_out"]) if "held_out" in sets else None}
@@ -68,7 +68,7 @@ def look_for_copies(
 
 
 def nearest_by_features(images: Tensor, yardstick: ReferenceSet, flip: bool) -> Nearest:
-    """The two nearest vectors of the reference; where the run mirrors, of the image or its mirror image, whichever is
+    """The two nearest reference vectors; if the run mirrors images, of the image or its mirror image, whichever is
     nearer."""
     ways = [images, images.flip(-1)] if flip else [images]
     found = [nearest(features_of(yardstick.features, x).features, yardstick.reference.features, 2) for x in ways]
@@ -78,8 +78,8 @@ def nearest_by_features(images: Tensor, yardstick: ReferenceSet, flip: bool) -> 
 
 
 def draw_neighbours(images: Tensor, copying: CopyReport, yardstick: ReferenceSet, run: Run) -> None:
-    """RUN/evaluate/samples.png, and neighbours.png: the samples nearest to the training set, and below each its nearest
-    training image by pixels and by features."""
+    """Write RUN/evaluate/samples.png and neighbours.png: the samples nearest to the training set, each above its
+    nearest training image by pixels and by features."""
     known = yardstick.own.packed.images
     shown = copying.pixels.distance[:, 0].argsort()[:SHOWN]
     by_pixels = copying.pixels.position[shown, 0].numpy()

@@ -1,4 +1,4 @@
-"""evaluate RUN: of a model how good its samples are, of an autoencoder what it makes of images."""
+"""The verb evaluate: sample quality of a model, reconstruction quality of an autoencoder."""
 
 from typing import Any
 
@@ -9,6 +9,6 @@ from .sample_quality import evaluate_quality
 
 
 def evaluate(request: Quality) -> dict[str, Any]:
-    """Measure a run, say the card and return its record, which is kept in RUN/eval.jsonl."""
+    """Measure a run, print the card, append the record to RUN/eval.jsonl, and return it."""
     run = open_run(request.run)
     return evaluate_quality(request) if run.config.autoencoder is None else evaluate_reconstruction(run, request)

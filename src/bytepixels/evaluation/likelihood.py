@@ -1,4 +1,4 @@
-"""evaluate RUN: bits per dimension (--bits), and whether its loss is a good one (--loss). Appends to RUN/eval.jsonl."""
+"""The verbs evaluate bits and evaluate loss: bits per dimension, and the loss beside its optimum."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -34,7 +34,7 @@ LEVELS = 24  # noise levels of --loss
 
 @dataclass(frozen=True)
 class Measurement:
-    """One checkpoint of a run, ready to be measured in float32, whatever it was trained in."""
+    """One checkpoint of a run, opened for measurement in float32, whatever its training precision."""
 
     model: TrainedModel
     request: Evaluate
@@ -42,13 +42,13 @@ class Measurement:
     world: ProcessGroup  # its processes measure their shares of the images
 
     def share(self, n: int) -> tuple[slice, Callable[[Tensor], Tensor]]:
-        """The images among n that this process measures, and what puts everybody's [..., share] to [..., n]."""
+        """The share of n images that this rank measures, and a function that gathers [..., share] to [..., n]."""
         check_range("-n on that many processes", n, self.world.size)
         return self.world.local_rows(n), lambda part: self.world.gather(part.movedim(-1, 0), n).movedim(0, -1)
 
     @property
     def run(self) -> Run:
-        """Of the model."""
+        """The run of the model."""
         return self.model.run
 
     @property
@@ -57,7 +57,7 @@ class Measurement:
         return self.model.checkpoint_name
 
     def record(self, kind: str, values: dict[str, Any]) -> dict[str, Any]:
-        """Append one line to RUN/eval.jsonl, and return it; {} but in the first process of several."""
+        """Append one line to RUN/eval.jsonl and return it; {} except on rank 0."""
         if self.world.rank > 0:
             return {}
         made = {"checkpoint": self.checkpoint, "weights": self.request.weights, "seed": self.request.seed}
@@ -76,7 +76,7 @@ class Measurement:
 
 
 def evaluate(request: Evaluate) -> list[dict[str, Any]]:
-    """Measure a run, say what was found, and return the records. InputError where it cannot be."""
+    """Measure a run, print the results and return the records. InputError if that is impossible."""
     run = open_model(request.run)
     if request.bits and "first_stage" in run.data:
         raise InputError(f"--bits are of pixels, and {run.path} models latents; --loss is of both")
@@ -88,7 +88,7 @@ def evaluate(request: Evaluate) -> list[dict[str, Any]]:
 
 
 def run_set(run: Run, request: Evaluate) -> ImageSet:
-    """What was asked for; unless told, the test split of the run's own source, else what it was trained on."""
+    """The requested images; by default the test split of the run's own source, else its training images."""
     source = request.source or source_of(run)
     if request.split is not None:
         return other_set(run, source, request.split)
@@ -98,7 +98,7 @@ def run_set(run: Run, request: Evaluate) -> ImageSet:
 
 
 def evaluate_bits(subject: Measurement, images: ImageSet) -> dict[str, Any]:
-    """Say and keep the bits per dimension of `images`."""
+    """Measure, print and record the bits per dimension of `images`."""
     request, plan = subject.request, bits_plan(subject)
     x0, label = images.choose(request.n or 64, request.seed, subject.model.device)
     seeds = range(request.seed, request.seed + len(x0))
@@ -128,7 +128,7 @@ def evaluate_bits(subject: Measurement, images: ImageSet) -> dict[str, Any]:
 
 
 def bits_plan(subject: Measurement) -> bits_of.BitsPlan:
-    """The chain and the ODE that a request asks for. Only DDPM has a chain; InputError where nothing is left."""
+    """The chain and the ODE to measure. Only DDPM has a chain; InputError if nothing is left."""
     request, process, config = subject.request, subject.model.process, subject.run.config
     learned = config.process.variance == "learned"
     if isinstance(process, GaussianDiffusion) and request.steps is not None:
@@ -153,7 +153,7 @@ def bits_plan(subject: Measurement) -> bits_of.BitsPlan:
 
 
 def evaluate_loss(subject: Measurement) -> dict[str, Any]:
-    """Say and keep how far the run is from the trivial guess to the ideal of its training set."""
+    """Measure, print and record where the run lies between the trivial guess and its training set's optimum."""
     request, run = subject.request, subject.run
     own = training_set(run, request.source)
     other = held_out_set(run, request.source) if request.split is None else other_set(run, own.source, request.split)
@@ -188,7 +188,7 @@ def evaluate_loss(subject: Measurement) -> dict[str, Any]:
 
 
 def predictor(subject: Measurement) -> loss_of.Predict:
-    """The run's estimate of x0, clipped where its sampler clips."""
+    """The run's estimate of x0, clipped if its sampler clips."""
 
     def predict(x: Tensor, level: Level, label: Tensor | None) -> Tensor:
         denoise = replace(subject.denoiser, label=label)
@@ -198,7 +198,7 @@ def predictor(subject: Measurement) -> loss_of.Predict:
 
 
 def counter(progress: Work, processes: int) -> Callable[[int], None]:
-    """Adds to a progress and shows it; the other processes are taken to be as far as this one."""
+    """Advance and show the progress, assuming that the other ranks are as far as this one."""
     done = 0
 
     def count(images: int) -> None:

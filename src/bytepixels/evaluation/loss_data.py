@@ -1,5 +1,4 @@
-"""What evaluate --loss measures a run on: x0 as its training draws them, none mirrored, and all that its training
-draws from."""
+"""The data of evaluate --loss: x0 as in training, without mirroring, and the whole training distribution."""
 
 import torch
 from torch import Tensor
@@ -14,8 +13,8 @@ from ..sampling.first_stage import encode, kept
 
 
 def drawn_x0(images: Tensor, codec: Codec, seed: int) -> Tensor:
-    """x0 [n, c, h, w] of images uint8 [n, C, H, W], on their device: latents are drawn, as in training, with noise
-    that is a function of the seed."""
+    """Sample x0 [n, c, h, w] of images uint8 [n, C, H, W] on their device: latents with noise that depends on the seed,
+    as in training."""
     if not isinstance(codec, LatentCodec):
         return codec.to_model(images)
     encoder = encoder_of(codec.autoencoder, images.device)
@@ -26,7 +25,7 @@ def drawn_x0(images: Tensor, codec: Codec, seed: int) -> Tensor:
 
 
 def known_of(run: Run, own: ImageSet, codec: Codec, world: ProcessGroup, device: torch.device) -> TrainingDistribution:
-    """The images that a run was trained on, or their latents, which are in the cache or encoded once more."""
+    """The training distribution of a run: its images, or their latents, cached or encoded again."""
     mirrored = run.config.data.flip == "yes"
     if not isinstance(codec, LatentCodec):
         assert isinstance(codec, PixelCodec)

@@ -1,4 +1,4 @@
-"""evaluate RUN of an autoencoder: what its latents keep of images, and how far off that is."""
+"""Evaluate an autoencoder: the fidelity of its reconstructions, and their distance from the images."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -29,8 +29,8 @@ SHOWN = 16  # images in reconstructions.png
 
 
 def evaluate_reconstruction(run: Run, request: Quality) -> dict[str, Any]:
-    """Reconstruct, measure, say the card and keep its numbers, which are returned ({} but in the first process of
-    several). InputError where it cannot be."""
+    """Reconstruct, measure, print the card and record the numbers, which are returned ({} except on rank 0). InputError
+    if that is impossible."""
     if request.sampling:
         flags = " and ".join(f"--{name}" for name in request.sampling)
         raise InputError(f"{run.path} is an autoencoder, which draws nothing: it has no use for {flags}")
@@ -58,7 +58,7 @@ def evaluate_reconstruction(run: Run, request: Quality) -> dict[str, Any]:
 
 
 def described(images: Tensor, again: Tensor, what: str, yardstick: ReferenceSet) -> dict[str, Any]:
-    """The distances of reconstructions uint8 [n, C, H, W] and, as their floor, of the images themselves."""
+    """Distances of reconstructions uint8 [n, C, H, W] and, as their floor, of the images themselves."""
     features = yardstick.features
 
     def distance(shown: Tensor) -> dict[str, float]:
@@ -88,7 +88,7 @@ def described(images: Tensor, again: Tensor, what: str, yardstick: ReferenceSet)
 
 
 def card(record: dict[str, Any], found: dict[str, float]) -> Iterator[str]:
-    """What was found, in lines."""
+    """Format the results as lines."""
     name, floor = title(record["features"]["name"]), record["floor"]["measures"]["frechet"]
     yield f"{format_fidelity(found, record['of'])}."
     yield f"{name}: reconstructions {number(record['measures']['frechet'])}, the images themselves {number(floor)}"

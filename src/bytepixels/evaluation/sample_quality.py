@@ -1,4 +1,4 @@
-"""evaluate RUN: samples of a run beside its training and held-out images; a card, and a line of RUN/eval.jsonl."""
+"""Evaluate samples of a run beside its training and held-out images: a card, and a line of RUN/eval.jsonl."""
 
 import time
 from dataclasses import dataclass
@@ -35,7 +35,7 @@ from .yardstick import ReferenceSet, open_reference_set
 
 @dataclass(frozen=True)
 class MatchedSampler:
-    """A trained model that draws samples with classes and captions as often as its training images have them."""
+    """Draws samples with classes and captions in the proportions of the training images."""
 
     model: TrainedModel
     world: ProcessGroup
@@ -45,7 +45,7 @@ class MatchedSampler:
     def draw(
         self, settings: SampleConfig, seeds: range, batch: int, budget: float, what: str = "sample"
     ) -> tuple[Tensor, float]:
-        """uint8 [n, C, H, W] and the seconds it took: all seeds, or as many as the budget of seconds allows."""
+        """Draw images uint8 [n, C, H, W] of all seeds, or as many as there is time for; and the seconds spent."""
         began, drawn, steps = time.monotonic(), [], settings.steps
         rows = self._rows(len(seeds), seeds.start)
         labels = None if self.labels is None else self.labels[rows].tolist()
@@ -67,13 +67,13 @@ class MatchedSampler:
         return torch.cat(drawn), time.monotonic() - began
 
     def _rows(self, count: int, seed: int) -> Tensor:
-        """Which training images the samples have their labels and captions from."""
+        """Positions of the training images that give the samples their labels and captions."""
         return torch.randint(self.model.run.data["count"], (count,), generator=seeded(seed, LABELS))
 
 
 def evaluate_quality(request: Quality) -> dict[str, Any]:
-    """Draw, measure, say the card and keep its numbers, which are returned ({} but in the first process of several).
-    InputError where it cannot be."""
+    """Draw, measure, print the card and record the numbers, which are returned ({} except on rank 0). InputError if
+    that is impossible."""
     run = open_model(request.run)
     settings = chosen_settings(run, request.sampling)
     model = TrainedModel.open(run, request.checkpoint, request.weights, request.device)
@@ -98,7 +98,7 @@ def evaluate_quality(request: Quality) -> dict[str, Any]:
 
 
 def judge(images: Tensor, yardstick: ReferenceSet, run: Run, request: Quality, device: torch.device) -> dict[str, Any]:
-    """Everything there is to say of samples uint8 [n, C, H, W], as eval.jsonl holds it."""
+    """Compute the full record of samples uint8 [n, C, H, W], as eval.jsonl holds it."""
     features, others = yardstick.features, yardstick.others(len(images), request.seed)
     with Work("measure", 4, "parts") as progress:
         progress.update(0, "distances")
@@ -123,8 +123,8 @@ def judge(images: Tensor, yardstick: ReferenceSet, run: Run, request: Quality, d
 
 
 def through_first_stage(yardstick: ReferenceSet, model: TrainedModel, n: int, seed: int) -> dict[str, float]:
-    """The Frechet distance of the floor's images once they have been through the run's autoencoder, and half its 95%
-    interval: what its samples could be at best."""
+    """The Frechet distance of the floor's images after the run's autoencoder, and half its 95% interval: the best that
+    its samples could reach."""
     codec, (images, _) = model.codec, yardstick.others(n, seed)
     again = codec.to_images(codec.to_model(images.to(model.device))).cpu()
     value, interval = frechet(features_of(yardstick.features, again).features, yardstick.moments)
@@ -132,7 +132,7 @@ def through_first_stage(yardstick: ReferenceSet, model: TrainedModel, n: int, se
 
 
 def measured(samples: FeatureSet, yardstick: ReferenceSet) -> Measures:
-    """Every distance of a set from the reference, and its Inception score where there is one."""
+    """Compute every distance of a set from the reference, and its Inception score if it has one."""
     found = measure(samples, yardstick.reference, yardstick.moments)
     return found | inception_measures(samples) if yardstick.features.name == "inception" else found
 
@@ -148,7 +148,7 @@ def described(
     n: int,
     samples: FeatureSet,
 ) -> dict[str, Any]:
-    """The findings as one record."""
+    """Assemble the results as one record."""
     features = yardstick.features
     return {
         "kind": "quality",
@@ -168,7 +168,7 @@ def described(
 
 
 def made_with(settings: SampleConfig, painter: MatchedSampler, request: Quality) -> dict[str, Any]:
-    """How the samples came to be."""
+    """Record how the samples were drawn."""
     return {
         "sampler": settings.sampler,
         "spacing": settings.spacing,
@@ -184,6 +184,6 @@ def made_with(settings: SampleConfig, painter: MatchedSampler, request: Quality)
 
 
 def evaluations(settings: SampleConfig) -> int:
-    """Of the network, for one image."""
+    """Network evaluations per image."""
     once = 2 * settings.steps - 1 if sampler_facts(settings.sampler).evaluations == 2 else settings.steps
     return once * (2 if settings.guidance != 1 else 1)

@@ -1,4 +1,4 @@
-"""The card that evaluate RUN prints: a record of eval.jsonl as lines of text."""
+"""The card of evaluate: a record of eval.jsonl as lines of text."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -18,7 +18,7 @@ BETTER = {"frechet": "lower", "kernel": "lower"}
 
 
 def card(record: dict[str, Any]) -> Iterator[str]:
-    """What was found, in lines."""
+    """Format the results as lines."""
     features, reference = record["features"], record["reference"]
     floor = record["floor"]
     yield ""
@@ -50,7 +50,7 @@ def card(record: dict[str, Any]) -> Iterator[str]:
 
 
 def how_far(record: dict[str, Any]) -> str:
-    """The Frechet distance in words: beside held-out images, and those with noise."""
+    """Describe the Frechet distance in words, beside held-out images and noisy ones."""
     floor, value = record["floor"], record["frechet_distance"]
     if value <= floor["measures"]["frechet"]["value"]:
         return f"No further from the training images than {floor['of']}."
@@ -58,7 +58,7 @@ def how_far(record: dict[str, Any]) -> str:
 
 
 def _scale(rungs: dict[str, float]) -> Iterator[str]:
-    """A line for each kind of damage: the distances of real images that were damaged so."""
+    """A line for each corruption: the distances of real images that were corrupted so."""
     yield "For scale, the same distance of real images that were damaged (lower is nearer):"
     kinds: dict[str, dict[str, float]] = {}
     for name, value in rungs.items():
@@ -73,14 +73,14 @@ def _scale(rungs: dict[str, float]) -> Iterator[str]:
 
 
 def number(one: dict[str, Any]) -> str:
-    """A value with its interval."""
+    """Format a value with its interval."""
     if one["value"] is None:
         return "-"
     return f"{one['value']:.4g}" + ("" if one["interval"] is None else f" ± {one['interval']:.2g}")
 
 
 def copies_sentence(by: str, sets: dict[str, Any]) -> str:
-    """One sentence on copies."""
+    """Describe the copies in one sentence."""
     samples, control = sets["samples"], sets["copyist"]
     null = sets.get("held_out")
     rate = f"{100 * samples['rate']:.1f}% ± {100 * samples['interval']:.1f}% of {samples['n']:,} samples"
@@ -100,7 +100,7 @@ def copies_sentence(by: str, sets: dict[str, Any]) -> str:
 
 
 def _drift(found: list[dict[str, Any]]) -> Iterator[str]:
-    """A line for what leaves its interval, and one for all that does not."""
+    """A line for each statistic outside its interval, and one line for all others."""
     inside = [one["name"] for one in found if not one["outside"]]
     for one in found:
         if one["outside"]:
@@ -110,7 +110,7 @@ def _drift(found: list[dict[str, Any]]) -> Iterator[str]:
 
 
 def drift_sentence(one: dict[str, Any]) -> str:
-    """The number of a statistic that lies farthest outside of what the data span, beside the data's."""
+    """Describe the number of a statistic that lies farthest outside the data's interval."""
     far = max(one["outside"], key=lambda k: abs(one["samples"][k] - one["data"][k]) / max(one["half"][k], 1e-12))
     own, data, half, count = one["samples"][far], one["data"][far], one["half"][far], len(one["samples"])
     if one["name"] == "brightness":

@@ -1,4 +1,4 @@
-"""evaluate train-features SOURCE: a classifier of one's own labels, whose last layer but one are features."""
+"""The verb evaluate train-features: train a classifier of one's own labels, whose penultimate layer gives features."""
 
 import math
 import time
@@ -27,7 +27,7 @@ HELD_OUT = 0.1  # of the images, where there is no test split
 
 
 def train_features(request: TrainFeatures) -> Path:
-    """Train, keep after every epoch, and say how good it is on images that it has not seen. Returns the folder."""
+    """Train the classifier, save it after every epoch, and print its held-out accuracy. Returns the folder."""
     if under_torchrun():
         raise InputError("evaluate train-features is for one process: run it without torchrun")
     recipe = Recipe(request.width, request.epochs, request.batch, request.lr, seed=request.seed)
@@ -64,7 +64,7 @@ Labelled = tuple[Tensor, Tensor]  # uint8 [N, C, H, W], int64 [N]
 
 
 def held_out_split(packed: Packed, request: TrainFeatures) -> tuple[Labelled, Labelled, str]:
-    """(to learn from, to test on, what the second is): the source's test split, else a tenth of the images."""
+    """(training images, test images, what the latter are): the source's test split, else a tenth of the images."""
     assert packed.labels is not None
     images, labels = torch.from_numpy(np.array(packed.images)), torch.from_numpy(packed.labels.copy())
     size, channels = (packed.images.shape[2], packed.images.shape[3]), packed.images.shape[1]

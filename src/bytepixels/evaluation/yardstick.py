@@ -1,4 +1,4 @@
-"""What samples of a run are measured against: its training images, held-out ones, and their features."""
+"""The reference of a run's samples: training images, held-out images, and their features."""
 
 from dataclasses import dataclass
 
@@ -23,7 +23,7 @@ LEAST_KNOWN = 6  # training images: some measures look at the five nearest of ea
 
 @dataclass(frozen=True)
 class ReferenceSet:
-    """What samples are measured against."""
+    """The images and features that samples are compared with."""
 
     own: ImageSet
     held_out: ImageSet | None
@@ -32,7 +32,7 @@ class ReferenceSet:
     moments: Moments
 
     def others(self, n: int, seed: int) -> tuple[Tensor, str]:
-        """uint8 images that are as good as can be, and what they are: held-out ones where there are any."""
+        """The best possible samples, uint8, and what they are: held-out images if there are any."""
         chosen = self.held_out or self.own
         rows = chosen_rows(len(chosen.packed), n, seed).numpy()
         what = f"{len(rows):,} held-out images" if self.held_out else f"{len(rows):,} training images themselves"
@@ -40,7 +40,7 @@ class ReferenceSet:
 
 
 def open_reference_set(run: Run, name: str, source: str | None, most: int | None, world: ProcessGroup) -> ReferenceSet:
-    """The run's images and their features: made by the first process, read by the others."""
+    """Open the run's images and their features: rank 0 computes them, the others read them."""
     own, held_out = training_set(run, source), held_out_set(run, source)
     if len(own.packed) < LEAST_KNOWN:
         why = f"distances need {LEAST_KNOWN} training images or more, and {own.source} holds {len(own.packed)}"

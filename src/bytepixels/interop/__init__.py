@@ -1,1 +1,1 @@
-"""Other programs' folders: what they saved, as networks of ours. None of those programs is needed to read them."""
+"""Read folders saved by other programs; none of those programs is needed."""

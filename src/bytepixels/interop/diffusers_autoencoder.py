@@ -1,4 +1,4 @@
-"""A diffusers AutoencoderKL folder (Stable Diffusion's `vae` is one) as an Autoencoder."""
+"""Read a diffusers AutoencoderKL folder (Stable Diffusion's `vae` is one) as an Autoencoder."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -32,7 +32,7 @@ OLD = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn",
 
 
 def is_autoencoder_kl(folder: Path) -> bool:
-    """Whether a folder says that it is one; `read_autoencoder_kl` finds out."""
+    """Whether a folder's config.json names AutoencoderKL; `read_autoencoder_kl` checks the rest."""
     try:
         read_config(folder)
     except InputError:
@@ -55,7 +55,7 @@ def read_autoencoder_kl(folder: Path) -> Autoencoder:
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """config.json, with what it leaves out. InputError unless it is an AutoencoderKL's."""
+    """Read config.json, with diffusers' defaults filled in. InputError unless it is an AutoencoderKL's."""
     path = folder / CONFIG
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
@@ -70,7 +70,7 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def empty_network(folder: Path, config: Mapping[str, Any]) -> Autoencoder:
-    """A network of that config, without weights. InputError where ours cannot be one."""
+    """Build the network of that config, without weights. InputError if it has parts that ours lacks."""
     try:
         _check_settings(config)
         widths = config["block_out_channels"]
@@ -104,7 +104,7 @@ def _check_settings(config: Mapping[str, Any]) -> None:
 
 
 def read_weights(folder: Path) -> dict[str, Tensor]:
-    """The tensors by their names, in float32."""
+    """Read the tensors by name, in float32."""
     path = folder / WEIGHTS
     try:
         return {name: tensor.float() for name, tensor in load_file(path).items()}
@@ -118,7 +118,7 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
 def translated(
     folder: Path, network: Autoencoder, config: Mapping[str, Any], tensors: dict[str, Tensor]
 ) -> Iterator[tuple[str, Tensor]]:
-    """Our names and their tensors. InputError for tensors that are missing, left over or of other shapes."""
+    """Map the tensors to our names. InputError for missing, superfluous or misshapen ones."""
     left = dict(tensors)
     if not config["use_quant_conv"]:
         left |= identity("quant_conv", 2 * network.latent_channels)
@@ -142,19 +142,19 @@ def translated(
 
 
 def identity(name: str, channels: int) -> dict[str, Tensor]:
-    """A 1 x 1 convolution that changes nothing, for one that a network has not."""
+    """A 1 x 1 convolution that changes nothing, in place of one that a network lacks."""
     return {f"{name}.weight": torch.eye(channels)[:, :, None, None], f"{name}.bias": torch.zeros(channels)}
 
 
 def old_name(name: str) -> str:
-    """...attentions.0.to_q.weight -> ...attentions.0.query.weight, as diffusers had it before 0.18."""
+    """A tensor's name before diffusers 0.18: ...attentions.0.to_q.weight -> ...attentions.0.query.weight."""
     prefix, found, rest = name.partition("attentions.0.")
     part, dot, kind = rest.rpartition(".")
     return f"{prefix}{found}{OLD[part]}{dot}{kind}" if found else name
 
 
 def module_names(network: Autoencoder) -> Iterator[tuple[str, list[str]]]:
-    """Our layer -> theirs; several where ours keeps them in one matrix."""
+    """Map our layers to theirs; several where ours keeps them in one matrix."""
     for ours, theirs in (("to_latent", "quant_conv"), ("from_latent", "post_quant_conv")):
         yield ours, [theirs]
     for side, path in (("encoder", network.encoder.down), ("decoder", network.decoder.up)):

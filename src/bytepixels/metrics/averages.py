@@ -13,12 +13,12 @@ def mean_and_error(values: Tensor) -> tuple[float, float]:
 
 
 def parts(n: int, batch: int) -> list[slice]:
-    """0..n in pieces of at most `batch`."""
+    """Split 0..n into slices of at most `batch`."""
     return [slice(start, min(start + batch, n)) for start in range(0, n, batch)]
 
 
 def rows_of(label: Tensor | None, part: slice | Tensor) -> Tensor | None:
-    """The labels of some images, where there are labels."""
+    """Index the labels, if there are any."""
     return None if label is None else label[part]
 
 

@@ -1,4 +1,4 @@
-"""Bits per dimension of images: the chain's bound and the ODE's, batch by batch; their table and their curve."""
+"""Bits per dimension of images, by the chain's bound and by the ODE; their table and their curve."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -86,13 +86,13 @@ def _counted(denoiser: Denoiser, count: Callable[[int], None], clip: bool) -> Es
 
 
 def gathered(bits: Bits, gather: Callable[[Tensor], Tensor]) -> Bits:
-    """The bits of all images, from every process' share of them: `gather` puts [..., share] together."""
+    """The bits of all images, gathered from every rank: `gather` concatenates [..., share]."""
     bounds = {variance: Bound(*map(gather, bound)) for variance, bound in bits.bounds.items()}
     return Bits(bounds, None if bits.ode is None else Measured(*map(gather, bits.ode)))
 
 
 def numbers(bits: Bits) -> dict[str, Any]:
-    """Means over the images and their standard errors, as eval.jsonl holds them."""
+    """The means over the images and their standard errors, as a record of eval.jsonl."""
     found: dict[str, Any] = {}
     for variance, bound in bits.bounds.items():
         total, error = mean_and_error(bound.total)
@@ -112,7 +112,7 @@ def numbers(bits: Bits) -> dict[str, Any]:
 
 
 def table(found: dict[str, Any]) -> Iterator[str]:
-    """The numbers as lines of text."""
+    """Format the numbers as lines of text."""
     yield f"{'bits/dim':<18}{'L_T':>9}{'sum L_t':>10}{'L_0':>9}{'total':>10}  standard error"
     for name, row in found.items():
         if name == "ode":
@@ -125,7 +125,7 @@ def table(found: dict[str, Any]) -> Iterator[str]:
 
 
 def plot_terms(bits: Bits, levels: Sequence[Level], title: str, path: Path) -> None:
-    """Each term of the bound at its timestep, on logarithmic axes, for each variance."""
+    """Plot each term of the bound against its timestep, on logarithmic axes, for each variance."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 4.5), layout="constrained")

@@ -1,4 +1,4 @@
-"""A small residual network that tells one's own classes apart: its last layer but one are features."""
+"""A small residual classifier, whose penultimate layer gives features."""
 
 import json
 from collections.abc import Iterator
@@ -32,7 +32,7 @@ class Classifier(nn.Module):
         self.head = nn.Linear(8 * width, classes)
 
     def features(self, x: Tensor) -> Tensor:
-        """[B, 8 width]."""
+        """The features of the penultimate layer: [B, 8 width]."""
         x = self.stem(x)
         for down, around in zip(self.down, self.around, strict=True):
             x = down(x)
@@ -48,7 +48,7 @@ def _block(before: int, after: int) -> nn.Sequential:
 
 
 class _Residual(nn.Sequential):
-    """x + two blocks of it."""
+    """A residual pair of blocks: x + f(x)."""
 
     def __init__(self, width: int):
         super().__init__(_block(width, width), _block(width, width))
@@ -59,7 +59,7 @@ class _Residual(nn.Sequential):
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a classifier is trained."""
+    """The hyperparameters of a classifier's training."""
 
     width: int = 32
     epochs: int = 10
@@ -106,7 +106,7 @@ def train_classifier(
 
 
 def augmented(images: Tensor, flip: bool, seed: int, step: int) -> Tensor:
-    """Images [B, C, H, W], half of them mirrored if so, each moved by up to an eighth of its side."""
+    """Augment images [B, C, H, W]: random flips if asked, and random shifts by up to an eighth of the side."""
     count, _, height, width = images.shape
     if flip:
         mirror = torch.rand(count, generator=seeded(seed, FLIP, step)) < 0.5
@@ -117,7 +117,7 @@ def augmented(images: Tensor, flip: bool, seed: int, step: int) -> Tensor:
 
 
 def _moved(side: int, count: int, generator: torch.Generator) -> Tensor:
-    """[count, side]: which row comes where, after a random shift with reflection at the edges."""
+    """Row indices [count, side] of random shifts, with reflection at the edges."""
     reach = side // SHIFT
     shift = torch.randint(-reach, reach + 1, (count, 1), generator=generator)
     moved = (torch.arange(side) + shift).abs()
@@ -125,7 +125,7 @@ def _moved(side: int, count: int, generator: torch.Generator) -> Tensor:
 
 
 def accuracy(network: Classifier, images: Tensor, labels: Tensor, device: torch.device, batch: int = 500) -> float:
-    """Share of images whose class it names."""
+    """The share of images that are classified correctly."""
     network.eval()
     with torch.no_grad():
         named = torch.cat([network(unit(x.to(device))).argmax(1).cpu() for x in images.split(batch)])
@@ -133,7 +133,7 @@ def accuracy(network: Classifier, images: Tensor, labels: Tensor, device: torch.
 
 
 def save_classifier(folder: Path, network: Classifier, recipe: Recipe, notes: dict[str, Any]) -> None:
-    """features.safetensors and features.json. notes: what else there is to say; classes, size and channels at least."""
+    """Write features.safetensors and features.json. notes: metadata, with classes, size and channels at least."""
     folder.mkdir(parents=True, exist_ok=True)
     save_file({k: v.detach().cpu().contiguous() for k, v in network.state_dict().items()}, folder / WEIGHTS)
     said = {"format": FORMAT, "recipe": asdict(recipe), "hash": state_hash(network), **notes}
@@ -141,7 +141,7 @@ def save_classifier(folder: Path, network: Classifier, recipe: Recipe, notes: di
 
 
 class ClassifierFeatures(Features):
-    """What `evaluate train-features` saved: a classifier's last layer but one, at the size that it learnt."""
+    """Features from the penultimate layer of a classifier saved by `evaluate train-features`, at its training size."""
 
     def __init__(self, folder: Path, device: torch.device | str = "cpu"):
         try:

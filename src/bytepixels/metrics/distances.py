@@ -1,4 +1,4 @@
-"""How far apart two sets of feature vectors are, beyond their Gaussians. Features are [N, D]; all is in float64."""
+"""Distances between two sets of feature vectors beyond Gaussian moments. Features are [N, D]; all is in float64."""
 
 import math
 
@@ -40,7 +40,7 @@ def kernel_distance(one: Tensor, other: Tensor, parts: int = PARTS) -> tuple[flo
 
 
 def _kernel_sums(x: Tensor, y: Tensor, rows: list[slice], columns: list[slice]) -> Tensor:
-    """Sums of the kernel over every pair of parts; of a set with itself, without the pairs of a vector with itself."""
+    """Sums of the kernel over every pair of parts; within one set, without the diagonal."""
     sums = torch.zeros(len(rows), len(columns), dtype=torch.float64)
     for i, row in enumerate(rows):
         start = row.start

@@ -1,4 +1,4 @@
-"""Do samples look like data on the whole? Colours, brightness, spectrum, classes, beside what held-out data spans."""
+"""Compare colour, brightness, spectrum and classes of samples and data, beside the spread of held-out data."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -18,7 +18,7 @@ MIN_SPREAD = 1e-9  # spread and half interval of a statistic that never varies, 
 
 
 class ImageStatistics(NamedTuple):
-    """Numbers of n images, one row each, whose means say what a set looks like."""
+    """Per-image statistics of n images, one row each, whose means describe the set."""
 
     mean: Tensor  # [n, C] of each channel, grey levels of 255
     square: Tensor  # [n, C] of their squares
@@ -29,7 +29,7 @@ class ImageStatistics(NamedTuple):
 
 @dataclass(frozen=True)
 class Drift:
-    """One statistic of the samples beside the data's. The interval holds for all of its numbers at once."""
+    """One statistic of the samples beside the data's; the interval holds for all of its numbers at once."""
 
     name: str
     samples: list[float]
@@ -54,7 +54,7 @@ def image_statistics(images: Tensor, probabilities: Tensor | None = None) -> Ima
 
 
 def _radial_power(grey: Tensor) -> Tensor:
-    """[n, H, W] -> [n, R]: the mean power of each whole radial frequency above 0."""
+    """Mean power at each whole radial frequency above 0: [n, H, W] -> [n, R]."""
     height, width = grey.shape[1:]
     if min(height, width) < 2:
         return grey.new_zeros(len(grey), 1)
@@ -66,7 +66,7 @@ def _radial_power(grey: Tensor) -> Tensor:
 
 
 def drift(samples: ImageStatistics, data: ImageStatistics, seed: int = 0) -> list[Drift]:
-    """Each statistic of the samples beside the data's, with what as many images of the data span.
+    """Compare each statistic of the samples with the data's, beside its spread over sets of as many real images.
 
     By the bootstrap: a draw as large as the samples against one as large as the data, both of the data, so that the
     intervals are as wide as chance makes them. InputError for fewer than two images.
@@ -90,13 +90,13 @@ def drift(samples: ImageStatistics, data: ImageStatistics, seed: int = 0) -> lis
 
 
 def _draws(looks: ImageStatistics, n: int, generator: torch.Generator) -> Tensor:
-    """[DRAWS, images]: how often each image is among n that are drawn with repeats."""
+    """Bootstrap counts [DRAWS, images]: how often each image is among n drawn with replacement."""
     rows = torch.randint(len(looks.mean), (DRAWS, n), generator=generator)
     return torch.stack([row.bincount(minlength=len(looks.mean)) for row in rows]).double()
 
 
 def _means(looks: ImageStatistics, counts: Tensor) -> ImageStatistics:
-    """Means over the images, [sets, numbers] each, where set k has counts[k] of each."""
+    """Means over the images, [sets, numbers] each, where counts[k] weighs the images of set k."""
     parts = (None if part is None else counts @ part / counts.sum(1, keepdim=True) for part in looks)
     return ImageStatistics(*parts)  # type: ignore[arg-type]
 

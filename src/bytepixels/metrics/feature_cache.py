@@ -1,4 +1,4 @@
-"""Feature vectors of a set of images, kept on the disk by the hash of the images, the features and the resize."""
+"""Cache feature vectors on disk by the hash of the images, the features and the resize."""
 
 import hashlib
 import json
@@ -36,7 +36,7 @@ class FeatureSet:
 
     @property
     def moments(self) -> Moments:
-        """Their mean and covariance, in float64."""
+        """Mean and covariance of the features, in float64."""
         return merged(Moments.of(chunk) for chunk in self.features.split(CHUNK))
 
 
@@ -63,7 +63,7 @@ def features_of(
 
 
 def chosen_rows(count: int, most: int = MOST, seed: int = 0) -> Tensor:
-    """`most` of `count` rows, or all of them, in order of a draw that is a function of the seed."""
+    """Choose `most` of `count` rows at random by the seed, in order; all if there are fewer."""
     return torch.randperm(count, generator=seeded(seed, ORDER))[:most]
 
 
@@ -75,7 +75,7 @@ def reference_of(
     most: int = MOST,
     count: Callable[[int], None] = lambda n: None,
 ) -> FeatureSet:
-    """The features of a data set, of at most `most` of its images: read from `folder`, or made and left there.
+    """The features of a data set, of at most `most` of its images: read from `folder`, or computed and written there.
 
     data_hash: the sha256 of the images. A file that is damaged or of something else is not taken.
     """

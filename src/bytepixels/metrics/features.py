@@ -1,4 +1,4 @@
-"""Images to feature vectors. Only Inception's Frechet distance is called FID; others name their features."""
+"""Feature extractors for images. Only Inception's Frechet distance is called FID; others name their features."""
 
 import hashlib
 from pathlib import Path
@@ -30,7 +30,7 @@ class Features:
         raise NotImplementedError
 
     def probabilities(self, images: Tensor, features: Tensor) -> Tensor | None:
-        """[B, K] of the classes that the network knows; None where it knows none."""
+        """Class probabilities [B, K] of the network; None if it has no classes."""
         return None
 
 
@@ -40,7 +40,7 @@ def title(features: str) -> str:
 
 
 def rgb(images: Tensor) -> Tensor:
-    """uint8 [B, 1 to 4, H, W] -> [B, 3, H, W]: grey three times over, what is transparent on white."""
+    """Convert uint8 [B, 1 to 4, H, W] to RGB [B, 3, H, W]: grey repeated, transparency on white."""
     channels = images.shape[1]
     if channels in (2, 4):
         colour, alpha = images[:, :-1].float(), images[:, -1:].float() / 255
@@ -76,10 +76,10 @@ class RandomFeatures(Features):
 
 
 class PixelFeatures(Features):
-    """The first principal components of pixels, those of the data: layout and colour, in units of a pixel's -1..1."""
+    """The first principal components of the data's pixels (layout and colour), in units of pixels in -1..1."""
 
     def __init__(self, images: np.ndarray, seed: int = 0):
-        """images: uint8 [N, C, H, W], those that the components are of; at least two."""
+        """images: the data, uint8 [N, C, H, W], whose components are computed; at least two."""
         from sklearn.decomposition import PCA
 
         if len(images) < 2:
@@ -103,7 +103,7 @@ class PixelFeatures(Features):
 
 
 class ScriptFeatures(Features):
-    """A TorchScript file: uint8 [B, 3, H, W] in 0..255 -> [B, D], or [B, D, 1, 1]; any resizing is its own affair.
+    """Features by a TorchScript file: uint8 [B, 3, H, W] in 0..255 -> [B, D] or [B, D, 1, 1]; it resizes by itself.
 
     One named inception-2015-12-05.pt is taken for the Inception of EDM's and StyleGAN's numbers; its hash is in every
     record, so that nobody need take our word for it.
@@ -129,7 +129,7 @@ class ScriptFeatures(Features):
         return found
 
     def probabilities(self, images: Tensor, features: Tensor) -> Tensor | None:
-        """Inception's, without the bias of its last layer, as the published scores are made."""
+        """Inception's class probabilities, without the last layer's bias, as published scores use them."""
         return self._run(images, {"no_output_bias": True}) if self.name == "inception" else None
 
     def _run(self, images: Tensor, wanted: dict[str, bool]) -> Tensor:

@@ -1,4 +1,4 @@
-"""How near an autoencoder's reconstructions are to the images: PSNR, SSIM, and the error of each."""
+"""The fidelity of an autoencoder's reconstructions: PSNR and SSIM, each with its error."""
 
 from collections.abc import Callable, Iterator
 
@@ -25,7 +25,7 @@ def parts_of(images: Tensor) -> Iterator[Tensor]:
 def reconstructed(
     autoencoder: nn.Module, images: Tensor, device: torch.device, count: Callable[[int], None] = lambda done: None
 ) -> Tensor:
-    """Images uint8 [n, C, H, W] through the mean of their latents, and back. count: called with how many are done."""
+    """Reconstruct images uint8 [n, C, H, W] through the mean of their latents. count: called with the number done."""
     codec, again = PixelCodec(), list[Tensor]()
     for x in parts_of(images):
         again.append(codec.to_images(autoencoder(codec.to_model(x.to(device)))).cpu())
@@ -56,7 +56,7 @@ def fidelity(autoencoder: Autoencoder, images: Tensor, again: Tensor, device: to
 
 
 def format_fidelity(found: dict[str, float], of: str) -> str:
-    """A sentence without its end."""
+    """Describe the fidelity in a sentence without its end."""
     said = f"PSNR {found['psnr']:.2f} dB, SSIM {found['ssim']:.4f} ({of})"
     if "kl" in found:
         return f"{said}; {found['kl']:.2f} nats per number of a latent"

@@ -1,4 +1,4 @@
-"""Mean and covariance of features in float64, batch by batch, and the distance between the Gaussians that have them."""
+"""The Frechet distance: mean and covariance of features in float64, batch by batch, and their distance."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ class Moments:
 
     @property
     def covariance(self) -> Tensor:
-        """[D, D], over n - 1. InputError for one image, which has none."""
+        """The covariance [D, D], over n - 1. InputError for one image, which has none."""
         if self.n < 2:
             raise InputError(f"a covariance needs two or more images, got {self.n}")
         return self.scatter / (self.n - 1)
 
     @cached_property
     def root(self) -> Tensor:
-        """R [D, rank] with R R^T = covariance; what is below its rounding errors is taken as 0. Worked out once."""
+        """A root R [D, rank] with R R^T = covariance, without directions below rounding error. Computed once."""
         values, vectors = torch.linalg.eigh(self.covariance)
         kept = values > len(values) * torch.finfo(values.dtype).eps * values[-1]
         return vectors[:, kept] * values[kept].sqrt()
@@ -91,13 +91,13 @@ def jackknife_interval(without: Sequence[float]) -> float:
 
 
 def split_rows(n: int, count: int) -> list[slice]:
-    """0..n in `count` parts, fewer where n is smaller, that differ by one at most."""
+    """Split 0..n into `count` parts, or fewer if n is smaller, whose sizes differ by one at most."""
     count = min(n, count)
     return [slice(k * n // count, (k + 1) * n // count) for k in range(count)]
 
 
 def checked(features: Tensor) -> Tensor:
-    """[N, D] in float64. InputError for another shape, for no images, and for values that are not finite."""
+    """Features [N, D] in float64. InputError for another shape, for no images, or values that are not finite."""
     if features.ndim != 2 or not features.numel():
         raise InputError(f"features must be [images, numbers], none of them 0, got {list(features.shape)}")
     if not bool(features.isfinite().all()):
@@ -106,7 +106,7 @@ def checked(features: Tensor) -> Tensor:
 
 
 def check_same_length(one: Tensor, other: Tensor) -> None:
-    """InputError unless features of both, [..., D], have as many numbers."""
+    """Raise InputError unless both features, [..., D], have the same D."""
     if one.shape[-1] != other.shape[-1]:
         raise InputError(f"features of {one.shape[-1]} and of {other.shape[-1]} numbers cannot be compared")
 

@@ -84,7 +84,7 @@ Layer = tuple[Tensor, Tensor]  # weight and bias of a convolution
 
 
 def folded(tensors: dict[str, Tensor], convolution: str, norm: str) -> Layer:
-    """A convolution and the batch normalisation after it, as one."""
+    """Fold the batch normalisation after a convolution into it."""
     weight, bias, mean, variance = (
         tensors[f"{norm}.{name}"] for name in ("weight", "bias", "running_mean", "running_var")
     )
@@ -94,7 +94,7 @@ def folded(tensors: dict[str, Tensor], convolution: str, norm: str) -> Layer:
 
 
 def _blocks(tensors: dict[str, Tensor]) -> Iterator[tuple[list[Layer], int]]:
-    """The convolutions of every block (wider, in depth, narrower), and the stride of the one in depth."""
+    """Yield the convolutions of every block (expansion, depthwise, projection), and the stride of the depthwise one."""
     names = (("_expand_conv", "_bn0"), ("_depthwise_conv", "_bn1"), ("_project_conv", "_bn2"))
     count = 1 + max(int(name.split(".")[1]) for name in tensors if name.startswith("_blocks."))
     for k in range(count):
@@ -104,7 +104,7 @@ def _blocks(tensors: dict[str, Tensor]) -> Iterator[tuple[list[Layer], int]]:
 
 
 def convolved(x: Tensor, layer: Layer, stride: int = 1, active: bool = True) -> Tensor:
-    """A convolution, in depth where its weights are, padded to ceil(side / stride) as TensorFlow does; then ReLU6."""
+    """Apply a convolution, depthwise if its weights are, padded to ceil(side / stride) as in TensorFlow; then ReLU6."""
     weight, bias = layer
     groups = len(weight) if weight.shape[1] == 1 else 1
     rows, columns = (

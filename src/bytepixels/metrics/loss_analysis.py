@@ -1,4 +1,4 @@
-"""Is my loss good? The run's error at every noise level between two that are exact: the trivial guess and the ideal."""
+"""Compare a run's loss at every noise level with two exact ones: the trivial guess's and the optimal denoiser's."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -20,7 +20,7 @@ COPY_PERPLEXITY = 2.0  # below this perplexity the ideal knows which image it wa
 
 
 def levels_of(process: Process, count: int) -> list[Level]:
-    """Levels even in log SNR, noisiest first; where times are whole, the nearest ones, each once: at most `count`."""
+    """Up to `count` levels evenly spaced in log SNR, noisiest first; for integer times, the nearest distinct ones."""
     nodes = torch.linspace(*noise_range(process), count, dtype=torch.float64).tolist()
     if not process.whole_times:
         return [process.level(node) for node in nodes]
@@ -29,7 +29,7 @@ def levels_of(process: Process, count: int) -> list[Level]:
 
 
 class Errors(NamedTuple):
-    """Squared errors of x0 per number of an image, [levels, n] each, of the same noisy images."""
+    """Squared errors of x0 per dimension, [levels, n] each, all on the same noisy images."""
 
     run: Tensor
     trivial: Tensor
@@ -48,7 +48,7 @@ def measure_errors(
     batch: int,
     count: Callable[[int], None] = lambda images: None,
 ) -> Errors:
-    """Errors on x0 [n, C, H, W]; image k's noise, other at every level, depends on seeds[k].
+    """Measure the errors on x0 [n, C, H, W]; image k's noise, different at every level, depends on seeds[k].
 
     count: called with the number of images at every evaluation of the run.
     """
@@ -69,13 +69,13 @@ def measure_errors(
 
 
 def gathered(errors: Errors, gather: Callable[[Tensor], Tensor]) -> Errors:
-    """The errors of all images, from every process' share of them: `gather` puts [..., share] together."""
+    """The errors of all images, gathered from every rank: `gather` concatenates [..., share]."""
     return Errors(*(None if part is None else gather(part) for part in errors))  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the errors say, as shares of the way from the trivial guess (0) to the ideal (1), with standard errors.
+    """The errors as fractions of the way from the trivial guess (0) to the optimum (1), with standard errors.
 
     sum(trivial - run) / sum(trivial - ideal), summed over levels and images. The ideal of a finite set is better than
     anything that does not know the set: with few images, 1 is out of reach without memorising, already where it is no
@@ -117,7 +117,7 @@ def loss_verdict(training: Errors, held_out: Errors | None) -> Verdict:
 
 
 def _share(errors: Errors, gap: Tensor, chosen: Tensor) -> tuple[float, float] | None:
-    """sum(trivial - run) / sum(gap) over the chosen levels, gap [levels, n]; None where there is nothing to gain."""
+    """sum(trivial - run) / sum(gap) over the chosen levels, gap [levels, n]; None if there is nothing to gain."""
     ahead, between = (errors.trivial - errors.run)[chosen].sum(0), gap[chosen].sum(0)  # [n] each
     if not between.mean() > ALIKE:
         return None
@@ -126,6 +126,6 @@ def _share(errors: Errors, gap: Tensor, chosen: Tensor) -> tuple[float, float] |
 
 
 def _above(errors: Tensor, others: Tensor) -> list[int]:
-    """Levels at which the mean over one set of images is above that over another by over 2 standard errors."""
+    """The levels at which one set's mean exceeds another's by over 2 standard errors."""
     pairs = zip(map(mean_and_error, errors), map(mean_and_error, others), strict=True)
     return [k for k, ((a, da), (b, db)) in enumerate(pairs) if a - b > 2 * math.hypot(da, db)]

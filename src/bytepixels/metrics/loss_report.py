@@ -1,4 +1,4 @@
-"""What the errors of a run say: as numbers, as a curve, and in words."""
+"""Report the errors of a run: as numbers, as a curve, and in words."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +14,7 @@ MAX_ERROR = 0.05  # a standard error of the share above which nothing is conclud
 
 
 def numbers(levels: Sequence[Level], training: Errors, held_out: Errors | None, verdict: Verdict) -> dict[str, Any]:
-    """The curves and the shares, as eval.jsonl holds them."""
+    """The curves and fractions, as a record of eval.jsonl."""
     curves = {"training": training.run, "trivial": training.trivial, "ideal": training.ideal}
     if held_out is not None:
         curves |= {"held_out": held_out.run, "held_out_trivial": held_out.trivial}
@@ -28,7 +28,7 @@ def numbers(levels: Sequence[Level], training: Errors, held_out: Errors | None, 
 
 
 def plot_errors(found: dict[str, Any], title: str, path: Path) -> None:
-    """Errors as shares of the trivial guess's, against log SNR; shaded where the ideal knows the image.
+    """Plot errors relative to the trivial guess against log SNR; shaded where the optimum identifies the image.
 
     found: what `numbers` returns. What is above 3 is outside of the frame.
     """
@@ -52,7 +52,7 @@ def plot_errors(found: dict[str, Any], title: str, path: Path) -> None:
 
 
 def sentences(levels: Sequence[Level], verdict: Verdict, held_out: bool) -> list[str]:
-    """The verdict in words."""
+    """Describe the verdict in words."""
     copies = sum(perplexity < COPY_PERPLEXITY for perplexity in verdict.perplexity)
     if verdict.learnt is None:
         why = "the images are so much alike that the trivial guess is as good as the best denoiser"

@@ -1,4 +1,4 @@
-"""Are samples copies of training images? Their nearest ones, and how near beside images that cannot be copies."""
+"""Detect samples that copy training images, by nearest neighbours, with held-out images as the null."""
 
 from collections import deque
 from collections.abc import Sequence
@@ -54,7 +54,7 @@ def copyist(images: EmpiricalImages, process: Process, seeds: Sequence[int], dev
 
 @dataclass(frozen=True)
 class CopyRate:
-    """How many of n images are copies, and how many are merely near."""
+    """The rate of copies, and of near images, among n images."""
 
     rate: float  # share that is three times as near to one training image as to the next
     near: float | None  # share nearer than 95% of the held-out images are; None without such

@@ -1,4 +1,4 @@
-"""--features: from a word or a path to what turns images into vectors."""
+"""Resolve --features, a name or a path, to a feature extractor."""
 
 from pathlib import Path
 
@@ -20,7 +20,7 @@ def chosen_features(name: str) -> str:
 
 
 def open_features(name: str, images: np.ndarray, device: torch.device) -> Features:
-    """`random`, `imagenet`, `pixels` (the components of `images` uint8 [N, C, H, W]), a folder or a file.
+    """Open `random`, `imagenet`, `pixels` (the components of `images` uint8 [N, C, H, W]), a folder or a file.
 
     InputError for others, and where a package is lacking.
     """

@@ -1,4 +1,4 @@
-"""What a denoiser can be compared with: the Wiener filter, and the optimal denoiser of a finite set of images.
+"""Reference denoisers: the Wiener filter, and the optimal denoiser of a finite training set.
 
 Where images are latents, each is the Gaussian that an autoencoder makes of it.
 """
@@ -19,7 +19,7 @@ Gaussian = tuple[Tensor, Tensor | None]  # means [K, C, H, W], and variances lik
 
 
 class TrainingDistribution(Protocol):
-    """The distribution of x0 that a run was trained on: a mixture of Gaussians or of points, each as likely."""
+    """The distribution of x0 in a run's training: a mixture of Gaussians or of points, equally weighted."""
 
     @property
     def labels(self) -> Tensor | None:
@@ -30,7 +30,7 @@ class TrainingDistribution(Protocol):
 
 
 class EmpiricalImages(NamedTuple):
-    """Exactly the images that a run was trained on: a mixture of points."""
+    """The empirical distribution of a run's training images: a mixture of points."""
 
     images: np.ndarray  # uint8 [N, C, H, W], possibly memory-mapped
     labels: Tensor | None  # [N] int64 on the host; None where the run knows no classes
@@ -43,19 +43,19 @@ class EmpiricalImages(NamedTuple):
             yield torch.cat([x0, x0.flip(-1)]) if self.mirrored else x0
 
     def gaussians(self, device: torch.device, members: np.ndarray | None = None) -> Iterator[Gaussian]:
-        """The images themselves."""
+        """The images as Gaussians of variance 0."""
         return ((block, None) for block in self.blocks(device, members))
 
 
 class LatentMixture(NamedTuple):
-    """The latents that a run was trained on: of every image a Gaussian, from which training draws x0."""
+    """The distribution of a run's training latents: one Gaussian per image."""
 
     moments: np.ndarray  # float32 [N, F, 2z, h, w]: means, then deviations; F: as is, mirrored; memory-mapped
     labels: Tensor | None  # as of EmpiricalImages
     codec: LatentCodec
 
     def gaussians(self, device: torch.device, members: np.ndarray | None = None) -> Iterator[Gaussian]:
-        """Whitened."""
+        """The whitened Gaussians, in blocks."""
         for moments in _blocks(self.moments, members, self.moments[0].size):
             mean, deviation = moments.to(device).flatten(0, 1).chunk(2, dim=1)
             centre = self.codec.to_model(mean)
@@ -63,7 +63,7 @@ class LatentMixture(NamedTuple):
 
 
 def _blocks(rows: np.ndarray, members: np.ndarray | None, numbers: int) -> Iterator[Tensor]:
-    """All rows, or those at `members`, so many at a time that they come to BLOCK_NUMBERS; `numbers`: of each row."""
+    """Yield all rows, or those at `members`, in blocks of BLOCK_NUMBERS numbers; `numbers`: of each row."""
     each = max(1, BLOCK_NUMBERS // numbers)
     for start in range(0, len(rows) if members is None else len(members), each):
         part = slice(start, start + each)
@@ -71,7 +71,7 @@ def _blocks(rows: np.ndarray, members: np.ndarray | None, numbers: int) -> Itera
 
 
 class WienerDenoiser:
-    """The best estimate of x0 that is linear in each number alone (the Wiener filter): it knows means and variances.
+    """The best element-wise linear estimate of x0 (Wiener filter), from means and variances alone.
 
     mu + alpha S / (alpha^2 S + sigma^2) (x - alpha mu), with mu and S [1, C, H, W] over all x0, of all classes.
     """
@@ -86,13 +86,13 @@ class WienerDenoiser:
         self.variance = (square - self.mean**2).clamp(min=0)
 
     def __call__(self, x: Tensor, level: Level, label: Tensor | None = None) -> Tensor:
-        """x0, like x [B, C, H, W]."""
+        """Estimate x0, like x [B, C, H, W]."""
         gain = level.alpha * self.variance / (level.alpha**2 * self.variance + level.sigma**2)
         return self.mean + gain * (x - level.alpha * self.mean)
 
 
 class OptimalDenoiser:
-    """E[x0 | x_t] for x0 from a training distribution: no denoiser has a lower error on it.
+    """The optimal denoiser E[x0 | x_t] of a training distribution: no denoiser has a lower error on it.
 
     Of images it is their mean, weighed by softmax(-|x_t - alpha x_i|^2 / (2 sigma^2)) (Karras et al. 2022, appendix
     B.3, eq. 57): at little noise it knows which one it was, and copies it. Of Gaussians it is each one's own estimate,
@@ -107,11 +107,11 @@ class OptimalDenoiser:
         self.members = {c: (labels == c).nonzero().flatten().numpy() for c in classes}
 
     def __call__(self, x: Tensor, level: Level, label: Tensor | None = None) -> Tensor:
-        """x0, like x [B, C, H, W]."""
+        """Estimate x0, like x [B, C, H, W]."""
         return self.posterior(x, level, label)[0]
 
     def posterior(self, x: Tensor, level: Level, label: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """x0 [B, C, H, W], and the entropy in nats [B] of which image it was. label [B]: a class with images."""
+        """Estimate x0 [B, C, H, W], with the entropy over images in nats [B]. label [B]: a class with images."""
         if label is None:
             return self._over(x, level, None)
         x0, entropy = torch.empty_like(x), x.new_empty(len(x))
@@ -121,7 +121,7 @@ class OptimalDenoiser:
         return x0, entropy
 
     def _over(self, x: Tensor, level: Level, members: np.ndarray | None) -> tuple[Tensor, Tensor]:
-        """One pass over the blocks, with a running maximum of the logits as in any streaming softmax."""
+        """Accumulate over the blocks in one pass, with a running maximum of the logits (streaming softmax)."""
         flat = (x - level.alpha * self.centre).flatten(1)  # [B, D]
         top = torch.full_like(flat[:, 0], torch.finfo(flat.dtype).min)
         total, moment, weighted = torch.zeros_like(top), torch.zeros_like(top), torch.zeros_like(flat)
@@ -141,8 +141,8 @@ class OptimalDenoiser:
 def _posterior_terms(
     x: Tensor, level: Level, mean: Tensor, variance: Tensor | None
 ) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
-    """For x [B, D] and Gaussians [K, D]: the logits [B, K] of which one it was, up to what x alone decides, and what
-    makes of weights [B, K] the sum of their weighted estimates of x0 [B, D]."""
+    """Posterior of x [B, D] over Gaussians [K, D]: logits [B, K] up to a term in x alone, and a function from weights
+    [B, K] to the weighted sum of their estimates of x0 [B, D]."""
     alpha, noise = level.alpha, level.sigma**2
     if variance is None:
         logit = alpha / noise * (x @ mean.T - alpha / 2 * mean.square().sum(1))

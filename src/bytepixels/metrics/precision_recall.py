@@ -1,4 +1,4 @@
-"""Nearest neighbours among feature vectors, and what they say of two sets: precision, recall, density, coverage."""
+"""Precision, recall, density and coverage of two sets of features, by nearest neighbours."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -13,7 +13,7 @@ BLOCK_NUMBERS = 2**24  # numbers in a block of distances: 128 MiB
 
 
 class Nearest(NamedTuple):
-    """The k nearest of a set, nearest first."""
+    """The k nearest neighbours in a set, nearest first."""
 
     distance: Tensor  # [N, k] float64
     position: Tensor  # [N, k] int64, rows of the set
@@ -37,7 +37,7 @@ def nearest(of: Tensor, among: Tensor, k: int, skip_self: bool = False) -> Neare
 
 
 def precision_recall(data: Tensor, samples: Tensor, k: int = 3) -> tuple[float, float]:
-    """Share of samples within the data's manifold, and of data within the samples' (Kynkaanniemi et al. 2019, eq. 1-2).
+    """Precision: samples within the data's manifold; recall: the reverse (Kynkaanniemi et al. 2019, eq. 1-2).
 
     The manifold of a set: around each of its vectors a ball that reaches to its k-th neighbour.
     """
@@ -45,7 +45,7 @@ def precision_recall(data: Tensor, samples: Tensor, k: int = 3) -> tuple[float, 
 
 
 def density_coverage(data: Tensor, samples: Tensor, k: int = 5) -> tuple[float, float]:
-    """How many of the data's balls a sample lies in, over k; and the share of balls with a sample (Naeem et al. 2020).
+    """Density: the data's balls around a sample, over k; coverage: balls with a sample (Naeem et al. 2020).
 
     Where both have the same law, density is 1 on average and coverage near 1 - 2^-k for as many samples as data.
     """
@@ -56,13 +56,13 @@ def density_coverage(data: Tensor, samples: Tensor, k: int = 5) -> tuple[float, 
 
 
 def _share_within(points: Tensor, support: Tensor, k: int) -> float:
-    """The share of points that lie in a ball of the support."""
+    """The share of points that lie in some ball of the support."""
     radius, blocks = _radius(support, k), _blocks(checked(points), checked(support))
     return torch.cat([(distances <= radius).any(1) for _, distances in blocks]).double().mean().item()
 
 
 def _radius(support: Tensor, k: int) -> Tensor:
-    """[M]: how far each vector's k-th neighbour is."""
+    """The distance of each vector's k-th neighbour, [M]."""
     if len(support) <= k:
         raise InputError(f"{len(support)} images have no {k}-th neighbour each: more than {k} are needed")
     return nearest(support, support, k, skip_self=True).distance[:, -1]

@@ -1,4 +1,4 @@
-"""How good a set of samples is, in numbers: distances from the reference, and a ladder of corruptions as a scale."""
+"""Sample quality in numbers: distances from the reference, and a ladder of corruptions as a scale."""
 
 import math
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ Measures = dict[str, dict[str, float | None]]  # name -> value, and half its 95%
 
 
 def measure(samples: FeatureSet, reference: FeatureSet, moments: Moments) -> Measures:
-    """Every distance of the samples from the reference, whose `moments` are of all of its vectors.
+    """Compute every distance of the samples from the reference, whose `moments` are of all of its vectors.
 
     Precision, recall, density and coverage compare as many vectors of the reference as there are samples: they depend
     on both numbers, and are published for equal ones.
@@ -46,7 +46,7 @@ def frechet(features: Tensor, moments: Moments) -> tuple[float, float]:
 
 
 def inception_measures(samples: FeatureSet) -> Measures:
-    """The Inception score, where the probabilities are Inception's."""
+    """The Inception score, if the probabilities are Inception's; else nothing."""
     assert samples.probabilities is not None
     return {"inception_score": _pair(*inception_score(samples.probabilities))}
 
@@ -63,7 +63,7 @@ LADDER = len(NOISES) + len(BLURS) + 2  # rungs
 
 
 def ladder(images: Tensor) -> Iterator[tuple[str, Tensor]]:
-    """(name, images) for uint8 [n, C, H, W] made worse in known ways: noise, blur, light, and half of them twice."""
+    """Yield (name, images) of images uint8 [n, C, H, W] under known corruptions: noise, blur, light, duplicates."""
     for noise in NOISES:
         drawn = torch.randn(images.shape, generator=seeded(noise, NOISE))
         yield f"noise {noise}", _levels(images.float() + noise * drawn)
@@ -74,7 +74,7 @@ def ladder(images: Tensor) -> Iterator[tuple[str, Tensor]]:
 
 
 def as_noise(value: float, rungs: dict[str, float]) -> str:
-    """Where a distance lies among those of the noisy images, in words."""
+    """Describe a distance by the noise level of real images that has the same."""
     distances, noises = zip(*sorted((rungs[f"noise {noise}"], noise) for noise in NOISES), strict=True)
     if value <= distances[0]:
         return f"noise of std {noises[0]}/255 or less"
@@ -84,7 +84,7 @@ def as_noise(value: float, rungs: dict[str, float]) -> str:
 
 
 def blurred(x: Tensor, sigma: float) -> Tensor:
-    """Each channel of [n, C, H, W] under a Gaussian of that many pixels, edges continued."""
+    """Blur each channel of [n, C, H, W] with a Gaussian of so many pixels, with replicated edges."""
     reach = math.ceil(3 * sigma)
     weight = torch.exp(-0.5 * (torch.arange(-reach, reach + 1) / sigma) ** 2)
     weight, channels = weight / weight.sum(), x.shape[1]

@@ -1,4 +1,4 @@
-"""The first stage of latent diffusion: images to latents of 1 / factor of their resolution, and back."""
+"""The autoencoder of latent diffusion: images to latents at 1 / factor of their resolution, and back."""
 
 import math
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ LOG_VARIANCE = (-30.0, 20.0)  # what a log variance is clamped to, as in Rombach
 
 
 class Autoencoder(nn.Module):
-    """Rombach et al. 2022, appendix G: a convolutional encoder and decoder with attention in their middles.
+    """A convolutional encoder and decoder with attention at the lowest resolution (Rombach et al. 2022, appendix G).
 
     channels: of the images. width: channels at full resolution; level i has width * multipliers[i] and 1 / 2**i of
         the resolution, so that the factor is 2**(levels - 1): 1, 2, 4, 8. blocks: residual blocks per level of the
@@ -89,7 +89,7 @@ class Autoencoder(nn.Module):
             self._begin_as_the_shortcut()
 
     def _begin_as_the_shortcut(self) -> None:
-        """Nothing is added to it yet, and the latents deviate little."""
+        """Initialise the network as the plain shortcut, with a small deviation of the latents."""
         zero_(self.to_latent)
         zero_(self.decoder.last)
         if self.kind == "kl":
@@ -124,14 +124,14 @@ class Autoencoder(nn.Module):
         return self.render(z if self.quantizer is None else self.quantizer(z)[0])
 
     def render(self, z: Tensor) -> Tensor:
-        """`decode` of latents that are codes already, or have none."""
+        """Decode latents that are codes already, or that have none (kl)."""
         x = self.decoder(self.from_latent(z)).to(z.dtype)
         if not self.residual:
             return x
         return x + from_coarse(_channels(self.factor * z, self.channels * self.factor**2), self.factor)
 
     def forward(self, x: Tensor, noise: Tensor | None = None) -> Tensor:
-        """Images and back: through a draw of their latents with standard normal `noise`, or through the mean."""
+        """Reconstruct images: through sampled latents with standard normal `noise`, or through their mean."""
         mean, std = self.encode(x)
         return self.decode(mean if noise is None else mean + std * noise)
 
@@ -142,12 +142,12 @@ class Autoencoder(nn.Module):
 
 
 def _channels(x: Tensor, count: int) -> Tensor:
-    """The first `count` channels of [B, c, H, W]; zeros where there are fewer."""
+    """Take the first `count` channels of [B, c, H, W], padded with zeros."""
     return F.pad(x[:, :count], (0, 0, 0, 0, 0, max(0, count - x.shape[1])))
 
 
 class Encoder(nn.Module):
-    """forward(x): [B, C, H, W] -> [B, c_out, H / f, W / f]; `widths` are the channels of each level."""
+    """The convolutional encoder: [B, C, H, W] -> [B, c_out, H / f, W / f]; `widths` are the channels of each level."""
 
     def __init__(self, channels: int, widths: Sequence[int], blocks: int, c_out: int, groups: int, attention: bool):
         super().__init__()
@@ -171,7 +171,7 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """forward(z): [B, Z, h, w] -> [B, C, f h, f w]; `widths` are the channels of each level, as in the encoder."""
+    """The convolutional decoder: [B, Z, h, w] -> [B, C, f h, f w]; `widths` as in the encoder."""
 
     def __init__(
         self, channels: int, widths: Sequence[int], blocks: int, latent_channels: int, groups: int, attention: bool
@@ -197,7 +197,7 @@ class Decoder(nn.Module):
 
 
 def middle(channels: int, groups: int, attention: bool) -> nn.ModuleList:
-    """Block, attention, block, at the lowest resolution."""
+    """The layers at the lowest resolution: block, attention, block."""
     heads = 1 if attention else None
     return nn.ModuleList(
         [ResidualBlock(channels, channels, None, groups, heads=heads), ResidualBlock(channels, channels, None, groups)]

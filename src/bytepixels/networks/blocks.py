@@ -1,4 +1,4 @@
-"""The pieces of U-Net and autoencoder: residual block, attention, also to a text, and the two changes of resolution."""
+"""Building blocks of the U-Net and the autoencoder: residual block, self- and cross-attention, down- and upsampling."""
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +12,7 @@ Tokens = tuple[Tensor, Tensor]  # [B, L, D] of a text, and bool [B, L]: which of
 
 
 def zero_(layer: nn.Conv2d | nn.Linear) -> nn.Conv2d | nn.Linear:
-    """Set a layer's weights and biases to zero and return it: what it closes begins as the identity."""
+    """Zero a layer's weights and biases and return it, so that its residual branch begins as the identity."""
     for parameter in layer.parameters():
         nn.init.zeros_(parameter)
     return layer
@@ -33,8 +33,8 @@ def group_norm(groups: int, channels: int) -> nn.GroupNorm:
 
 
 class ResidualBlock(nn.Module):
-    """x + conv(dropout(silu(norm(conv(silu(norm(x))) + time)))), then attention where `heads` is given, and attention
-    to a text's tokens where `text_dim` is.
+    """Residual block: x + conv(dropout(silu(norm(conv(silu(norm(x))) + time)))), then attention if `heads` is given,
+    and cross-attention to text tokens if `text_dim` is.
 
     forward(x, time, keys, tokens): x [B, C_in, H, W], time [B, D] (already through its SiLU) -> [B, C_out, H, W];
     `keys` [B] decide what is dropped (see `dropout.py`). With `time_dim` None the block has no time, as in an
@@ -80,8 +80,8 @@ class ResidualBlock(nn.Module):
 
 
 def attention_of(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
-    """softmax(q k^T / sqrt(D)) v, by the fused kernels: q [B, heads, N, D], k and v [B, heads, L, D], `mask` as they
-    take it. Source: Vaswani et al. 2017, eq. 1.
+    """Scaled dot-product attention, softmax(q k^T / sqrt(D)) v: q [B, heads, N, D], k and v [B, heads, L, D], `mask` as
+    torch takes it. Source: Vaswani et al. 2017, eq. 1.
 
     Where gradients are wanted in bf16 on a CPU, narrow heads are taken in float32: torch's backward pass of bf16 makes
     many small products there, and takes up to six times as long.
@@ -94,7 +94,7 @@ def attention_of(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) ->
 
 
 class Attention(nn.Module):
-    """Every pixel looks at every other: x + project(softmax(q k^T / sqrt(C / heads)) v).
+    """Self-attention over pixels: x + project(softmax(q k^T / sqrt(C / heads)) v).
 
     forward(x): [B, C, H, W] -> [B, C, H, W]. The channels must divide by `heads`. The rows of `qkv` are
     [q | k | v], and inside each the heads lie one after another. Source: Vaswani et al. 2017, section 3.2.
@@ -116,7 +116,7 @@ class Attention(nn.Module):
 
 
 class CrossAttention(nn.Module):
-    """Every place looks at every token of a text: project(softmax(q k^T / sqrt(C / heads)) v), zero at first.
+    """Cross-attention to the tokens of a text: project(softmax(q k^T / sqrt(C / heads)) v), zero at first.
 
     forward(h, tokens, mask): h [B, N, C], normed, tokens [B, L, D], mask bool [B, L] -> [B, N, C], to be added to h.
     The rows of `kv` are [k | v], and inside each the heads lie one after another. Source: Rombach et al. 2022, eq. 3.
@@ -138,7 +138,7 @@ class CrossAttention(nn.Module):
 
 
 class Downsample(nn.Module):
-    """Half the resolution: [B, C, H, W] -> [B, C, H // 2, W // 2], by a 3 x 3 convolution of stride 2.
+    """Halve the resolution, [B, C, H, W] -> [B, C, H // 2, W // 2], by a 3 x 3 convolution of stride 2.
 
     Zeros are added on the right and at the bottom only, as in Ho et al. 2020's code.
     """
@@ -152,7 +152,7 @@ class Downsample(nn.Module):
 
 
 class Upsample(nn.Module):
-    """Twice the resolution, or one more where the way down met an odd side: [B, C, h, w] -> [B, C, *size]."""
+    """Double the resolution, or one more where downsampling met an odd side: [B, C, h, w] -> [B, C, *size]."""
 
     def __init__(self, channels: int):
         super().__init__()

@@ -1,4 +1,4 @@
-"""What tells reconstructions from images, patch by patch, and the two networks as they are trained together."""
+"""The patch discriminator of an autoencoder, and the module that trains both together."""
 
 import math
 from typing import NamedTuple
@@ -13,7 +13,7 @@ from .blocks import group_count, group_norm
 
 
 class PatchDiscriminator(nn.Module):
-    """Isola et al. 2017, section 3.2.2: convolutions of stride 2, then a logit for each patch.
+    """A patch discriminator: convolutions of stride 2, then a logit per patch (Isola et al. 2017, section 3.2.2).
 
     forward(x): [B, C, H, W] -> [B, 1, h, w], above 0 for what looks real. Group norms stand where theirs are batch
     norms, so that an image's logits do not depend on those beside it.
@@ -35,13 +35,13 @@ class PatchDiscriminator(nn.Module):
 
 
 def patch_layers(height: int, width: int) -> int:
-    """As many layers as leave a logit, three at most. Raises InputError for sides below 6."""
+    """The number of layers, three at most, that leaves at least one logit. Raises InputError for sides below 6."""
     check_range("the shorter side of an image for --discriminator", min(height, width), 6)
     return min(3, int(math.log2(min(height, width) / 3)))
 
 
 class Reconstruction(NamedTuple):
-    """What a first stage makes of a batch. The last three are None without a discriminator."""
+    """The outputs of an autoencoder for a batch. The last three are None without a discriminator."""
 
     x: Tensor  # [B, C, H, W]
     mean: Tensor  # of the latents, [B, Z, h, w]
@@ -54,7 +54,7 @@ class Reconstruction(NamedTuple):
 
 
 class AutoencoderWithDiscriminator(nn.Module):
-    """An autoencoder, and what judges it where there is one: trained by one optimiser in one backward pass.
+    """An autoencoder and its discriminator, if it has one, trained by one optimiser in one backward pass.
 
     forward(x, noise): images [B, C, H, W] in -1..1, standard normal noise like their latents; None for their means.
     """

@@ -1,4 +1,4 @@
-"""Dropout whose masks are a function of one key for each image: the same in any batch, on any device."""
+"""Dropout whose masks depend on one key per image: the same in any batch and on any device."""
 
 import torch
 from torch import Tensor, nn
@@ -34,13 +34,13 @@ class Dropout(nn.Dropout):
 
 
 def number_dropouts(network: nn.Module) -> None:
-    """Number the dropout layers of a network, so that no two of them drop alike."""
+    """Number the dropout layers of a network, so that their masks differ."""
     for number, layer in enumerate(layer for layer in network.modules() if isinstance(layer, Dropout)):
         layer.number = number
 
 
 def mixed(words: Tensor) -> Tensor:
-    """int32 -> int32, one to one: every bit of the result depends on every bit (MurmurHash3's finaliser)."""
+    """A bijective hash of int32: every output bit depends on every input bit (MurmurHash3's finaliser)."""
     for shift, kept, factor in ((16, 0xFFFF, -2048144789), (13, 0x7FFFF, -1028477387)):
         words = (words >> shift).bitwise_and_(kept).bitwise_xor_(words).mul_(factor)  # in place: half the traffic
     return (words >> 16).bitwise_and_(0xFFFF).bitwise_xor_(words)

@@ -1,4 +1,4 @@
-"""The Haar transform: an image as four of half its size, with nothing lost and white noise still white."""
+"""The Haar transform: an image as four of half its size; it is orthogonal, so white noise stays white."""
 
 import torch
 from torch import Tensor
@@ -11,7 +11,7 @@ LEAST_SIDE = 24  # pixels, from which "auto" is "haar": of smaller images every 
 
 
 def haar(x: Tensor) -> Tensor:
-    """Sums and differences of each 2 x 2 pixels, halved: [B, C, H, W] -> [B, 4C, H / 2, W / 2], for even sides.
+    """Haar transform: halved sums and differences of 2 x 2 pixels, [B, C, H, W] -> [B, 4C, H / 2, W / 2], even sides.
 
     The channels are all means, all differences of columns, of rows, and of both (Haar 1910; its use in diffusion: Phung
     et al. 2023). The transform is orthonormal: lengths, inner products and white noise stay what they are.
@@ -20,7 +20,7 @@ def haar(x: Tensor) -> Tensor:
 
 
 def unhaar(y: Tensor) -> Tensor:
-    """The inverse: [B, 4C, h, w] -> [B, C, 2h, 2w]."""
+    """Inverse Haar transform: [B, 4C, h, w] -> [B, C, 2h, 2w]."""
     pixels = torch.stack(_turned(list(y.chunk(4, dim=1))), dim=2)  # [B, C, 4, h, w]
     rows = pixels.unflatten(2, (2, 2)).permute(0, 1, 4, 2, 5, 3)  # [B, C, h, 2, w, 2]
     return rows.flatten(4).flatten(2, 3)
@@ -39,7 +39,7 @@ def coarse_first(x: Tensor, factor: int) -> Tensor:
 
 
 def from_coarse(y: Tensor, factor: int) -> Tensor:
-    """The inverse: [B, C factor^2, h, w] -> [B, C, factor h, factor w]."""
+    """Inverse of `coarse_first`: [B, C factor^2, h, w] -> [B, C, factor h, factor w]."""
     channels = y.shape[1] // factor**2
     for _ in range(factor.bit_length() - 1):
         y = unhaar(y.unflatten(1, (-1, 4, channels)).transpose(1, 2).flatten(1, 3))
@@ -47,23 +47,23 @@ def from_coarse(y: Tensor, factor: int) -> Tensor:
 
 
 def _turned(parts: list[Tensor]) -> list[Tensor]:
-    """A symmetric orthogonal map of four numbers, its own inverse."""
+    """Apply the symmetric orthogonal map of four numbers, which is its own inverse."""
     a, b, c, d = parts
     top, bottom, upper, lower = a + b, c + d, a - b, c - d
     return [(top + bottom) / 2, (upper + lower) / 2, (top - bottom) / 2, (upper - lower) / 2]
 
 
 def even(x: Tensor) -> Tensor:
-    """x [B, C, H, W], an odd side with its last row or column repeated."""
+    """Make the sides of x [B, C, H, W] even by repeating the last row or column."""
     height, width = x.shape[2:]
     return F.pad(x, (0, width % 2, 0, height % 2), mode="replicate") if height % 2 or width % 2 else x
 
 
 def chosen_stem(stem: str, height: int, width: int) -> str:
-    """What `auto` comes to for images of that size."""
+    """Resolve stem `auto` for images of that size."""
     return stem if stem != "auto" else "haar" if min(height, width) >= LEAST_SIDE else "conv"
 
 
 def check_stem(stem: str) -> int:
-    """By what it divides the sides of the images. InputError for one that is not known."""
+    """The factor by which a stem divides the sides of the images. InputError for an unknown stem."""
     return STEMS[check_choice("stem", stem, STEMS)]

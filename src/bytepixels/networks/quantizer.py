@@ -1,4 +1,4 @@
-"""Vector quantisation: every vector of a latent becomes the nearest of K codes, which follow it (see `codes.py`)."""
+"""Vector quantisation: every latent vector becomes the nearest of K codes (see codec/codebook.py)."""
 
 import torch
 from torch import Tensor, nn
@@ -9,7 +9,7 @@ BLOCK = 2**24  # numbers in a block of distances: 64 MiB
 
 
 class Quantizer(nn.Module):
-    """K codes of Z numbers, a buffer: the loss has no gradient for them, `CodebookEMA` moves them."""
+    """A codebook of K codes of Z numbers, a buffer without gradient, which `CodebookEMA` updates."""
 
     codes: Tensor
 
@@ -19,7 +19,7 @@ class Quantizer(nn.Module):
         self.register_buffer("codes", torch.randn(codes, channels))
 
     def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """Latents z [B, Z, h, w] -> their codes [B, Z, h, w], and which ones those are [B, h, w] int64.
+        """Quantise latents z [B, Z, h, w]: their codes [B, Z, h, w] and code indices [B, h, w] int64.
 
         The gradient of a code goes straight through to its latent (van den Oord et al. 2017, section 3.2).
         """
@@ -28,7 +28,7 @@ class Quantizer(nn.Module):
 
     @torch.no_grad()
     def nearest(self, z: Tensor) -> Tensor:
-        """Which code is nearest to each vector of z [B, Z, h, w]: [B, h, w] int64."""
+        """The index of the nearest code of each vector of z [B, Z, h, w]: [B, h, w] int64."""
         vectors = z.movedim(1, -1).reshape(-1, z.shape[1]).to(self.codes.dtype)  # [B, Z, h, w] -> [B h w, Z]
         half = self.codes.square().sum(dim=1) / 2
         rows = max(1, BLOCK // len(self.codes))

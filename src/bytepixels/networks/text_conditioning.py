@@ -1,4 +1,4 @@
-"""What a network makes of a text: the tokens that its layers attend to, and what is added to the timestep."""
+"""Text conditioning of a network: tokens for cross-attention, and a pooled vector added to the time embedding."""
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +11,7 @@ Text = tuple[Tensor, Tensor]  # vectors [B, L, D] of each token, and bool [B, L]
 
 
 class TextReader(nn.Module):
-    """The vectors of a text, normed, and a learned one that stands for "no text".
+    """Normalised token vectors of a text, and a learned vector for "no text".
 
     forward(text, batch) -> (tokens [B, L + 1, D], mask [B, L + 1]) and the pooled text [B, time_dim], zero at first.
     An image whose mask is empty, and every image where text is None, has the learned vector for its only token; the
@@ -36,7 +36,7 @@ class TextReader(nn.Module):
         return (tokens, torch.cat([~some, mask], dim=1)), self.pooled(pooled)
 
     def check(self, text: Text | None, batch: int) -> None:
-        """InputError for a text that does not fit."""
+        """Raise InputError for a text of the wrong shape."""
         if text is None:
             return
         vectors, mask = text

@@ -1,4 +1,4 @@
-"""Images larger than memory has room for, through an autoencoder tile by tile."""
+"""Tiled encoding and decoding of images larger than memory allows."""
 
 from collections.abc import Callable
 
@@ -12,14 +12,14 @@ TILE, OVERLAP = 512, 128  # pixels
 
 
 class Tiled:
-    """An autoencoder whose images may be of any size: those larger than a tile go through it tile by tile."""
+    """An autoencoder for images of any size: those larger than a tile are processed tile by tile."""
 
     def __init__(self, autoencoder: Autoencoder):
         self.autoencoder = autoencoder
         self.factor, self.latent_channels = autoencoder.factor, autoencoder.latent_channels
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and deviation of the latents of x [B, C, H, W]."""
+        """Mean and standard deviation of the latents of x [B, C, H, W]."""
         return encode_tiled(self.autoencoder, x)
 
     def decode(self, z: Tensor) -> Tensor:
@@ -30,7 +30,7 @@ class Tiled:
 def encode_tiled(
     autoencoder: Autoencoder, x: Tensor, tile: int = TILE, overlap: int = OVERLAP
 ) -> tuple[Tensor, Tensor]:
-    """`autoencoder.encode(x)` in tiles of at most `tile` x `tile` pixels, of which neighbours share `overlap` or more.
+    """Encode x in tiles of at most `tile` x `tile` pixels, neighbours overlapping by at least `overlap`.
 
     Both are multiples of the factor. In the shared strips one tile fades into the next, linearly. What differs from
     the whole: norms and attention see a tile, and zeros stand beyond its edges. An image that fits in a tile is
@@ -44,14 +44,14 @@ def encode_tiled(
 
 
 def decode_tiled(autoencoder: Autoencoder, z: Tensor, tile: int = TILE, overlap: int = OVERLAP) -> Tensor:
-    """`autoencoder.decode(z)`, likewise: tile and overlap are in pixels of the image."""
+    """Decode z in tiles; tile and overlap are in pixels of the image."""
     f = autoencoder.factor
     _check(tile, overlap, f)
     return blended(autoencoder.decode, z, tile // f, overlap // f, 1, f)
 
 
 def blended(function: Callable[[Tensor], Tensor], x: Tensor, tile: int, overlap: int, shrink: int, grow: int) -> Tensor:
-    """function(x), put together from tiles of x [B, C, H, W]; it changes sides by grow / shrink."""
+    """Apply a function to overlapping tiles of x [B, C, H, W] and blend the results; sides scale by grow / shrink."""
     _check(tile, overlap, shrink)
     spans = [_spans(side, tile, overlap, shrink) for side in x.shape[2:]]
     if all(len(one) == 1 for one in spans):
@@ -76,7 +76,7 @@ def blended(function: Callable[[Tensor], Tensor], x: Tensor, tile: int, overlap:
 
 
 def _spans(side: int, tile: int, overlap: int, step: int) -> list[slice]:
-    """Tiles of one length that cover a side evenly; they begin at multiples of `step`."""
+    """Tiles of equal length that cover a side evenly, beginning at multiples of `step`."""
     if side <= tile:
         return [slice(0, side)]
     count = -(-(side - overlap) // (tile - overlap))
@@ -85,8 +85,8 @@ def _spans(side: int, tile: int, overlap: int, step: int) -> list[slice]:
 
 
 def _ramp(span: slice, whole: int, overlap: int, like: Tensor) -> Tensor:
-    """The weights along a tile: rising over `overlap` places at its start, falling at its end; 1 at the edges of the
-    image."""
+    """Blending weights along a tile: rising over `overlap` positions at its start, falling at its end; 1 at the edges
+    of the image."""
     places = torch.arange(span.stop - span.start, dtype=like.dtype, device=like.device) + 0.5
     rising = places / overlap if span.start > 0 and overlap else torch.ones_like(places)
     falling = places.flip(0) / overlap if span.stop < whole and overlap else torch.ones_like(places)

@@ -1,4 +1,4 @@
-"""The charts of a report, from log.jsonl and eval.jsonl: of one run, or of several over one another."""
+"""The charts of a report, from log.jsonl and eval.jsonl, of one run or of several overlaid."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -14,12 +14,12 @@ Record = Mapping[str, Any]
 
 
 def bin_means(values: Sequence[float], points: int = POINTS) -> list[float]:
-    """Means of at most `points` parts of (nearly) equal length, in order; values: at least one."""
+    """Average a series in at most `points` parts of (nearly) equal length, in order; values: at least one."""
     return [float(part.mean()) for part in np.array_split(values, min(points, len(values)))]
 
 
 def training_charts(logs: Mapping[str, Sequence[Record]]) -> list[LineChart]:
-    """Loss, gradient norm, learning rate and speed of each run against the images that it has seen; what is known."""
+    """Plot loss, gradient norm, learning rate and speed of each run against the images seen, as far as logged."""
     kinds = {
         "loss": ("loss", True, "Training loss, as logged."),
         "grad_norm": ("norm of the gradient", True, "Norm of the gradient, before it is clipped."),
@@ -39,7 +39,7 @@ def training_charts(logs: Mapping[str, Sequence[Record]]) -> list[LineChart]:
 
 
 def noise_level_chart(record: Record) -> LineChart:
-    """Loss per noise level with its floor: what evaluate --loss found."""
+    """Plot the loss per noise level with its floor, as evaluate --loss measured it."""
     names = {
         "training": "this run, training images",
         "held_out": "this run, held-out images",
@@ -58,18 +58,18 @@ def noise_level_chart(record: Record) -> LineChart:
 
 
 def _shares(errors: Sequence[Sequence[float]], trivial: Sequence[Sequence[float]]) -> list[float]:
-    """Errors as shares of the trivial guess's, NaN (not drawn) where that makes no error, as on equal images."""
+    """Errors relative to the trivial guess's; NaN (not drawn) where that is 0, as on equal images."""
     pairs = zip(errors, trivial, strict=True)
     return [min(mean / least, 3.0) if least > 0 else math.nan for (mean, _), (least, _) in pairs]
 
 
 def _level(name: str, ends: Sequence[float], measure: Record, floor: bool = False) -> Series:
-    """One measured value as a level line, with its interval."""
+    """Draw one measured value as a horizontal line, with its interval."""
     return Series(name, ends, [measure["value"]] * 2, [measure["interval"]] * 2, floor=floor)
 
 
 def compare_charts(record: Record, name: str) -> list[LineChart]:
-    """Distance against evaluations, and against seconds: what compare found."""
+    """Plot distance against evaluations and against seconds, as compare measured them."""
     rows, floor, charts = record["rows"], record["floor"], []
     units = {
         "evaluations": ("network evaluations an image", f"{name} against evaluations, with 95% intervals."),
@@ -88,7 +88,7 @@ def compare_charts(record: Record, name: str) -> list[LineChart]:
 
 
 def ladder_chart(record: Record, name: str) -> LineChart:
-    """The scale: held-out images with more and more noise, the samples as a level line."""
+    """Plot the scale: held-out images with increasing noise, the samples as a horizontal line."""
     ends, floor = (NOISES[0], NOISES[-1]), record["floor"]
     noisy = [record["ladder"][f"noise {noise}"] for noise in NOISES]
     series = [
@@ -101,7 +101,7 @@ def ladder_chart(record: Record, name: str) -> LineChart:
 
 
 def drift_charts(record: Record) -> list[LineChart]:
-    """Brightness and power spectrum of samples and data, with the interval that data spans."""
+    """Plot brightness and power spectrum of samples and data, with the data's interval."""
     kinds = {  # axes, and the x of the first and the second value
         "brightness": ("grey level", "share of pixels", 4, 12),
         "power spectrum, dB": ("waves across the shorter side", "power, dB", 1, 2),

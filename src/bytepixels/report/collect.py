@@ -1,4 +1,4 @@
-"""What a report shows of a run, as plain values: numbers as text, images as data URIs, charts that are yet to be drawn.
+"""The contents of a report as plain values: text, images as data URIs, and charts to be drawn.
 
 The words around them are those of template.html, which knows these values by their names.
 """
@@ -35,7 +35,7 @@ Record = dict[str, Any]
 
 
 def collect(run: Run, name: str, request: Report) -> dict[str, Any]:
-    """All that the page shows of a run, by the names in template.html; draws the denoising strip."""
+    """Collect the contents of a run's report, by the names in template.html; draws the denoising strip."""
     evaluations, log = list(read_lines(run.path / "eval.jsonl")), list(read_log(run.path))
     latest = {str(one.get("kind")): one for one in evaluations}  # the last of each kind
     quality, compare, loss = (latest.get(kind) for kind in ("quality", "compare", "loss"))
@@ -66,7 +66,7 @@ def collect(run: Run, name: str, request: Report) -> dict[str, Any]:
 
 
 def data_uri(content: bytes | Path, kind: str = "image/png") -> str:
-    """A file inside the page; "" where it cannot be read."""
+    """Encode a file as a data URI; "" if it cannot be read."""
     try:
         data = content.read_bytes() if isinstance(content, Path) else content
     except OSError:
@@ -80,7 +80,7 @@ def _images_seen(grid: Path) -> str:
 
 
 def facts(run: Run, images: int) -> list[tuple[str, str]]:
-    """What it is, name by name."""
+    """The facts of the run, by name."""
     data, (channels, height, width) = run.data, run.shape
     classes = f", {len(run.classes)} classes" if run.classes else ""
     if (own := run.config.autoencoder) is not None:
@@ -99,7 +99,7 @@ def facts(run: Run, images: int) -> list[tuple[str, str]]:
 
 
 def fidelity(records: Sequence[Record]) -> dict[str, Any]:
-    """What evaluate found of an autoencoder, a row each time; {} where it never ran."""
+    """The reconstruction quality of an autoencoder, a row per evaluation; {} if there was none."""
     used = [key for key in FIDELITY if any(key in one for one in records)]
     rows = []
     for one in records:
@@ -110,7 +110,7 @@ def fidelity(records: Sequence[Record]) -> dict[str, Any]:
 
 
 def findings(record: Record) -> dict[str, Any]:
-    """Distances, copies and drift: what evaluate found last."""
+    """Distances, copies and drift of the last evaluation."""
     own, floor, name = record["measures"], record["floor"]["measures"], title(record["features"]["name"])
     levels = [one for one in record["drift"] if "channel" in one["name"]]
     names = {"frechet": name} | NAMES
@@ -129,7 +129,7 @@ def findings(record: Record) -> dict[str, Any]:
 
 
 def steps_needed(record: Record) -> dict[str, Any]:
-    """What compare found last: of each sampler and number of steps its costs and its distances."""
+    """Costs and distances of each sampler and number of steps in the last comparison."""
     name = title(record["features"]["name"])
     rows = []
     for row in record["rows"]:
@@ -140,7 +140,7 @@ def steps_needed(record: Record) -> dict[str, Any]:
 
 
 def commands(run: Run, quality: Record | None, compare: Record | None) -> list[str]:
-    """The commands that repeat what is here."""
+    """The commands that reproduce this run and its measurements."""
     path = shlex.quote(str(run.path))
     lines = [own_command(run.config, run.data["source"], run.data.get("asked")) + f" --run {path}"]
     if run.config.autoencoder is None:
@@ -156,7 +156,7 @@ def commands(run: Run, quality: Record | None, compare: Record | None) -> list[s
 
 
 def settings(run: Run) -> list[tuple[str, Any]]:
-    """The whole config, name by name."""
+    """The whole config, setting by setting."""
     return [
         (f"{part}.{name}" if name else part, value)
         for part, inner in run.config.to_dict().items()
@@ -165,7 +165,7 @@ def settings(run: Run) -> list[tuple[str, Any]]:
 
 
 def side_by_side(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Several runs, each as collect returns it, with a column each, and their training in one chart."""
+    """Several runs, each as collect returns it, in one column each, with their training in one chart."""
     losses = [recent_loss(Path(run["path"])) for run in runs]
     found = [run["quality"] for run in runs]
     rows = [

@@ -1,4 +1,4 @@
-"""Draws how a few images come out of the noise."""
+"""Draw the denoising trajectory of a few images."""
 
 from io import BytesIO
 
@@ -13,7 +13,7 @@ NOISE_STD = 0.6  # the most that is shown, where pixels are -1..1: so that what 
 
 
 def denoising_strip(run: Run, count: int, device_name: str) -> bytes:
-    """A PNG with a row for each of `count` images, from noise to the sample, at even steps of the run's own sampler."""
+    """A PNG with one row per image, from noise to sample, at evenly spaced steps of the run's own sampler."""
     model = TrainedModel.open(run, device=device_name)
     settings, codec = model.settings(), model.codec
     largest = NOISE_STD if run.x0_shape == run.shape else 1.0  # whitened latents are decoded as they are

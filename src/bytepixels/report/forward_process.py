@@ -1,4 +1,4 @@
-"""show SOURCE: the forward process on one's own images, and the curves of every schedule."""
+"""The verb show: the forward process on one's own images, and the curves of every schedule."""
 
 import math
 from contextlib import suppress
@@ -32,7 +32,7 @@ TEXT, HEADER = 13, 40  # pixels: the height of the letters, and of the lines abo
 
 
 def show(request: Show) -> list[Path]:
-    """Write the forward process of a source's first images, under every schedule; the paths, which are said."""
+    """Write the forward process of a source's first images under every schedule; prints and returns the paths."""
     size = request.size or shown_size(request.source, request.n, request.columns)
     packed = pack_with_progress(request.source, DataConfig(size=size, channels=request.channels))
     paths = write_strips(packed, request.out, request.n, request.columns, request.timesteps)
@@ -63,7 +63,7 @@ def write_strips(packed: Packed, out: Path, n: int = 4, columns: int = 11, times
 
 
 def forward_strip(images: Tensor, process: GaussianDiffusion, columns: int) -> Tensor:
-    """uint8 [N, C, H, W] -> [N * columns, C, H, W]: each image clean, then noisier at even times up to T - 1."""
+    """Noise each image at even times up to T - 1: uint8 [N, C, H, W] -> [N * columns, C, H, W], clean first."""
     codec = PixelCodec()
     x0 = codec.to_model(images)
     noise = SeededNoise(range(len(images)))(x0)
@@ -77,7 +77,7 @@ def times_of(process: GaussianDiffusion, columns: int) -> list[int]:
 
 
 def labelled(sheet: Tensor, schedule: str, labels: list[str]) -> Tensor:
-    """uint8 [C, H, W] with the schedule's name and a label over each of its even columns, as far as they have room."""
+    """Draw the schedule's name and column labels above a strip uint8 [C, H, W], as far as they have room."""
     from PIL import Image, ImageDraw, ImageFont
 
     channels, _, width = sheet.shape
@@ -96,8 +96,8 @@ def labelled(sheet: Tensor, schedule: str, labels: list[str]) -> Tensor:
 
 
 def shown_size(source: str, n: int, columns: int) -> tuple[int, int] | None:
-    """A size of SHOWN pixels at most, and no more than n rows of `columns` have room for, for images that are larger,
-    by the headers of the first; None where none is.
+    """The size to draw larger images at: SHOWN pixels at most, and so that n rows of `columns` have room, by the
+    headers of the first images; None if none is larger.
 
     Known before the images are decoded: to pack those of a camera at their full size takes minutes.
     """
@@ -119,7 +119,7 @@ def shown_size(source: str, n: int, columns: int) -> tuple[int, int] | None:
 
 
 def plot_schedules(processes: dict[str, GaussianDiffusion], path: Path) -> None:
-    """What is left of the image (alpha_bar) and the log signal-to-noise ratio, against t / T."""
+    """Plot alpha_bar and the log signal-to-noise ratio of every schedule against t / T."""
     from matplotlib.figure import Figure
 
     figure = Figure((10, 4), layout="constrained")

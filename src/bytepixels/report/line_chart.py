@@ -42,7 +42,7 @@ class Series:
 
 @dataclass(frozen=True)
 class LineChart:
-    """What it says, its axes, and its lines. The legend is the page's: names of any length have room there."""
+    """A line chart: title, axes and series. The page draws the legend, where names of any length have room."""
 
     caption: str
     x_label: str
@@ -52,7 +52,7 @@ class LineChart:
     log_y: bool = False
 
     def coloured(self) -> Iterator[tuple[Series, str]]:
-        """Each series with its colour."""
+        """Pair each series with its colour."""
         for k, one in enumerate(self.series):
             yield one, FLOOR if one.floor else COLOURS[k % len(COLOURS)]
 
@@ -66,7 +66,7 @@ class LineChart:
         return file.getvalue()
 
     def draw(self) -> Figure:
-        """The chart by matplotlib."""
+        """Draw the chart with matplotlib."""
         from matplotlib.figure import Figure
         from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
@@ -95,6 +95,6 @@ class LineChart:
 
 
 def axis_number(value: float) -> str:
-    """A number as an axis shows it: 20000 is 20k, 1e-05 stays as it is."""
+    """Format a number for an axis: 20000 as 20k, 1e-05 unchanged."""
     size, letter = (1e6, "M") if abs(value) >= 1e6 else (1e3, "k") if abs(value) >= 1e3 else (1, "")
     return f"{value / size:.4g}{letter}"

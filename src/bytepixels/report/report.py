@@ -1,4 +1,4 @@
-"""report RUN [RUN2 ...]: one HTML file that needs no network, with all there is to see of a run."""
+"""The verb report: one HTML file about one or more runs that needs no network."""
 
 import shlex
 from pathlib import Path
@@ -26,7 +26,7 @@ def report(request: Report) -> Path:
 
 
 def render(runs: list[dict[str, Any]]) -> str:
-    """The page of runs, each as collect returns it. Whatever their names say, they are only ever text."""
+    """Render the page of several runs, each as collect returns it; all names are escaped."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     loader = PackageLoader("bytepixels.report", "")

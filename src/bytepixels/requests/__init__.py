@@ -1,1 +1,1 @@
-"""What is asked for, frozen dataclasses that the flags of the command line come from."""
+"""Requests: frozen dataclasses from which the flags of the command line are generated."""

@@ -1,4 +1,4 @@
-"""The flags of cache: one frozen dataclass for each word after it, and the help that lists them."""
+"""The flags of the verb cache, a frozen dataclass per subcommand, and its help."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -30,7 +30,7 @@ class ShowCache:
 
 @dataclass(frozen=True, kw_only=True)
 class ClearCache:
-    """Remove what the cache holds. Nothing is lost by it but the time to make it again."""
+    """Remove what the cache holds. It is made again when it is needed, which only takes time."""
 
     kinds: Positional[Annotated[tuple[str, ...], arg(metavar="KIND")]] = ()
     """What to remove: packs, latents, texts, features, indexes or downloads. Default: all of them."""

@@ -23,7 +23,7 @@ It explains itself: bytepixels data doctor --help
 
 @dataclass(frozen=True)
 class Doctor:
-    """Look at every image of SOURCE before training on it: one page. Nothing of it is changed or packed.
+    """Check every image of SOURCE before training on it, on one page. The source is not changed, and nothing is packed.
 
     Says what there is (sizes, kinds, damaged files, copies, classes, colours), what train would do with it, which
     preset, size and budget suit it, and, by training on a few of its images, how long that takes here, how much
@@ -59,5 +59,5 @@ class Doctor:
 
     @property
     def data(self) -> DataConfig:
-        """What is asked of the images."""
+        """The settings of the images."""
         return DataConfig(self.size, self.channels, self.fit, self.background, split=self.split)

@@ -15,7 +15,7 @@ STEPS = (5, 10, 20, 50)  # that compare takes by default
 
 @dataclass(frozen=True)
 class OfSamples:
-    """What is asked of every measurement of a run's samples."""
+    """The flags of every measurement of a run's samples."""
 
     run: Positional[Annotated[Path, arg(metavar="RUN")]]
     """The folder of a run, or a model that comes along: digits, cifar10, emoji. Numbers go to
@@ -53,7 +53,7 @@ class OfSamples:
 
 @dataclass(frozen=True)
 class Quality(OfSamples):
-    """How good a run's samples are: distances from its training images, copies, and drift; a card of it.
+    """Measure the quality of a run's samples: distances from its training images, copies, and drift.
 
     `evaluate bits RUN` and `evaluate loss RUN` measure something else: bytepixels evaluate bits --help. What distances
     are made of is said in the card and in every record: see --features; evaluate train-features makes features that
@@ -77,15 +77,15 @@ class Quality(OfSamples):
 
     @property
     def sampling(self) -> dict[str, str | int | float]:
-        """The settings that replace the run's own."""
+        """The sampling settings that replace the run's own."""
         asked = {"sampler": self.sampler, "steps": self.steps, "guidance": self.guidance}
         return {name: value for name, value in asked.items() if value is not None}
 
 
 @dataclass(frozen=True)
 class Evaluate:
-    """Measure a trained run: bits per dimension (evaluate bits RUN, or --bits), and whether its loss is a good one
-    (evaluate loss RUN, or --loss)."""
+    """Measure the likelihood or the loss of a run: bits per dimension (evaluate bits RUN, or --bits), and how far its
+    loss is from the optimum (evaluate loss RUN, or --loss)."""
 
     run: Positional[Annotated[Path, arg(metavar="RUN")]]
     """The folder of a run, or a model that comes along: digits, cifar10, emoji. Curves go to
@@ -142,8 +142,8 @@ class Evaluate:
 
 @dataclass(frozen=True)
 class Compare(OfSamples):
-    """How many steps does your model need, and by which sampler? Every pair draws the same seeds, and is measured by
-    its distance from the training images, beside held-out ones."""
+    """Find out which sampler and how many steps a model needs. Every pair draws the same seeds; its distance from the
+    training images is printed beside that of held-out images."""
 
     samplers: tuple[str, ...] = ("ddim", "unipc_3")
     """Samplers to compare: {SAMPLERS}."""
@@ -159,8 +159,8 @@ class Compare(OfSamples):
 
 @dataclass(frozen=True)
 class Report:
-    """One HTML file of a run, readable without a network: samples and their neighbours, grids over time, the way out of
-    the noise, curves, distances, drift, settings, and the commands to repeat it. Several runs are compared."""
+    """Write one HTML file of a run, readable offline: samples and their neighbours, grids over time, denoising, curves,
+    distances, drift, settings, and the commands to repeat it. Several runs are compared."""
 
     runs: Positional[Annotated[tuple[Path, ...], arg(metavar="RUN")]]
     """One or more runs. What evaluate and compare have measured is shown; the report measures nothing itself."""
@@ -179,8 +179,8 @@ class Report:
 
 @dataclass(frozen=True)
 class TrainFeatures:
-    """Train a small classifier on labelled images. Its last layer but one are features that know what is in them:
-    evaluate RUN --features FOLDER. Reports its accuracy on held-out images.
+    """Train a small classifier on labelled images, whose penultimate layer gives features for evaluate RUN --features
+    FOLDER. Prints its accuracy on held-out images.
     """
 
     source: Positional[Annotated[str, arg(metavar="SOURCE")]]

@@ -1,4 +1,4 @@
-"""Keywords of Python calls, as requests and settings: named as the flags of the command line are, with _ for -."""
+"""Keyword arguments of Python calls as requests and settings: named like the flags, with _ for -."""
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import fields
@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 
 class Keywords:
-    """What was asked for by keywords, by the names of the flags that they are."""
+    """Keyword arguments, by the names of the flags that they stand for."""
 
     help = False
 
@@ -31,13 +31,13 @@ class Keywords:
 
 
 def configured(default: Config, settings: Mapping[str, Any]) -> Config:
-    """The defaults with what was asked for; the preset and the backbone have made the defaults already."""
+    """Apply keyword settings to the defaults, which preset and backbone have already decided."""
     own = {name: value for name, value in settings.items() if name not in ("preset", "backbone")}
     return with_settings(default, own)
 
 
 def request_of(kind: Callable[..., T], own: Mapping[str, Any], settings: Mapping[str, Any]) -> T:
-    """A request from keywords. own: what the call itself decides. InputError for a setting that it does not have."""
+    """Build a request from keywords. own: fields that the call itself sets. InputError for an unknown setting."""
     known = {f.name: f for f in fields(kind)}  # type: ignore[arg-type]
     for name in settings:
         check_choice("a setting", name, sorted(known.keys() - own.keys()))

@@ -1,4 +1,4 @@
-"""The flags of runs: one frozen dataclass for each word after it, and the help that lists them."""
+"""The flags of the verb runs, a frozen dataclass per subcommand, and its help."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +23,7 @@ Every one explains itself: bytepixels runs prune --help
 
 @dataclass(frozen=True, kw_only=True)
 class ListRuns:
-    """Every run in FOLDER: images, images seen of its budget, loss (mean of its log's last 20 lines), and state.
+    """List every run in FOLDER: images, progress, loss (mean of its log's last 20 lines), and state.
 
     Of the checkpoints only the sizes are looked at; runs show compares every byte.
     """
@@ -34,7 +34,7 @@ class ListRuns:
 
 @dataclass(frozen=True, kw_only=True)
 class ShowRun:
-    """One run: settings that differ from its preset's, data, every checkpoint compared with its checksums, the log.
+    """Describe one run: settings that differ from its preset's, data, log, and checkpoints, verified by checksums.
 
     Its loss is the mean of the log's last 20 lines, as in runs list.
     """
@@ -45,7 +45,7 @@ class ShowRun:
 
 @dataclass(frozen=True, kw_only=True)
 class PruneRuns:
-    """Remove all but the newest whole checkpoints, and what killed processes left behind, and say what was freed.
+    """Remove all but the newest intact checkpoints, and what killed processes left behind; print how much was freed.
 
     The newest whole checkpoint always stays; damaged ones that are newer are named and left where they are.
     """

@@ -1,4 +1,4 @@
-"""What show and verify are asked for."""
+"""The flags of show and verify."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,7 +36,7 @@ class Show:
 
 @dataclass(frozen=True)
 class Verify:
-    """Check the mathematics on this machine against exact laws: a table, verify.png, exit code 1 if a row falls short.
+    """Check the mathematics on this machine against exact results: a table, verify.png, exit code 1 on failure.
 
     Where the data is a Gaussian or a mixture of two, the best denoiser is known exactly, and so is what each method
     should make of it. Every deterministic sampler must converge with the order that its paper promises (1 for ddim, 4

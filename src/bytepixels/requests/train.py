@@ -1,4 +1,4 @@
-"""What train and encode are asked for."""
+"""The flags of train and encode."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +15,7 @@ from ..errors import InputError
 
 @dataclass(frozen=True)
 class Train:
-    """Train a model on the images of SOURCE, or go on with a run that was interrupted (same command again)."""
+    """Train a model on the images of SOURCE, or continue a run that was interrupted (repeat the same command)."""
 
     source: Positional[Annotated[str, arg(metavar="SOURCE")]]
     """A folder (one subfolder per class, or flat), a .zip or .tar of one, WebDataset shards (a folder of them, or a
@@ -75,7 +75,7 @@ class TrainLatent:
 
 @dataclass(frozen=True)
 class Encode:
-    """Store the latents of the images of SOURCE, and say what they are like.
+    """Encode the images of SOURCE, store their latents in the cache, and print their statistics.
 
     train SOURCE --autoencoder STAGE finds them in the cache, and does the same where they are not there.
     """

@@ -1,4 +1,4 @@
-"""A flag's text as it was typed."""
+"""A type for flags whose text is taken as typed."""
 
 from typing import Annotated
 

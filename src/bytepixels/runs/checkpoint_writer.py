@@ -1,4 +1,4 @@
-"""Checkpoints in the background: training waits for the copy to the host's memory, not for the disk."""
+"""Write checkpoints in the background: training waits for the copy to host memory, not for the disk."""
 
 import threading
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ from .checkpoints import Tensors, save_checkpoint
 
 
 class Writer:
-    """with Writer(folder, run, keep) as writer: writer.submit(step, images, tensors)
+    """Writes checkpoints in a thread: with Writer(folder, run, keep) as writer: writer.submit(step, images, tensors).
 
     One checkpoint at a time is under way. Leaving the block waits for it, whatever ends the training, except a second
     Ctrl-C: that one is given up (the one before it is whole). The thread draws nothing and computes nothing that
@@ -40,22 +40,22 @@ class Writer:
             events.note(f"warning: {later}")  # beside what ends the training anyway
 
     def submit(self, step: int, images: int, tensors: Tensors) -> None:
-        """Copy the tensors and return; they are written meanwhile. Waits for the checkpoint before, and raises its
-        error."""
+        """Copy the tensors and return; they are written in the background. Waits for the previous checkpoint and raises
+        its error."""
         self.finish()
         self._host = {stem: _copy_to_host(named, self._host.get(stem, {})) for stem, named in tensors.items()}
         self._thread = threading.Thread(target=self._write, args=(step, images), name="checkpoint", daemon=True)
         self._thread.start()
 
     def finish(self) -> None:
-        """Wait until nothing is under way. Raises the error of what was."""
+        """Wait for the checkpoint in progress and raise its error."""
         if self._thread is not None:
             self._thread.join()
             self._thread = None
         self.check()
 
     def check(self) -> None:
-        """Raise the error of a checkpoint that could not be written, once; never waits."""
+        """Raise the error of a failed checkpoint, once, without waiting."""
         error, self._error = self._error, None
         if error is not None:
             raise error
@@ -68,7 +68,7 @@ class Writer:
 
 
 def _copy_to_host(named: Mapping[str, Tensor], host: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors in the host's memory, laid out as they are, so that a copy is one pass; `host` is used again."""
+    """Copy the tensors to host memory with their layout, so that each copy is one pass; `host` is reused."""
     copies = {}
     for name, tensor in named.items():
         copy = host.get(name)

@@ -1,4 +1,4 @@
-"""Checkpoints: a directory of safetensors files and state.json, complete or absent, with a checksum for every file.
+"""Checkpoints: a folder of safetensors files and state.json, complete or absent, with a checksum per file.
 
 checkpoints/step-00001200/{model,ema,optimizer}.safetensors, state.json; with --shard folders of shards (`shards.py`).
 """
@@ -40,8 +40,8 @@ Check = Callable[[Path, str, Mapping[str, Any]], None]  # (checkpoint, name of a
 
 
 def save_checkpoint(folder: Path, run: str, step: int, images: int, tensors: Tensors, keep: int) -> Path:
-    """Write checkpoint `step` of the run with id `run` under a temporary name, rename it, and remove all but the last
-    `keep`. Raises OSError, in one sentence, when the disk is full or cannot be written: nothing else has changed then.
+    """Write checkpoint `step` of the run with id `run` atomically, and remove all but the last `keep`. Raises OSError,
+    in one sentence, when the disk is full or cannot be written: nothing else has changed then.
     """
     final = folder / f"step-{step:08d}"
     with complete_or_absent(final) as temporary:
@@ -61,7 +61,7 @@ def save_checkpoint(folder: Path, run: str, step: int, images: int, tensors: Ten
 
 @contextmanager
 def complete_or_absent(final: Path) -> Iterator[Path]:
-    """The temporary folder of a checkpoint. It is removed by an error, of which an OSError is made in one sentence."""
+    """Yield the temporary folder of a checkpoint; an error removes it, and an OSError is restated in one sentence."""
     temporary = final.with_name(f"{TEMPORARY}{final.name}")
     try:
         yield temporary
@@ -71,14 +71,14 @@ def complete_or_absent(final: Path) -> Iterator[Path]:
 
 
 def clear(temporary: Path) -> None:
-    """An empty temporary folder, and none of a process that was killed in the middle of a save."""
+    """Make an empty temporary folder, and remove those of killed processes."""
     for stale in leftovers(temporary.parent):
         remove(stale)
     temporary.mkdir(parents=True)
 
 
 def publish(temporary: Path, final: Path, state: dict[str, Any]) -> None:
-    """Write state.json, the last file of a checkpoint, and give its folder its name."""
+    """Write state.json, the last file of a checkpoint, and rename its folder to the final name."""
     write_sealed(temporary / "state.json", state)
     if final.exists():  # a damaged one of the same step, or the same one again
         discard(final, state["run"])
@@ -96,7 +96,7 @@ def keep_last(final: Path, run: str, keep: int) -> None:
 
 
 def discard(checkpoint: Path, run: str) -> None:
-    """Remove a checkpoint of the run with id `run`. One of another run is not ours to remove: it gets another name."""
+    """Remove a checkpoint of the run with id `run`; one of another run is renamed instead."""
     if is_foreign(checkpoint, run):
         os.replace(checkpoint, checkpoint.with_name(f"other-run-{checkpoint.name}-{uuid4().hex[:8]}"))
     else:
@@ -127,7 +127,7 @@ def identity(checkpoint: Path) -> tuple[int, ...] | None:
 
 
 def read_state(checkpoint: Path, run: str) -> dict[str, Any]:
-    """state.json of one checkpoint of the run with id `run`; the other files are not looked at.
+    """Read state.json of one checkpoint of the run with id `run`; the other files are not checked.
 
     Raises DamagedError when it is missing, changed, of another run or of another step than its folder's name says,
     InputError for a format that this version does not read.
@@ -173,7 +173,7 @@ def complete(checkpoint: Path, name: str) -> Iterator[None]:
 
 
 def files_of(checkpoint: Path, stem: str, state: Mapping[str, Any]) -> list[str]:
-    """The files of one stem, below the checkpoint's folder.
+    """The file names of one stem, relative to the checkpoint's folder.
 
     Of shards those that state.json holds the sums of; DamagedError when there are none, or others beside them.
     """
@@ -188,7 +188,7 @@ def files_of(checkpoint: Path, stem: str, state: Mapping[str, Any]) -> list[str]
 
 
 def read_tensors(checkpoint: Path, stem: str, state: Mapping[str, Any]) -> dict[str, Tensor]:
-    """One stem of a checkpoint, "model", "ema" or "optimizer": the very bytes whose sum state.json holds.
+    """Read one stem of a checkpoint, "model", "ema" or "optimizer", verified by its checksum.
 
     Shards are put together. Raises DamagedError when they are not there, InputError when they were pruned.
     """
@@ -205,20 +205,20 @@ def read_tensors(checkpoint: Path, stem: str, state: Mapping[str, Any]) -> dict[
 
 
 def check_fit(checkpoint: Path, found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> None:
-    """Raise DamagedError unless a file of a checkpoint holds tensors of the wanted names and shapes."""
+    """Raise DamagedError unless a checkpoint's file holds tensors of the expected names and shapes."""
     if {name: t.shape for name, t in found.items()} != {name: t.shape for name, t in wanted.items()}:
         raise DamagedError(f"{checkpoint} is of another network than the run's config.json")
 
 
 def drop_optimizer(checkpoint: Path, state: Mapping[str, Any]) -> None:
-    """Remove what only further training needs; state.json says first that it was meant."""
+    """Remove the optimizer's state, which only training needs; state.json records that first."""
     sums = {file: found for file, found in state["sha256"].items() if not file.startswith("optimizer")}
     write_sealed(checkpoint / "state.json", {**state, "sha256": sums, PRUNED: ["optimizer"]})
     remove(optimizer_of(checkpoint))
 
 
 def optimizer_of(checkpoint: Path) -> Path:
-    """The file, or the folder of shards, that only further training needs."""
+    """The file, or the folder of shards, of the optimizer's state."""
     folder = checkpoint / "optimizer"
     return folder if folder.is_dir() else checkpoint / "optimizer.safetensors"
 

@@ -1,4 +1,4 @@
-"""The images a run is measured on: those it was trained on, those held out from it, and a fair choice among them."""
+"""The image sets a run is measured on: training images, held-out images, and random subsets of them."""
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -24,7 +24,7 @@ PIXELS = PixelCodec()
 
 @dataclass(frozen=True)
 class ImageSet:
-    """Images of one size with a name, a hash, and labels as the run numbers its classes."""
+    """Images of one size with a name, a hash, and labels in the numbering of the run's classes."""
 
     source: str
     split: str
@@ -46,7 +46,7 @@ class ImageSet:
     def choose(
         self, n: int, seed: int, device: torch.device, to_model: Callable[[Tensor], Tensor] = PIXELS.to_model
     ) -> tuple[Tensor, Tensor | None]:
-        """x0 [n or fewer, C, H, W] and labels of n images, drawn without repeats: a function of the seed."""
+        """Choose n images without replacement by the seed: x0 [n or fewer, C, H, W] and labels."""
         if len(self.packed) < 2:
             raise InputError(f"{self.source} holds one image: its loss has no standard error; give more with --source")
         rows = torch.randperm(len(self.packed), generator=seeded(seed, ORDER))[:n]
@@ -75,14 +75,14 @@ def training_set(run: Run, source: str | None = None) -> ImageSet:
 
 
 def other_set(run: Run, source: str, split: str) -> ImageSet:
-    """Any split of any source, made to the size and channels of the run's images."""
+    """Any split of any source, converted to the size and channels of the run's images."""
     packed = pack_with_progress(source, replace(run.config.data, split=split))
     same = packed.meta["sha256"]["images"] == run.data["sha256"]["images"]
     return ImageSet(source, split, packed, _labels(run, packed), trained_on=same)
 
 
 def held_out_set(run: Run, source: str | None = None) -> ImageSet | None:
-    """The test split of the run's source; None where there is none, or the run was trained on it."""
+    """The test split of the run's source; None if there is none, or the run was trained on it."""
     if run.config.data.split not in ("train", "val"):
         return None
     try:
@@ -94,8 +94,8 @@ def held_out_set(run: Run, source: str | None = None) -> ImageSet | None:
 
 
 def _labels(run: Run, packed: Packed) -> Tensor | None:
-    """Labels of `packed` as positions in the run's classes; InputError for a class that the run does not know, and
-    where it needs labels and there are none."""
+    """Labels of `packed` as positions in the run's classes; InputError for a class that the run does not know, and if
+    it needs labels and there are none."""
     if packed.labels is None and run.classes and run.config.train.label_dropout == 0:
         raise InputError(f"{run.path} was trained with --label-dropout 0: it needs images with labels, these have none")
     if packed.labels is None or not run.classes:

@@ -1,4 +1,4 @@
-"""Which class a word means: by its name, whatever the name looks like, or by its number where no class has one."""
+"""Resolve a label to a class: by name, or by number if no class is named by a number."""
 
 import re
 import unicodedata
@@ -10,7 +10,7 @@ _NUMBER = re.compile(r"[-+]?\d+")
 
 
 def find_class(flag: str, name: str, classes: Sequence[str]) -> int:
-    """The position of the class of that name; letters may be composed (NFC) or taken apart (NFD).
+    """The position of the class of that name, whether its accents are composed (NFC) or decomposed (NFD).
 
     InputError with the nearest name where there is none.
     """
@@ -27,7 +27,7 @@ def find_class(flag: str, name: str, classes: Sequence[str]) -> int:
 
 
 def find_label(flag: str, label: str, classes: Sequence[str]) -> int:
-    """A class by its name or, where no class is named by a number, by its position from 0."""
+    """Resolve a label: a class name or, if no class is named by a number, a position from 0."""
     if label.isdecimal() and int(label) < len(classes) and not any(map(_NUMBER.fullmatch, classes)):
         return int(label)
     return find_class(flag, label, classes)

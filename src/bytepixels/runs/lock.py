@@ -1,4 +1,4 @@
-"""One process at a time works on a run: a lock that the system lets go of when its process ends, however it ends."""
+"""A lock that lets one process at a time work on a run; the system releases it when the process ends."""
 
 import json
 import os
@@ -18,7 +18,7 @@ PATIENCE = 1.0  # seconds: `runs list` may be looking whether a run is being tra
 
 
 class RunLock:
-    """with RunLock(path) as lock: lock.take(); it is let go of at the end of the block, or of the process."""
+    """The lock of a run: with RunLock(path) as lock: lock.take(). It is released at the end of the block or process."""
 
     def __init__(self, run: Path):
         self.run = run
@@ -39,7 +39,7 @@ class RunLock:
         return self._lock.is_locked
 
     def take(self) -> None:
-        """InputError, naming the process, when another one has it. The run's directory must be there."""
+        """Take the lock. InputError, naming the process, if another holds it. The run's folder must exist."""
         try:
             self._lock.acquire(timeout=PATIENCE)
         except Timeout as error:
@@ -67,7 +67,7 @@ def in_use(run: Path) -> bool:
 
 
 def holder(run: Path) -> str:
-    """The process that has the lock, as words."""
+    """Describe the process that holds the lock."""
     try:
         said = json.loads((run / HOLDER).read_text(encoding="utf-8"))
         return f"process {said['pid']} on {said['host']} since {said['since']}"

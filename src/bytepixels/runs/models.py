@@ -1,4 +1,4 @@
-"""Models that come along: finished runs inside the package, by their names, to draw from at once."""
+"""Bundled models: finished runs inside the package, by name."""
 
 import os
 import shutil
@@ -14,12 +14,12 @@ RUNS = Path("runs")  # where a copy of one is put
 
 
 def model_names() -> list[str]:
-    """Their names, in order."""
+    """The names of the bundled models, in order."""
     return sorted(path.parent.name for path in MODELS.glob("*/config.json"))
 
 
 def model_as_run(path: Path) -> Path | None:
-    """runs/NAME where `path` is the name of a model that comes along, else None.
+    """The folder runs/NAME if `path` is the name of a bundled model, else None.
 
     The first time it is a copy of the model, which is said: what is drawn from it lies there, like that of any run.
     A run that is there already under this name is taken as it is. InputError where runs/NAME cannot be written.

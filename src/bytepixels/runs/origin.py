@@ -1,4 +1,4 @@
-"""Where the images of a run lie: kept as an absolute path, and found beside the run where both have moved."""
+"""The location of a run's images: an absolute path, or beside the run if both have moved."""
 
 import os
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ BESIDE = "source_beside"  # of a run's data: the source as seen from the run's f
 
 
 def absolute(source: str) -> str:
-    """A source as any folder may name it: a path made absolute, or the name of a known set as it is."""
+    """Make a source's path absolute; the name of a known data set is returned as it is."""
     from ..data.sources.known_datasets import NAMED  # here, so that a list of runs does not wait for it
 
     return source if source in NAMED else os.path.abspath(os.path.expanduser(source))
@@ -35,7 +35,7 @@ def source_places(data: Mapping[str, Any], run: Path) -> list[str]:
 
 
 def find_source(data: Mapping[str, Any], run: Path) -> str | None:
-    """The source of the run in the folder `run`, where there is something of that name; else None."""
+    """The source of the run in the folder `run`, if it exists; else None."""
     if not (looked := source_places(data, run)):
         return str(data["source"])
     return next((place for place in looked if _exists(place)), None)

@@ -1,4 +1,4 @@
-"""What there is to know of a run without loading it: how far it is, what it weighs, and whether it is whole."""
+"""The overview of a run without loading it: progress, size, and integrity."""
 
 import json
 import math
@@ -23,7 +23,7 @@ RECENT = 20  # lines that the loss is averaged over: one batch says little
 
 @dataclass(frozen=True)
 class Saved:
-    """One checkpoint as it lies there."""
+    """One checkpoint on the disk."""
 
     path: Path
     images: int | None
@@ -32,13 +32,13 @@ class Saved:
 
     @property
     def size(self) -> int:
-        """Bytes on the disk."""
+        """The checkpoint's bytes on the disk."""
         return size_of(self.path)
 
 
 @dataclass(frozen=True)
 class Overview:
-    """One run as it lies there."""
+    """One run on the disk."""
 
     path: Path
     run: Run | None  # None when config.json cannot be read
@@ -48,7 +48,7 @@ class Overview:
 
     @property
     def images(self) -> int:
-        """Images seen: by the last checkpoint that is whole, or by now while it is being trained."""
+        """Images seen: up to the last intact checkpoint, or up to now if it is being trained."""
         done = max((one.images or 0 for one in self.saved if not one.damage), default=0)
         last = self.recent[-1:] if self.in_use else []
         return max([done, *(line["images"] for line in last)])
@@ -60,12 +60,12 @@ class Overview:
 
     @property
     def log(self) -> list[dict[str, Any]]:
-        """Lines of its log that hold a loss, oldest first."""
+        """The log's lines that hold a loss, oldest first."""
         return list(read_log(self.path))
 
     @property
     def skipped(self) -> int:
-        """Steps that were left out, since their loss or its gradient was not finite."""
+        """Number of steps skipped because their loss or gradient was not finite."""
         return sum(record.get("skipped", 0) for record in read_lines(self.path / "log.jsonl"))
 
     @property
@@ -75,12 +75,12 @@ class Overview:
 
     @property
     def size(self) -> int:
-        """Bytes on the disk."""
+        """The run's bytes on the disk."""
         return size_of(self.path)
 
     @property
     def holder(self) -> str:
-        """The process that trains it now."""
+        """The process that is training the run; None if there is none."""
         return holder(self.path)
 
     @property
@@ -113,7 +113,7 @@ class Overview:
 
 
 def find_runs(folder: Path) -> list[Path]:
-    """The runs in a folder, or the folder itself where it is one; InputError where there is no such folder."""
+    """List the runs in a folder, or the folder itself if it is one; InputError if there is no such folder."""
     if not folder.is_dir():
         raise InputError(f"{folder} is no folder; runs are kept in runs/ unless train was told another --run")
     return [
@@ -122,7 +122,7 @@ def find_runs(folder: Path) -> list[Path]:
 
 
 def inspect_run(path: Path, thorough: bool) -> Overview:
-    """A run as it lies there. thorough: every byte of the checkpoints is compared with its checksum, not sizes alone.
+    """Inspect a run on the disk. thorough: verify the checksum of every checkpoint file, not only its size.
 
     InputError for one of a later version.
     """
@@ -142,7 +142,7 @@ def inspect_run(path: Path, thorough: bool) -> Overview:
 
 
 def overview_or_damage(path: Path) -> Overview:
-    """A run as it lies there, also where it is one that only a later version can read."""
+    """Inspect a run on the disk, even if only a later version can read it."""
     try:
         return inspect_run(path, thorough=False)
     except InputError as error:
@@ -150,7 +150,7 @@ def overview_or_damage(path: Path) -> Overview:
 
 
 def inspect_checkpoint(path: Path, run: str, thorough: bool) -> Saved:
-    """One checkpoint of the run with id `run`."""
+    """Inspect one checkpoint of the run with id `run`."""
     images, before = None, identity(path)
     try:
         state = read_state(path, run)
@@ -169,7 +169,7 @@ def _check_size(checkpoint: Path, name: str, state: Mapping[str, Any]) -> None:
 
 
 def read_log(run: Path, tail: int | None = None) -> Iterator[dict[str, Any]]:
-    """Lines of log.jsonl that hold a loss, oldest first; of its last `tail` bytes alone where that is given."""
+    """Read the lines of log.jsonl that hold a loss, oldest first; only of its last `tail` bytes if given."""
     for record in read_lines(run / "log.jsonl", tail):
         with suppress(ValueError, TypeError, KeyError, OverflowError):
             loss, images = float(record["loss"]), int(record["images"])
@@ -183,13 +183,13 @@ def recent_lines(run: Path) -> list[dict[str, Any]]:
 
 
 def recent_loss(run: Path) -> float | None:
-    """The loss of a run, wherever one number stands for it: the mean of the last 20 lines of its log that hold one."""
+    """The loss of a run as one number: the mean of the last 20 lines of its log that hold one."""
     losses = [line["loss"] for line in recent_lines(run)]
     return sum(losses) / len(losses) if losses else None
 
 
 def read_lines(path: Path, tail: int | None = None) -> Iterator[dict[str, Any]]:
-    """The JSON objects in a file that holds one a line; what cannot be read is left out."""
+    """Read the JSON objects in a JSON Lines file, without unreadable lines."""
     try:
         with open(path, "rb") as file:
             size = file.seek(0, os.SEEK_END)

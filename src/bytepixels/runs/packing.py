@@ -1,4 +1,4 @@
-"""Packing a run's images, which its budget of time counts."""
+"""Pack a run's images within its time budget."""
 
 import math
 import time
@@ -19,15 +19,15 @@ DIGITS = tuple("0123456789")  # mirrored, these would be other symbols
 
 
 class Preparation:
-    """Packing and encoding before a training, of whose --budget they are a part: where they take most of it that is
-    said early, and where they have used it up they end, with what is done kept."""
+    """Packing and encoding within the --budget of a training: warns early if they take most of it, and stops with the
+    work kept if they use it up."""
 
     def __init__(self, budget: str | None = None, began: float = 0.0):
-        """budget: None does not limit them. began: when the command did, by time.monotonic()."""
+        """budget: None for no limit. began: start of the command, by time.monotonic()."""
         self.budget, self.began, self.said = budget, began, ""
 
     def show(self, progress: Work, what: str, done: int, total: int) -> None:
-        """Count and show that `done` of the total is done of `what`. InputError where the budget is over before."""
+        """Show that `done` of the total is done of `what`. InputError if the budget is used up before the end."""
         progress.total = total
         progress.update(done)
         if self.budget is None or done >= total:
@@ -46,7 +46,7 @@ UNLIMITED = Preparation()
 
 
 def used_up(budget: str, passed: float, where: str = "") -> InputError:
-    """The error of a budget that was over before training began."""
+    """The error for a budget that was used up before training began."""
     said = f"--budget {budget} was over before training began, after {duration(passed)}{where}"
     return InputError(f"{said}; what was done is kept, and the same command now begins sooner")
 
@@ -59,8 +59,7 @@ def requested_data(data: DataConfig, path: Path) -> DataConfig:
 
 
 def pack_with_progress(source: str, data: DataConfig, within: Preparation = UNLIMITED) -> Packed:
-    """The source as packed images, with a live line while it works, and what there is to say about them; `within` is
-    the time there is for it."""
+    """Pack the source with a progress line, and print the notes about it; `within` limits the time."""
     with Work("pack", 0, "images") as progress:
 
         def show(done: int, total: int) -> None:
@@ -91,7 +90,7 @@ def flips(config: Config, packed: Packed) -> bool:
 
 
 def resolved(config: Config, packed: Packed) -> Config:
-    """The config with what the data decide filled in, so that a run goes on just as it began."""
+    """Fill in the settings that the data decide, so that a resumed run goes on as it began."""
     _, channels, height, width = packed.images.shape
     flip: Literal["yes", "no"] = "yes" if flips(config, packed) else "no"
     train = config.train

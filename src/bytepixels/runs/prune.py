@@ -1,4 +1,4 @@
-"""What a run no longer needs: old checkpoints, what killed processes left, and an optimizer that has done its work."""
+"""Remove what a run no longer needs: old checkpoints, leftovers of killed processes, and optimizer states."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +23,7 @@ class PrunePlan:
 
 
 def plan_prune(run: Run, keep: int, optimizer: bool) -> PrunePlan:
-    """Keep the newest `keep` checkpoints that are whole, and what is newer than the oldest of them; all, if none is.
+    """Plan to keep the newest `keep` intact checkpoints and all newer ones; all checkpoints if none is intact.
 
     Every byte is compared. optimizer: theirs go too, except that a run which has not seen its budget keeps the newest,
     to go on from.
@@ -46,7 +46,7 @@ def plan_prune(run: Run, keep: int, optimizer: bool) -> PrunePlan:
 
 
 def apply_prune(plan: PrunePlan) -> None:
-    """Remove what is to go. Whatever ends the process on the way, each checkpoint is whole or gone."""
+    """Remove the planned files; if interrupted, each checkpoint is complete or absent."""
     for path in plan.removed:
         remove_folder(path)
     for path in plan.leftovers:

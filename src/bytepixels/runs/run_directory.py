@@ -1,4 +1,4 @@
-"""A run is a directory: config.json, log.jsonl, checkpoints/, samples/. All that is needed to go on or to sample."""
+"""The folder of a run: config.json, log.jsonl, checkpoints/, samples/, which suffice to resume and to sample."""
 
 import json
 import os
@@ -30,7 +30,7 @@ CONFIG, SPARE = "config.json", ".config.json"  # the same twice: without it all 
 
 @dataclass(frozen=True)
 class Run:
-    """One run: where it is, its resolved config, and what it was trained on."""
+    """One run: its folder, its resolved config, and its training data."""
 
     path: Path
     config: Config
@@ -53,12 +53,12 @@ class Run:
 
     @property
     def classes(self) -> list[str]:
-        """Names of the classes the network knows; empty when it knows none."""
+        """Names of the classes that the network knows; empty if it is unconditional."""
         return list(self.data["classes"]) if self.config.network.labels else []
 
     @property
     def text(self) -> dict[str, Any] | None:
-        """The hash of its text encoder, and some captions that it was trained on; None where it reads none."""
+        """The hash of its text encoder, and some training captions; None without text conditioning."""
         return self.data.get("text")
 
     @property
@@ -76,7 +76,7 @@ class Run:
         return self.shape if first is None else tuple(first["shape"])
 
     def save(self) -> None:
-        """Write config.json, resolved, with the versions and the commit that made it, and its spare copy."""
+        """Write the resolved config.json, with versions and commit, and its spare copy."""
         make_folder(self.path, "--run")
         made_by = [*self.made_by, provenance() | {"time": self.opened}]
         saved = {"format": FORMAT, "id": self.id, "config": self.config.to_dict(), "data": self.data}
@@ -98,7 +98,7 @@ class Run:
             file.write(one_line(record))
 
     def trim_log(self, step: int) -> int:
-        """Drop the lines after `step`: a process that was killed may have logged more than it saved.
+        """Drop the log lines after `step`: a killed process may have logged more than it saved.
 
         Lines that cannot be read go too; returns how many those were.
         """
@@ -138,8 +138,8 @@ def is_free(path: Path) -> bool:
 
 
 def open_run(path: Path) -> Run:
-    """The run at `path`, or a copy of the model that comes along by that name; InputError when there is neither, or it
-    is none that this version reads.
+    """Open the run at `path`, or a copy of the bundled model of that name; InputError if there is neither, or this
+    version cannot read it.
 
     A damaged config.json is replaced by its spare copy, and said.
     """
@@ -166,12 +166,12 @@ def open_run(path: Path) -> Run:
 
 
 def _runs_in(folder: Path) -> list[str]:
-    """The names of the runs in a folder; none where it is no folder."""
+    """The names of the runs in a folder; none if it is no folder."""
     return sorted(found.parent.name for found in folder.glob(f"*/{CONFIG}")) if folder.is_dir() else []
 
 
 def _restore(path: Path) -> None:
-    """Put the spare copy in the place of config.json, and that one aside."""
+    """Replace config.json by its spare copy, and set the damaged one aside."""
     spare = (path / SPARE).read_text(encoding="utf-8")
     with suppress(FileNotFoundError):
         os.replace(path / CONFIG, path / f"{CONFIG}.damaged")
@@ -194,7 +194,7 @@ def _read(path: Path, name: str) -> Run:
 
 
 def provenance() -> dict[str, Any]:
-    """Versions, machine and git commit, for whoever repeats a run."""
+    """Versions, machine and git commit, for reproducing a run."""
     import torch  # here, so that opening a run does not wait for it
 
     return {
@@ -208,7 +208,7 @@ def provenance() -> dict[str, Any]:
 
 
 def make_folder(path: Path, flag: str) -> None:
-    """Make a folder to write to, and those above it; InputError, naming the flag it came from, where that fails."""
+    """Make a folder and its parents for writing; InputError, naming the flag, if that fails."""
     done = "made"
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -220,7 +220,7 @@ def make_folder(path: Path, flag: str) -> None:
 
 
 def _logged_step(line: bytes) -> int | None:
-    """The step of one line of log.jsonl; None for a line that was cut short or is of another kind."""
+    """The step of one line of log.jsonl; None for a truncated line or one of another kind."""
     try:
         return int(json.loads(line)["step"])
     except (ValueError, KeyError, TypeError, OverflowError):
@@ -228,7 +228,7 @@ def _logged_step(line: bytes) -> int | None:
 
 
 def _git_commit() -> str | None:
-    """The commit of the code, when it runs from a checkout of its own."""
+    """The commit of the code, if it runs from its own checkout."""
     here = Path(__file__)
     try:
         _git(here, "ls-files", "--error-unmatch", here.name)  # else it is installed inside somebody's repository

@@ -1,4 +1,4 @@
-"""Tensors that no process holds whole, as safetensors shards: torch.distributed.checkpoint without its pickles.
+"""Sharded tensors as safetensors files: torch.distributed.checkpoint without its pickles.
 
 step-00001200/model/shard-00001-model-00001-of-00001.safetensors, ...: one file from each process that wrote, with its
 rows of every tensor; where they begin is in the file's header. Any number of processes may read them.
@@ -21,7 +21,7 @@ OLDEST = "2.9"  # of torch, that has such files
 
 
 def write_shards(folder: Path, named: Mapping[str, Tensor]) -> None:
-    """Write what the processes hold, DTensors or the same everywhere, to a new folder, flushed to the disk.
+    """Write the ranks' tensors, sharded or replicated, to a new folder, flushed to the disk.
 
     All of them call it. Raises OSError in all of them when one of them could not write.
     """
@@ -32,33 +32,33 @@ def write_shards(folder: Path, named: Mapping[str, Tensor]) -> None:
 
 
 def read_whole(folder: Path) -> dict[str, Tensor]:
-    """All tensors of a folder of shards, put together."""
+    """Read and assemble all tensors of a folder of shards."""
     named = {name: torch.empty_like(like, device="cpu") for name, like in headers(folder).items()}
     read_part(folder, named)
     return named
 
 
 def read_part(folder: Path, named: Mapping[str, Tensor]) -> None:
-    """Copy shards into tensors, in place: of a DTensor, what this process holds of it. Each reads for itself."""
+    """Copy shards into tensors in place: of a DTensor, this rank's part. Each rank reads for itself."""
     checkpoint = library()
     with _plain_errors(), warnings.catch_warnings(action="ignore", category=UserWarning):  # of one process: it is meant
         checkpoint.load(dict(named), storage_reader=checkpoint.HuggingFaceStorageReader(str(folder)), no_dist=True)
 
 
 def headers(folder: Path) -> dict[str, Tensor]:
-    """The tensors of a folder of shards without their content, on the meta device."""
+    """The tensors of a folder of shards on the meta device, without their content."""
     known = library().HuggingFaceStorageReader(str(folder)).read_metadata().state_dict_metadata
     return {name: torch.empty(one.size, dtype=one.properties.dtype, device="meta") for name, one in known.items()}
 
 
 def file_headers(path: Path) -> dict[str, Tensor]:
-    """The tensors of one safetensors file without their content, on the meta device."""
+    """The tensors of one safetensors file on the meta device, without their content."""
     with safe_open(path, "pt") as file:
         return {name: torch.empty(file.get_slice(name).get_shape(), device="meta") for name in file.keys()}  # noqa: SIM118
 
 
 def read_part_of_file(path: Path, named: Mapping[str, Tensor]) -> None:
-    """Copy what one process wrote into tensors, in place: of a DTensor, what this process holds of it."""
+    """Copy tensors of a single-process file into tensors in place: of a DTensor, this rank's part."""
     from torch.distributed.tensor import DTensor, distribute_tensor
 
     with safe_open(path, "pt") as file:
@@ -71,7 +71,7 @@ def read_part_of_file(path: Path, named: Mapping[str, Tensor]) -> None:
 
 
 def library() -> Any:
-    """torch.distributed.checkpoint; InputError where it does not know how to write safetensors from all processes."""
+    """Import torch.distributed.checkpoint; InputError if it cannot write safetensors from all ranks."""
     from torch.distributed import checkpoint
 
     writer = getattr(checkpoint, "HuggingFaceStorageWriter", None)
@@ -82,7 +82,7 @@ def library() -> Any:
 
 @contextmanager
 def _plain_errors() -> Iterator[None]:
-    """What went wrong in any process as an OSError. Torch's own, which tells of all, is no Exception."""
+    """Turn the error of any rank into an OSError; torch's own, for all ranks, is not an Exception."""
     from torch.distributed.checkpoint import CheckpointException
 
     try:

@@ -1,1 +1,1 @@
-"""A run in, images out: weights, settings, labels and prompts, drawing, editing, files."""
+"""Sample from a run: weights, settings, labels and prompts, drawing, editing, files."""

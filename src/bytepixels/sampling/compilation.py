@@ -1,4 +1,4 @@
-"""sample --compile: whether the network that samples is compiled. "auto" is decided from measured times, and said."""
+"""sample --compile: whether to compile the network for sampling; "auto" decides by measured times."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -23,11 +23,11 @@ GAIN = 0.97  # of an evaluation's time: what saves less is within what a clock s
 
 
 class CompileError(JobError):
-    """--compile yes cannot be done on this machine. Nothing was drawn."""
+    """The error of --compile yes on a machine where compilation fails; nothing was drawn."""
 
 
 def choose_network(model: TrainedModel, settings: SampleConfig, request: Sample) -> nn.Module:
-    """The model's network, or it compiled: what --compile comes to for this job. CompileError where "yes" fails.
+    """Choose the model's network or its compiled form, as --compile says for this job. CompileError where "yes" fails.
 
     "auto" measures both where the job is long enough, takes the faster one and says so. The processes of torchrun
     could choose differently: there it is no.
@@ -63,14 +63,14 @@ def choose_network(model: TrainedModel, settings: SampleConfig, request: Sample)
 
 
 def job(settings: SampleConfig, request: Sample) -> tuple[int, int]:
-    """How many images an evaluation of the network has, and how many evaluations there are."""
+    """The batch size of the network's evaluations, and their number."""
     guided = settings.guidance != 1 and request.weak is None  # with and without the label, in one batch
     evaluations = -(-request.n // request.batch) * settings.steps * sampler_facts(settings.sampler).evaluations
     return min(request.n, request.batch) * (2 if guided else 1), evaluations
 
 
 def example(model: TrainedModel, images: int) -> tuple[Tensor, ...]:
-    """What the network is called with: x, t and, where it has classes, label."""
+    """Example inputs of the network: x, t and, if it has classes, label."""
     x = torch.zeros(images, *model.run.x0_shape, device=model.device)
     t, label = torch.full((images,), 0.5, device=model.device), torch.zeros(images, dtype=torch.int64, device=x.device)
     return (x, t) if model.network.null_label is None else (x, t, label)
@@ -78,7 +78,7 @@ def example(model: TrainedModel, images: int) -> tuple[Tensor, ...]:
 
 @torch.no_grad()
 def shortest(calls: Sequence[Callable[..., Tensor]], inputs: tuple[Tensor, ...], trials: int) -> list[float]:
-    """Seconds of the quickest of each one's calls, taken in turn, after one to warm up."""
+    """The fastest call of each function in seconds, by turns, after one warm-up call."""
     seconds: list[list[float]] = [[] for _ in calls]
     for _ in range(1 + trials):
         for own, call in zip(seconds, calls, strict=True):
@@ -89,7 +89,7 @@ def shortest(calls: Sequence[Callable[..., Tensor]], inputs: tuple[Tensor, ...],
 
 
 def _why_not(error: Exception) -> str:
-    """One sentence: ours, or what torch says first."""
+    """The reason in one sentence: ours, or the first line of torch's."""
     if isinstance(error, CompileError):
         return str(error)
     first = (str(error).strip().splitlines() or [""])[0][:200]

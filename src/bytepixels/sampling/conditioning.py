@@ -1,4 +1,4 @@
-"""What a run makes of text: the encoder it was begun with, its training captions, and the vectors of prompts."""
+"""Conditioning of a run: its text encoder and training captions, encoded prompts, and labels."""
 
 import hashlib
 import json
@@ -27,7 +27,7 @@ Text = tuple[Tensor, Tensor]  # vectors [B, L, D] and mask [B, L]
 
 
 def with_text(config: Config, packed: Packed, source: str) -> tuple[Config, dict[str, Any]]:
-    """The config with all that the text encoder decides, and what the run remembers of it: {} where it reads none."""
+    """Fill in the settings that the text encoder decides; also returns what the run records of it, {} without text."""
     name, network = config.network.text, config.network
     if name is None:
         return config, {}
@@ -46,7 +46,7 @@ def with_text(config: Config, packed: Packed, source: str) -> tuple[Config, dict
 
 
 def check_same_text(old: Run, text: dict[str, Any] | None) -> None:
-    """InputError where a run would go on with another encoder, or other captions, than it was begun with."""
+    """Raise InputError if a run would be resumed with another encoder, or other captions, than it began with."""
     before = old.text
     if before is None and text is None:
         return
@@ -58,7 +58,7 @@ def check_same_text(old: Run, text: dict[str, Any] | None) -> None:
 
 
 def text_rows(run: Run, packed: Packed, device: torch.device) -> TextRows | None:
-    """The encoded captions of the training set, by the positions of their images; None where the run reads none."""
+    """The encoded training captions, by positions of images; None if the run has no text conditioning."""
     if run.text is None:
         return None
     if packed.captions is None:
@@ -74,7 +74,7 @@ def text_rows(run: Run, packed: Packed, device: torch.device) -> TextRows | None
 
 
 def encoder_of(path: Path, name: str, digest: str, device: torch.device) -> TextEncoder:
-    """The text encoder of the run at `path`, by its name and hash; InputError where it is not to be had."""
+    """The text encoder of the run at `path`, by its name and hash; InputError if it cannot be found."""
     try:
         encoder = open_text_encoder(name, device)
     except InputError as error:
@@ -85,8 +85,8 @@ def encoder_of(path: Path, name: str, digest: str, device: torch.device) -> Text
 
 
 def prompts_of(run: Run, seeds: Sequence[int], prompt: str | None) -> list[str] | None:
-    """The text of each image: `prompt`, or the captions that the run remembers in turn (seed modulo their number);
-    None where the run reads none."""
+    """The text of each image: `prompt`, or the run's recorded captions in turn (seed modulo their number); None without
+    text conditioning."""
     if run.text is None:
         if prompt is not None:
             raise InputError(f"--prompt {prompt!r}: {run.path} was trained without text (train --text)")
@@ -98,7 +98,7 @@ def prompts_of(run: Run, seeds: Sequence[int], prompt: str | None) -> list[str] 
 
 
 def text_of(run: Run, seeds: Sequence[int], prompt: str | None, device: torch.device) -> Text | None:
-    """The encoded text of each image, as prompts_of has it. Of a prompt that is too long it is said what is read."""
+    """The encoded text of each image, see prompts_of. A note says how much of a long prompt is read."""
     prompts = prompts_of(run, seeds, prompt)
     if prompts is None or run.text is None:
         return None
@@ -111,7 +111,7 @@ def text_of(run: Run, seeds: Sequence[int], prompt: str | None, device: torch.de
 
 
 def prompt_name(prompt: str | None) -> str | None:
-    """What stands for a prompt in the name of a folder: its beginning, and a digest of all of it."""
+    """A prompt's part of a folder name: its first words, and a digest of all of it."""
     if prompt is None:
         return None
     words = re.sub(r"[^\w.]+", "-", prompt).strip("-.")[:40]
@@ -120,8 +120,7 @@ def prompt_name(prompt: str | None) -> str | None:
 
 @lru_cache(maxsize=2)
 def _encoded(path: Path, name: str, digest: str, texts: tuple[str, ...], prompt: bool, device: torch.device) -> Text:
-    """These texts, or one prompt, as the run's encoder has them, once: it does not stay in memory from one preview to
-    the next."""
+    """Encode these texts, or one prompt, with the run's encoder, which is not kept in memory between previews."""
     encoder = encoder_of(path, name, digest, device)
     if prompt and (read := words_read(encoder, texts[0])) < len(words := texts[0].split()):
         which = f"the first {read} of {len(words):,} words; left out: {' '.join(words[read:])}" if read else "a part"

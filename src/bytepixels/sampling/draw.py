@@ -1,4 +1,4 @@
-"""Seeds in, images out: no files."""
+"""Draw images from seeds, without writing files."""
 
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, replace
@@ -23,7 +23,7 @@ GIF_FRAMES, GIF_IMAGES, GIF_PIXELS = 60, 25, 1 << 21
 
 @dataclass(frozen=True)
 class Drawing:
-    """What a request for samples comes to: a run's network and its settings, found and checked once."""
+    """A checked sampling request: the run's network and the resolved settings."""
 
     model: TrainedModel
     settings: SampleConfig
@@ -34,7 +34,7 @@ class Drawing:
 
     @classmethod
     def prepared(cls, request: Sample) -> "Drawing":
-        """InputError where the request does not fit the run."""
+        """Check the request against the run and prepare the drawing. InputError if it does not fit."""
         run = open_model(request.run)
         settings = chosen_settings(run, request.sampling, weak=request.weak is not None)
         label = find_label(run, request.label)
@@ -44,19 +44,19 @@ class Drawing:
 
     @property
     def title(self) -> str:
-        """ "Sampling with ddim, 50 steps, trailing spacing, averaged (EMA) weights of step 582"."""
+        """Describe the job: "Sampling with ddim, 50 steps, trailing spacing, averaged (EMA) weights of step 582"."""
         kind = "averaged (EMA)" if self.request.weights == "ema" else "raw"
         steps = f"{many(self.settings.steps, 'step')}, {self.settings.spacing} spacing"
         step = int(str(self.model.checkpoint_name).removeprefix("step-"))
         return f"Sampling with {self.settings.sampler}, {steps}, {kind} weights of step {step:,}"
 
     def chosen(self) -> "Drawing":
-        """The same with the network compiled, where --compile says so or measures it to be faster."""
+        """The same drawing with the network compiled, if --compile asks for it or it is measured to be faster."""
         network = choose_network(self.model, self.settings, self.request)
         return replace(self, model=replace(self.model, network=network), compiled=network is not self.model.network)
 
     def batches(self, world: ProcessGroup, frames: list[Tensor]) -> Generator[tuple[range, Tensor], None, None]:
-        """Seeds, and their images uint8 [B, C, H, W], batch after batch, in every process; each draws its share.
+        """Yield seeds and their images uint8 [B, C, H, W], batch by batch, on every rank; each rank draws its share.
 
         frames: with request.gif, states on the way of the first batch are put there, each a grid.
         """
@@ -74,7 +74,7 @@ class Drawing:
                 yield part, draw_together(world, part, model.run.shape, draw)
 
     def _watcher(self, progress: Work, start: int, part: range, frames: list[Tensor]) -> Watch:
-        """Called with every state of one batch: moves the progress on, and keeps frames of the first batch."""
+        """A callback for every state of one batch: advances the progress, and keeps frames of the first batch."""
         n, steps, codec = self.request.n, self.settings.steps, self.model.codec
         every = max(1, steps // GIF_FRAMES)
         which = f"image {start + 1:,}" if len(part) == 1 else f"images {start + 1:,}-{start + len(part):,}"
@@ -88,7 +88,7 @@ class Drawing:
 
 
 def drawn(drawing: Drawing) -> Tensor:
-    """All images, uint8 [n, C, H, W], in every process."""
+    """Draw all images, uint8 [n, C, H, W], on every rank."""
     drawing = drawing.chosen()
     with join(drawing.model.device) as world:
         return torch.cat([images for _, images in drawing.batches(world, [])])
@@ -97,7 +97,7 @@ def drawn(drawing: Drawing) -> Tensor:
 def draw_together(
     world: ProcessGroup, seeds: range, shape: tuple[int, int, int], draw: Callable[[range], Tensor]
 ) -> Tensor:
-    """uint8 [B, C, H, W] of these seeds, everywhere; every process draws its share of them."""
+    """Draw the images of these seeds, uint8 [B, C, H, W], on every rank; each rank draws its share."""
     own = seeds[world.local_rows(len(seeds))]
     if own:
         drawn = draw(own)

@@ -1,4 +1,4 @@
-"""The first stage of a latent run: found where the user says, and kept in the run from then on."""
+"""The autoencoder of a latent run: found at the user's path, then kept in the run."""
 
 import hashlib
 import json
@@ -33,28 +33,28 @@ SETTINGS = "autoencoder"  # of the metadata
 
 @dataclass(frozen=True)
 class EncodedImages:
-    """A run's images through its first stage."""
+    """A run's images, encoded by its autoencoder."""
 
     source: str  # where that was found
     autoencoder: Autoencoder
     latents: Latents
 
     def codec(self, config: Config, device: torch.device) -> LatentCodec:
-        """Of a run with these settings."""
+        """The codec of a run with these settings."""
         return latent_codec(self.autoencoder, self.latents.statistics, config, device)
 
     def means(self, some: slice) -> np.ndarray:
-        """Latents float32 [n, z, h, w] of some images."""
+        """The mean latents of some images, float32 [n, z, h, w]."""
         return np.array(self.latents.moments[some, 0, : self.latents.shape[0]])
 
     def record(self) -> dict[str, Any]:
-        """As a run's data has it."""
+        """The record of the autoencoder in a run's data."""
         made = {"source": self.source, "sha256": fingerprint(self.autoencoder)}
         return made | {"shape": list(self.latents.shape), "statistics": self.latents.statistics}
 
 
 def codec_of(run: Run, device: torch.device) -> Codec:
-    """What turns a run's images into x0 and back."""
+    """The codec of a run: pixels, or the latents of its autoencoder."""
     first = run.data.get("first_stage")
     if first is None:
         return PixelCodec()
@@ -70,8 +70,8 @@ def latent_codec(
 
 
 def find_first_stage(path: Path, device: torch.device) -> Autoencoder:
-    """The autoencoder that --autoencoder names: a run of train autoencoder (its newest average), a run on its latents,
-    or a diffusers folder. InputError where there is none."""
+    """Load the autoencoder that --autoencoder names: a run of train autoencoder (its newest EMA), a run on its latents,
+    or a diffusers folder. InputError if there is none."""
     if (path / FIRST_STAGE).is_file():
         return read_first_stage(path / FIRST_STAGE, device)
     if folder := next((one for one in (path, path / "vae") if is_autoencoder_kl(one)), None):
@@ -88,7 +88,7 @@ def find_first_stage(path: Path, device: torch.device) -> Autoencoder:
 
 
 def keep_first_stage(autoencoder: Autoencoder, folder: Path) -> None:
-    """Write an autoencoder into the folder of a run; whole or not at all."""
+    """Write an autoencoder into the folder of a run, atomically."""
     temporary = folder / f"{TEMPORARY}{FIRST_STAGE}"
     tensors = {name: tensor.cpu().contiguous() for name, tensor in autoencoder.state_dict().items()}
     save_file(tensors, temporary, {SETTINGS: json.dumps(autoencoder.settings)})
@@ -97,7 +97,7 @@ def keep_first_stage(autoencoder: Autoencoder, folder: Path) -> None:
 
 
 def read_first_stage(path: Path, device: torch.device) -> Autoencoder:
-    """What keep_first_stage wrote. DamagedError when it is not that."""
+    """Read what keep_first_stage wrote. DamagedError if it is not that."""
     try:
         with safe_open(path, "pt") as file:
             autoencoder = Autoencoder(**json.loads(file.metadata()[SETTINGS]))
@@ -109,7 +109,7 @@ def read_first_stage(path: Path, device: torch.device) -> Autoencoder:
 
 @lru_cache(maxsize=2)
 def kept(run: Path, sha256: str, device: torch.device) -> Autoencoder:
-    """The first stage in a run's folder; DamagedError where it is another than the run was trained with."""
+    """The autoencoder in a run's folder; DamagedError if it is not the one that the run was trained with."""
     autoencoder = read_first_stage(run / FIRST_STAGE, device)
     if fingerprint(autoencoder) != sha256:
         raise DamagedError(f"{run / FIRST_STAGE} is not the autoencoder that this run was trained with")
@@ -117,7 +117,7 @@ def kept(run: Path, sha256: str, device: torch.device) -> Autoencoder:
 
 
 def fingerprint(autoencoder: Autoencoder) -> str:
-    """sha256 of its settings and weights."""
+    """The sha256 of an autoencoder's settings and weights."""
     found = hashlib.sha256(json.dumps(autoencoder.settings, sort_keys=True).encode())
     for name, tensor in sorted(autoencoder.state_dict().items()):
         found.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
@@ -127,8 +127,8 @@ def fingerprint(autoencoder: Autoencoder) -> str:
 def encoded(
     config: Config, path: Path, packed: Packed, mirrored: bool, device: torch.device, within: Preparation = UNLIMITED
 ) -> EncodedImages | None:
-    """The images through the first stage of the run at `path`, or of the one that begins there; None where it has
-    none. EncodedImages once: the next training on the same latents finds them in the cache."""
+    """The images encoded by the autoencoder of the run at `path`, or of a new run there; None if it has none. Latents
+    are cached for the next training."""
     old = open_run(path).data.get("first_stage") if is_run(path) else None
     if old is None and config.first_stage is None:
         return None
@@ -150,7 +150,7 @@ def _check_same(autoencoder: Autoencoder, other: Path, run: Path) -> None:
 def encode(
     packed: Packed, autoencoder: Autoencoder, mirrored: bool, device: torch.device, within: Preparation = UNLIMITED
 ) -> Latents:
-    """The moments of all images, with a live line while they are encoded; `within` is the time there is."""
+    """Encode all images to moments, with a progress line; `within` limits the time."""
     channels, height, width = packed.images.shape[1:]
     if channels != autoencoder.channels:
         raise InputError(f"the autoencoder takes images of {autoencoder.channels} channels, these have {channels}")

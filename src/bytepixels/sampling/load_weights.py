@@ -1,4 +1,4 @@
-"""The weights of a run: which checkpoint, and into a network."""
+"""Load the weights of a run's checkpoint into a network."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +16,7 @@ Found = TypeVar("Found")
 
 
 def open_model(path: Path) -> Run:
-    """The run at `path`; InputError where it draws no images."""
+    """Open the run at `path`; InputError if it draws no images."""
     run = open_run(path)
     if run.config.autoencoder is not None:
         then = f"bytepixels train SOURCE --autoencoder {path} trains a model that does"
@@ -25,13 +25,13 @@ def open_model(path: Path) -> Run:
 
 
 def find_checkpoint(run: Run, name: str | None, flag: str = "--checkpoint") -> Path:
-    """The named checkpoint, or the newest one that is whole."""
+    """The named checkpoint, or the newest intact one."""
     return read_checkpoint(run, name, check_files, flag)[0]
 
 
 def load_checkpoint(network: nn.Module, run: Run, name: str | None, weights: str, flag: str = "--checkpoint") -> Path:
-    """Put the "ema" or "model" weights of the named checkpoint, or of the newest whole one, into a network with the
-    run's settings. Returns that checkpoint; a training beside it may prune it at any time."""
+    """Load the "ema" or "model" weights of the named checkpoint, or of the newest intact one, into a network with the
+    run's settings. Returns that checkpoint; a training in progress may prune it at any time."""
 
     def read(path: Path, state: dict[str, Any]) -> dict[str, Tensor]:
         before, tensors = identity(path), read_tensors(path, weights, state)
@@ -50,7 +50,7 @@ def load_checkpoint(network: nn.Module, run: Run, name: str | None, weights: str
 def read_checkpoint(
     run: Run, name: str | None, read: Callable[[Path, dict[str, Any]], Found], flag: str = "--checkpoint"
 ) -> tuple[Path, Found]:
-    """The named checkpoint, or the newest one that is whole, and what `read(path, state)` makes of it.
+    """Apply `read(path, state)` to the named checkpoint, or to the newest intact one.
 
     `read` raises DamagedError for one that is not whole: an older one is tried, and that is said. One that is removed
     or replaced while it is read is not damaged: the newest that is there by then is read instead.
@@ -74,7 +74,7 @@ def read_checkpoint(
 
 
 def _put(tensors: dict[str, Tensor], network: nn.Module, checkpoint: Path, weights: str) -> None:
-    """Give a network the weights of a checkpoint; an error where they are of another network, or not finite."""
+    """Load weights into a network; an error if they belong to another network or are not finite."""
     check_fit(checkpoint, tensors, network.state_dict())
     network.load_state_dict(tensors)
     if not all(bool(weight.isfinite().all()) for weight in network.parameters()):

@@ -1,4 +1,4 @@
-"""sample RUN: new images from a trained run, by its own settings unless told otherwise."""
+"""The verb sample: draw new images from a trained run and write them."""
 
 import json
 import shutil
@@ -29,7 +29,7 @@ GRID_MOST = 400  # images in grid.png; the rest are in their own files
 
 
 def sample(request: Sample) -> Path:
-    """Draw images and say where they are: the folder, or the .png that was asked for."""
+    """Draw images and print the path of the folder, or of the .png that was asked for."""
     return write_samples(Drawing.prepared(request))
 
 
@@ -72,7 +72,7 @@ def write_samples(drawing: Drawing, each: Callable[[Tensor], object] = lambda im
 
 
 def png_of(out: Path | None) -> Path | None:
-    """The file that --out names; None where it names a folder. InputError for a kind of file that is not written."""
+    """The file that --out names; None if it names a folder. InputError for a file type that cannot be written."""
     if out is None or out.is_dir() or out.suffix.lower() not in (".png", *OTHER_FILES):
         return None
     if out.suffix.lower() != ".png":
@@ -82,7 +82,7 @@ def png_of(out: Path | None) -> Path | None:
 
 
 def copy_to(png: Path, folder: Path) -> str:
-    """Copy the only image of a folder, or the grid of several, and its manifest to where --out says. What was done."""
+    """Copy the only image, or the grid of several, with its manifest to --out; returns a sentence about it."""
     manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
     files = [one["file"] for one in manifest["pictures"]]
     shutil.copyfile(folder / (files[0] if len(files) == 1 else "grid.png"), png)
@@ -93,12 +93,12 @@ def copy_to(png: Path, folder: Path) -> str:
 
 
 def weak_name(weak: Path) -> str:
-    """Of a run, or of a run and its checkpoint."""
+    """The name of a weaker run, or of a run and its checkpoint."""
     return f"{weak.parent.parent.name}-{weak.name}" if weak.parent.name == "checkpoints" else weak.name
 
 
 def _folder_name(settings: SampleConfig, request: Sample) -> str:
-    """Says all that makes these images others than their neighbours."""
+    """Folder name that encodes every setting that changes the images."""
     parts = [settings.sampler, str(settings.steps)]
     parts += [settings.spacing] if settings.spacing != "trailing" else []
     parts += [settings.reverse_variance] if settings.reverse_variance != "auto" else []
@@ -114,8 +114,8 @@ def _folder_name(settings: SampleConfig, request: Sample) -> str:
 
 
 def write_manifest(out: Path, manifest: dict[str, Any]) -> None:
-    """manifest.json: how each image was made, and below "earlier" how those were that an earlier call left there,
-    which is said."""
+    """Write manifest.json: how each image was made and, under "earlier", how the images of earlier calls in that folder
+    were made."""
     made = {one["file"] for one in manifest["pictures"]}
     earlier = []
     try:
@@ -134,7 +134,7 @@ def write_manifest(out: Path, manifest: dict[str, Any]) -> None:
 
 
 def _manifest(drawing: Drawing, seeds: Sequence[int]) -> dict[str, Any]:
-    """How each image was made."""
+    """Describe how each image was made."""
     run, request, model = drawing.model.run, drawing.request, drawing.model
     labels, prompts = labels_of(run, seeds, drawing.label), prompts_of(run, seeds, request.prompt)
     told = [{"label": run.classes[one]} for one in labels] if labels else [{} for _ in seeds]

@@ -1,4 +1,4 @@
-"""A run's sampling settings: what auto stands for, and the denoiser and step that they make."""
+"""Resolve a run's sampling settings, and build the denoiser and step from them."""
 
 import math
 from collections.abc import Mapping
@@ -28,7 +28,7 @@ GUIDING = ("guidance_interval", "guidance_rescale")  # settings that say how to 
 def build_denoiser(
     network: nn.Module, config: Config, process: Process, label: Tensor | None, text: Text | None = None
 ) -> Denoiser:
-    """The network in the run's arithmetic, as a denoiser. `label` [B], `text` as networks take it; None is without."""
+    """The network, in the run's precision, as a denoiser. `label` [B], `text` as networks take it; None for without."""
     call = at_precision(network, config, next(network.parameters()).device)
     return Denoiser(call, config.process.prediction, process.sigma_data, label, text)
 
@@ -43,7 +43,7 @@ def build_sampling(
     bounds: Bounds = PIXELS,
     text: Text | None = None,
 ) -> tuple[Denoise, Step]:
-    """The denoiser, guided and clipped as the settings say, and the sampler's step.
+    """Build the guided and clipped denoiser and the sampler's step from the settings.
 
     weak: for autoguidance. bounds: of x0, as the codec has them.
     """
@@ -61,7 +61,7 @@ def build_sampling(
 
 
 def unconditional(denoiser: Denoiser, network: nn.Module) -> Denoiser:
-    """The same without its label and its text."""
+    """The unconditional denoiser for classifier-free guidance: null label, empty text mask."""
     label, text = denoiser.label, denoiser.text
     if label is not None:
         label = torch.full_like(label, int(network.null_label))  # type: ignore[arg-type]
@@ -71,7 +71,7 @@ def unconditional(denoiser: Denoiser, network: nn.Module) -> Denoiser:
 
 
 def _sampler(denoiser: Denoiser, settings: SampleConfig, process: Process) -> tuple[Denoise, Step]:
-    """The step function of resolved settings, and the denoiser that it is to be called with."""
+    """The step function of resolved settings, with the denoiser to call it with."""
     step = SAMPLERS[settings.sampler]
     if settings.sampler == "ddpm":
         return ancestral(denoiser, settings.reverse_variance)
@@ -83,7 +83,7 @@ def _sampler(denoiser: Denoiser, settings: SampleConfig, process: Process) -> tu
 
 
 def resolved_sampling(settings: SampleConfig, config: Config, process: Process) -> SampleConfig:
-    """Settings with every "auto" replaced by what it stands for."""
+    """Resolve every "auto" in the settings."""
     sampler, spacing, variance = settings.sampler, settings.spacing, settings.reverse_variance
     if sampler == "auto":
         sampler, best = best_sampler(settings.steps)
@@ -96,7 +96,7 @@ def resolved_sampling(settings: SampleConfig, config: Config, process: Process) 
 
 
 def chosen_settings(run: Run, overrides: Mapping[str, Any], weak: bool = False) -> SampleConfig:
-    """The run's own sampler settings with what was asked for instead, every "auto" resolved.
+    """The run's sampler settings with those requested, every "auto" resolved.
 
     Another sampler drops what belonged to the run's own. `weak`: guidance is away from another model.
     """

@@ -1,4 +1,4 @@
-"""Text as vectors: encoders that map strings to one vector for each token, and the captions of a data set, encoded."""
+"""Text encoders, which map strings to one vector per token, and the encoded captions of a data set."""
 
 from .caption_cache import EncodedCaptions, TextRows, store_captions
 from .encoders import TextEncoder, open_text_encoder

@@ -1,4 +1,4 @@
-"""The captions of a data set, encoded once and kept: what a training conditioned on text reads."""
+"""The captions of a data set, encoded once and cached for text-conditional training."""
 
 import hashlib
 import json
@@ -24,7 +24,7 @@ AT_A_TIME = 256  # captions
 
 @dataclass(frozen=True)
 class EncodedCaptions:
-    """The tokens of N captions, those of equal captions kept once; `len()` is N."""
+    """The tokens of N captions, stored once for equal captions; `len()` is N."""
 
     tokens: np.ndarray  # float32 [T, D], a read-only memory map
     spans: np.ndarray  # int64 [N, 2]: where the tokens of a caption begin, and how many they are; 0 for no caption
@@ -50,7 +50,7 @@ def store_captions(
 
 
 def _load(count: int, dim: int, path: Path) -> EncodedCaptions | None:
-    """What lies there, undamaged as far as sizes and types tell."""
+    """Load the captions at a path, if sizes and types are right; else None."""
     try:
         spans = load_array(path / "spans.npy", np.int64, (count, 2))
         total = int(spans.sum(axis=1).max())
@@ -81,7 +81,7 @@ def _make(captions: Sequence[str], encoder: TextEncoder, folder: Path, progress:
 
 
 class TextRows:
-    """(vectors float32 [R, L, D], mask bool [R, L]) of any images' captions, on the device; L is the longest of all.
+    """Encoded captions of any images, on the device: vectors float32 [R, L, D], mask bool [R, L], L of the longest.
 
     The tokens are copied once to the device when they fit there, else read from the disk.
     """
@@ -93,7 +93,7 @@ class TextRows:
         self.resident = torch.from_numpy(np.array(encoded.tokens)).to(self.device) if fits else None
 
     def __call__(self, index: np.ndarray) -> tuple[Tensor, Tensor]:
-        """Of the images at these positions, [R]."""
+        """The captions of the images at positions [R]."""
         starts, counts = self.encoded.spans[index].T[..., None]  # each [R, 1]
         mask = np.arange(self.length) < counts
         places = np.where(mask, starts + np.arange(self.length), 0)

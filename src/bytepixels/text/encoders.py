@@ -1,4 +1,4 @@
-"""Text encoders: strings -> one vector for each token. "wordllama" comes with its package, others lie in a folder."""
+"""Text encoders: strings -> one vector per token. "wordllama" is a package, others are local folders."""
 
 import hashlib
 from bisect import bisect_left
@@ -22,7 +22,7 @@ _TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "vocab.tx
 
 
 class TextEncoder(Protocol):
-    """What maps strings to vectors."""
+    """The interface of a text encoder."""
 
     name: str  # as open_text_encoder knows it
     hash: str  # of all that decides what it returns
@@ -30,25 +30,25 @@ class TextEncoder(Protocol):
     length: int  # the most tokens of a text; what is longer is cut
 
     def __call__(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """(vectors float32 [B, L, D], mask bool [B, L]: which of them are tokens of the text), on the CPU.
+        """Encode texts: vectors float32 [B, L, D], mask bool [B, L] (True for tokens of the text), on the CPU.
 
         L is the longest of these texts, at least 1; an empty text has no tokens; what is no token is 0.
         """
         ...
 
     def fits(self, text: str) -> bool:
-        """Whether all of a text is read, and nothing cut."""
+        """Whether a text is encoded in full, without truncation."""
         ...
 
 
 def words_read(encoder: TextEncoder, text: str) -> int:
-    """How many of a text's words, from the first on, an encoder reads whole."""
+    """The number of leading words of a text that an encoder reads in full."""
     words = text.split()
     return bisect_left(range(1, len(words) + 1), True, key=lambda count: not encoder.fits(" ".join(words[:count])))
 
 
 def open_text_encoder(name: str, device: torch.device | str = "cpu") -> TextEncoder:
-    """ "wordllama", or the folder of a Hugging Face text encoder; InputError in one sentence where there is none.
+    """Open "wordllama" or the folder of a Hugging Face text encoder; InputError if there is none.
 
     Nothing is ever downloaded. device: what a transformer computes on.
     """
@@ -58,8 +58,8 @@ def open_text_encoder(name: str, device: torch.device | str = "cpu") -> TextEnco
 
 
 class WordLlamaVectors:
-    """The token vectors that WordLlama averages to embed a text: 32,000 of 256 numbers, distilled from the embeddings
-    of large language models. They do not see one another: what a phrase means is left to the network.
+    """WordLlama's token vectors: 32,000 of 256 numbers, distilled from the embeddings of large language models. They
+    are context-free: what a phrase means is left to the network.
 
     Its files are read by themselves: the package's own loader looks for the tokenizer in the wrong place, then on the
     network.
@@ -88,7 +88,7 @@ class WordLlamaVectors:
         self.dim, self.hash = self._vectors.shape[1], file_hash([weights, words])
 
     def __call__(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """As TextEncoder says."""
+        """Encode texts, see TextEncoder."""
         found = self._tokenizer.encode_batch([text.strip() for text in texts], add_special_tokens=False)
         longest = max([1, *(len(one.ids) for one in found)])
         ids, mask = np.zeros((2, len(texts), longest), np.int64)
@@ -98,12 +98,12 @@ class WordLlamaVectors:
         return torch.from_numpy(vectors.astype(np.float32)), torch.from_numpy(mask.astype(bool))
 
     def fits(self, text: str) -> bool:
-        """As TextEncoder says."""
+        """Whether a text is encoded in full, see TextEncoder."""
         return not self._tokenizer.encode(text.strip(), add_special_tokens=False).overflowing
 
 
 class TransformerStates:
-    """The last hidden states of a text encoder in a local folder: CLIP's, T5's, BERT and its kin.
+    """The last hidden states of a text encoder in a local folder: CLIP, T5, BERT and the like.
 
     The tokenizer lies in the same folder, or, as in a diffusers pipeline, in `tokenizer` beside it.
     """
@@ -133,7 +133,7 @@ class TransformerStates:
 
     @torch.no_grad()
     def __call__(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """As TextEncoder says. Tokens that mark the beginning and the end count."""
+        """Encode texts, see TextEncoder; begin and end tokens count."""
         parts = [self._states(texts[start : start + AT_A_TIME]) for start in range(0, len(texts), AT_A_TIME)]
         longest = max(mask.shape[1] for _, mask in parts)
         widened = [torch.nn.functional.pad(one, (0, 0, 0, longest - one.shape[1])) for one, _ in parts]
@@ -141,7 +141,7 @@ class TransformerStates:
         return torch.cat(widened), torch.cat(masks)
 
     def fits(self, text: str) -> bool:
-        """As TextEncoder says."""
+        """Whether a text is encoded in full, see TextEncoder."""
         return len(self._tokenizer(text)["input_ids"]) <= self.length
 
     def _states(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
@@ -155,7 +155,7 @@ class TransformerStates:
 
 
 def lacking(name: str) -> str:
-    """What to say where the extra is not installed."""
+    """The error sentence for a missing extra."""
     return f"--text {name} needs packages that are not installed: pip install 'bytepixels[text]'"
 
 
@@ -177,7 +177,7 @@ def _deciding(folder: Path) -> list[Path]:
 
 
 def _load(folder: Path, words: Path, device: torch.device) -> tuple[Any, Any]:
-    """(tokenizer, model), from the disk alone."""
+    """Load (tokenizer, model) from local files only."""
     from transformers import AutoConfig, AutoModel, AutoModelForTextEncoding, AutoTokenizer, logging
 
     logging.set_verbosity_error()

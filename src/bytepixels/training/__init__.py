@@ -1,1 +1,1 @@
-"""Training a run: the loop, its tasks, budgets, previews, and going on where it stopped."""
+"""Training of a run: the loop, its tasks, budgets, previews, and resuming."""

@@ -1,4 +1,4 @@
-"""train autoencoder, as the trainer sees it: reconstructions of a run's own images."""
+"""The training task of an autoencoder: reconstruct a run's own images."""
 
 from collections.abc import Callable
 from typing import Any
@@ -40,7 +40,7 @@ from .perceptual import NONE, chosen_perceptual, open_perceptual
 
 
 class Autoencoding:
-    """An autoencoder of images."""
+    """The training task of an autoencoder of images."""
 
     what = "reconstructions"
     which = "images left, what the average makes of their latents right"
@@ -75,7 +75,7 @@ class Autoencoding:
         return self.model.to(device)
 
     def draw(self, step: int) -> Batch:
-        """(images uint8, noise for their latents, share of the discriminator): a function of (seed, step)."""
+        """Draw images uint8, noise for their latents and the discriminator's weight, as functions of (seed, step)."""
         config, train = self.run.config.autoencoder, self.run.config.train
         assert config is not None
         images, _ = self.batches(step)
@@ -103,13 +103,13 @@ class Autoencoding:
         return record | {"made_by": provenance()}, format_fidelity(found, many(len(images), "training image"))
 
     def _some(self, count: int) -> Tensor:
-        """uint8 [count or fewer, C, H, W], always the same."""
+        """A fixed choice of images, uint8 [count or fewer, C, H, W]."""
         return torch.from_numpy(np.array(self.packed.images[chosen_rows(len(self.packed), count).numpy()]))
 
 
 @torch.no_grad()
 def try_perceptual(path: str, shape: tuple[int, int, int], device: torch.device) -> None:
-    """Give it two images. InputError where it cannot take them."""
+    """Try the perceptual loss on two images. InputError if it cannot take them."""
     distance = open_perceptual(path, device)
     try:
         distance(*torch.zeros(2, 2, *shape, device=device))
@@ -121,7 +121,7 @@ def try_perceptual(path: str, shape: tuple[int, int, int], device: torch.device)
 
 
 def _own(model: nn.Module) -> Autoencoder:
-    """The autoencoder in what is trained."""
+    """The autoencoder inside the trained module."""
     assert isinstance(model, AutoencoderWithDiscriminator)
     return model.autoencoder
 
@@ -133,7 +133,7 @@ def build_codes(model: AutoencoderWithDiscriminator, seed: int) -> CodebookEMA |
 
 
 def build_reconstruction_loss(config: Config, device: torch.device, codes: CodebookEMA | None = None) -> Loss:
-    """(model, images uint8, noise of the latents, share of the discriminator [B]) -> loss per image [B], float32.
+    """Build the loss: (model, images uint8, latent noise, discriminator weight [B]) -> loss per image [B], float32.
 
     `codes` takes note of the latents.
     """

@@ -1,4 +1,4 @@
-"""Which preset and size suit a source: the one rule of train and of data doctor, from the headers of the images."""
+"""The rule, shared by train and data doctor, for the preset and size of a source, from the headers of its images."""
 
 from collections.abc import Collection
 from dataclasses import replace
@@ -33,7 +33,7 @@ def choose(
     backbone: str = "unet",
     multiple: int | None = None,
 ) -> Config:
-    """The preset's config for these images, its size and channels filled in; what was asked for goes first.
+    """The preset's config with size and channels for these images; requested settings take precedence.
 
     multiple: what the sides must divide by, where the network is not the preset's.
     """
@@ -42,14 +42,14 @@ def choose(
 
 
 def choose_preset(seen: Collection[ImageHeader], asked: DataConfig) -> str:
-    """digits for tiny images, else small."""
+    """Choose the preset: digits for tiny images, else small."""
     return "digits" if max(asked.size or own_size(seen)) <= TINY_SIDE else "small"
 
 
 def sized(
     config: Config, seen: Collection[ImageHeader], asked: DataConfig, device: torch.device, multiple: int | None = None
 ) -> Config:
-    """The config with the size and channels that suit these images; what was asked for goes first."""
+    """The config with size and channels for these images; requested settings take precedence."""
     grey = bool(seen) and all(one.grey for one in seen)
     channels = asked.channels or config.data.channels or (1 if grey else 3)
     own = own_size(seen)
@@ -61,7 +61,7 @@ def sized(
 
 
 def choose_size(seen: Collection[ImageHeader], config: Config, device: torch.device, multiple: int) -> tuple[int, int]:
-    """The images' own size, or what the preset is made for where that is smaller, rounded down to a multiple."""
+    """Choose the images' own size, or the preset's if smaller, rounded down to a multiple."""
     own, (height, width) = own_size(seen), config.data.size or (SIDE, SIDE)
     if config.autoencoder is not None:
         height = width = AUTOENCODER_SIDE
@@ -75,7 +75,7 @@ def choose_size(seen: Collection[ImageHeader], config: Config, device: torch.dev
 
 
 def rounded(size: tuple[int, int], multiple: int) -> tuple[int, int]:
-    """The largest sides not above these that divide by `multiple`."""
+    """The largest sides up to these that are multiples of `multiple`."""
     return size[0] // multiple * multiple, size[1] // multiple * multiple
 
 

@@ -1,4 +1,4 @@
-"""What a run trains, as the trainer sees it: a network, its batches and loss, and images that show how far it is."""
+"""Training tasks: network, batches, loss and previews, as the trainer uses them."""
 
 from collections.abc import Callable
 from functools import partial
@@ -37,7 +37,7 @@ AT_A_TIME = 64  # images that one process draws
 
 
 class Task(Protocol):
-    """One kind of training."""
+    """The interface of a training task."""
 
     loss: Loss
     trial: Loss  # the same, taking note of nothing
@@ -50,36 +50,36 @@ class Task(Protocol):
     then: str  # what can be done with it
 
     def draw(self, step: int) -> Batch:
-        """This process' rows of a step's batch."""
+        """Draw this rank's rows of a step's batch."""
         ...
 
     def times(self, batch: Batch) -> Tensor | None:
-        """The times of a batch, for the report of a loss that is not finite; None where there is no such thing."""
+        """The times of a batch, for the report of a loss that is not finite; None if the task has none."""
         ...
 
     def network(self, device: torch.device) -> nn.Module:
-        """As it is before the first step."""
+        """Build the network as it is before the first step."""
         ...
 
     def example(self) -> tuple[Tensor, ...]:
-        """What the network is called with for one image."""
+        """Example inputs of the network for one image."""
         ...
 
     def indices(self, step: int) -> np.ndarray:
-        """Which images the whole batch of a step is made of, [B]."""
+        """Positions [B] of the images in the whole batch of a step."""
         ...
 
     def preview(self, state: TrainState, stop: Stop, count: int, steps: int) -> Tensor:
-        """Of `count` images drawn in `steps` steps, uint8 [C, H, W]; everywhere."""
+        """Draw a preview grid of `count` images in `steps` steps, uint8 [C, H, W], on every rank."""
         ...
 
     def measure(self, state: TrainState, stop: Stop, count: int) -> tuple[dict[str, Any], str]:
-        """The average, measured on `count` images: a line of eval.jsonl, and a few words; on process 0."""
+        """Measure the EMA on `count` images, on rank 0: a record for eval.jsonl, and a few words."""
         ...
 
 
 class Diffusion:
-    """A denoiser of images."""
+    """The training task of a denoiser."""
 
     what = "samples"
     which = "raw weights left, their average right"
@@ -147,14 +147,14 @@ class Diffusion:
 
 
 def task_of(run: Run, packed: Packed, world: ProcessGroup, latents: EncodedImages | None = None) -> Task:
-    """What the run's settings say."""
+    """The training task that the run's settings ask for."""
     if run.config.autoencoder is not None:
         return Autoencoding(run, packed, world)
     return Diffusion(run, packed, world, latents)
 
 
 def build_times(config: Config, device: torch.device) -> ImportanceSampler | None:
-    """What remembers the losses for times drawn by importance; None where they are not."""
+    """Build the importance sampler of timesteps; None if times are not drawn by importance."""
     return ImportanceSampler(config.process.timesteps).to(device) if config.process.times == "importance" else None
 
 
@@ -166,8 +166,8 @@ def build_draw(
     times: ImportanceSampler | None = None,
     texts: TextRows | None = None,
 ) -> DrawBatch:
-    """step -> (images uint8, label, t, noise, weight, dropout keys), None for what there is not: all that is random.
-    With `texts` two more: the vectors and the mask of each image's caption, the mask empty where it is forgotten.
+    """Build step -> (images uint8, label, t, noise, weight, dropout keys), all that is random; None for what a run
+    lacks. With `texts` two more: vectors and mask of each image's caption, the mask empty where it is dropped.
 
     A function of (seed, step), and of what `times` remembers where it is given; `weight` makes up for it. Every process
     draws for the global batch, which costs next to nothing, and keeps the rows that its `batches` give out.
@@ -206,7 +206,7 @@ def build_draw(
 def build_loss(
     config: Config, process: Process, codec: Codec, device: torch.device, times: ImportanceSampler | None = None
 ) -> Loss:
-    """(model, *what build_draw draws) -> loss per image [B], float32. `times` takes note of them."""
+    """Build the loss: (model, *batch of build_draw) -> loss per image [B], float32, recorded in `times`."""
     settings = config.process
     weighting = None if settings.weighting == "none" else settings.weighting
 

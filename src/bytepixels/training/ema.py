@@ -17,7 +17,7 @@ def ema_decay(images_seen: int, batch: int, half_life: float) -> float:
 
 @torch.no_grad()
 def update_ema(ema: nn.Module, model: nn.Module, decay: float) -> None:
-    """ema = decay * ema + (1 - decay) * model, for all weights in one call."""
+    """Update ema = decay * ema + (1 - decay) * model, for all weights in one call."""
     torch._foreach_lerp_(list(ema.parameters()), list(model.parameters()), 1 - decay)
     for own, other in zip(ema.buffers(), model.buffers(), strict=True):  # codes: means already
         own.copy_(other)

@@ -1,4 +1,4 @@
-"""encode STAGE SOURCE: images through an autoencoder, kept in the cache for the training on their latents."""
+"""The verb encode: encode images with an autoencoder into the cache, for training on their latents."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from ..wording import many
 
 
 def encode(request: Encode) -> Path:
-    """Encode, say what the latents are like, and return where they are. InputError where the two do not fit."""
+    """Encode images, print the statistics of the latents, and return their path. InputError if the two do not fit."""
     device = best_device(request.device)
     autoencoder = find_first_stage(request.autoencoder, device)
     packed = pack_with_progress(request.source, request.data)

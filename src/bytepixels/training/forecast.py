@@ -1,4 +1,4 @@
-"""How long a training will take, in one sentence: train says it after its first steps, data doctor before."""
+"""Forecast the duration of a training in one sentence: train prints it after the first steps, data doctor before."""
 
 import torch
 
@@ -9,7 +9,7 @@ SOON = 3.0  # seconds of training after which its rate is worth saying
 
 
 def forecast(images: int, rate: float, device: torch.device) -> str:
-    """A sentence on so many images at `rate` images a second."""
+    """Describe how long so many images take at `rate` images per second."""
     seconds = images / rate
     where = f"{many(torch.get_num_threads(), 'CPU thread')}" if device.type == "cpu" else str(device)
     said = f"About {in_words(seconds)} for {many(images, 'image')} at {rate:,.3g} images/s on {where}"
@@ -17,7 +17,7 @@ def forecast(images: int, rate: float, device: torch.device) -> str:
 
 
 def in_words(seconds: float) -> str:
-    """Seconds as "2 h 50 min", "3 min" or "20 s"; from 10 hours on, or 10 minutes, rounded to what is meant."""
+    """Format seconds as "2 h 50 min", "3 min" or "20 s"; long times are rounded."""
     if seconds < 90:
         return f"{max(1, round(seconds))} s"
     minutes = round(seconds / 60)

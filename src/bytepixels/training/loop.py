@@ -1,4 +1,4 @@
-"""The training loop: a generator of steps. It knows nothing of noise: it is handed the batches and the loss.
+"""The training loop: a generator of optimiser steps over given batches and a given loss.
 
 Everything random in step s is a function of (seed, s) and of the position in the global batch, so a run that stops and
 goes on is bitwise the run that never stopped (a checkpoint needs no generator's state), and several processes draw what
@@ -41,7 +41,7 @@ MEMORY = "memory: "  # in front of its names in a checkpoint
 
 
 class StepResult(NamedTuple):
-    """One optimiser step, still on the device: reading it is the caller's choice."""
+    """The result of one optimiser step, still on the device, so that reading it is the caller's choice."""
 
     step: int  # steps done, this one included
     losses: Tensor  # [B], of this process' rows
@@ -51,7 +51,7 @@ class StepResult(NamedTuple):
 
 @dataclass
 class TrainState:
-    """All that a run carries from one step to the next."""
+    """The state that a run carries from one step to the next."""
 
     model: nn.Module
     ema: nn.Module
@@ -65,7 +65,7 @@ class TrainState:
     def fresh(
         cls, model: nn.Module, config: TrainConfig, memory: Any = None, world: ProcessGroup = SINGLE_PROCESS
     ) -> "TrainState":
-        """The start of a run: the average begins as the model."""
+        """The initial state of a run; the EMA begins as the model."""
         ema = copy.deepcopy(model).eval().requires_grad_(False)
         world.shard(model, ema)
         optimizer = make_optimizer(model, config)
@@ -87,7 +87,7 @@ class TrainState:
 
     @torch.no_grad()
     def load(self, step: int, tensors: dict[str, dict[str, Tensor]]) -> None:
-        """Take over a checkpoint. Tensors are copied into place, so that their memory layout stays the model's."""
+        """Load a checkpoint. Tensors are copied in place, so that their memory layout stays the model's."""
         self.step = step
         for stem, named in self.tensors().items():
             for name, tensor in named.items():
@@ -95,14 +95,14 @@ class TrainState:
 
     @torch.no_grad()
     def share(self) -> None:
-        """Process 0, which has loaded a checkpoint, gives it to all others."""
+        """Broadcast the checkpoint that rank 0 has loaded to all ranks."""
         self.step = self.world.all_max(self.step)[0]
         for named in self.tensors().values() if self.step else ():
             self.world.broadcast(named)
 
 
 def total_steps(config: TrainConfig) -> int:
-    """Optimiser steps in the budget; the last batch may go a little over it."""
+    """The number of optimiser steps in the budget, rounded up."""
     return math.ceil(config.images / config.batch)
 
 
@@ -117,7 +117,7 @@ def train_steps(
 
 
 def train_step(state: TrainState, batch: Batch, loss: Loss, config: TrainConfig) -> StepResult:
-    """One optimiser step on one batch, in micro-batches whose gradients add up to the mean over the global batch."""
+    """Run one optimiser step on one batch, in micro-batches whose gradients average over the global batch."""
     seen = state.step * config.batch
     warmup, half_life = (images_in(length, config.images) for length in (config.warmup, config.ema_half_life))
     lr = learning_rate(seen, config.images, config.lr, warmup, config.lr_decay)
@@ -147,7 +147,7 @@ def train_step(state: TrainState, batch: Batch, loss: Loss, config: TrainConfig)
 
 
 def update_weights(state: TrainState, losses: Tensor, config: TrainConfig) -> Tensor:
-    """Clip the gradients and let the optimiser use them; returns their norm [], NaN where the step is left out."""
+    """Clip the gradients and apply the optimiser; returns their norm [], NaN if the step was skipped."""
     grad_norm = state.world.gather_full(clip_grad_norm_(state.model.parameters(), config.clip_norm or math.inf))
     if config.on_nonfinite == "skip":
         broken = state.world.sum((~losses.isfinite().all()).float()) + ~grad_norm.isfinite()

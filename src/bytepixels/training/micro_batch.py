@@ -1,4 +1,4 @@
-"""How much memory a training step takes, and how many images of a batch fit at a time."""
+"""The memory of a training step, and the largest micro-batch that fits."""
 
 import gc
 from typing import NamedTuple
@@ -19,7 +19,7 @@ CROP = 64  # pixels: what a step takes is reckoned from a corner of this size, a
 
 
 class StepMemory(NamedTuple):
-    """Bytes."""
+    """Memory of a training step, in bytes."""
 
     weights: int
     fixed: float  # kept for the backward pass whatever the batch, such as copies of the weights in another type
@@ -30,7 +30,7 @@ class StepMemory(NamedTuple):
         return copies * self.weights + TRANSIENT * (self.fixed + count * self.each)
 
     def at_a_time(self, most: int, free: float, copies: int = 5) -> int:
-        """`most`, its half, a quarter, ...: the first that fits in a step's share of `free` bytes, else 1."""
+        """The first of `most`, its half, a quarter, ... that fits in a step's share of `free` bytes, else 1."""
         while most > 1 and self.of(most, copies) > MEMORY_SHARE * free:
             most = -(-most // 2)
         return most
@@ -49,7 +49,7 @@ def step_memory(model: nn.Module, loss: Loss, batch: Batch) -> StepMemory:
 
 
 def corners(batch: Batch, count: int, side: int = CROP) -> Batch:
-    """The first rows of a batch, and of its images and their noise, at whatever resolution, a corner."""
+    """The first rows of a batch, with images and noise cropped to a corner, at any resolution."""
     assert batch[0] is not None
     sides = batch[0].shape[2:]
 
@@ -63,7 +63,7 @@ def corners(batch: Batch, count: int, side: int = CROP) -> Batch:
 
 
 def kept_bytes(model: nn.Module, loss: Loss, batch: Batch) -> int:
-    """Bytes that one batch leaves in memory between its forward and its backward pass, beside the weights."""
+    """Bytes that one batch keeps between its forward and backward pass, beside the weights."""
     own = {local(p).untyped_storage().data_ptr() for p in model.parameters()}
     kept: dict[int, int] = {}
 
@@ -81,7 +81,7 @@ def kept_bytes(model: nn.Module, loss: Loss, batch: Batch) -> int:
 
 
 def largest_micro_batch(state: TrainState, loss: Loss, batch: Batch, micro: int) -> int:
-    """`micro` images at a time, or its half, a quarter, ...: so many that a step fits in memory.
+    """The first of `micro`, its half, a quarter, ... images at which a step fits in memory.
 
     On a GPU a pass of that size is tried. The CPU's memory is promised before it is there, and who takes too much is
     killed; and of a sharded network no process calls its part alone: so there it is reckoned. TrainingError when not

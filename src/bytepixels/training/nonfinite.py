@@ -1,4 +1,4 @@
-"""A loss or gradient that is not finite: what is kept of it, and what is said."""
+"""Losses and gradients that are not finite: what is recorded, and the error message."""
 
 import math
 from pathlib import Path
@@ -15,11 +15,11 @@ MOST_SKIPPED = 100  # steps in a row: by then it is the weights, not the images
 
 
 class TrainingError(JobError):
-    """Training cannot go on; the run is intact up to its last checkpoint."""
+    """An error that ends training; the run is intact up to its last checkpoint."""
 
 
 class NonfiniteBatch(NamedTuple):
-    """The batch of the step that went wrong."""
+    """The batch of the step whose loss or gradient was not finite."""
 
     images: list[int]  # positions in the set, [B]
     t: Tensor | None  # of this process' rows; None where there are no times
@@ -27,7 +27,7 @@ class NonfiniteBatch(NamedTuple):
 
 
 def nonfinite_error(run: Path, world: ProcessGroup, result: StepResult, culprits: NonfiniteBatch) -> TrainingError:
-    """The error that ends the training. Process 0 writes nonfinite.json, which has what it takes to repeat the step."""
+    """The error that ends the training. Rank 0 writes nonfinite.json, with all that is needed to repeat the step."""
     step, batch = result.step - 1, len(culprits.images)
     losses = world.gather(result.losses, batch).tolist()
     times = [{}] * batch if culprits.t is None else [{"t": t} for t in world.gather(culprits.t, batch).tolist()]

@@ -1,4 +1,4 @@
-"""What turns gradients into steps: Adam, or Muon for the matrices and Adam for the rest."""
+"""Optimisers: Adam, or Muon for matrices with Adam for the rest."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -15,20 +15,20 @@ QUINTIC = 3.4445, -4.7750, 2.0315  # of the Newton-Schulz step, steepest at zero
 
 
 def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
-    """The optimiser of a fresh run, by its name in the config."""
+    """Build the optimiser of a fresh run by its name in the config."""
     if config.optimizer == "muon":
         return Muon(model, config.lr, config.weight_decay, bf16=config.precision == "bf16")
     return adam(model.parameters(), config.lr, config.weight_decay)
 
 
 def adam(parameters: Iterable[nn.Parameter], lr: float, weight_decay: float) -> torch.optim.Optimizer:
-    """Adam, decoupled from its weight decay where there is one."""
+    """Build Adam, or AdamW if there is weight decay."""
     kind = torch.optim.AdamW if weight_decay else torch.optim.Adam
     return kind(parameters, lr=lr, weight_decay=weight_decay, fused=True)
 
 
 class Muon(torch.optim.Optimizer):
-    """Jordan et al. 2024: a hidden layer's step is its momentum made orthogonal; equal to torch.optim.Muon in bf16.
+    """Muon (Jordan et al. 2024): a hidden layer's step is its momentum, orthogonalised; as torch.optim.Muon in bf16.
 
     A convolution's weight [out, in, h, w] is a matrix of `out` rows. Steps are scaled to Adam's typical size (Liu et
     al. 2025, eq. 4), so that one learning rate serves both. Embeddings, biases, norms and what touches the image's
@@ -72,8 +72,8 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonal(matrix: Tensor) -> Tensor:
-    """U S V' -> about U V': five Newton-Schulz steps take singular values of at least 0.0015 of the matrix's norm to
-    between 0.67 and 1.21, smaller ones to less."""
+    """Orthogonalise a matrix, U S V' -> about U V': five Newton-Schulz steps take singular values of at least 0.0015 of
+    the matrix's norm to between 0.67 and 1.21, smaller ones to less."""
     a, b, c = QUINTIC
     x = matrix.T if matrix.shape[0] > matrix.shape[1] else matrix
     x = x / x.norm().clamp(min=1e-7)
@@ -90,14 +90,14 @@ def hidden_weights(model: nn.Module) -> list[nn.Parameter]:
 
 
 def as_matrix(tensor: Tensor, weight: Tensor) -> Tensor:
-    """[out, ...] -> [out, n] in the order in which `weight`, of the same shape, lies in memory: of itself, a view."""
+    """Reshape [out, ...] to [out, n] in the memory order of `weight`, of the same shape: a view of itself."""
     if weight.dim() == 4 and weight.is_contiguous(memory_format=torch.channels_last):
         tensor = tensor.permute(0, 2, 3, 1)
     return tensor.flatten(1)
 
 
 def no_moments(parameter: nn.Parameter) -> dict[str, Tensor]:
-    """Adam's state of a parameter before its first step."""
+    """The state of a parameter in Adam before its first step."""
     return {
         "step": torch.zeros((), device=parameter.device),
         "exp_avg": torch.zeros_like(parameter),

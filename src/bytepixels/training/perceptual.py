@@ -1,4 +1,4 @@
-"""Perceptual losses: how far two images are apart for a network that knows objects. Per image."""
+"""Perceptual losses: distances of two images in the features of a network trained on objects. One value per image."""
 
 from collections.abc import Callable
 from functools import lru_cache
@@ -26,7 +26,7 @@ def chosen_perceptual(name: str | None) -> str | None:
 
 @lru_cache(maxsize=1)  # for the loss, and for its trial
 def open_perceptual(path: str, device: torch.device) -> Distance:
-    """`imagenet`, or a TorchScript file: a distance of two images, or features, whose squared error it is then.
+    """Open `imagenet` or a TorchScript file: a distance of two images, or features, compared by squared error.
 
     A file is given RGB in -1..1. A network of one image with `resize_images` and `return_lpips` is StyleGAN2's vgg16
     (Karras et al. 2020): it takes RGB in 0..255, and the squares of its differences add up to LPIPS. InputError for a
@@ -62,7 +62,7 @@ def open_perceptual(path: str, device: torch.device) -> Distance:
 
 
 def imagenet_distance(device: torch.device) -> Distance:
-    """The features of several layers of EfficientNet-Lite0, scaled to length 1 at each place, and their squared error.
+    """Squared error of features of several EfficientNet-Lite0 layers, normalised at each position.
 
     As LPIPS (Zhang et al. 2018, eq. 1), with another network and weights by layer instead of by channel: 0 for equal
     images to 4. Both images are seen under the same noise, always the same: on flat ones the network answers to noise
@@ -87,5 +87,5 @@ def imagenet_distance(device: torch.device) -> Distance:
 
 
 def _rgb(x: Tensor) -> Tensor:
-    """[B, C, H, W] -> [B, 3, H, W]: grey three times over, without what is no colour."""
+    """Convert [B, C, H, W] to RGB [B, 3, H, W]: grey repeated, alpha dropped."""
     return x.expand(-1, 3, -1, -1) if x.shape[1] == 1 else x[:, :3]

@@ -1,4 +1,4 @@
-"""What a training comes to: its settings, from what was asked for, the images and the run that is there; and its place.
+"""Plan a training: its settings and folder, from the request, the images and the existing run.
 
 Nothing here loads torch before it is needed, so that the help of train is there at once.
 """
@@ -21,7 +21,7 @@ BUDGETS = ("--images", "--epochs", "--budget")
 
 
 class Asked(Protocol):
-    """What a person asked for, by the names of flags."""
+    """The requested flags."""
 
     @property
     def given(self) -> Collection[str]:
@@ -29,14 +29,14 @@ class Asked(Protocol):
 
     @property
     def help(self) -> bool:
-        """Whether the help is wanted, and no training."""
+        """Whether --help was given instead of a training."""
 
     def get(self, flag: str) -> str | None:
         """The value of a flag, None where it was not given."""
 
 
 def planned(asked: Asked, source: str, configured: Callable[[Config], Config]) -> tuple[Config, Path, str]:
-    """The settings of a training of `source`, the folder of its run, and a line that says what its images decided.
+    """The settings of a training of `source`, its run's folder, and a line about what its images decided.
 
     configured: makes, of the defaults, the settings that were asked for. The defaults are those of the run that is
     there, else of the preset that suits the images. InputError for what does not go together.
@@ -57,7 +57,7 @@ def planned(asked: Asked, source: str, configured: Callable[[Config], Config]) -
 
 
 def source_name(source: str) -> str:
-    """ "images/cats.tar.xz" -> "cats", "train-{000..127}.tar" -> "train"."""
+    """The name of a source: "images/cats.tar.xz" -> "cats", "train-{000..127}.tar" -> "train"."""
     return re.split(r"\.|[-_]?\{", Path(source).absolute().name if source else "")[0] or "pictures"
 
 
@@ -75,8 +75,8 @@ def _origin_config(asked: Asked) -> Config | None:
 
 
 def data_defaults(asked: Asked, source: str, config: Config) -> tuple[Config, str]:
-    """The defaults of a new run on these images: the size, the channels and, of a model, the preset that suit them;
-    and a line that says so. `config`: what was asked for."""
+    """The defaults of a new run on these images (size, channels and, for a model, preset), and a line about them.
+    `config`: what was asked for."""
     from ..hardware import best_device
     from .defaults import choice_sentence, choose, headers_of, multiple_of, sized
 
@@ -103,8 +103,8 @@ def data_defaults(asked: Asked, source: str, config: Config) -> tuple[Config, st
 
 
 def model_defaults(asked: Asked, path: Path, fresh: Config | None = None) -> Config:
-    """What the flags of a model at `path` are by default; `fresh`, or the preset's, where no run is there. InputError
-    for flags that do not go with it."""
+    """The defaults of a model's flags at `path`; `fresh`, or the preset's, if there is no run. InputError for flags
+    that do not go with it."""
     preset, backbone = asked.get("--preset"), asked.get("--backbone")
     if is_run(path):  # its own settings are the defaults, so that no flag need be repeated
         default = open_run(path).config

@@ -1,4 +1,4 @@
-"""What the training of an autoencoder comes to, and of the two stages of latent diffusion; without loading torch."""
+"""Plan the training of an autoencoder, and the two stages of latent diffusion, without loading torch."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,7 +16,7 @@ from .plan import BUDGETS, Asked, data_defaults, model_defaults, one_budget, sou
 
 
 def planned_autoencoder(asked: Asked, source: str, configured: Callable[[Config], Config]) -> tuple[Config, Path, str]:
-    """As planned, of the training of an autoencoder."""
+    """Plan the training of an autoencoder, see `planned`."""
     path = Path(asked.get("--run") or RUNS / f"{source_name(source)}-autoencoder")
     default = open_run(path).config if is_run(path) else autoencoder_config()
     if default.autoencoder is None:
@@ -33,7 +33,7 @@ def planned_latent(
     source: str,
     configured: Callable[[AutoencoderConfig, Config], tuple[AutoencoderConfig, Config, float]],
 ) -> tuple[list[tuple[Config, Path]], str]:
-    """The settings and the places of an autoencoder's training and of one on its latents, and a line as of planned.
+    """Plan an autoencoder's training and one on its latents: settings, folders, and a line, see `planned`.
 
     configured: makes, of the defaults of both, the settings that were asked for, and the autoencoder's share of the
     budget.
@@ -72,7 +72,7 @@ def _sized(asked: Asked, source: str, config: Config) -> tuple[Config, str]:
 
 
 def _with_share(train: TrainConfig, whole: TrainConfig, share: float) -> TrainConfig:
-    """Settings with a share of the whole budget, in whatever that is given."""
+    """Settings with a share of the whole budget, whether in images, epochs or time."""
     images = max(1, round(share * whole.images))
     budget = None if whole.budget is None else f"{max(1, round(share * seconds_of(whole.budget)))}s"
     epochs = None if whole.epochs is None else share * whole.epochs

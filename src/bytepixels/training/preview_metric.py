@@ -1,4 +1,4 @@
-"""--measure: a cheap look at how good the samples are while a run is trained; `evaluate` looks closely."""
+"""train --measure: a cheap measurement of samples during training; `evaluate` is thorough."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ REFERENCE = 2_000  # training images to compare with, at most
 
 
 def kernel_record(images: Tensor, packed: Packed) -> dict[str, Any]:
-    """The kernel distance of samples uint8 [n, C, H, W] from training images, as eval.jsonl holds it.
+    """The kernel distance of samples uint8 [n, C, H, W] from training images, as a record of eval.jsonl.
 
     floor: that of as many other training images, so where a perfect model would be.
     """

@@ -1,4 +1,4 @@
-"""Decides when training draws sample grids, and how large: they take a small share of its time."""
+"""Schedule the sample grids of a training, so that they take a small share of its time."""
 
 from typing import NamedTuple
 
@@ -9,14 +9,14 @@ FORWARD_SHARE = 1 / 3  # of a training step's time for one image: its forward pa
 
 
 class Preview(NamedTuple):
-    """One grid."""
+    """The size and number of steps of one sample grid."""
 
     images: int
     steps: int
 
 
 class Previews:
-    """Grids of `images` images in `steps` steps, or cheaper ones: `due` says which, and when.
+    """A schedule of grids of `images` images in `steps` steps, or cheaper ones: `due` says which, and when.
 
     asked: how many grids, all of them full ones, evenly over the budget; None lets the time decide.
     passes: of the network for each image and step. done: the share of the budget that is behind when a session begins.
@@ -31,7 +31,7 @@ class Previews:
         self.spent, self.per_pass = 0.0, 0.0  # seconds: so far, and of one pass as measured
 
     def due(self, before: float, done: float, seconds: float, rate: float) -> Preview | None:
-        """The grid to draw after a step that brought the run from share `before` to share `done` of its budget.
+        """The grid to draw after a step that took the run from share `before` to share `done` of its budget.
 
         seconds: that the whole session takes. rate: training images per second.
         """
@@ -44,7 +44,7 @@ class Previews:
         return preview
 
     def rest(self, done: float, seconds: float, rate: float) -> float:
-        """Seconds that the grids to come will take."""
+        """Seconds that the remaining grids will take."""
         if self.asked is not None:
             number = self.asked - int(done * self.asked + 1e-9)
             return number * self._cost(self.qualities[0], rate)
@@ -52,14 +52,14 @@ class Previews:
         return number * self._cost(preview, rate)
 
     def note(self, preview: Preview, done: float, seconds: float) -> None:
-        """Take note of a grid that was drawn in so many seconds."""
+        """Record that a grid took so many seconds."""
         self.last, self.drawn = done, self.drawn + 1
         self.spent += seconds
         self.qualities = self.qualities[self.qualities.index(preview) :]  # the next ones are no better
         self.per_pass = seconds / (preview.images * preview.steps * self.passes)
 
     def _affordable(self, seconds: float, rate: float) -> tuple[Preview, int]:
-        """The quality and the number of the grids to come, 0 where the time has no room for one."""
+        """The quality and number of the remaining grids; 0 if the time has no room for one."""
         left = TIME_SHARE * seconds - self.spent if self.per_pass or rate else 0.0  # else nobody knows what one costs
         for preview in self.qualities:
             number = min(int(left / max(self._cost(preview, rate), 1e-9)), MAX_GRIDS - self.drawn)
@@ -72,12 +72,12 @@ class Previews:
         return preview, max(0, number)
 
     def _next_share(self, number: int, seconds: float) -> float:
-        """The share of the budget after which the next of `number` grids is drawn; the last one comes at the end."""
+        """The share of the budget at which the next of `number` grids is due; the last one is due at the end."""
         if self.last == 0 and number > 1:
             return min(FIRST_SHARE, FIRST_SECONDS / max(seconds, 1e-9))
         return self.last + (1 - self.last) / number
 
     def _cost(self, preview: Preview, rate: float) -> float:
-        """Seconds, by what the last one took, else by what training takes."""
+        """Seconds of a grid, by the last one's time, else by the training's speed."""
         per_pass = self.per_pass or (FORWARD_SHARE / rate if rate else 0.0)
         return preview.images * preview.steps * self.passes * per_pass

@@ -1,4 +1,4 @@
-"""Going on with a run: the newest checkpoint that is whole."""
+"""Resume a run from its newest intact checkpoint."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from .sharded_checkpoints import find_parts
 
 
 def load_latest(run: Run, state: TrainState) -> int | None:
-    """Take over the newest checkpoint that is whole, saying when a newer one is not. Returns its step; None at first.
+    """Load the newest intact checkpoint, and note newer damaged ones. Returns its step; None for a new run.
 
     Raises InputError when there are checkpoints and none is whole: beginning anew would overwrite the run.
     """
@@ -36,7 +36,7 @@ def load_latest(run: Run, state: TrainState) -> int | None:
 
 
 def _load(run: Run, checkpoint: Path, state: TrainState) -> None:
-    """Take over one checkpoint; DamagedError when it is not one of this run's, whole."""
+    """Load one checkpoint; DamagedError unless it is intact and of this run."""
     if state.world.sharded:
         find_parts(checkpoint, run.id, state)
         return

@@ -1,4 +1,4 @@
-"""Checkpoints of a sharded training: every process writes its part and reads its part, all of them agree.
+"""Checkpoints of a sharded training: every rank writes and reads its part.
 
 They are the run's checkpoints like any other, complete or absent, and any number of processes goes on from them.
 """
@@ -40,8 +40,7 @@ class ShardWriter(Writer):
         self.world = world
 
     def submit(self, step: int, images: int, tensors: Tensors) -> None:
-        """Write a checkpoint; all processes call it. An OSError of one of them is everybody's, and no checkpoint is
-        there then."""
+        """Write a checkpoint; a collective call. An OSError of one rank is raised on all, and no checkpoint is left."""
         final = self.folder / f"step-{step:08d}"
         with complete_or_absent(final) as temporary:
             self._lead(lambda: clear(temporary))
@@ -53,11 +52,11 @@ class ShardWriter(Writer):
         self._lead(lambda: keep_last(final, self.run, self.keep))
 
     def _lead(self, work: Any) -> None:
-        """Process 0 does it, the others wait."""
+        """Run something on rank 0 while the others wait."""
         self.world.run_everywhere(work if self.world.rank == 0 else lambda: None)
 
     def _sums(self, folder: Path) -> dict[str, str]:
-        """sha256 of every file; each process reads about as many, its own ones where all have written."""
+        """The sha256 of every file, computed in about equal shares by the ranks, after all have written."""
         files = self.world.broadcast_from_rank0(
             lambda: sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*.*"))
         )
@@ -68,7 +67,7 @@ class ShardWriter(Writer):
 
 
 def find_parts(checkpoint: Path, run: str, state: TrainState) -> None:
-    """Process 0 makes sure that a checkpoint is whole and fits, before everybody takes a part. Sets state.step.
+    """Check on rank 0 that a checkpoint is intact and fits, before all ranks load their parts. Sets state.step.
 
     Raises DamagedError otherwise.
     """
@@ -80,7 +79,7 @@ def find_parts(checkpoint: Path, run: str, state: TrainState) -> None:
 
 
 def take_parts(checkpoints: Path, run: str, state: TrainState, step: int | None) -> None:
-    """Each process takes its part of the checkpoint of `step`, whoever wrote it; nothing when that is None."""
+    """Load this rank's part of the checkpoint of `step`, whoever wrote it; nothing if that is None."""
     if step is None:
         return
     checkpoint = checkpoints / f"step-{step:08d}"
@@ -94,7 +93,7 @@ def take_parts(checkpoints: Path, run: str, state: TrainState, step: int | None)
 
 
 def _headers(checkpoint: Path, stem: str, saved: dict[str, Any]) -> dict[str, Tensor]:
-    """The names and shapes of one stem."""
+    """Names and shapes of one stem."""
     if saved["format"] == FORMAT:
         return shards.file_headers(checkpoint / f"{stem}.safetensors")
     return shards.headers(checkpoint / stem)

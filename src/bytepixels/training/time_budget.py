@@ -1,4 +1,4 @@
-"""--budget: from a time to a number of images, reckoned from the measured rate until the end."""
+"""Convert --budget, a time, to a number of images, by the measured rate, updated until the end."""
 
 import math
 import time
@@ -14,7 +14,7 @@ LEAST_STEPS, GOOD_STEPS = 200, 1_000  # fewer teach nothing; after so many first
 
 
 class TimeBudget:
-    """How many images fit into what is left of `limit` seconds, of which `spent` went to earlier sessions.
+    """The number of images that fit into `limit` seconds, of which earlier sessions took `spent`.
 
     began: when this session began, by time.monotonic(): the start of the command, so that all that it does counts.
     """
@@ -28,11 +28,11 @@ class TimeBudget:
 
     @property
     def left(self) -> float:
-        """Seconds until the time is up; below 0 after that."""
+        """Seconds until the time is up; negative after that."""
         return self.limit - self.spent - (time.monotonic() - self.began)
 
     def images(self, seen: int, reserved: float = 0.0) -> int:
-        """The new budget in images where it is time to look again, else 0; `seen`: so far.
+        """The updated budget in images, or 0 if no update is due; `seen`: images so far.
 
         reserved: seconds that previews still take.
         """
@@ -49,7 +49,7 @@ class TimeBudget:
 
 
 def extended(limit: float, spent: float, seen: int, rate: float) -> int:
-    """The budget in images of a run that used up a smaller one: what it saw, and what `rate` images/s make of the rest.
+    """The budget in images of a run that used up a smaller one: images seen, and `rate` images/s for the rest.
 
     0 where nothing worth mentioning is left.
     """

@@ -1,4 +1,4 @@
-"""One process training one run: the steps, and what happens between them (the log, checkpoints, grids of samples)."""
+"""Train one run: the steps, and the log, checkpoints and sample grids between them."""
 
 import time
 from contextlib import suppress
@@ -38,7 +38,7 @@ class Trainer:
     """The state of one run and the work around each of its steps."""
 
     def __init__(self, run: Run, task: Task, world: ProcessGroup, began: float | None = None):
-        """began: when the command did, by time.monotonic(); a budget of time begins there."""
+        """began: start of the command, by time.monotonic(), from which a time budget counts."""
         self.run, self.config, self.world, self.device = run, run.config.train, world, world.device
         check_range("--batch on that many processes", self.config.batch, world.size)
         self.task = task
@@ -116,7 +116,7 @@ class Trainer:
 
     @property
     def share(self) -> float:
-        """The share of the budget that is behind, 0 to 1."""
+        """The share of the budget that is used up, 0 to 1."""
         return min(1.0, self.images / self.total)
 
     @property
@@ -131,13 +131,13 @@ class Trainer:
         return time.monotonic() - self.began + ((self.total - self.images) / rate if rate else 0.0)
 
     def take(self, step: int) -> Batch:
-        """The batch of one step; its times are kept until its loss has been read."""
+        """Draw the batch of one step; its times are kept until its loss has been read."""
         batch = self.prefetched.pop(step) if step in self.prefetched else self.task.draw(step)
         self.times[step] = self.task.times(batch)
         return batch
 
     def fit(self, stop: Stop) -> int:
-        """Train to the end of the budget or until asked to stop, and save. Returns 0, or the number of the signal."""
+        """Train to the end of the budget or until asked to stop, and save. Returns 0 or the signal's number."""
         logged = saved = time.monotonic()
         asked = 0
         self._greet()
@@ -176,7 +176,7 @@ class Trainer:
         return self.end(asked)
 
     def end(self, asked: int) -> int:
-        """Say how it ended; returns 0, or the signal that stopped it."""
+        """Print how the training ended; returns 0 or the number of the signal that stopped it."""
         if self.board is not None:
             self.board.close()
         if self.skipped:
@@ -189,7 +189,7 @@ class Trainer:
         return 0
 
     def say_forecast(self, progress: Work) -> None:
-        """Say once, after the first seconds, how long the training takes; a budget of time says that itself."""
+        """Print once, after the first seconds, how long the training will take, unless the budget is a time."""
         if self.forecast_said or self.limit is not None or self.done:
             return
         if progress.recent[-1][0] - progress.recent[0][0] >= SOON and len(progress.recent) > 2:
@@ -197,7 +197,7 @@ class Trainer:
             events.note(forecast(self.total - self.images, progress.rate, self.device))
 
     def new_budget(self, progress: Work) -> int:
-        """The budget in images where it is time to reckon it anew from the time that is left, else 0."""
+        """The updated budget in images under a time budget, or 0 if no update is due."""
         if self.budget is None:
             return 0
         reserved = self.previews.rest(self.share, self.seconds(progress.rate), progress.rate)
@@ -210,7 +210,7 @@ class Trainer:
         return min(600.0, max(15.0, self.seconds(progress.rate) / 10))
 
     def _replace_budget(self, images: int, progress: Work) -> None:
-        """Set the budget in images to what fits into the time: the run's settings say so from here on."""
+        """Set the budget in images to what fits into the time, in the run's settings too."""
         self._replace_config(replace(self.config, images=images))
         if self.leads:
             self.run.save()
@@ -223,7 +223,7 @@ class Trainer:
             events.note(f"{what} images here, too few to learn from; about {GOOD_STEPS:,} show shapes, so {needed}")
 
     def read(self, progress: Work) -> None:
-        """Fetch the figures of the steps since the last time: one read from the device, one line of log.jsonl."""
+        """Read the results of the steps since the last time: one read from the device, one line of log.jsonl."""
         results, self.unread = self.unread, []
         if not results:
             return
@@ -258,7 +258,7 @@ class Trainer:
                 raise nonfinite_error(self.run.path, self.world, result, culprits)
 
     def save(self, progress: Work) -> None:
-        """Have a checkpoint written, after making sure that the steps it would hold were finite."""
+        """Submit a checkpoint, after checking that the steps in it were finite."""
         self.read(progress)
         if self.state.step != self.saved_step:
             if self.leads or self.world.sharded:
@@ -267,14 +267,14 @@ class Trainer:
             progress.pause()
 
     def due_preview(self, budget: int, progress: Work) -> Preview:
-        """The grid to draw now, of no images where none is due; `budget` in images."""
+        """The grid to draw now, with 0 images if none is due; `budget` in images."""
         steps = total_steps(replace(self.config, images=budget))
         before, done = (min(1.0, step / steps) for step in (self.state.step - 1, self.state.step))
         preview = self.previews.due(before, done, self.seconds(progress.rate), progress.rate) if self.leads else None
         return preview or Preview(0, 0)
 
     def preview(self, preview: Preview, progress: Work, stop: Stop) -> None:
-        """An image of how far it is, and what is measured of it. It takes a while and may fail, so we save first."""
+        """Draw a preview grid and measure it if asked. Saves first, since this takes time and may fail."""
         before = time.monotonic()
         self.save(progress)
         self.writer.finish()

@@ -1,4 +1,4 @@
-"""`bytepixels verify`: samplers, variational bound and seeds against laws that are known exactly.
+"""`bytepixels verify`: check samplers, variational bound and seeds against exact results.
 
 verify() runs all of it and returns a Check for each row.
 """

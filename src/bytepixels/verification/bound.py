@@ -1,4 +1,4 @@
-"""The variational bound (Ho et al. 2020, eq. 5) where its value is known: Gaussian data and its exact denoiser."""
+"""Checks of the variational bound (Ho et al. 2020, eq. 5) on Gaussian data, where its value is known."""
 
 import math
 from collections.abc import Iterator
@@ -25,7 +25,7 @@ BINS = ((0.1, -3.0), (-0.97, -9.0))  # mean and log variance: of a wide decoder,
 
 
 def bound_checks() -> Iterator[Check]:
-    """With the optimal variance the bound is tight up to x_T; with beta or beta~ it loses a known number of nats."""
+    """Check the bound: tight up to x_T with the optimal variance, looser by a known amount with beta or beta~."""
     for T in OPTIMAL_STEPS:
         yield Check(f"optimal variance, T = {T}", _worst(T, "optimal"), 0, 1e-10)
     for T, known in BETA_LOSS.items():
@@ -35,17 +35,17 @@ def bound_checks() -> Iterator[Check]:
 
 
 def _worst(T: int, variance: str) -> float:
-    """The loss that is largest over MEANS; with the optimal variance none should be anything but rounding."""
+    """The largest loss over MEANS; with the optimal variance only rounding should be left."""
     return max((excess(T, mean, variance) for mean in MEANS), key=abs)
 
 
 def rescaled_linear(T: int) -> Tensor:
-    """The linear schedule with the ends that make any T end at the same noise; 0.999 is the most a beta can be."""
+    """The linear schedule with its ends scaled by T so that any T ends at the same noise, capped at beta 0.999."""
     return linear_schedule(T, 0.1 / T, min(20 / T, 0.999))
 
 
 def excess(T: int, mean: float, variance: str) -> float:
-    """The bound less the least it can be, H(x0) + KL(q(x_T) || N(0, 1)), in nats per dimension.
+    """The bound minus its minimum, H(x0) + KL(q(x_T) || N(0, 1)), in nats per dimension.
 
     variance: "optimal" is beta~ + coef_x0^2 E|x0 - E[x0|x_t]|^2, "large" beta, "small" beta~ (at t = 0, of t = 1).
     """
@@ -62,13 +62,13 @@ def excess(T: int, mean: float, variance: str) -> float:
 
 
 def squared_error(level: Level) -> float:
-    """E|x0 - E[x0|x_t]|^2, the variance of x0 given x_t."""
+    """The optimal denoiser's error E|x0 - E[x0|x_t]|^2: the variance of x0 given x_t."""
     _, (variance,) = GAUSSIAN.components(level)
     return GAUSSIAN.variances[0] * level.sigma**2 / float(variance)
 
 
 def _terms(q: Posterior[Tensor], error: Tensor, variance: Tensor) -> Tensor:
-    """E[L_t] in nats, [T]: a term is linear in |x0 - estimate|^2, so its mean is the term of the mean."""
+    """The expected terms E[L_t] in nats, [T]: a term is linear in |x0 - estimate|^2."""
     q = Posterior(*(field[:, None, None, None] for field in q))
     estimate = torch.zeros_like(q.variance)
     apart = error.sqrt().view_as(estimate)
@@ -76,19 +76,19 @@ def _terms(q: Posterior[Tensor], error: Tensor, variance: Tensor) -> Tensor:
 
 
 def prior(first: Level, mean: float) -> float:
-    """L_T = E[KL(q(x_T | x0) || N(0, 1))]."""
+    """The prior term L_T = E[KL(q(x_T | x0) || N(0, 1))]."""
     return (first.alpha**2 * (GAUSSIAN.variances[0] + mean**2) + first.sigma**2 - 1 - 2 * math.log(first.sigma)) / 2
 
 
 def least(first: Level, mean: float) -> float:
-    """H(x0) + KL(q(x_T) || N(0, 1)): no chain that starts from N(0, 1) can do better."""
+    """The minimum of the bound, H(x0) + KL(q(x_T) || N(0, 1)), for chains that start from N(0, 1)."""
     _, (variance,) = GAUSSIAN.components(first)
     kl = (float(variance) + (first.alpha * mean) ** 2 - 1 - math.log(variance)) / 2
     return math.log(2 * math.pi * math.e * GAUSSIAN.variances[0]) / 2 + kl
 
 
 def _bins_error() -> float:
-    """The decoder's probabilities of the 256 grey levels, less differences of the normal distribution function.
+    """Compare the decoder's probabilities of the 256 grey levels with differences of the normal distribution function.
 
     The first and the last grey level reach to infinity, so the probabilities add up to 1 as well.
     """

@@ -21,7 +21,7 @@ ORDER_TOLERANCE = 0.15
 
 @dataclass(frozen=True)
 class Check:
-    """A number that was measured, the one it should be, and how far from it is still right."""
+    """A measured number, its expected value, and the tolerance."""
 
     name: str
     measured: float
@@ -34,12 +34,12 @@ class Check:
 
     @property
     def passed(self) -> bool:
-        """Whether it is within the tolerance; NaN, measured or expected, never is."""
+        """Whether the number is within the tolerance; NaN, measured or expected, never is."""
         return abs(self.measured - self.expected) <= self.tolerance
 
 
 def order_check(name: str, errors: Mapping[int, float], expected: float) -> Check:
-    """The order p of error ~ steps^-p between COARSE and FINE steps. expected: NaN, which fails, if not known."""
+    """Check the order p of error ~ steps^-p between COARSE and FINE steps. expected: NaN, which fails, if unknown."""
     ratio = errors[COARSE] / errors[FINE] if errors[FINE] else math.nan
     order = math.log(ratio) / math.log(FINE / COARSE) if ratio > 0 else math.nan
     note = "no order is known for this sampler" if math.isnan(expected) else ""
@@ -47,22 +47,22 @@ def order_check(name: str, errors: Mapping[int, float], expected: float) -> Chec
 
 
 def processes() -> dict[str, Process]:
-    """One process for each way in which alpha and sigma go together."""
+    """One process for each relation of alpha and sigma."""
     return {"VP": GaussianDiffusion(), "EDM": EDMProcess(), "flow": RectifiedFlow()}
 
 
 def log_snr_grid(process: Process, steps: int) -> list[Level]:
-    """steps + 1 levels, even in log(alpha / sigma) from NOISIEST to CLEANEST."""
+    """A grid of steps + 1 levels, evenly spaced in log(alpha / sigma) from NOISIEST to CLEANEST."""
     return [process.level(at) for at in np.linspace(NOISIEST, CLEANEST, steps + 1).tolist()]
 
 
 def no_noise(x: Tensor) -> Tensor:
-    """The noise of deterministic samplers: whoever asks for it is not one."""
+    """Raise an error: a deterministic sampler must not ask for noise."""
     raise RuntimeError("a deterministic sampler asked for noise")
 
 
 def run(x: Tensor, levels: Sequence[Level], denoise: Denoise, step: Step, noise: Noise = no_noise) -> Tensor:
-    """x at the last level."""
+    """Run a sampler along the levels and return x at the last one."""
     (last,) = deque(trajectory(x, levels, denoise, step, noise), maxlen=1)
     return last
 

@@ -1,4 +1,4 @@
-"""The samplers that draw noise, on Gaussian data: their mean and variance, without drawing any.
+"""Checks of the stochastic samplers on Gaussian data: their mean and variance, computed without drawing.
 
 Gaussian data makes the denoiser affine, so what comes out is A x + B + sum_i C_i z_i for the noise z_i of each call.
 One run on a batch of unit impulses measures them all, whatever a multistep method remembers on the way.
@@ -23,7 +23,7 @@ variance beta~_t or, where it says so, of beta_t."""
 
 
 def moment_checks() -> Iterator[Check]:
-    """Means are exact, variances converge with the known order, and ddim with eta 1 is ddpm."""
+    """Check that means are exact, that variances converge with the known order, and that ddim with eta 1 is ddpm."""
     for name, (step, order) in stochastic().items():
         off = []
         for path, process in processes().items():
@@ -41,14 +41,14 @@ def moment_checks() -> Iterator[Check]:
 
 
 def stochastic() -> dict[str, tuple[Step, float]]:
-    """Every sampler that draws noise, its variants too, with the order that its variance should have."""
+    """Every stochastic sampler and variant, with the expected order of its variance."""
     own = {name: (SAMPLERS[name], sampler_facts(name).order) for name in stochastic_samplers()}
     large, eta_one = partial(SAMPLERS["ddpm"], variance="large"), partial(SAMPLERS["ddim"], eta=1)
     return {**own, "ddpm (beta_t)": (large, 1), "ddim (eta 1)": (eta_one, 1)}
 
 
 def moments(step: Step, levels: list[Level]) -> tuple[float, float]:
-    """Mean and variance at the last level, for x with the data's own moments at the first."""
+    """Mean and variance at the last level, if x has the data's moments at the first."""
     batch = torch.zeros(len(levels) + 1, 1, 1, 1, dtype=torch.float64)
     batch[1] = 1  # row 0 stays at the origin, row 1 starts at 1, row 2 + i meets the i-th noise
     last = run(batch, levels, GAUSSIAN.denoise, step, _impulses()).flatten()
@@ -58,7 +58,7 @@ def moments(step: Step, levels: list[Level]) -> tuple[float, float]:
 
 
 def _impulses() -> Callable[[Tensor], Tensor]:
-    """noise(x) whose i-th call is 1 in row 2 + i, and 0 elsewhere."""
+    """A noise(x) whose i-th call is 1 in row 2 + i and 0 elsewhere."""
     calls = 0
 
     def noise(x: Tensor) -> Tensor:
@@ -72,7 +72,7 @@ def _impulses() -> Callable[[Tensor], Tensor]:
 
 
 def _ddim_less_ddpm(path: str) -> float:
-    """Song et al. 2021, section 4.1, on the same noise: the largest difference."""
+    """The largest difference of ddim with eta 1 from ddpm on the same noise (Song et al. 2021, section 4.1)."""
     levels = [*log_snr_grid(processes()[path], 16), CLEAN]
     x = torch.linspace(-3, 3, 16, dtype=torch.float64).view(1, 1, 4, 4)
 

@@ -1,4 +1,4 @@
-"""The order of every deterministic sampler: how fast its error falls as the steps become more."""
+"""Checks of the order of convergence of every deterministic sampler."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -24,7 +24,7 @@ Grid = Callable[[Process, int], list[Level]]
 
 
 def order_checks() -> Iterator[Check]:
-    """A row for every deterministic sampler on every process, each named "sampler, process"."""
+    """Check every deterministic sampler on every process; rows are named "sampler, process"."""
     names = [name for name in SAMPLERS if not sampler_facts(name).stochastic]
     for name in names:
         yield from sampler_checks(name, name, log_snr_grid, sampler_facts(name).order)
@@ -33,7 +33,7 @@ def order_checks() -> Iterator[Check]:
 
 
 def sampler_checks(sampler: str, title: str, grid: Grid, expected: float) -> Iterator[Check]:
-    """One sampler on every process, against the exact flow x_s = F_s^-1(F_t(x_t)) at 16 quantiles."""
+    """Check one sampler on every process against the exact flow x_s = F_s^-1(F_t(x_t)) at 16 quantiles."""
     p = torch.linspace(0.05, 0.95, 16, dtype=torch.float64).view(1, 1, 4, 4)
     for path, process in processes().items():
         x, exact = (TWO_MODES.quantile(p, end) for end in grid(process, 1))
@@ -43,7 +43,7 @@ def sampler_checks(sampler: str, title: str, grid: Grid, expected: float) -> Ite
 
 
 def even_grid(process: Process, steps: int) -> list[Level]:
-    """steps + 1 levels, even in sigma / alpha."""
+    """A grid of steps + 1 levels, evenly spaced in sigma / alpha."""
     first, last = EVEN_ENDS
     ratios = np.linspace(math.exp(-first), math.exp(-last), steps + 1)
     return [process.level(-math.log(ratio)) for ratio in ratios.tolist()]

@@ -1,4 +1,4 @@
-"""verify.png: how the error of every deterministic sampler falls with its steps, and the order measured from it."""
+"""Draw verify.png: error against steps for every deterministic sampler, and the measured orders."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def plot_orders(checks: Sequence[Check], path: Path) -> None:
-    """Error against the number of steps on the VP process, and the order on every process beside the one expected.
+    """Plot error against steps on the VP process, and measured and expected order on every process.
 
     checks: those of `order_checks`, named "sampler, process"; at least one.
     """
@@ -29,7 +29,7 @@ def plot_orders(checks: Sequence[Check], path: Path) -> None:
 
 
 def _plot_errors(axes: "Axes", checks: dict[str, Check], colours: dict[str, str]) -> None:
-    """log-log; the dotted lines show what each order would be."""
+    """Plot errors on logarithmic axes; dotted lines show the slope of each order."""
     first, last = STEPS[0], STEPS[-1]
     for order in range(1, 5):
         end = (first / last) ** order
@@ -47,7 +47,7 @@ def _plot_errors(axes: "Axes", checks: dict[str, Check], colours: dict[str, str]
 
 
 def _plot_orders(axes: "Axes", named: Sequence[tuple[str, str, Check]], colours: dict[str, str]) -> None:
-    """One row for each sampler: a band for what passes, a mark for what each process gave."""
+    """Plot one row per sampler: a band for the tolerance, a mark for each process."""
     rows = {name: len(colours) - 1 - i for i, name in enumerate(colours)}
     marks = dict(zip(dict.fromkeys(process for _, process, _ in named), "o+x", strict=False))
     for name, process, check in named:

@@ -1,4 +1,4 @@
-"""An image is a function of its seed: the same alone and in any batch."""
+"""Check that an image depends on its seed alone, by itself and in any batch."""
 
 from collections.abc import Iterator
 from itertools import combinations
@@ -23,7 +23,7 @@ DIFFERENT = 0.01  # two images that differ by less at every pixel are one
 
 
 def seed_checks() -> Iterator[Check]:
-    """Seeds 0..6 in one batch against smaller batches: noise bitwise, images but for rounding."""
+    """Compare seeds 0..6 in one batch with smaller batches: noise bitwise, images up to rounding."""
     network = small_network()
     noise, images = noise_of(SEEDS), draw(network, SEEDS)
     for size in (1, 2):
@@ -36,14 +36,14 @@ def seed_checks() -> Iterator[Check]:
 
 
 def noise_of(seeds: range) -> Tensor:
-    """The second draw of each seed, which depends on the first having left its generator in the right place."""
+    """The second draw of each seed, which also tests the state that the first draw leaves."""
     noise, like = SeededNoise(seeds), torch.empty(len(seeds), *SHAPE)
     noise(like)
     return noise(like)
 
 
 def small_network() -> UNet:
-    """Every weight random, because the last layer of a new network is zero and would answer nothing."""
+    """A small network with all weights random: the zero-initialised last layer would output nothing."""
     with torch.random.fork_rng(devices=[]):
         network = UNet(channels=1, width=8, multipliers=(1, 2), blocks=1, attention=(1,), dropout=0.0).eval()
     generator = torch.Generator().manual_seed(0)
@@ -53,7 +53,7 @@ def small_network() -> UNet:
 
 
 def draw(network: UNet, seeds: range) -> Tensor:
-    """Ten steps of ddpm in float32, [len(seeds), *SHAPE]."""
+    """Draw images [len(seeds), *SHAPE] with ten steps of ddpm in float32."""
     noise, levels = SeededNoise(seeds), GaussianDiffusion().levels(10)
     x = pure_noise(torch.empty(len(seeds), *SHAPE), levels[0], noise)
     return run(x, levels, Denoiser(network, "v"), SAMPLERS["ddpm"], noise)

@@ -1,4 +1,4 @@
-"""Everything that `bytepixels verify` checks: verify() returns one Check for each row."""
+"""All checks of `bytepixels verify`; verify() returns one Check per row."""
 
 import math
 import time
@@ -12,7 +12,7 @@ from .check import Check
 
 
 class Section(NamedTuple):
-    """Checks that belong together."""
+    """Checks of one kind."""
 
     title: str
     about: str  # the data, and what is shown
@@ -29,7 +29,7 @@ SECTIONS = [
 
 
 def verify() -> list[Check]:
-    """Run every check, on the CPU: some seconds. Progress is told to `events`.
+    """Run every check on the CPU, which takes some seconds, with progress events.
 
     What raises an exception becomes a failed check with a note; the sections after it still run.
     """

@@ -1,4 +1,4 @@
-"""verify: the checks as a table, a plot, and one line that says whether all passed."""
+"""Print the checks of verify as a table, a plot, and one line that says whether all passed."""
 
 import textwrap
 from collections.abc import Iterator, Sequence
@@ -15,7 +15,7 @@ WIDTH = 120
 
 
 def verify_to(out: Path) -> list[Check]:
-    """Run every check, say the table, and write out / verify.png. InputError for a bad `out`."""
+    """Run every check, print the table, and write out / verify.png. InputError for a bad `out`."""
     make_folder(out, "--out")
     checks = verify()
     events.say(*table(checks))
@@ -30,7 +30,7 @@ def verify_to(out: Path) -> list[Check]:
 
 
 def table(checks: Sequence[Check]) -> Iterator[str]:
-    """Section by section: what is checked, how, and the rows."""
+    """Format the sections: what is checked, how, and the rows."""
     for section in SECTIONS:
         yield section.title
         yield textwrap.fill(section.about, WIDTH, initial_indent="  ", subsequent_indent="  ")
@@ -40,7 +40,7 @@ def table(checks: Sequence[Check]) -> Iterator[str]:
 
 
 def row(check: Check) -> str:
-    """One check, in columns."""
+    """Format one check in columns."""
     expected = f"{check.expected:.5g}" + (f" ± {check.tolerance:.2g}" if check.tolerance else "")
     verdict, note = "ok  " if check.passed else "FAIL", check.note
     if check.errors:
@@ -50,5 +50,5 @@ def row(check: Check) -> str:
 
 
 def _number(value: float) -> str:
-    """Five digits, or the size of a residual."""
+    """Format five digits, or the size of a residual."""
     return f"{value:.1e}" if 0 < abs(value) < 1e-3 else f"{value:.5g}"

@@ -1,1 +1,1 @@
-"""What a data set looks like before training: damaged files, copies, statistics of its images."""
+"""Inspection of a data set before training: damaged files, duplicates, image statistics."""

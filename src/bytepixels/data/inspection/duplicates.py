@@ -1,4 +1,4 @@
-"""The same image twice: exactly, or nearly so (compressed again, resized, mirrored, a little brighter).
+"""Find duplicate images: exact ones, and near ones (recompressed, resized, mirrored, slightly brighter).
 
 An image is known by 64 bits: the signs of the lowest frequencies of its grey thumbnail (a discrete cosine transform,
 as in the perceptual hashes of Zauner 2010). Two images are nearly the same when at most 7 bits differ and their
@@ -30,13 +30,13 @@ DOWN, ACROSS = np.array(WAVES[1 : BITS + 1]).T  # the lowest frequencies but the
 
 
 def equal_images(digests: list[bytes]) -> np.ndarray:
-    """The groups of images that are equal, pixel for pixel."""
+    """Groups of images that are equal pixel for pixel."""
     first: dict[bytes, int] = {}
     return np.array([first.setdefault(digest, k) for k, digest in enumerate(digests)], np.int64)
 
 
 def near_copies(equal: np.ndarray, thumbs: np.ndarray) -> np.ndarray:
-    """The groups of images that are equal or that a chain of near copies connects.
+    """Groups of images that are equal or linked by a chain of near duplicates.
 
     equal: the groups of those that are equal; thumbs: uint8 [N, 3, 16, 16], of the whole image.
     """
@@ -45,14 +45,14 @@ def near_copies(equal: np.ndarray, thumbs: np.ndarray) -> np.ndarray:
 
 
 def fingerprints(thumbs: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """uint8 [N, 3, 16, 16] -> hashes, those of the mirror images, and thumbnails uint8 [N, 3, 8, 8]."""
+    """Hashes of images uint8 [N, 3, 16, 16] and of their mirror images, and thumbnails uint8 [N, 3, 8, 8]."""
     squares = thumbs.reshape(-1, 3, THUMB // 2, 2, THUMB // 2, 2)
     small = np.round(squares.mean(axis=(3, 5), dtype=np.float32)).astype(np.uint8)
     return perceptual_hash(thumbs), perceptual_hash(thumbs[..., ::-1]), small
 
 
 def perceptual_hash(thumbs: np.ndarray) -> np.ndarray:
-    """uint8 [N, 3, 16, 16] -> int8 [N, 64], each -1 or 1."""
+    """The perceptual hash of images uint8 [N, 3, 16, 16]: int8 [N, 64], each -1 or 1."""
     grey = np.einsum("nchw,c->nhw", thumbs.astype(np.float32), LUMA)
     waves = dctn(grey, axes=(1, 2))[:, DOWN, ACROSS]  # [N, 64]
     faint = FAINT * np.sqrt(np.square(waves).mean(axis=1, keepdims=True))
@@ -60,7 +60,7 @@ def perceptual_hash(thumbs: np.ndarray) -> np.ndarray:
 
 
 def near_groups(equal: np.ndarray, bits: np.ndarray, mirrored: np.ndarray, small: np.ndarray) -> np.ndarray:
-    """near_copies, from the fingerprints: bits and mirrored int8 [N, 64], small uint8 [N, 3, 8, 8]."""
+    """Groups of near duplicates from fingerprints: bits and mirrored int8 [N, 64], small uint8 [N, 3, 8, 8]."""
     centred = small - small.mean(axis=(2, 3), keepdims=True, dtype=np.float32)
     length = np.sqrt(np.square(centred).sum(axis=(1, 2, 3)))
     shapes = centred / np.maximum(length, 1e-6)[:, None, None, None]
@@ -83,7 +83,7 @@ def near_groups(equal: np.ndarray, bits: np.ndarray, mirrored: np.ndarray, small
 
 
 def _blocks(both: np.ndarray, n: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """(rows, others) for rows of both [2n, 64], of the first n and of all, that share a byte.
+    """Candidate pairs (rows, others) whose hashes share a byte; both are [2n, 64], of the first n and of all.
 
     A byte is every eighth bit: low frequencies and high ones, of which the latter alone are the same in smooth images.
     """
@@ -95,7 +95,7 @@ def _blocks(both: np.ndarray, n: int) -> Iterator[tuple[np.ndarray, np.ndarray]]
 
 
 def _correlations(shapes: np.ndarray, one: np.ndarray, other: np.ndarray, turned: np.ndarray) -> np.ndarray:
-    """Of pairs of images, the other one mirrored where `turned`: float32 [P]."""
+    """Correlation of each pair of images, the second one mirrored where `turned`: float32 [P]."""
     found = np.empty(len(one), np.float32)
     for start in range(0, len(one), CHUNK):
         part = slice(start, start + CHUNK)
@@ -106,7 +106,7 @@ def _correlations(shapes: np.ndarray, one: np.ndarray, other: np.ndarray, turned
 
 
 def joined(groups: np.ndarray, one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """The groups, with that of one[i] and that of other[i] put together for every i."""
+    """Merge the group of one[i] with that of other[i], for every i."""
     labels, ends = np.unique(groups[np.stack([one, other])], return_inverse=True)
     edges = ends.reshape(2, -1)
     graph = coo_array((np.ones(len(one)), (edges[0], edges[1])), shape=(len(labels), len(labels)))
@@ -118,7 +118,7 @@ def joined(groups: np.ndarray, one: np.ndarray, other: np.ndarray) -> np.ndarray
 
 
 def members(groups: np.ndarray) -> list[np.ndarray]:
-    """The groups of two or more, each in order, the first one first."""
+    """The groups of two or more images, each in order."""
     order = np.argsort(groups, kind="stable")
     parts = np.split(order, np.flatnonzero(np.diff(groups[order])) + 1)
     return [part for part in parts if len(part) > 1]

@@ -1,4 +1,4 @@
-"""What a data set is like, as plain values: sizes, kinds, files that cannot be read, classes, pixels and copies."""
+"""Statistics of a data set as plain values: sizes, kinds, unreadable files, classes, pixels and duplicates."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -20,7 +20,7 @@ Groups = list[list[str]]  # names of images
 
 @dataclass(frozen=True)
 class Leak:
-    """Images of another split that are in the split looked at too, as pairs of names: the one there, and this one."""
+    """Images of another split that also occur in this split, as pairs of names: the one there, the one here."""
 
     images: int  # of the other split, in all
     exact: Groups
@@ -29,7 +29,7 @@ class Leak:
 
 @dataclass(frozen=True)
 class Copies:
-    """Groups of equal images, and of nearly equal ones."""
+    """Groups of equal images, and of near duplicates."""
 
     distinct: int  # images, where equal ones count once
     exact: Groups
@@ -42,7 +42,8 @@ class Copies:
 
 @dataclass(frozen=True)
 class PixelStatistics:
-    """Of all images as packed: mean and standard deviation of each channel in 0..255, and how much is one colour."""
+    """Pixel statistics of all packed images: mean and std of each channel in 0..255, black, white, and images of one
+    colour."""
 
     channels: list[str]
     mean: list[float]
@@ -55,7 +56,7 @@ class PixelStatistics:
 
 @dataclass(frozen=True)
 class DatasetStatistics:
-    """What one split of a data set is like."""
+    """Statistics of one split of a data set."""
 
     source: str
     split: str
@@ -82,7 +83,7 @@ class DatasetStatistics:
 def dataset_statistics(
     source: str, splits: Mapping[str, DatasetInspection], headers: Mapping[int, ImageHeader], layout: Layout
 ) -> DatasetStatistics:
-    """The statistics of the first split; the others are only searched for copies of its images."""
+    """Compute the statistics of the first split; the others are searched for duplicates of its images only."""
     split, found = next(iter(splits.items()))
     names = [printable(name) for name in found.images.names]
     readable = {k: headers[k] for k in found.readable.tolist() if k in headers}
@@ -121,7 +122,7 @@ def dataset_statistics(
 
 
 def class_counts(found: DatasetInspection) -> dict[str, int] | None:
-    """How many readable images each class has; None without labels."""
+    """The number of readable images of each class; None without labels."""
     labels, classes = found.images.labels, found.images.classes
     if labels is None:
         return None
@@ -129,7 +130,7 @@ def class_counts(found: DatasetInspection) -> dict[str, int] | None:
 
 
 def pixel_statistics(found: DatasetInspection) -> PixelStatistics:
-    """Mean and standard deviation of each channel as packed, exactly, and how much of it is one colour."""
+    """Compute mean and std of each packed channel, exactly, the shares of black and white, and images of one colour."""
     levels = np.arange(256)
     each = found.histogram.sum(axis=1)  # [C], all alike
     mean = (found.histogram @ levels) / each
@@ -141,7 +142,7 @@ def pixel_statistics(found: DatasetInspection) -> PixelStatistics:
 
 
 def find_copies(splits: Mapping[str, DatasetInspection]) -> Copies:
-    """Copies within the first split, across its classes, and between it and the other splits."""
+    """Find duplicates within the first split, across its classes, and between it and the other splits."""
     (split, first), *others = splits.items()
     rows = [(name, one, k) for name, one in splits.items() for k in one.readable.tolist()]
     suffix = {split: ""} | {name: f" ({name})" for name, _ in others}
@@ -174,7 +175,7 @@ def _named(groups: Sequence[Sequence[int] | np.ndarray], names: Sequence[str]) -
 
 
 def _mixed(groups: Sequence[np.ndarray], labels: np.ndarray | None) -> list[np.ndarray]:
-    """Of the groups whose images bear different labels, one image of each class."""
+    """One image of each class for every group whose images have different labels."""
     if labels is None:
         return []
     first = [group[np.unique(labels[group], return_index=True)[1]] for group in groups]

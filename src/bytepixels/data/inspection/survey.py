@@ -1,4 +1,4 @@
-"""One look at every image of a source: what its header says, what its pixels say, and what it is recognised by."""
+"""One pass over every image of a source: its header, its pixel statistics and its fingerprint."""
 
 import hashlib
 from collections.abc import Callable, Generator
@@ -22,7 +22,7 @@ MARKS = ("transparent", "composed", "reshaped", "enlarged", "one_colour", "dark"
 
 
 class ImageInspection(NamedTuple):
-    """What the pixels of one image say."""
+    """The facts from the pixels of one image."""
 
     digest: bytes  # of every decoded pixel, upright, as RGBA
     thumb: np.ndarray  # uint8 [3, 16, 16], the whole image
@@ -32,7 +32,7 @@ class ImageInspection(NamedTuple):
 
 @dataclass
 class DatasetInspection:
-    """All images of one split: a row for each, read or not, and the pixels of those that were, counted."""
+    """The inspection of one split: a row for each image, readable or not, and pixel counts of the readable ones."""
 
     images: ImageList
     digests: list[bytes]
@@ -55,7 +55,7 @@ class DatasetInspection:
 
 
 def read_headers(images: ImageList) -> dict[int, ImageHeader]:
-    """Position -> what its header says, of every image that has one."""
+    """Read the header of every image that has one: position -> ImageHeader."""
     with closing(each_header(images)) as headers:
         return dict(headers)
 
@@ -69,7 +69,7 @@ def each_header(images: ImageList) -> Generator[tuple[int, ImageHeader], None, N
 
 
 def inspect_image(image: Image.Image, layout: Layout) -> ImageInspection:
-    """Decode one image in full, and make of it what is packed."""
+    """Decode one image in full, and convert it as packing does."""
     height, width = upright_size(image)
     whole = to_pixels(image, Layout(height, width, 4, "squash", layout.background)).pixels  # [4, height, width]
     pixels = np.ascontiguousarray(whole.transpose(1, 2, 0))
@@ -84,7 +84,7 @@ def inspect_image(image: Image.Image, layout: Layout) -> ImageInspection:
 
 
 def inspect_images(images: ImageList, layout: Layout) -> DatasetInspection:
-    """Look at every image, in memory of about a kilobyte each."""
+    """Inspect every image, in about a kilobyte of memory each."""
     total, image_bytes = len(images.names), layout.channels * layout.height * layout.width
     thumbs, marks = np.zeros((total, 3, THUMB, THUMB), np.uint8), np.zeros((total, len(MARKS)), bool)
     found = DatasetInspection(images, [b""] * total, thumbs, marks, np.zeros((layout.channels, 256), np.int64))
@@ -105,7 +105,7 @@ def inspect_images(images: ImageList, layout: Layout) -> DatasetInspection:
 def _every(
     images: ImageList, what: str, work: Callable[[Image.Image], Result], result_bytes: int
 ) -> Generator[tuple[int, Result | Unreadable], None, None]:
-    """Position and work(image) of every image, with a line of progress."""
+    """Yield position and work(image) of every image, with progress."""
     with (
         quiet_pillow(),
         Work(what, len(images.names)) as progress,
@@ -117,7 +117,7 @@ def _every(
 
 
 def _count(found: DatasetInspection, pixels: np.ndarray) -> None:
-    """Add the pixels of an image to the counts."""
+    """Add the pixels of one image to the counts."""
     for channel, counts in zip(pixels, found.histogram, strict=True):
         counts += np.bincount(channel.ravel(), minlength=256)
     colours = pixels[: 1 if len(pixels) <= 2 else 3]  # without alpha

@@ -1,4 +1,4 @@
-"""Images inside a .zip or a .tar (plain, .gz, .xz, .bz2), read where they lie: nothing is extracted to disk."""
+"""Read images inside a .zip or a .tar (plain, .gz, .xz, .bz2); nothing is extracted to disk."""
 
 import io
 import zipfile
@@ -26,7 +26,7 @@ KEPT_BYTES = 1 << 26  # images of a compressed tar that are kept in memory, for 
 
 
 def open_archive(path: Path, split: str) -> Source:
-    """A zip or tar archive, told by its content; InputError when it is neither or is damaged."""
+    """Open a zip or tar archive, recognised by its content; InputError if it is neither or is damaged."""
     read = _read_zip if zipfile.is_zipfile(path) else _read_tar if is_tar(path) else None
     if read is None:
         raise InputError(f"{path} is no image, .npz, .npy, .zip or .tar archive, or it is damaged")
@@ -56,7 +56,7 @@ def _is_needed(name: str) -> bool:
 
 
 def _check_readable(path: Path, members: list[zipfile.ZipInfo]) -> None:
-    """Refuse a zip that is encrypted, or packed in a way that Python cannot unpack."""
+    """Raise InputError for a zip that is encrypted or uses a compression that Python lacks."""
     locked = sum(member.flag_bits & 1 for member in members)
     if locked:
         raise InputError(
@@ -79,8 +79,8 @@ def _open_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Image.Ima
 
 
 def _read_tar(path: Path, split: str) -> ImageList:
-    """A tar has no index, and a compressed one cannot seek: it is read from front to back, once for the names and once
-    more for the images, which come in its order and know their own position. KEPT_BYTES need no second time.
+    """Read a tar from front to back, since it has no index and a compressed one cannot seek: once for the names, once
+    more for the images. Up to KEPT_BYTES are kept in memory and need no second pass.
     """
     names, links, held, held_bytes, facts = list[str](), 0, dict[int, bytes](), 0, dict[int, bytes]()
     most = KEPT_BYTES if is_compressed(path) else 0
@@ -113,5 +113,5 @@ def _read_tar(path: Path, split: str) -> ImageList:
 
 
 def _file_name(member: TarInfo) -> str:
-    """Of what is no file: none."""
+    """The clean name of a member, or "" if it is not a regular file."""
     return clean_name(member.name) if member.isfile() else ""

@@ -1,4 +1,4 @@
-"""Images in .npy and .npz files: which array, which axis holds the channels, which range the values have."""
+"""Read images from .npy and .npz files: the right array, its channel axis, its value range."""
 
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ TOLERANCE = 1e-3  # floats that were resized or rounded on their way may leave t
 
 
 def open_arrays(path: Path, split: str) -> Source:
-    """A .npy file of images, or a .npz file of images and perhaps labels; nothing pickled is ever loaded."""
+    """Open a .npy file of images, or a .npz file of images and perhaps labels; pickles are never loaded."""
     return Source(str(path), file_key(path), lambda: _read(path, split))
 
 
@@ -34,7 +34,7 @@ def _read(path: Path, split: str) -> ImageList:
 
 
 def _load(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of a file; those of a .npz are unpacked, which is refused where memory is too small for them."""
+    """Load the arrays of a file; a .npz that does not fit in memory is refused."""
     loaded = np.load(path, mmap_mode="r", allow_pickle=False)
     if isinstance(loaded, np.ndarray):
         return {"images": loaded}
@@ -49,7 +49,7 @@ def _load(path: Path) -> dict[str, np.ndarray]:
 
 
 def _plain(loaded: Any, key: str) -> np.ndarray:
-    """An array of a .npz; an empty one of objects in the place of an array of objects, which is never unpickled."""
+    """Load one array of a .npz; an array of objects is replaced by an empty one and never unpickled."""
     try:
         return loaded[key]
     except ValueError as error:
@@ -59,7 +59,7 @@ def _plain(loaded: Any, key: str) -> np.ndarray:
 
 
 def _keys(arrays: dict[str, np.ndarray], split: str, source: str) -> tuple[str, str | None, list[str]]:
-    """The keys of the images and of their labels, those of the split where the file has splits."""
+    """Find the keys of the images and their labels, of the requested split if the file has splits."""
     lower = {key.lower(): key for key in arrays}
     named = {f"{kind}_{split}": None for kind in IMAGE_KEYS} | {f"{split}_{kind}": None for kind in IMAGE_KEYS}
     for key in named:
@@ -80,8 +80,8 @@ def _keys(arrays: dict[str, np.ndarray], split: str, source: str) -> tuple[str, 
 
 
 def standard_images(images: np.ndarray, name: str) -> tuple[np.ndarray, tuple[float, float] | None, list[str]]:
-    """-> [N, H, W] or [N, H, W, C]; black and white, where values are not to be taken as they are; and what is worth
-    saying. Values that are: uint8, and uint16 [N, H, W]."""
+    """Reshape an array to [N, H, W] or [N, H, W, C]; also returns the values of black and white, if they must be
+    scaled, and notes. Not scaled: uint8, and uint16 [N, H, W]."""
     if images.dtype == object:
         raise InputError(f"{name} holds Python objects, which are not unpickled; save it as one array of numbers")
     if images.ndim not in (3, 4) or 0 in images.shape:
@@ -108,7 +108,7 @@ def _channels_last(images: np.ndarray, name: str) -> np.ndarray:
 
 
 def _range(low: float, high: float, images: np.ndarray, name: str) -> tuple[float, float]:
-    """The range that the values plainly have: 0..1 (also whole numbers, as masks are), -1..1, 0..255 or 0..65535."""
+    """Guess the value range of an array: 0..1 (also integers, such as masks), -1..1, 0..255 or 0..65535."""
     if images.dtype.kind == "b" or (images.dtype.kind in "ui" and low >= 0 and high == 1):
         return 0, 1
     floating = images.dtype.kind == "f"
@@ -149,6 +149,6 @@ def standard_labels(labels: np.ndarray | None, count: int) -> Labels:
 
 
 def _one_hot(labels: np.ndarray) -> bool:
-    """Whether each row has a single 1 and else zeros."""
+    """Whether each row holds a single 1 and zeros otherwise."""
     are_numbers = labels.dtype.kind in "buif"
     return are_numbers and bool(((labels == 0) | (labels == 1)).all() and (labels.sum(axis=1) == 1).all())

@@ -1,4 +1,4 @@
-"""Captions beside images: metadata.csv with the columns file_name and text, or metadata.jsonl with these fields.
+"""Read captions beside images: metadata.csv with the columns file_name and text, or metadata.jsonl with these fields.
 
 It is the convention of image folders: file names are relative to the folder that the metadata lies in.
 """
@@ -24,7 +24,7 @@ Row = tuple[int, Any, Any]  # its line, file_name and text; text None where ther
 
 @dataclass
 class _Findings:
-    """What the metadata of a source say, and what is wrong with them."""
+    """The captions read from a source's metadata, and the defects found."""
 
     captions: dict[str, str] = field(default_factory=dict)  # of an image's whole name
     broken: list[str] = field(default_factory=list)  # one sentence each
@@ -36,7 +36,7 @@ class _Findings:
 def captions_of(
     names: Sequence[str], kept: Sequence[int], read: Callable[[int], bytes]
 ) -> tuple[list[str] | None, list[str]]:
-    """(caption of every kept image, "" for none, or None where no image has one; notes).
+    """The caption of every packed image ("" for none; None if no image has one), and notes.
 
     names: of all files of a source, relative, with /. kept: positions of the images that are packed.
     read: position -> content, called for metadata alone.
@@ -53,19 +53,19 @@ def captions_of(
 
 
 def described(captions: Sequence[str], where: str) -> str:
-    """ "3,583 captions from metadata.csv; 12 images have none."."""
+    """Summarise the captions: "3,583 captions from metadata.csv; 12 images have none."."""
     none = captions.count("")
     without = f"; {counted(none, 'image')} {'has' if none == 1 else 'have'} none" if none else ""
     return f"{counted(len(captions) - none, 'caption')} from {where}{without}."
 
 
 def tidy(text: str) -> str:
-    """A caption on one line, without spaces round it, in NFC."""
+    """Normalise a caption: one line, no surrounding spaces, NFC."""
     return _composed(" ".join(text.split()))
 
 
 def _read_one(name: str, content: bytes, known: dict[str, str], found: _Findings) -> None:
-    """Take in one file. The first of several captions for an image counts."""
+    """Read one metadata file. The first of several captions for an image counts."""
     folder, shown = posixpath.dirname(name), printable(name)
     if content.startswith(_UTF16):
         text = content.decode("utf-16", errors="replace")
@@ -89,7 +89,7 @@ def _read_one(name: str, content: bytes, known: dict[str, str], found: _Findings
 
 
 def _csv_rows(text: str, shown: str, found: _Findings) -> list[Row] | None:
-    """The rows of a table; None where it lacks a column."""
+    """Read the rows of a CSV table; None if it lacks a column."""
     reader, rows = csv.DictReader(io.StringIO(text, newline=""), strict=True), list[Row]()
     try:
         reader.fieldnames = [column.strip() for column in reader.fieldnames or ()]
@@ -107,7 +107,7 @@ def _csv_rows(text: str, shown: str, found: _Findings) -> list[Row] | None:
 
 
 def _json_rows(text: str, shown: str, found: _Findings) -> list[Row] | None:
-    """The rows of JSON lines; None where no line has the fields."""
+    """Read the rows of a JSON Lines file; None if no line has the fields."""
     rows = []
     for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
@@ -124,7 +124,7 @@ def _json_rows(text: str, shown: str, found: _Findings) -> list[Row] | None:
 
 
 def _problem(file_name: Any, caption: Any) -> str | None:
-    """What is wrong with a row; None where nothing is."""
+    """Describe what is wrong with a row; None if nothing is."""
     if not isinstance(file_name, str) or not file_name.strip():
         return f"has no {_NAME}"
     if not isinstance(caption, str):

@@ -1,4 +1,4 @@
-"""Labels in dataset.json, as the archives of StyleGAN and EDM hold them: {"labels": [["00000/img0.png", 6], ...]}.
+"""Read class labels from dataset.json, as in StyleGAN's and EDM's archives: {"labels": [["00000/img0.png", 6], ...]}.
 
 Their folders hold a thousand images each and are no classes. Labels that are null: there are none.
 """
@@ -44,7 +44,7 @@ def json_labels(names: Sequence[str], order: Sequence[int], read: Callable[[int]
 
 
 def _labels(content: bytes) -> dict[str, Any] | None:
-    """Name -> label, none where they are null; None where the file is of another kind."""
+    """Read labels by file name; none if they are null; None if the file is of another kind."""
     try:
         table = json.loads(content)["labels"]
         return {str(name): label for name, label in table or ()}
@@ -53,7 +53,7 @@ def _labels(content: bytes) -> dict[str, Any] | None:
 
 
 def _class(label: Any, where: str, name: str) -> str:
-    """A label's class: a whole number, or the place of the only 1 among zeros."""
+    """The class of one label: an integer, or the position of the 1 in a one-hot list."""
     if isinstance(label, int) and not isinstance(label, bool):
         return str(label)
     if isinstance(label, list) and all(isinstance(value, (int, float)) for value in label):

@@ -1,4 +1,4 @@
-"""One image file -> uint8 [C, H, W]: any mode, any size, transparency and rotation done right."""
+"""Decode one image file to uint8 [C, H, W]: any mode, any size, with transparency and EXIF rotation applied."""
 
 import logging
 import warnings
@@ -31,7 +31,7 @@ PNG_EXIF = {"exif", "Raw profile type exif", "XML:com.adobe.xmp"}
 
 
 class ImageHeader(NamedTuple):
-    """What a file says about its image before the pixels are decoded."""
+    """The facts in an image file's header, before the pixels are decoded."""
 
     height: int  # upright
     width: int
@@ -42,7 +42,7 @@ class ImageHeader(NamedTuple):
 
 
 class Decoded(NamedTuple):
-    """An image as uint8 [C, H, W], and what had to be done to it."""
+    """A decoded image, uint8 [C, H, W], and the conversions that it needed."""
 
     pixels: np.ndarray
     composed: bool  # some pixels were transparent and lie on the background now
@@ -52,7 +52,7 @@ class Decoded(NamedTuple):
 
 @cache
 def image_formats() -> tuple[str, ...]:
-    """The formats that may be opened, as Pillow names them."""
+    """The image formats that may be opened, by Pillow's names."""
     Image.init()
     with suppress(ImportError):  # the extra "heif"
         from pillow_heif import register_heif_opener
@@ -65,14 +65,14 @@ def image_formats() -> tuple[str, ...]:
 
 @cache
 def image_suffixes() -> frozenset[str]:
-    """Lower-case file suffixes, with the dot, of those formats."""
+    """The lower-case suffixes of those formats, with the dot."""
     allowed = {*image_formats(), "MPO"}  # which are opened as JPEG
     return frozenset(suffix for suffix, name in Image.registered_extensions().items() if name in allowed)
 
 
 @cache
 def lacking_suffixes() -> dict[str, str]:
-    """Suffixes of photographs that cannot be read here -> what to install."""
+    """Suffixes of photo formats that cannot be read here -> the package to install."""
     heif = dict.fromkeys((".heic", ".heif", ".hif"), "pip install 'bytepixels[heif]'")
     lacking = heif | {".avif": "pip install 'pillow>=11.3'"}
     return {suffix: remedy for suffix, remedy in lacking.items() if suffix not in image_suffixes()}
@@ -100,7 +100,7 @@ def upright_size(image: Image.Image) -> tuple[int, int]:
 
 
 def to_pixels(image: Image.Image, layout: Layout) -> Decoded:
-    """Decode, turn upright, compose on the background, fit to the layout's size: uint8 [C, H, W]."""
+    """Decode, rotate upright, blend with the background, and fit to the layout's size: uint8 [C, H, W]."""
     if image.format == "PNG":
         _check_png(image.fp)  # type: ignore[attr-defined]
     side = int(REDUCING_GAP * max(layout.height, layout.width))
@@ -114,15 +114,15 @@ def to_pixels(image: Image.Image, layout: Layout) -> Decoded:
 
 @contextmanager
 def quiet_pillow() -> Iterator[None]:
-    """Without Pillow's warnings: of damaged EXIF and the like, where the pixels are fine; of images of 89 million
-    pixels or more, as phones take them. Twice as many it refuses."""
+    """Suppress Pillow's warnings about damaged EXIF, and about images of 89 million pixels or more, as phones take
+    them. Pillow still refuses twice as many."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
 
 
 def is_dark(pixels: np.ndarray) -> bool:
-    """Whether an image uint8 [C, H, W] is black or nearly so, whatever its alpha."""
+    """Whether an image uint8 [C, H, W] is (nearly) black, whatever its alpha."""
     return not (pixels[: 1 if len(pixels) < 3 else 3] > DARKEST).any()
 
 
@@ -140,7 +140,7 @@ def _decode(image: Image.Image, size: tuple[int, int], layout: Layout) -> Decode
 
 
 def _check_png(file: BinaryIO) -> None:
-    """Raise where the checksum of a PNG's pixels is wrong: Pillow does not look at it, and reads other pixels."""
+    """Raise if the checksum of a PNG's pixel data is wrong: Pillow does not check it and returns wrong pixels."""
     start = file.tell()
     file.seek(8)
     while len(head := file.read(8)) == 8 and head[4:] != b"IEND":
@@ -176,7 +176,7 @@ def _is_grey(image: Image.Image) -> bool:
 
 
 def _standard_mode(image: Image.Image) -> Image.Image:
-    """Any mode -> L, RGB, or RGBA where something may be transparent."""
+    """Convert any mode to L, RGB, or RGBA if something may be transparent."""
     if image.mode == "F" or image.mode.startswith("I"):
         return _to_8_bits(image)
     if image.has_transparency_data:
@@ -189,7 +189,7 @@ def _convert(image: Image.Image, mode: str) -> Image.Image:
 
 
 def _to_8_bits(image: Image.Image) -> Image.Image:
-    """16-bit integers (0..65535) or floats (0..1, or 0..255) -> L; RGBA where a value is marked transparent."""
+    """Convert 16-bit integers (0..65535) or floats (0..1, or 0..255) to L; to RGBA if a value is marked transparent."""
     values = np.asarray(image)
     low, high = (values.min(), values.max()) if values.size else (0, 0)
     limit = 255 if image.mode == "F" else 65535
@@ -208,7 +208,7 @@ def _to_8_bits(image: Image.Image) -> Image.Image:
 
 
 def _compose(image: Image.Image, background: tuple[int, int, int]) -> tuple[Image.Image, bool]:
-    """RGBA -> RGB on the background, before any resizing, so that hidden colours cannot bleed into the edges."""
+    """Blend RGBA with the background before any resizing, so that hidden colours cannot bleed into the edges."""
     if image.getchannel("A").getextrema() == (255, 255):
         return image.convert("RGB"), False
     below = Image.new("RGBA", image.size, (*background, 255))

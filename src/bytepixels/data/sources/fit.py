@@ -1,4 +1,4 @@
-"""From an image of any size to the size that all have in a pack."""
+"""Fit an image of any size to the common size of a pack."""
 
 from dataclasses import dataclass
 
@@ -9,7 +9,7 @@ REDUCING_GAP = 3.0  # shrink coarsely to 3 x the size, then finely: many times f
 
 @dataclass(frozen=True)
 class Layout:
-    """What every packed image looks like; `background` is RGB in 0..255."""
+    """The layout of every packed image; `background` is RGB in 0..255."""
 
     height: int
     width: int
@@ -19,7 +19,7 @@ class Layout:
 
 
 def fit(image: Image.Image, layout: Layout) -> Image.Image:
-    """The image at the size of the layout, by the layout's way of fitting."""
+    """Fit an image to the layout's size by crop, pad or squash."""
     # Pillow's resize weighs colours by alpha, so RGBA and LA keep clean edges too.
     target = (layout.width, layout.height)
     if image.size == target:
@@ -34,7 +34,7 @@ def _resize(image: Image.Image, size: tuple[int, int], box: tuple[float, ...] | 
 
 
 def _crop(image: Image.Image, target: tuple[int, int]) -> Image.Image:
-    """Scale to cover, keep the centre; the corner is a whole pixel, so that a mere crop changes no value."""
+    """Scale to cover and keep the centre; the offset is in whole pixels, so that a mere crop changes no value."""
     shrink = min(image.width / target[0], image.height / target[1])
     width, height = target[0] * shrink, target[1] * shrink
     left, top = int((image.width - width) / 2), int((image.height - height) / 2)

@@ -1,4 +1,4 @@
-"""From the file names of a source to an order, class labels and a split: what the folders mean."""
+"""Derive the order, class labels and splits of a source from its file and folder names."""
 
 import posixpath
 import re
@@ -33,7 +33,7 @@ Paths = dict[int, tuple[str, ...]]
 
 
 class Arrangement(NamedTuple):
-    """Which files are packed, in which order, and what their folders say about them."""
+    """The files to pack, in order, with the labels and splits read from their folders."""
 
     order: list[int]  # positions in the list of names that was given
     labels: Labels
@@ -41,12 +41,12 @@ class Arrangement(NamedTuple):
 
 
 def clean_name(name: str) -> str:
-    """A name in an archive as a relative path that leads nowhere else: ./a, /a and ../a are all a."""
+    """Normalise an archive member's name to a safe relative path: ./a, /a and ../a are all a."""
     return "/".join(part for part in name.split("/") if part not in ("", ".", ".."))
 
 
 def printable(name: str) -> str:
-    """A file name on one line: bytes that are no UTF-8, line ends and other controls are written out (\\xff, \\n)."""
+    """Make a file name printable on one line: invalid UTF-8, line ends and controls are escaped (\\xff, \\n)."""
     return "".join(_written_out(letter) for letter in name)
 
 
@@ -73,7 +73,7 @@ def is_image(name: str) -> bool:
 
 
 def natural_key(name: str) -> list[tuple[int, str]]:
-    """Sort key under which 2.png comes before 10.png."""
+    """A sort key that puts 2.png before 10.png."""
     parts = re.split(r"([0-9]{1,18})", name)
     return [(int(part), part) if part.isdecimal() else (-1, part) for part in parts]
 
@@ -103,7 +103,7 @@ def arrange(names: list[str], split: str, source: str, used: Container[str] = ()
 
 
 def _imageless(paths: dict[str, tuple[str, ...]], others: list[str]) -> list[str]:
-    """The folders beside those of the classes that hold other files alone. paths: of an image's name, (class, ...)."""
+    """The folders beside the class folders that hold no image. paths: of an image's name, (class, ...)."""
     known = {tuple(name.split("/")[: 1 - len(path)]) for name, path in paths.items()}
     parents = {folder[:-1] for folder in known}
     depths = {len(parent) for parent in parents}
@@ -151,7 +151,7 @@ def check_split(split: str, splits: Iterable[str]) -> str:
 
 
 def _splits_lacking(paths: Paths) -> str:
-    """Why there are no splits."""
+    """The error sentence where the requested split does not exist."""
     named = sorted({path[0] for path in paths.values() if _split_at(path, 0)})
     if len(named) == 1:
         return f"found {named[0]}/ but no other split beside it"
@@ -159,13 +159,13 @@ def _splits_lacking(paths: Paths) -> str:
 
 
 def _split_at(path: tuple[str, ...], depth: int) -> str:
-    """The split that a path's folder at this depth is named after; "" for none."""
+    """The split that the folder at this depth of a path names; "" for none."""
     return FOLDER_SPLITS.get(path[depth].lower(), "") if len(path) > depth + 1 else ""
 
 
 def _split_level(paths: Paths) -> tuple[int, set[tuple[str, ...]]]:
-    """How deep the folders named train, val or test lie, and the folders that hold them; no folders where there are no
-    splits. One such name among others is a class. Deeper down, as in cat/train/1.png, most images must lie in them."""
+    """The depth of folders named train, val or test, and the folders that hold them; no folders if there are no splits.
+    One such name among others is a class. Deeper down, as in cat/train/1.png, most images must lie in them."""
     deepest = max(map(len, paths.values()))
     if deepest > 1 and all(_split_at(path, 0) for path in paths.values() if len(path) > 1):
         return 0, {()}
@@ -181,7 +181,7 @@ def _split_level(paths: Paths) -> tuple[int, set[tuple[str, ...]]]:
 
 
 def _places(paths: Sequence[tuple[str, ...]]) -> str:
-    """Where images lie: "cover.png, examples/ (2)", five at most."""
+    """Describe where images lie, as in "cover.png, examples/ (2)"; five at most."""
     tops = Counter(f"{path[0]}/" if len(path) > 1 else path[0] for path in paths)
     return first_few([top + (f" ({number:,})" if top.endswith("/") else "") for top, number in tops.most_common()])
 
@@ -221,7 +221,7 @@ def class_labels(names: list[str], origin: str) -> Labels:
 
 
 def ignored(others: Counter[str]) -> list[str]:
-    """What there is to say of files that are no images, counted by suffix."""
+    """Note the files that are no images, counted by suffix."""
     unread, lacking = list[str](), lacking_suffixes()
     for remedy in sorted({lacking[suffix] for suffix in others.keys() & lacking}):
         kinds = Counter({suffix: count for suffix, count in others.items() if lacking.get(suffix) == remedy})
@@ -231,7 +231,7 @@ def ignored(others: Counter[str]) -> list[str]:
 
 
 def counted(number: int, noun: str) -> str:
-    """ "1,000 images", or "1 image"."""
+    """Format a count, as in "1,000 images" or "1 image"."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
@@ -240,7 +240,7 @@ def listed(others: Counter[str]) -> str:
 
 
 def found_instead(others: Counter[str]) -> str:
-    """What follows "holds no image"."""
+    """The end of the sentence "... holds no image": what was found instead."""
     if not others:
         return ": it is empty"
     if others.keys() & lacking_suffixes():

@@ -1,4 +1,4 @@
-"""Images in a folder on disk."""
+"""Read images from a folder on disk."""
 
 import errno
 import hashlib
@@ -27,13 +27,13 @@ class File(NamedTuple):
 
 
 def open_folder(root: Path, files: list[File], split: str, notes: Sequence[str] = ()) -> Source:
-    """The images among the files below root. notes: what there is to say of them before."""
+    """Open the images among the files below root. notes: notes from before."""
     names = [file.name for file in files]
     return Source(str(root), files_key(root, files), lambda: read_files(root, names, split, str(root), notes))
 
 
 def files_key(root: Path, files: list[File]) -> str:
-    """A hash of names, sizes and times of change: reading every file would take longer."""
+    """Hash the names, sizes and modification times of files: reading their contents would take longer."""
     content = "\n".join([str(root.resolve()), *(f"{name}\0{size}\0{changed}" for name, size, changed in files)])
     return hashlib.sha256(content.encode(errors="surrogateescape")).hexdigest()
 
@@ -51,7 +51,7 @@ def read_files(root: Path, names: list[str], split: str, source: str, notes: Seq
 
 
 def content_of(path: str | Path) -> bytes:
-    """All bytes of a file; InputError where it cannot be read."""
+    """Read a file in full; InputError if it cannot be read."""
     try:
         with open(path, "rb") as file:
             return file.read()
@@ -69,13 +69,13 @@ def _refuse(error: OSError) -> None:
 
 
 def file_at(root: Path, path: Path) -> File:
-    """A file below root, given by its path."""
+    """The file below root at this path."""
     found = path.stat()
     return File(path.relative_to(root).as_posix(), found.st_size, found.st_mtime_ns)
 
 
 def files_below(root: Path) -> list[File]:
-    """All files below root, by name; links are followed, but never round in a circle."""
+    """List all files below root, by name; symbolic links are followed, without cycles."""
     seen, below = set(), list[File]()
     for folder, subfolders, files in os.walk(root, onerror=_refuse, followlinks=True):
         real = os.path.realpath(folder)

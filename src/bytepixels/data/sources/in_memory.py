@@ -1,4 +1,4 @@
-"""Images that a program holds, as a source: written to the cache once, under the hash of what they are."""
+"""Write images held by a program to the cache, under their hash, as a source."""
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
@@ -15,7 +15,7 @@ from .decode import MODES
 
 
 def source_of(images: Any) -> str:
-    """The path of a source with these images; a path, or a name, as it is.
+    """The path of a source with these images; a path or a name is returned as it is.
 
     images: an array or a tensor [N, H, W] or [N, H, W, C], uint8, or float in 0..1; channels may come first, as torch
     has them. Or whatever is iterated over: PIL images, arrays, (image, label) pairs, or mappings with "image" and maybe
@@ -50,7 +50,7 @@ def _write_array(folder: Path, found: list[tuple[np.ndarray, Any]]) -> Path:
 
 
 def _write_files(folder: Path, found: list[tuple[np.ndarray, Any]]) -> Path:
-    """Images of several sizes, as a folder of PNGs, one subfolder a label."""
+    """Write images of several sizes as a folder of PNGs, one subfolder per label."""
     done = folder / ".complete"
     if not done.is_file():
         for number, (image, label) in enumerate(found):
@@ -62,7 +62,7 @@ def _write_files(folder: Path, found: list[tuple[np.ndarray, Any]]) -> Path:
 
 
 def _pairs(images: Any) -> Iterator[tuple[np.ndarray, Any]]:
-    """uint8 [H, W, C] and the label, or None, of each."""
+    """Yield each image as uint8 [H, W, C] with its label or None."""
     images = _on_host(images)
     if isinstance(images, np.ndarray) and images.ndim not in (3, 4):
         raise InputError(f"an array of images has 3 or 4 dimensions (number, sides, channels), got {images.ndim}")
@@ -88,7 +88,7 @@ def _on_host(values: Any) -> Any:
 
 
 def _pixels(image: Any) -> np.ndarray:
-    """One image as uint8 [H, W, C]."""
+    """Convert one image to uint8 [H, W, C]."""
     if hasattr(image, "convert"):  # PIL's
         image = image.convert("L" if image.mode in ("1", "L", "I;16") else "RGBA" if "A" in image.mode else "RGB")
     pixels = np.asarray(_on_host(image))

@@ -1,4 +1,4 @@
-"""Data sets known by name, and their official archives given by path: digits, CIFAR-10, MNIST, Fashion-MNIST."""
+"""Open known data sets by name or from their official files: digits, CIFAR-10, MNIST, Fashion-MNIST."""
 
 import hashlib
 import re
@@ -38,7 +38,7 @@ _IDX_IMAGES = re.compile(r"(.*)images[-.]idx3-ubyte(\.gz)?")
 
 
 def open_named(name: str, split: str, cache: Path) -> Source:
-    """One of NAMED; all but the digits (which come with scikit-learn) are downloaded once, and checked."""
+    """Open one of NAMED; all but digits (part of scikit-learn) are downloaded once and verified."""
     if name == "digits":
         only_split(name, split)
         return Source(name, "scikit-learn digits", _read_digits)
@@ -58,7 +58,7 @@ def open_named(name: str, split: str, cache: Path) -> Source:
 
 
 def open_official(path: Path, split: str) -> Source | None:
-    """The folder that CIFAR-10's archive unpacks to, or MNIST's idx files, given by path; None for anything else."""
+    """Open CIFAR-10's unpacked folder or MNIST's idx files at a path; None for anything else."""
     if path.is_dir() and (path / CIFAR_BATCHES["test"][0]).is_file():
         check_choice("split", split, TWO_SPLITS)
         files = [path / batch for batches in CIFAR_BATCHES.values() for batch in batches if (path / batch).is_file()]
@@ -112,7 +112,7 @@ def _read_digits() -> ImageList:
 
 
 def _fetch(name: str, url: str, file: str, md5: str, folder: Path) -> Path:
-    """The checked file in `folder`, downloaded unless it is there already."""
+    """Return the verified file in `folder`, downloading it if necessary."""
     import pooch
 
     retrieve: Callable[..., str] = pooch.retrieve

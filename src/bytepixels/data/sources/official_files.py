@@ -1,4 +1,4 @@
-"""The official file formats of CIFAR-10 (pickles in a tar) and MNIST (idx), read without trusting them."""
+"""Read the official files of CIFAR-10 (pickles in a tar) and MNIST (idx) without executing or trusting them."""
 
 import codecs
 import gzip
@@ -24,7 +24,7 @@ _NUMBERS = ("u1", "i1", "i2", "i4", "i8")  # what CIFAR's arrays may hold
 
 
 class _Dtype:
-    """Stands in for numpy.dtype, which believes what a pickle says of its inside, pointers included."""
+    """A stand-in for numpy.dtype, which would trust the state in a pickle, pointers included."""
 
     def __init__(self, kind: str, *_: object):
         if kind not in _NUMBERS:
@@ -37,7 +37,7 @@ class _Dtype:
 
 
 class _Array:
-    """Stands in for numpy.ndarray: as many numbers as there are bytes, in the shape that is asked for."""
+    """A stand-in for numpy.ndarray: exactly the bytes that are there, in the requested shape."""
 
     def __init__(self, *_: object):
         self.array = np.empty(0, np.uint8)
@@ -59,7 +59,7 @@ _ALLOWED = {
 
 
 class _ArrayUnpickler(pickle.Unpickler):
-    """Unpickles dicts, lists, numbers, strings and arrays of numbers; anything that could run code is refused.
+    """Unpickles dicts, lists, numbers, strings and numeric arrays; refuses anything that could run code.
 
     numpy's own classes are not among them: their __setstate__ takes a crafted pickle's word and crashes, or worse.
     """
@@ -75,7 +75,7 @@ def _numbers(value: object, kind: type) -> np.ndarray:
 
 
 def read_cifar(path: Path, split: str) -> ImageList:
-    """CIFAR-10's python version, a .tar.gz or the folder it unpacks to: 32 x 32 RGB, 10 classes."""
+    """Read CIFAR-10's python version, a .tar.gz or its unpacked folder: 32 x 32 RGB, 10 classes."""
     wanted = [batch for name, batches in CIFAR_BATCHES.items() if split in (name, "all") for batch in batches]
     try:
         contents = _batches(path, wanted)
@@ -94,7 +94,7 @@ def read_cifar(path: Path, split: str) -> ImageList:
 
 
 def _unpickled(raw: bytes) -> tuple[np.ndarray, np.ndarray]:
-    """(images uint8 [N, 3, 32, 32], labels int64 [N]) of one batch."""
+    """Read one batch: images uint8 [N, 3, 32, 32], labels int64 [N]."""
     batch = _ArrayUnpickler(io.BytesIO(raw), encoding="latin1").load()
     return _numbers(batch["data"], np.uint8).reshape(-1, 3, 32, 32), _numbers(batch["labels"], np.int64).reshape(-1)
 
@@ -108,7 +108,7 @@ def _batches(path: Path, wanted: list[str]) -> dict[str, bytes]:
 
 
 def read_idx(path: Path, dimensions: int) -> np.ndarray:
-    """An idx file of bytes, gzipped or not: uint8 with the given number of axes."""
+    """Read an idx file of bytes, gzipped or not: uint8 with the given number of axes."""
     try:
         with path.open("rb") as file:
             packed = file.read(2) == b"\x1f\x8b"

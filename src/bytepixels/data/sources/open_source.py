@@ -1,4 +1,4 @@
-"""What a user may name as SOURCE: a data set known by name, a folder, an archive, an array file, an image."""
+"""Open any SOURCE: a known data set, a folder, an archive, an array file, or an image."""
 
 import os
 from difflib import get_close_matches
@@ -18,7 +18,7 @@ from .webdataset_samples import looks_like_shard
 
 
 def open_source(source: str | Path, split: str, cache: Path) -> Source:
-    """Find out what `source` is and that it exists; its images are listed only when `read()` is called.
+    """Identify `source` and check that it exists; its images are listed only when `read()` is called.
 
     Downloads of named sets go below `cache`. Raises InputError in one sentence where there is no such thing.
     """
@@ -65,7 +65,7 @@ def _open_file(path: Path, split: str, cache: Path) -> Source:
 
 
 def _nearest(path: Path) -> str:
-    """The known name, or the neighbour in the same folder, that may have been meant."""
+    """Suggest a known name, or a neighbour in the same folder, for a misspelt source."""
     known = {name: name for name in NAMED} if len(path.parts) == 1 else {}
     if path.parent.is_dir():
         known |= {entry.name.lower(): str(entry) for entry in path.parent.iterdir()}

@@ -1,4 +1,4 @@
-"""The two shapes that every source takes: a `Source` that exists, and the `Images` it turns out to hold."""
+"""The two types behind every source: a located `Source`, and the `ImageList` that it holds."""
 
 import hashlib
 from collections.abc import Callable, Iterator
@@ -16,7 +16,7 @@ MAX_FILE_BYTES = 1 << 30
 
 
 class ImageRef(NamedTuple):
-    """One image on its way: `open` may be called in any thread, returns it undecoded, or raises."""
+    """A reference to one image: `open` returns it undecoded, in any thread, or raises."""
 
     position: int
     open: Callable[[], Image.Image]
@@ -29,7 +29,7 @@ Chunk = Callable[[Wanted], Iterator[ImageRef]]  # some images, in whatever order
 
 @dataclass(frozen=True)
 class ImageList:
-    """N images in their final order, and the parts in which they are read."""
+    """N images in their final order, and the chunks in which they are read."""
 
     names: list[str]
     parts: list[Chunk]
@@ -39,14 +39,14 @@ class ImageList:
     captions: list[str] | None = None  # of each, "" for none; None where no image has one
 
     def items(self, wanted: Wanted = lambda position: True) -> Iterator[ImageRef]:
-        """Every image that is wanted, once, in the order in which the source is read fastest."""
+        """Yield every wanted image once, in the order in which the source is read fastest."""
         for part in self.parts:
             yield from part(wanted)
 
 
 @dataclass(frozen=True)
 class Source:
-    """A source that exists: `key` changes whenever its content may have, and `read` lists its images."""
+    """A located data source: `key` changes whenever its content may have changed, and `read` lists its images."""
 
     name: str
     key: str
@@ -54,7 +54,7 @@ class Source:
 
 
 def parts_of(count: int, item: Callable[[int], ImageRef]) -> list[Chunk]:
-    """Of a source whose images can be opened in any order: `item(position)` for 0..count - 1."""
+    """The chunks of a source whose images can be opened in any order: `item(position)` for 0..count - 1."""
     return [lambda wanted: (item(position) for position in range(count) if wanted(position))]
 
 
@@ -68,13 +68,13 @@ def file_key(*paths: Path) -> str:
 
 
 def check_file_size(size: int) -> None:
-    """Refuse a file too large to be an image before it is read into memory."""
+    """Raise ValueError for a file too large to be an image, before it is read into memory."""
     if size > MAX_FILE_BYTES:
         raise ValueError(f"{size >> 20:,} MiB is too large for an image file")
 
 
 def only_split(name: str, split: str) -> None:
-    """Refuse a split that a source without splits does not have."""
+    """Raise InputError for a split other than train or all of a source that has no splits."""
     if split not in ("train", "all"):
         raise InputError(f"{name} has no {split} split: it is not divided into splits")
 

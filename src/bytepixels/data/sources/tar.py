@@ -1,4 +1,4 @@
-"""Tar archives, plain or compressed, read from front to back; what is damaged or cut short is refused in a sentence."""
+"""Read tar archives, plain or compressed, from front to back; damage is reported in one sentence."""
 
 import bz2
 import gzip
@@ -31,7 +31,7 @@ _DAMAGE = (
 
 
 class _StrictHeader(tarfile.TarInfo):
-    """tarfile takes whatever is no header for the archive's end; here only the end mark, a block of zeros, is one."""
+    """A tar header that ends the archive only at a block of zeros: tarfile ends at any invalid header."""
 
     @classmethod
     def frombuf(cls, *arguments: Any) -> "_StrictHeader":
@@ -52,7 +52,7 @@ class _StrictHeader(tarfile.TarInfo):
 
 @contextmanager
 def readable(path: Path) -> Iterator[None]:
-    """Turn what a damaged archive raises into one sentence."""
+    """Turn the errors of a damaged archive into one InputError."""
     try:
         yield
     except InputError:
@@ -62,7 +62,7 @@ def readable(path: Path) -> Iterator[None]:
 
 
 def is_tar(path: Path) -> bool:
-    """Whether a file begins as a tar does, compressed or not. (tarfile's own look reads names of any length.)"""
+    """Whether a file begins as a tar does, compressed or not (tarfile's own test reads names of any length)."""
     with readable(path), _opener(path)(path, "rb") as file:
         start = file.read(tarfile.BLOCKSIZE)
     try:
@@ -94,7 +94,7 @@ def read_tar(
 
 
 def tar_part(path: Path, position: dict[int, int]) -> Chunk:
-    """The images of one tar, given by their number in it."""
+    """The chunk of one tar's images, given by their number in it."""
 
     def stream(wanted: Wanted) -> Iterator[ImageRef]:
         chosen = {number for number, place in position.items() if wanted(place)}
@@ -106,13 +106,13 @@ def tar_part(path: Path, position: dict[int, int]) -> Chunk:
 
 
 def open_content(content: bytes, size: int | None = None) -> Image.Image:
-    """An image in memory, undecoded. size: of the file, where it was too large to be read."""
+    """Open an image in memory, undecoded. size: of the file, where it was too large to be read."""
     check_file_size(len(content) if size is None else size)
     return open_image(io.BytesIO(content))
 
 
 def is_compressed(path: Path) -> bool:
-    """Whether a tar has to be unpacked to be read."""
+    """Whether a tar must be decompressed to be read."""
     return _opener(path) is not open
 
 

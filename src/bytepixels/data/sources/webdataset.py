@@ -1,4 +1,4 @@
-"""WebDataset: samples in .tar shards, told apart by key: 0001.jpg belongs with 0001.cls, 0001.json and 0001.txt.
+"""Read WebDataset shards: samples in .tar files, grouped by key: 0001.jpg, 0001.cls, 0001.json and 0001.txt are one.
 
 A key is all of a name up to the first dot behind the last slash. Images are told by their suffix, classes by .cls or
 by a field of .json, and where there is neither by the folders in the keys.
@@ -41,13 +41,13 @@ _RANGE = re.compile(r"\{(\d{1,9})\.\.(\d{1,9})\}")
 
 
 def shards_among(files: list[File]) -> list[File]:
-    """The shards of a folder that holds no images beside them, in natural order."""
+    """The shards in a folder that holds no loose images, in natural order."""
     shards = [file for file in files if file.name.lower().endswith(SUFFIXES) and not is_hidden(file.name)]
     return sorted(shards, key=lambda file: [natural_key(part) for part in file.name.split("/")])
 
 
 def named_by_braces(pattern: str) -> list[Path]:
-    """Every file that a pattern such as train-{000000..000127}.tar stands for; [] where it has no such range."""
+    """Expand a pattern such as train-{000000..000127}.tar to file names; [] if it has no such range."""
     names, rest = [""], pattern
     while found := _RANGE.search(rest):
         first, last = found.groups()
@@ -61,14 +61,14 @@ def named_by_braces(pattern: str) -> list[Path]:
 
 
 def open_shards(name: str, root: Path, files: list[File], split: str, cache: Path) -> Source:
-    """The shards root / file, each with its samples in order. What they hold is listed once and kept in the cache."""
+    """Open the shards root / file. Their contents are listed once and cached."""
     kept, notes = _of_split(files, split, name)
     key = f"webdataset {files_key(root, kept)}"
     return Source(name, key, lambda: _read(name, root, kept, notes, cache / "indexes"))
 
 
 def _of_split(files: list[File], split: str, source: str) -> tuple[list[File], list[str]]:
-    """The shards of a split, where their names hold train, val or test, and not all the same."""
+    """The shards of a split, if their names distinguish train, val or test."""
     found = [
         next((FOLDER_SPLITS[word] for word in re.findall("[a-z]+", file.name.lower()) if word in FOLDER_SPLITS), "")
         for file in files
@@ -120,7 +120,7 @@ def _labels(samples: list[Sample]) -> Labels:
 
 
 def _index(root: Path, file: File, indexes: Path) -> Shard:
-    """What a shard holds, read now or before."""
+    """The cached or newly read index of a shard."""
     key = f"3 {files_key(root, [file])} {sorted(lacking_suffixes())}"
     kept = indexes / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
     try:

@@ -1,4 +1,4 @@
-"""What one WebDataset shard holds: its samples' images, classes and captions."""
+"""The samples of one WebDataset shard: images, classes and captions."""
 
 import json
 import tarfile
@@ -29,21 +29,21 @@ class Sample(NamedTuple):
 
 
 class Shard(NamedTuple):
-    """An image of each sample that has one, in the archive's order."""
+    """The samples of one shard that have an image, in the archive's order."""
 
     samples: list[Sample]
     others: dict[str, int]  # files that were not used, counted by suffix
 
 
 def split_name(name: str) -> tuple[str, str]:
-    """a/0001.rgb.png -> (a/0001, rgb.png)."""
+    """Split a member's name into key and suffix: a/0001.rgb.png -> (a/0001, rgb.png)."""
     folder, slash, base = name.rpartition("/")
     key, _, extension = base.partition(".")
     return folder + slash + key, extension.lower()
 
 
 def looks_like_shard(path: Path) -> bool:
-    """Whether a file is a tar in which, as far as a glance tells, an image has a class beside it."""
+    """Whether the first members of a tar include an image with a class beside it."""
     if not is_tar(path):
         return False
     images, classes = set(), set()
@@ -95,7 +95,7 @@ def _rank(extension: str) -> int:
 
 
 def class_of(extension: str, content: bytes) -> str | None:
-    """The class that a .cls or .json names; None where it names none, and for any other file."""
+    """Read the class in a .cls or .json; None if it names none, and for any other file."""
     if extension == "cls":
         value: Any = content.decode(errors="replace").strip()
     elif extension == "json":
@@ -109,7 +109,7 @@ def class_of(extension: str, content: bytes) -> str | None:
 
 
 def caption_of(content: bytes) -> str:
-    """The caption in a .txt, on one line; "" where it is none."""
+    """Read the caption in a .txt, on one line; "" if there is none."""
     text = tidy(content.decode("utf-8-sig", errors="replace"))
     return text if len(text) <= MAX_CAPTION else ""
 

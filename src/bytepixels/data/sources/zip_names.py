@@ -1,4 +1,4 @@
-"""The names in a zip, which may be in any encoding: most programs that do not write UTF-8 do not say which."""
+"""Decode the member names of a zip, whose encoding most programs that do not write UTF-8 leave unsaid."""
 
 import struct
 import zipfile
@@ -13,7 +13,7 @@ _HALF_WIDTH = ("\uff61", "\uff9f")  # katakana that no name of today has, and th
 
 
 def member_names(members: Sequence[zipfile.ZipInfo], source: str) -> tuple[list[str], list[str]]:
-    """The names as relative paths, and what there is to say where their encoding had to be guessed.
+    """Decode the names as relative paths, with notes where the encoding had to be guessed.
 
     A name is UTF-8 where the zip says so; else what Info-ZIP's extra field says; else UTF-8 where all the rest are
     valid UTF-8; else in the first of the other ENCODINGS that reads them all.
@@ -33,7 +33,7 @@ def member_names(members: Sequence[zipfile.ZipInfo], source: str) -> tuple[list[
 
 
 def _declared_name(member: zipfile.ZipInfo) -> str | bytes:
-    """The name where the zip says its encoding, else its bytes."""
+    """The name if the zip declares its encoding, else its bytes."""
     if member.flag_bits & UTF8_FLAG:
         return member.orig_filename
     raw = member.orig_filename.encode("cp437")
@@ -41,7 +41,7 @@ def _declared_name(member: zipfile.ZipInfo) -> str | bytes:
 
 
 def _unicode_path(extra: bytes, raw: bytes) -> str | None:
-    """The name in Info-ZIP's extra field, where it is that of these bytes."""
+    """The name in Info-ZIP's extra field, if it belongs to these bytes."""
     while len(extra) >= 4:
         kind, size = struct.unpack("<HH", extra[:4])
         content, extra = extra[4 : 4 + size], extra[4 + size :]

@@ -1,1 +1,1 @@
-"""What is measured before a training: precision, compilation, memory, and the advice of data doctor."""
+"""Measurements before a training: precision, compilation, memory, and the advice of data doctor."""

@@ -1,4 +1,4 @@
-"""--batch 0: how many images a step takes. A training of few images is better off with more steps of fewer."""
+"""Resolve --batch 0: images per step. Short trainings do better with more steps of smaller batches."""
 
 import torch
 
@@ -15,14 +15,14 @@ PIXELS = SIZES[-1] * 64 * 64  # in a step that is measured: neither the memory n
 
 
 def batch_for(images: float) -> int:
-    """The batch of a training that sees so many images in all."""
+    """The batch size for a training that sees so many images in all."""
     return next((size for size in SIZES if images >= size * ENOUGH_STEPS), SIZES[-1])
 
 
 def with_batch_size(
     config: Config, packed: Packed, device: torch.device, latents: EncodedImages | None = None
 ) -> Config:
-    """The config with a batch, where it says 0, which is said.
+    """Resolve batch 0 in a config, and print the choice.
 
     How many images a budget of time is, a step of the smallest batch tells, or, of large images, of as many as PIXELS.
     """

@@ -1,4 +1,4 @@
-"""--compile: whether a training's network is compiled. "auto" is decided from measured times, and said in one line."""
+"""Resolve --compile for training: "auto" decides by measured times, and prints one line."""
 
 from typing import Literal
 

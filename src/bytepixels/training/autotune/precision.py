@@ -1,4 +1,4 @@
-"""--precision: the arithmetic of a run's network. "auto" is decided by a measurement, and said in one line."""
+"""Resolve --precision: "auto" decides by a measurement, and prints one line."""
 
 import torch
 
@@ -9,7 +9,7 @@ CLEARLY = 1.2  # times as fast: for less, bf16's rounding is not worth it
 
 
 def choose_precision(asked: Precision, device: torch.device) -> tuple[Precision, str]:
-    """What --precision comes to on this machine, and why: "" where nothing was measured."""
+    """Resolve --precision on this machine, and the reason: "" if nothing was measured."""
     if asked != "auto":
         return asked, ""
     if not _can_multiply_bf16(device):
@@ -20,7 +20,7 @@ def choose_precision(asked: Precision, device: torch.device) -> tuple[Precision,
 
 
 def _compared(gain: float) -> str:
-    """bf16 beside float32; `gain` is how many times as fast."""
+    """Describe the speed of bf16 relative to float32; `gain` is the factor."""
     if gain >= CLEARLY:
         return f"bf16 is {gain:.1f} times as fast as float32"
     if gain > 1 / CLEARLY:
@@ -29,12 +29,12 @@ def _compared(gain: float) -> str:
 
 
 def decided(gain: float) -> Precision:
-    """bf16 where it is clearly the faster one; `gain` is how many times as fast."""
+    """Choose bf16 if it is clearly faster; `gain` is the factor."""
     return "bf16" if gain >= CLEARLY else "float32"
 
 
 def _can_multiply_bf16(device: torch.device) -> bool:
-    """Whether there is anything to measure. A CPU can always, if slowly."""
+    """Whether the device supports bf16. A CPU always does, if slowly."""
     if device.type == "cuda":
         with torch.cuda.device(device):
             return torch.cuda.is_bf16_supported(including_emulation=False)

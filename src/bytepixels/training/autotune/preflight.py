@@ -1,4 +1,4 @@
-"""data doctor: what is in a source, what is wrong with it, and what training on it takes on this machine."""
+"""The verb data doctor: contents and defects of a source, and the cost of training on it on this machine."""
 
 import shutil
 from collections.abc import Callable
@@ -37,7 +37,7 @@ OVERFIT_SECONDS, QUICK_SECONDS = 25.0, 8.0
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """All that the doctor found out: plain values, and for every problem what to do about it."""
+    """All findings of data doctor as plain values, with advice for every problem."""
 
     data: DatasetStatistics
     plan: TrainingPlan
@@ -52,7 +52,7 @@ class Diagnosis:
 
 
 def doctor(request: Doctor, show: Callable[..., object] = lambda *parts: None) -> Diagnosis:
-    """Look at every image of a source, plan a training on it, and try that out; nothing is packed or kept.
+    """Inspect every image of a source, plan a training on it, and try it out; nothing is packed or kept.
 
     show: is called as soon as these parts of the diagnosis are known, with (data), then with (data, plan). Writes the
     file request.json, where it is given. Raises InputError for a source that is none, or that the network cannot take.
@@ -91,7 +91,7 @@ def doctor(request: Doctor, show: Callable[..., object] = lambda *parts: None) -
 
 
 def check_target(path: Path) -> None:
-    """Refuse, before any work, a file that cannot be written at its end."""
+    """Raise InputError, before any work, for a file that could not be written at the end."""
     if path.is_dir():
         raise InputError(f"--json {path} is a folder, not a file")
     make_folder(path.absolute().parent, "--json")
@@ -116,7 +116,7 @@ def other_splits(request: Doctor) -> dict[str, ImageList]:
 
 
 def sample_of(found: DatasetInspection) -> Packed:
-    """A few of the images, evenly over the source, as if they were all that was packed."""
+    """A few images, spread evenly over the source, as if they were the whole pack."""
     chosen = sorted(found.sample)
     labels = None if found.images.labels is None else found.images.labels[chosen]
     images = np.stack([found.sample[k] for k in chosen])
@@ -124,7 +124,7 @@ def sample_of(found: DatasetInspection) -> Packed:
 
 
 def with_training_settings(config: Config, sample: Packed, device: torch.device) -> tuple[Config, StepEstimate]:
-    """The config with all that train would settle by itself, and what a step of it will take."""
+    """The config with every setting that train would decide, and an estimate of one step."""
     config = with_batch_size(resolved(config, sample), sample, device)
     precision, _ = choose_precision(config.train.precision, device)
     config = replace(config, train=replace(config.train, precision=precision))
@@ -134,7 +134,7 @@ def with_training_settings(config: Config, sample: Packed, device: torch.device)
 
 
 def free_disk() -> int:
-    """Bytes that are free where the packed set and the run will be."""
+    """The lesser of the free bytes on the disks of the cache and of the run."""
     cache = default_cache()
     while not cache.exists():
         cache = cache.parent

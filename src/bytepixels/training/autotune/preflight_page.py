@@ -1,4 +1,4 @@
-"""data doctor: a diagnosis in words, part by part as it is found out."""
+"""The printed page of data doctor, section by section as it becomes known."""
 
 import shutil
 import textwrap
@@ -26,7 +26,7 @@ MARKS = {
 
 
 def diagnose(request: Doctor) -> Diagnosis:
-    """Look into a source, and say what is found as soon as it is."""
+    """Diagnose a source, and print each section as soon as it is known."""
 
     def show(*parts: Any) -> None:
         events.say(*(data_page(*parts) if len(parts) == 1 else plan_page(*parts)))
@@ -69,7 +69,7 @@ def machine_page(found: Diagnosis) -> list[str]:
 
 
 def section(title: str, lines: Lines) -> str:
-    """A title, and (label, text) in two columns, wrapped to the terminal, with an empty line at the end."""
+    """Format a title and (label, text) in two columns, wrapped to the terminal, with an empty line at the end."""
     width = min(WIDEST, shutil.get_terminal_size((WIDEST, 24)).columns) - LABEL - 2
     shown = [title]
     for label, text in lines:
@@ -148,7 +148,7 @@ def pixel_lines(pixels: PixelStatistics) -> Lines:
 
 
 def _labelled(label: str, texts: Sequence[str]) -> Lines:
-    """The label before the first of these lines."""
+    """Put the label before the first of these lines."""
     return [(label if k == 0 else "", text) for k, text in enumerate(texts)]
 
 
@@ -162,7 +162,7 @@ def _grouped(groups: Groups) -> str:
 
 
 def _named(names: Sequence[str]) -> str:
-    """ "2: a.png, b.png"."""
+    """Format a count with names: "2: a.png, b.png"."""
     return f"{len(names):,}: {', '.join(names[:NAMES])}" if names else "0"
 
 

@@ -1,4 +1,4 @@
-"""What data doctor says of a training: what train will do, its budget, and what it takes on this machine."""
+"""The training section of data doctor: what train will do, its budget, and its cost on this machine."""
 
 import os
 from statistics import median
@@ -43,7 +43,7 @@ def train_paragraph(data: DatasetStatistics, plan: TrainingPlan) -> str:
 
 
 def budget_sentence(plan: TrainingPlan) -> str:
-    """The budget, and the rule that gave it."""
+    """Describe the budget, and the rule behind it."""
     images, most = plan.config.train.images, PRESETS[plan.config.preset]().train.images
     said = f"{images:,} images ({plan.epochs:,.{1 if plan.epochs < 100 else 0}f} passes)"
     if images == most:
@@ -55,7 +55,7 @@ def budget_sentence(plan: TrainingPlan) -> str:
 
 
 def machine_lines(found: Diagnosis) -> list[tuple[str, str]]:
-    """The network, a step of it, the budget, memory and disk."""
+    """Describe the network, one step, the budget, memory and disk."""
     step, train = found.step, found.plan.config.train
     memory = f"about {bytes_of(step.bytes)} for {many(step.at_a_time, 'image')} at a time, reckoned"
     lines = [("network", f"{step.weights:,} weights")]
@@ -75,7 +75,7 @@ def machine_lines(found: Diagnosis) -> list[tuple[str, str]]:
 
 
 def step_sentence(step: StepMeasurement, train: TrainConfig) -> str:
-    """Seconds, their spread, and what they were measured on."""
+    """Describe the seconds per step, their spread, and how they were measured."""
     scaled = f", scaled to {train.batch}" if step.measured_batch < train.batch else ""
     spread = f"{min(step.seconds):.3g} to {max(step.seconds):.3g} in {many(len(step.seconds), 'step')}"
     load = "" if step.load is None else f", load {step.load:.1f} on {os.cpu_count()} cores"

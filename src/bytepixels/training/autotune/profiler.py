@@ -1,4 +1,4 @@
-"""train --profile N: where the time of a training step goes, and how near to the machine's limit the network comes."""
+"""train --profile N: the time of each phase of a training step, and how near the network is to the machine's limit."""
 
 import copy
 import time
@@ -31,7 +31,7 @@ def check_profile(trainer: Trainer, steps: int) -> None:
 
 
 def profile_steps(trainer: Trainer, steps: int) -> None:
-    """Take the run's next steps, the last of them profiled: trace.json goes to the run, the shares are printed.
+    """Profile some of the run's next steps: write trace.json to the run, print the shares.
 
     They are steps like any other: the run is bitwise what it is without.
     """
@@ -56,7 +56,7 @@ def profile_steps(trainer: Trainer, steps: int) -> None:
 
 
 def table(spent: dict[str, float], seconds: float, steps: int) -> list[str]:
-    """One line for each phase: milliseconds a step, and the share of the whole. spent, seconds: of all steps."""
+    """Format one line per phase: milliseconds per step and share of the total. spent: seconds over all steps."""
     rows = {name: spent.get(name, 0.0) for name in (*PHASES, LOGGING)}
     rows["the rest"] = seconds - sum(rows.values())
     lines = [f"{steps} steps of {1000 * seconds / steps:.1f} ms, the log's line counted once:"]
@@ -64,7 +64,7 @@ def table(spent: dict[str, float], seconds: float, steps: int) -> list[str]:
 
 
 def _limit(trainer: Trainer, spent: dict[str, float], steps: int) -> list[str]:
-    """Forward and backward beside large matrix products. On an accelerator the host's time says nothing of it."""
+    """Compare forward and backward pass with large matrix products; on an accelerator host times mean nothing."""
     if trainer.device.type != "cpu":
         return ["these are times of the host, which does not wait for the device: the trace shows both"]
     precision, share = trainer.config.precision, trainer.world.local_rows(trainer.config.batch)
@@ -78,7 +78,7 @@ def _limit(trainer: Trainer, spent: dict[str, float], steps: int) -> list[str]:
 
 
 def _flops(trainer: Trainer) -> int:
-    """Operations of the network's forward and backward pass for one image, counted on a copy."""
+    """Count the operations of a forward and backward pass for one image, on a copy of the network."""
     network = copy.deepcopy(trainer.state.model)
     call = at_precision(network, trainer.run.config, trainer.device)
     with FlopCounterMode(display=False) as counter:

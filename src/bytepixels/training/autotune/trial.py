@@ -1,4 +1,4 @@
-"""A trial training on a few of the images, with the real step: how fast, how much memory, does it learn."""
+"""A trial training on a few images with the real step: its speed, its memory, and whether it learns."""
 
 import math
 import os
@@ -33,7 +33,7 @@ OVERFIT_TELLING = 30  # steps, below which nothing is concluded
 
 @dataclass
 class TrainingTrial:
-    """A training run that is never written down: `step` is the real one."""
+    """A training that writes nothing; `step` is the real one."""
 
     config: Config  # resolved
     state: TrainState
@@ -99,7 +99,7 @@ class StepMeasurement:
 
 @dataclass(frozen=True)
 class OverfitCheck:
-    """How far the loss of one batch fell when it was trained on over and over."""
+    """How far the loss of one batch fell when it was trained on repeatedly."""
 
     images: int
     steps: int
@@ -125,7 +125,7 @@ def estimate_step(config: Config, sample: Packed, device: torch.device) -> StepE
 
 
 def measure_step(config: Config, sample: Packed, device: torch.device, seconds_per_image: float) -> StepMeasurement:
-    """Time and memory of the real step at the config's batch.
+    """Measure time and memory of the real step at the config's batch size.
 
     Where a step would take too long to be repeated, a smaller batch is measured and scaled. (A part of a step takes the
     same time for any batch, Muon's above all: so a batch that was faster than reckoned is followed by a larger one.)
@@ -162,7 +162,7 @@ def timed_steps(
 
 
 def overfit(config: Config, sample: Packed, device: torch.device, limit: float, bytes_per_image: int) -> OverfitCheck:
-    """Train on one batch, with one draw of its noise, and say how far the loss falls. `limit` in seconds."""
+    """Train on one batch with fixed noise, and return how far the loss falls. `limit` in seconds."""
     train = replace(config.train, images=MOST_IMAGES, warmup=0, lr_decay="none")
     images = max(1, min(OVERFIT_IMAGES, int(OVERFIT_BYTES / bytes_per_image), len(sample)))
     trial = start_trial(with_batch(replace(config, train=train), images), sample, device)
@@ -194,7 +194,7 @@ def reset_peak(device: torch.device) -> None:
 
 
 def peak_bytes(device: torch.device) -> int | None:
-    """The most memory taken so far: on a GPU by tensors, else by this process. None where the system does not say."""
+    """Peak memory so far: of tensors on a GPU, else of this process. None if the system does not report it."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     with suppress(OSError, StopIteration), open("/proc/self/status", encoding="ascii") as file:
