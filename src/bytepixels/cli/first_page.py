@@ -5,7 +5,7 @@ from ..version import __version__
 HELP = """\
 bytepixels: diffusion models from scratch. From a folder of images to a trained model, and on to new images.
 
-Draw at once, with models that come along
+Draw at once, with bundled models
 
   bytepixels sample emoji --prompt "red heart"   also: sample cifar10 --label ship, sample digits --label 7
 
@@ -29,20 +29,20 @@ Train
   train SOURCE              train a model; SOURCE is also digits, cifar10, mnist or fashion-mnist
   train latent SOURCE       for larger images: train an autoencoder, then a model on its latents
   train autoencoder SOURCE  train the autoencoder alone
-  encode STAGE SOURCE       store the latents of your images, which train --autoencoder STAGE does by itself
-  runs list                 list what was trained; runs show RUN looks at one, runs prune RUN frees disk space
-  cache show                how much disk space decoded images take; cache clear frees it
+  encode STAGE SOURCE       encode images to latents ahead of time; train --autoencoder STAGE does so by itself
+  runs list                 list the runs; runs show RUN describes one, runs prune RUN frees disk space
+  cache show                disk space of cached images, latents and features; cache clear frees it
 Use a model
   sample RUN                draw new images
   edit KIND RUN IMAGE       change images of your own: inpaint, vary, interpolate or invert
 Measure
-  evaluate RUN              how good its samples are; evaluate bits RUN: bits per dimension; evaluate loss RUN: is its
-                            loss a good one
-  compare RUN               which sampler, and how many steps: quality against time
-  report RUN...             all there is to see of a run, or of several side by side, in one HTML file
-  verify                    check the mathematics on this machine, against exact laws
+  evaluate RUN              measure sample quality; evaluate bits RUN: bits per dimension; evaluate loss RUN: the loss
+                            beside the best possible one
+  compare RUN               compare samplers and numbers of steps: quality against time
+  report RUN...             one HTML file about a run, or several side by side
+  verify                    check the mathematics on this machine against exact results
 
-Every verb explains itself: bytepixels train --help
+Help for each verb: bytepixels train --help
 """
 
 

@@ -18,7 +18,7 @@ class AutoencoderConfig:
     """kl: latents are Gaussian, with a mean and a std each; vq: every latent vector is the nearest of --codes
     vectors."""
     factor: int = 4
-    """How many times smaller than the image each side of the latent is: 1, 2, 4 or 8."""
+    """Downsampling factor per side from image to latent: 1, 2, 4 or 8."""
     latent_channels: int = 4
     """Channels of the latent. Usual: 3 to 16; more keeps more detail."""
     width: int = 64
@@ -28,8 +28,8 @@ class AutoencoderConfig:
     attention: bool = True
     """Self-attention at the lowest resolution."""
     residual: bool = False
-    """Learn what is missing from a coarse copy of the image (the first numbers of its Haar transform), which keeps the
-    colours from the start."""
+    """Learn a residual to a coarse copy of the image (low frequencies of its Haar transform), so that colours are right
+    from the start."""
     codes: int = 1024
     """Number of codebook entries of --kind vq."""
     error: Literal["l1", "l2"] = "l1"
@@ -51,7 +51,7 @@ class AutoencoderConfig:
     discriminator: float = 0.0
     """Weight of a patch discriminator's loss, times an adaptive weight. 0: none; usual: 0.5."""
     discriminator_start: Length = 0.25
-    """When the discriminator begins to count: a share of the budget, or images seen."""
+    """When the discriminator's loss is switched on: a share of the budget, or images seen."""
 
     def __post_init__(self) -> None:
         check_choice("--kind", self.kind, ("kl", "vq"))

@@ -13,17 +13,17 @@ class DataConfig:
     size: tuple[int, int] | None = None
     """Height and width to train at. Default: the images' own size, or their median short side, squared, rounded down
     to what the network can halve; at most 32 x 32 (64 x 64 on a GPU with preset small; autoencoders: 128 x 128). The
-    size is said before training begins."""
+    chosen size is printed before training begins."""
     channels: int | None = None
     """1 grey, 2 grey + alpha, 3 RGB, 4 RGBA. Default: 1 when every image is grey, else 3."""
     fit: Literal["crop", "pad", "squash"] = "crop"
-    """How an image of another shape is made to fit: crop cuts its sides, pad adds margins, squash distorts it."""
+    """How an image of another aspect ratio is fitted: crop cuts its sides, pad adds margins, squash distorts it."""
     background: str = "white"
-    """The colour under transparent images and around padded ones: a CSS name or #80c0ff. Usual: white, black."""
+    """Colour behind transparent images and around padded ones: a CSS name or #80c0ff. Usual: white, black."""
     flip: Literal["auto", "yes", "no"] = "auto"
-    """Mirror images left to right at random, half of the time. auto: yes, except for digits and mnist."""
+    """Random horizontal flips with probability 1/2. auto: yes, except for digits and mnist."""
     split: str = "train"
-    """Which split to take where the source has several: train, val, test or all."""
+    """The split to use if the source has several: train, val, test or all."""
     strict: bool = False
     """Refuse a source with unreadable images instead of leaving them out."""
 

@@ -37,7 +37,7 @@ class ProcessConfig:
     timesteps: int = 1000
     """Noise levels T of ddpm. Usual: 1000."""
     schedule: str = "linear"
-    """How ddpm's noise grows from level to level: {SCHEDULES}. linear is that of DDPM's paper, cosine is better for
+    """Noise schedule of ddpm: {SCHEDULES}. linear is that of DDPM's paper, cosine is better for
     small images. Its parameters follow a colon: linear:beta_end=0.015 or cosine:s=0.02."""
     zero_terminal_snr: bool = False
     """Rescale the schedule so that its last level is pure noise (needs --prediction v or x0)."""
@@ -45,10 +45,10 @@ class ProcessConfig:
     """What the network predicts: eps (the noise, as in DDPM's paper), x0 (the clean image), or v (a mix of both that
     is well scaled at every noise level)."""
     times: Literal["auto", "uniform", "log_normal", "logit_normal", "importance"] = "auto"
-    """How the noise levels of a training batch are drawn. ddpm: uniform, or importance (more where the loss is large);
+    """Distribution of training timesteps. ddpm: uniform, or importance (more where the loss is large);
     edm: log_normal; flow: uniform or logit_normal. auto takes the first of them."""
     weighting: str = "none"
-    """How much each noise level counts in the loss: {WEIGHTINGS}. none: plain squared error of what is predicted."""
+    """Loss weighting over noise levels: {WEIGHTINGS}. none: plain squared error of the prediction."""
     objective: str = "simple"
     """The loss: {OBJECTIVES}. simple: squared error; vlb: the variational bound; hybrid: simple, with the bound for a
     learned variance (Nichol & Dhariwal 2021; the last two need ddpm)."""
@@ -69,7 +69,7 @@ class ProcessConfig:
             raise InputError(f"--zero-terminal-snr rescales the schedule of ddpm, {self.diffusion} has none")
         if self.prediction == "eps" and (self.zero_terminal_snr or self.diffusion == "flow"):
             flag = "--diffusion flow" if self.diffusion == "flow" else "--zero-terminal-snr"
-            raise InputError(f"{flag} needs --prediction v or x0, got eps: pure noise tells it nothing")
+            raise InputError(f"{flag} needs --prediction v or x0, got eps, which carries no information at pure noise")
         self._check_objective()
 
     def _check_objective(self) -> None:

@@ -31,26 +31,26 @@ class NetworkConfig:
     depth: int = 12
     """dit: number of transformer blocks. Usual: 6 to 28."""
     positions: Literal["rope", "sincos"] = "rope"
-    """dit: how a patch knows its place. rope: rotary embedding of queries and keys; sincos: sines and cosines are
+    """dit: positional encoding. rope: rotary embedding of queries and keys; sincos: sines and cosines are
     added, as in the paper."""
     registers: int = 0
     """dit: learned register tokens beside the patches, dropped at the end. Usual: 0 or 4."""
     heads: int = 1
     """Attention heads; they must divide the channels. Usual: 1 to 16."""
     dropout: float = 0.1
-    """Share of activations dropped in the blocks while training. Usual: 0, or 0.1 where images are few."""
+    """Dropout probability in the blocks. Usual: 0, or 0.1 for few images."""
     embedding: Literal["article", "ddpm"] = "article"
-    """Order of the waves that stand for a timestep. article: cosines before sines; ddpm: sines before cosines, with the
-    spacing of the code of DDPM's paper."""
+    """Sinusoidal timestep embedding. article: cosines before sines; ddpm: sines before cosines, with the
+    frequencies of DDPM's code."""
     labels: bool = True
-    """Learn the class labels, where the data has them, so that sample --label can ask for one."""
+    """Condition on class labels, if the data has them, so that sample --label can choose one."""
     text: str | None = None
-    """Learn captions, so that sample --prompt can ask for one. The text encoder: wordllama, whose vectors of words are
-    installed beside bytepixels, or the folder of a Hugging Face text encoder (pip install 'bytepixels[text]')."""
+    """Condition on captions, so that sample --prompt works. The text encoder: wordllama (word vectors, installed with
+    bytepixels) or the folder of a Hugging Face text encoder (pip install 'bytepixels[text]')."""
     text_dim: Suppress[int | None] = None
     """Numbers in a vector of that encoder."""
     stem: Literal["auto", "conv", "haar"] = "conv"
-    """unet: what lies before the first level. conv: a convolution; haar: the Haar transform first, so that every level
+    """unet: the input layer. conv: a convolution; haar: a Haar transform first, so that every level
     has half the sides and a quarter of the work. auto: haar for images (or latents) of 24 x 24 and more."""
 
     def __post_init__(self) -> None:

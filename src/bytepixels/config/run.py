@@ -28,8 +28,7 @@ class Config:
     """All settings of a run."""
 
     preset: str = "small"
-    """A recipe that sets all defaults: small (32 x 32, on a CPU), digits (the demo, 8 x 8), cifar10 or speedrun
-    (GPU)."""
+    """Preset that sets all defaults: small (32 x 32, on a CPU), digits (the demo, 8 x 8), cifar10 or speedrun (GPU)."""
     data: DataConfig = field(default_factory=DataConfig)
     process: ProcessConfig = field(default_factory=ProcessConfig)
     network: NetworkConfig = field(default_factory=NetworkConfig)

@@ -19,42 +19,41 @@ class TrainConfig:
     """Training: how long, how fast, and how it is watched."""
 
     images: Images = 1_000_000
-    """The budget: training images to see in all, repeats counted; 5M and 500k are numbers too. The learning rate's
-    decay ends with the budget. A run that is done goes on with a larger one."""
+    """The budget: training images in all, repeats counted, such as 500k or 5M. The learning rate decays until the end
+    of the budget. A finished run continues with a larger one."""
     epochs: float | None = None
     """The budget in passes over the images, instead of --images."""
     budget: str | None = None
     """The budget in time, instead of --images: 2h, 90m, 1h30m, from the start of the command to its end, packing and
-    previews included. As many images as fit, reckoned from the measured rate again and again."""
+    previews included. The number of images is updated from the measured speed."""
     batch: int = 128
     """Images per optimiser step. 0: 32, or 64 where the training is long enough. Usual: 64 to 512 on a GPU."""
     micro_batch: int = 0
-    """Images per forward pass, for less memory with the same result: gradients are averaged over the batch. 0: all of
-    the batch."""
+    """Images per forward pass (gradient accumulation): less memory, same result. 0: the whole batch."""
     optimizer: Literal["adam", "muon"] = "adam"
     """The optimizer: adam, or muon (orthogonal steps for matrices and convolutions, Jordan et al. 2024; adam for the
     rest), which needs fewer images."""
     lr: float = 2e-4
     """Peak learning rate. Usual: 1e-4 to 2e-3; smaller networks take more."""
     warmup: Length = 0.05
-    """How long the learning rate rises to its peak: a share of the budget, or images."""
+    """Linear warm-up of the learning rate: a share of the budget, or images."""
     lr_decay: Literal["none", "cosine", "linear"] = "none"
-    """How the learning rate falls to zero towards the end of the budget; none keeps it at its peak."""
+    """Decay of the learning rate to zero at the end of the budget; none: constant after the warm-up."""
     weight_decay: float = 0.0
     """Decoupled weight decay (AdamW). Usual: 0 to 0.1."""
     clip_norm: float = 1.0
-    """Gradients of a larger norm are scaled down to this; 0 leaves them as they are."""
+    """Gradient clipping: the largest gradient norm. 0: no clipping."""
     ema_half_life: Length = 0.05
-    """Half-life of the weights' moving average (EMA): a share of the budget, or images. It is never more than 5% of the
-    images seen so far, so that it starts warm."""
+    """Half-life of the exponential moving average of the weights (EMA): a share of the budget, or images; at most 5% of
+    the images seen so far, so that it starts warm."""
     label_dropout: float = 0.1
     """Share of training images that are shown without their label or caption, which sample --guidance needs. Usual: 0.1
     to 0.2."""
     precision: Precision = "auto"
-    """Arithmetic of the network. auto: bf16 where a measurement at the start finds it 1.2 times as fast or more, else
+    """Precision of the network. auto: bf16 if it is measured at the start to be 1.2 times as fast or more, else
     float32."""
     compile: Literal["auto", "yes", "no"] = "auto"
-    """Compile the network for training. auto: no on a CPU, else where the budget pays for it by measured times."""
+    """Compile the network for training. auto: no on a CPU, else if measured to save time within the budget."""
     device: str = "auto"
     """Where to compute: cpu, cuda, cuda:1, mps; auto takes the fastest there is."""
     shard: bool = False
@@ -63,22 +62,22 @@ class TrainConfig:
     seed: int = 0
     """Seed of the initial weights, the order of the data, the noise levels and the noise."""
     checkpoint_minutes: float | None = None
-    """Minutes between checkpoints; one more is written at the end and when the run is interrupted. Default: a tenth of
-    the time that the training takes, between 15 seconds and 10 minutes."""
+    """Minutes between checkpoints; one more is written at the end and on interruption. Default: a tenth of the
+    training time, between 15 seconds and 10 minutes."""
     keep: int = 3
     """Checkpoints kept; older ones are removed."""
     previews: int | None = None
-    """Sample grids drawn along the way, evenly over the budget; 0 draws none. Default: up to 10 that take at most 5% of
-    the time, the first of them early; with fewer steps, or fewer images, where the time is short."""
+    """Sample grids during training, evenly over the budget; 0: none. Default: up to 10 within 5% of the time, the first
+    one early, with fewer steps or images if time is short."""
     preview_images: int = 16
-    """Images in each of those grids."""
+    """Images in each preview grid."""
     on_nonfinite: Literal["stop", "skip"] = "stop"
-    """When a loss or gradient is not finite: stop, or skip that step and count it."""
+    """On a loss or gradient that is not finite: stop the training, or skip that step and count it."""
     measure: int = 0
-    """Samples to measure at each of those grids: their kernel distance to the data (lower is better) goes to
-    eval.jsonl. 0 measures nothing; usual: 200."""
+    """Samples to measure at each preview: their kernel distance (KID-like, lower is better) goes to eval.jsonl. 0:
+    none; usual: 200."""
     log_seconds: float = 5.0
-    """Seconds between lines of log.jsonl, each of which waits for the device once."""
+    """Seconds between lines of log.jsonl; each line synchronises with the device once."""
     tensorboard: bool = False
     """Write TensorBoard files to the run as well (needs the tensorboard extra)."""
 

@@ -43,7 +43,7 @@ def train_features(request: TrainFeatures) -> Path:
     recipe = replace(recipe, flip=packed.classes != DIGITS if request.flip == "auto" else request.flip == "yes")
     notes = {"classes": list(packed.classes), "size": list(packed.images.shape[2:]), "channels": packed.images.shape[1]}
     notes |= {"source": request.source, "sha256": packed.meta["sha256"]["images"], "made_by": provenance()}
-    events.say(f"{each:,} images to learn from, {len(test[0]):,} held out ({name}); {recipe}")
+    events.say(f"{each:,} training images, {len(test[0]):,} held out ({name}); {recipe}")
     an_epoch = each - each % min(recipe.batch, each)
     with Work("features", recipe.epochs * an_epoch, "images") as progress:
         for seen, loss, network in train_classifier(*learn, len(packed.classes), recipe, device):
@@ -52,10 +52,10 @@ def train_features(request: TrainFeatures) -> Path:
                 found, epoch = accuracy(network, *test, device), seen // an_epoch
                 said = {"epochs": epoch, "held_out_accuracy": found, "held_out": name, "n": len(test[0])}
                 save_classifier(out, network, recipe, notes | said | {"cpu_seconds": time.process_time() - began})
-                events.note(f"epoch {epoch}: {100 * found:.2f}% of held-out images named right; kept in {out}")
+                events.note(f"epoch {epoch}: held-out accuracy {100 * found:.2f}%; saved to {out}")
                 progress.kept = f"what {many(epoch, 'epoch')} of {recipe.epochs:,} made is kept in {out}"
     half = 196 * math.sqrt(found * (1 - found) / len(test[0]))
-    events.say(f"{100 * found:.2f}% ± {half:.2f}% of {len(test[0]):,} held-out images ({name}) are named right")
+    events.say(f"accuracy {100 * found:.2f}% ± {half:.2f}% on {len(test[0]):,} held-out images ({name})")
     events.say(f"{duration(time.process_time() - began)} of CPU time; evaluate RUN --features {out}")
     return out
 

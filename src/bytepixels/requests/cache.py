@@ -11,15 +11,15 @@ from ..errors import check_choice, check_range
 HELP = """\
 usage: bytepixels cache show|clear [OPTIONS]
 
-Decoded images, latents and the like are kept, so that the next command begins at once.
+Decoded images, latents, features and the like are cached, so that the next command starts at once.
 
-  bytepixels cache show                    where it is, and how much of the disk each kind takes
+  bytepixels cache show                    folder, limit, and disk space by kind
   bytepixels cache clear                   remove all of it; it is made again when it is needed
   bytepixels cache clear packs             remove one kind: packs, latents, texts, features, ...
   bytepixels cache clear --older-than 30   remove what was not used for 30 days
 
-BYTEPIXELS_CACHE=FOLDER puts it elsewhere. BYTEPIXELS_CACHE_LIMIT=5GB keeps it below a size: whenever something is
-added, what was not used for the longest time goes.
+BYTEPIXELS_CACHE=FOLDER moves it. BYTEPIXELS_CACHE_LIMIT=5GB limits its size: when something is added, the least
+recently used entries are removed.
 """
 
 
@@ -35,9 +35,9 @@ class ClearCache:
     kinds: Positional[Annotated[tuple[str, ...], arg(metavar="KIND")]] = ()
     """What to remove: packs, latents, texts, features, indexes or downloads. Default: all of them."""
     older_than: float = 0.0
-    """Only what was not used for so many days."""
+    """Only entries that were not used for this many days."""
     dry_run: bool = False
-    """Only say what would be removed."""
+    """Only print what would be removed."""
 
     def __post_init__(self) -> None:
         for kind in self.kinds:

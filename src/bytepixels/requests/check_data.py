@@ -14,10 +14,10 @@ from ..errors import check_choice
 HELP = """\
 usage: bytepixels data doctor SOURCE [OPTIONS]
 
-  bytepixels data doctor SOURCE     what is in it, what is wrong with it, what train would do with it and how long
+  bytepixels data doctor SOURCE     contents and defects of the images, what train would do with them, and how long
                                     that takes on this machine; trains for half a minute, changes nothing
 
-It explains itself: bytepixels data doctor --help
+Help: bytepixels data doctor --help
 """
 
 
@@ -41,15 +41,15 @@ class Doctor:
     background: str = "white"
     """The colour under transparent images and around padded ones."""
     split: str = "train"
-    """Which split to look at where the source has several; the others are only searched for copies of its images."""
+    """The split to check if the source has several; the others are only searched for duplicates of its images."""
     preset: str | None = None
     """small, digits or cifar10. Default: what is suggested."""
     device: str = "auto"
     """Where to compute: cpu, cuda, mps; auto takes the fastest there is."""
     quick: bool = False
-    """Measure neither time nor memory, and spend less time on the check that it learns."""
+    """Skip the measurement of time and memory, and shorten the check that training learns."""
     json: Path | None = None
-    """A file for all numbers and names."""
+    """A JSON file for all numbers and file names."""
 
     def __post_init__(self) -> None:
         check_choice("--split", self.split, SPLITS)

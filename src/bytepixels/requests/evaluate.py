@@ -28,13 +28,13 @@ class OfSamples:
     train-features, or a TorchScript file; of one named inception-2015-12-05.pt the distance is FID. auto: imagenet
     where it is installed, else random."""
     reference: int | None = None
-    """Training images to compare with, at most. Default: 50,000; by features of ImageNet 10,000."""
+    """Maximum number of training images to compare with. Default: 50,000; with imagenet features 10,000."""
     source: str | None = None
-    """Where the training images are now. Default: where they were."""
+    """Path of the training images, if they have moved."""
     batch: int = 64
     """Images at a time: it changes the speed and the memory, not the numbers."""
     seed: int = 0
-    """Seed of the first sample, and of every other choice."""
+    """Seed of the first sample, and of all other random choices."""
     weights: Literal["ema", "model"] = "ema"
     """Which weights: ema (the moving average, usually better) or model (those of the last step)."""
     checkpoint: str | None = None
@@ -63,7 +63,7 @@ class Quality(OfSamples):
     n: Annotated[int, arg(aliases=["-n"])] = 1000
     """How many samples, where the budget allows. A Frechet distance from few is too high: compare it with the floor."""
     budget: str = "10m"
-    """Time for drawing them: 90s, 10m, 2h."""
+    """Time limit for drawing the samples: 90s, 10m, 2h."""
     sampler: str | None = None
     """A sampler of bytepixels sample. Default: the run's own, like --steps and --guidance."""
     steps: int | None = None
@@ -93,7 +93,7 @@ class Evaluate:
     bits: bool = False
     """Bits per dimension: the variational bound of the chain, term by term, and the probability-flow ODE."""
     loss: bool = False
-    """Is my loss good? The error at every noise level, between a trivial guess and the ideal of the training set."""
+    """Is my loss good? The error at every noise level, between a trivial guess's and the optimal denoiser's."""
     source: str | None = None
     """Other images for --bits; for --loss, where the training images are now. Default: the run's own."""
     split: str | None = None
@@ -102,14 +102,14 @@ class Evaluate:
     n: Annotated[int | None, arg(aliases=["-n"])] = None
     """How many images. Default: 64 for --bits, 256 for --loss."""
     steps: int | None = None
-    """Bound the chain of that many steps. Default: all timesteps."""
+    """Number of steps of the chain whose bound is measured. Default: all timesteps."""
     ode_steps: int = 64
-    """Runge-Kutta steps of the ODE, four evaluations each; 0 leaves it out. With too few the number is too low."""
+    """Runge-Kutta steps of the ODE, four network evaluations each; 0: no ODE. Too few give too low a number."""
     probes: int = 4
-    """Random probes of the ODE's divergence, one pass back each."""
+    """Random probes (Hutchinson) of the ODE's divergence, one backward pass each."""
     dequantisation: Literal["noise", "uniform"] = "noise"
-    """How the ODE makes grey levels continuous. noise: by the process' own noise, comparable with the chain; uniform:
-    by uniform noise, as in most papers."""
+    """Dequantisation of grey levels for the ODE. noise: the process's own noise, comparable with the chain; uniform:
+    uniform noise, as in most papers."""
     batch: int = 64
     """Images at a time: it changes the speed and the memory, not the numbers."""
     seed: int = 0
@@ -188,15 +188,15 @@ class TrainFeatures:
     out: Path | None = None
     """The folder for the features. Default: features/SOURCE."""
     epochs: int = 10
-    """How often each image is seen."""
+    """Number of epochs."""
     width: int = 16
     """Channels at full resolution; the features are eight times as many."""
     batch: int = 256
     """Images per optimiser step."""
     lr: float = 0.2
-    """Peak of the learning rate."""
+    """Peak learning rate."""
     flip: Literal["auto", "yes", "no"] = "auto"
-    """Mirror half of the images. auto: yes, except where the classes are the ten digits."""
+    """Random horizontal flips. auto: yes, except if the classes are the ten digits."""
     size: tuple[int, int] | None = None
     """Height and width. Default: the data's own."""
     channels: int | None = None

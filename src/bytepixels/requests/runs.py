@@ -17,7 +17,7 @@ What was trained here, how far it is, and whether it is whole.
   bytepixels runs show RUN               settings, data, checkpoints, the log, and how to go on
   bytepixels runs prune RUN... --keep N  remove all but the newest checkpoints, and what killed processes left behind
 
-Every one explains itself: bytepixels runs prune --help
+Help for each: bytepixels runs prune --help
 """
 
 
@@ -29,7 +29,7 @@ class ListRuns:
     """
 
     folder: Positional[Annotated[Path, arg(metavar="FOLDER")]] = Path("runs")
-    """Where the runs are."""
+    """The folder that holds the runs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,12 +53,12 @@ class PruneRuns:
     run: Positional[Annotated[tuple[Path, ...], arg(metavar="RUN")]]
     """One or more runs."""
     keep: int
-    """How many checkpoints stay, at least 1."""
+    """Number of checkpoints to keep, at least 1."""
     optimizer: bool = False
-    """Also remove the optimizer's state, half of a checkpoint: it can still be drawn from, but not trained further. A
-    run that has not seen its budget keeps that of its newest checkpoint."""
+    """Also remove the optimizer's state, half of a checkpoint: sampling still works, further training does not. An
+    unfinished run keeps that of its newest checkpoint."""
     dry_run: bool = False
-    """Only say what would be removed."""
+    """Only print what would be removed."""
 
     def __post_init__(self) -> None:
         check_range("--keep", self.keep, 1)

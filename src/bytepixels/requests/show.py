@@ -20,7 +20,7 @@ class Show:
     n: Annotated[int, arg(aliases=["-n"])] = 4
     """How many images."""
     columns: int = 11
-    """Noise levels in a row, the clean image included. Many make each image smaller."""
+    """Columns: the clean image and this many less one noise levels. With many, images are drawn smaller."""
     timesteps: int = 1000
     """Noise levels T of the process."""
     size: tuple[int, int] | None = None

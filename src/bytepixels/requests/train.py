@@ -27,7 +27,7 @@ class Train:
     (RUN/checkpoints/step-...). Its network and settings are the new run's; images, size, classes (matched by name) and
     budget may be others."""
     profile: int = 0
-    """Profile that many of the first steps: a table of where their time goes, and RUN/trace.json. 0: none."""
+    """Number of first steps to profile: prints the time of each phase, writes RUN/trace.json. 0: none."""
     config: OmitArgPrefixes[Config] = field(default_factory=Config)
 
 
@@ -43,7 +43,7 @@ class TrainAutoencoder:
     run: Path | None = None
     """The folder of the run. Default: runs/SOURCE-autoencoder."""
     profile: int = 0
-    """Profile that many of the first steps: a table of where their time goes, and RUN/trace.json. 0: none."""
+    """Number of first steps to profile: prints the time of each phase, writes RUN/trace.json. 0: none."""
     autoencoder: OmitArgPrefixes[AutoencoderConfig] = field(default_factory=AutoencoderConfig)
     data: OmitArgPrefixes[DataConfig] = field(default_factory=DataConfig)
     train: OmitArgPrefixes[TrainConfig] = field(default_factory=TrainConfig)
@@ -62,7 +62,7 @@ class TrainLatent:
     run: Path | None = None
     """Where the model is kept; its autoencoder is beside it, RUN-autoencoder. Default: runs/SOURCE-latent."""
     share: float = 0.4
-    """Share of the budget that the autoencoder gets, between 0 and 1; the model gets the rest."""
+    """The autoencoder's share of the budget, between 0 and 1; the model gets the rest."""
     stage: AutoencoderConfig = field(default_factory=AutoencoderConfig)
     config: OmitArgPrefixes[Config] = field(default_factory=Config)
 

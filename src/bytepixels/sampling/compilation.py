@@ -42,7 +42,7 @@ def choose_network(model: TrainedModel, settings: SampleConfig, request: Sample)
     try:
         if (lacking := missing_compiler(model.device)) is not None:
             raise CompileError(lacking)
-        events.say("compiling the network, which takes a minute or several")
+        events.say("compiling the network, which takes minutes")
         began, compiled = time.perf_counter(), cast(nn.Module, torch.compile(network, dynamic=True))
         fast = at_precision(compiled, model.run.config, model.device)
         shortest([fast], inputs, 0)

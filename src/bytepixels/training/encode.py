@@ -25,6 +25,6 @@ def encode(request: Encode) -> Path:
     for channel, (mean, deviation) in enumerate(
         zip(latents.statistics["mean"], latents.statistics["deviation"], strict=True)
     ):
-        events.say(f"  channel {channel}: mean {mean:.4g}, deviation {deviation:.4g}")
+        events.say(f"  channel {channel}: mean {mean:.4g}, standard deviation {deviation:.4g}")
     events.say(f"train on them: bytepixels train {request.source} --autoencoder {request.autoencoder}")
     return latents.path

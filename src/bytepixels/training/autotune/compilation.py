@@ -41,7 +41,7 @@ def choose_compile(
         if not is_out_of_memory(error):
             raise
         why = "a batch does not fit in memory whole, and its parts are not measured"
-        events.say(f"not compiled: {why}; --compile yes does it")
+        events.say(f"not compiled: {why}; --compile yes compiles anyway")
         return "no"
     if steps * plain < LEAST_TO_COMPILE:
         events.say(f"not compiled: {steps:,} steps of {plain:.3g} s are too few to pay for it")
