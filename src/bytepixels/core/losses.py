@@ -33,6 +33,7 @@ def diffusion_loss(
     noise: Tensor | None = None,
     weighting: str | None = None,
     objective: str = "simple",
+    wanted: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """The loss of each image [B], and the times [B] it was measured at.
 
@@ -40,7 +41,7 @@ def diffusion_loss(
     objective: "simple" is the squared error of the prediction (Ho et al. 2020, eq. 14, before the mean), times a
     `weighting` of WEIGHTINGS when one is named. "vlb" is T times one term of the variational bound, in bits per
     dimension: its mean over t is L_0 + .. + L_(T-1). "hybrid" is simple + 0.001 vlb, the bound training the variance
-    alone (Nichol & Dhariwal 2021, eq. 16). With twice the channels the model learns the variance too.
+    alone (Nichol & Dhariwal 2021, eq. 16). Twice the channels learn the variance too. wanted: in `target`'s place.
     """
     check_choice("objective", objective, OBJECTIVES)
     t = (process.draw_times(len(x0)) if t is None else t).to(x0.device)
@@ -54,7 +55,7 @@ def diffusion_loss(
     _check_objective(process, prediction, objective, weighting, fraction is not None)
     if objective == "vlb":
         return bound_loss(process, x0, c_skip * x_t + c_out * output, fraction, t), t
-    error = output - target(prediction, x0, noise, alpha, sigma, process.sigma_data)
+    error = output - (target(prediction, x0, noise, alpha, sigma, process.sigma_data) if wanted is None else wanted)
     loss = error.square().mean(dim=(1, 2, 3))
     if weighting is not None:  # of the error of x0, which is c_out times that of the output
         weigh = WEIGHTINGS[check_choice("weighting", weighting, WEIGHTINGS)]
