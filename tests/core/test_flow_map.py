@@ -397,6 +397,16 @@ def test_the_second_pass_drops_the_same_and_has_no_gradient(process):
     assert len(spy.calls) == 3  # r = 1 costs what plain training costs
 
 
+def test_whole_times_step_back_by_one_at_least():
+    """However small r: with l at t the target would be the output, and nothing would be learned."""
+    process, spy, x0 = GaussianDiffusion(20, cosine_schedule), Spy(), torch.randn(3, 1, 2, 2)
+    t, eps = torch.tensor([1, 10, 19]), torch.randn(3, 1, 2, 2)
+    plain, _ = diffusion_loss(spy, process, x0, "v", t=t, noise=eps)
+    losses, _ = flow_map_loss(spy, process, x0, 1e-3, "v", t=t, noise=eps, leap=torch.ones(3))
+    assert spy.calls[1][2].tolist() == [0, 9, 18]
+    assert not torch.isclose(losses, plain, rtol=1e-3).any()
+
+
 def test_the_gradient_does_not_fade_with_r():
     process, x0, eps = RectifiedFlow(), noise(64, 1, 2, 2), noise(64, 1, 2, 2, seed=1)
     t, leap = torch.linspace(0.1, 1, 64, dtype=F64), torch.full((64,), 0.5)
