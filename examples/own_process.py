@@ -22,6 +22,10 @@ class TrigonometricFlow(RectifiedFlow):
         angle = math.atan(math.exp(-half_log_snr))
         return Level(angle / (math.pi / 2), math.cos(angle), math.sin(angle))
 
+    def time_at(self, angle: Tensor) -> Tensor:
+        """The times with these atan2(sigma, alpha): what a flow map asks for."""
+        return angle / (math.pi / 2)
+
     def _half_log_snr(self, t: float) -> float:
         return -math.log(math.tan(math.pi / 2 * t)) if t < 1 else -math.inf
 

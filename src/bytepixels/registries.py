@@ -55,7 +55,7 @@ class Sampler(Entry):
 
 @dataclass(frozen=True)
 class Objective(Entry):
-    """A loss of each image, [B], from `core.losses.Evaluation` and the name of a weighting, or None."""
+    """A loss of each image, [B], from `core.objectives.Evaluation` and the name of a weighting, or None."""
 
     needs_chain: bool = False  # of T timesteps: ddpm
     learns_variance: bool | None = None  # whether the network gives it too; None: either way
@@ -106,9 +106,9 @@ WEIGHTINGS: dict[str, Callable[..., Any]] = {
     "sigmoid": Entry("core.weighting.sigmoid_weight"),
 }
 OBJECTIVES: dict[str, Callable[..., Any]] = {
-    "simple": Objective("core.losses.simple_loss", learns_variance=False),
-    "hybrid": Objective("core.losses.hybrid_loss", needs_chain=True, learns_variance=True),
-    "vlb": Objective("core.losses.bound_loss", needs_chain=True, weighted=False),
+    "simple": Objective("core.objectives.simple_loss", learns_variance=False),
+    "hybrid": Objective("core.objectives.hybrid_loss", needs_chain=True, learns_variance=True),
+    "vlb": Objective("core.objectives.bound_loss", needs_chain=True, weighted=False),
 }
 PROCESSES: dict[str, Callable[..., Any]] = {
     "ddpm": ForwardProcess("core.gaussian_diffusion.GaussianDiffusion", ("uniform", "importance")),

@@ -26,7 +26,7 @@ from bytepixels.config.run import Config
 from bytepixels.config.sampling import SampleConfig
 from bytepixels.config.training import TrainConfig
 from bytepixels.core.gaussian_diffusion import EDMProcess, RectifiedFlow
-from bytepixels.core.losses import HYBRID_WEIGHT
+from bytepixels.core.objectives import HYBRID_WEIGHT
 from bytepixels.core.prediction import PREDICTIONS
 from bytepixels.randomness import TIMES, seeded
 from bytepixels.registries import OBJECTIVES, WEIGHTINGS

@@ -45,6 +45,7 @@ def test_the_levels_of_the_own_process_are_those_of_its_times(example):
         alpha, sigma = process.alpha_sigma(torch.tensor([level.t], dtype=torch.float64), torch.float64)
         assert (alpha.item(), sigma.item()) == pytest.approx((level.alpha, level.sigma), abs=1e-12)
         assert level.alpha**2 + level.sigma**2 == pytest.approx(1)
+        assert process.time_at(torch.tensor(level.angle())).item() == pytest.approx(level.t, abs=1e-6)
 
 
 def test_the_own_sampler_is_of_second_order(example):

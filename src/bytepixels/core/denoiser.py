@@ -1,6 +1,7 @@
 """Denoisers: callables (x [B, C, H, W], level) -> estimate of x0, like x. They are all that a sampler ever sees.
 
-Guidance is a wrapper round one. Everywhere here, scale 1 is no guidance.
+Those of flow maps take a destination too, (x, level, nxt), see `flow_map.py`; wrappers hand it on. Guidance is a
+wrapper round a denoiser. Everywhere here, scale 1 is no guidance.
 """
 
 import math
@@ -13,15 +14,17 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import InputError
-from .levels import Level
+from .levels import Level, way_between
 from .prediction import coefficients
 
-Denoise = Callable[[Tensor, Level], Tensor]
+Denoise = Callable[..., Tensor]  # (x, level), or (x, level, nxt)
 
 
 @dataclass(frozen=True)
 class Denoiser:
     """Reads x0 out of a network(x, t, label=None, text=None) trained to predict `prediction` ("eps", "x0" or "v").
+
+    With `nxt`, a cleaner level, the network is told the way there too, as destination.
 
     A network with a learned variance returns twice the channels: the prediction, then the variance's fraction.
     """
@@ -32,15 +35,17 @@ class Denoiser:
     label: Tensor | None = None  # [B] int64
     text: tuple[Tensor, Tensor] | None = None  # vectors [B, L, D], and bool [B, L]: which of them there are
 
-    def __call__(self, x: Tensor, level: Level) -> Tensor:
-        return self.estimate(x, level)[0]
+    def __call__(self, x: Tensor, level: Level, nxt: Level | None = None) -> Tensor:
+        return self.estimate(x, level, nxt)[0]
 
-    def estimate(self, x: Tensor, level: Level) -> tuple[Tensor, Tensor | None]:
+    def estimate(self, x: Tensor, level: Level, nxt: Level | None = None) -> tuple[Tensor, Tensor | None]:
         """x0, and the learned variance's fraction in -1..1 (None where none was learned), each like x."""
         c_in, c_skip, c_out = coefficients(self.prediction, level.alpha, level.sigma, self.sigma_data)
         t = torch.full((len(x),), level.t, device=x.device, dtype=torch.float32)  # [B]
         given = () if self.label is None else (self.label,)
         network = self.network if self.text is None else partial(self.network, text=self.text)
+        if nxt is not None:
+            network = partial(network, destination=torch.full_like(t, way_between(level, nxt, self.sigma_data)))
         scaled = x if c_in == 1 else c_in * x
         output = network(scaled.to(first_parameter(self.network, x).dtype), t, *given).to(x.dtype)
         output, fraction = split_variance(output, x.shape[1])
@@ -77,7 +82,7 @@ def eps_of(x: Tensor, x0: Tensor, level: Level) -> Tensor:
 
 def clipped(denoise: Denoise, low: float | Tensor = -1.0, high: float | Tensor = 1.0) -> Denoise:
     """x0 is known to lie in [low, high]: pixels do; of latents, [C, 1, 1] for each channel."""
-    return lambda x, level: denoise(x, level).clamp(low, high)  # type: ignore[arg-type]
+    return lambda x, level, *nxt: denoise(x, level, *nxt).clamp(low, high)  # type: ignore[arg-type]
 
 
 def guided(
@@ -100,10 +105,10 @@ def guided(
     low, high = interval
     both = _batched_pair(denoise, unconditional)
 
-    def guide(x: Tensor, level: Level) -> Tensor:
+    def guide(x: Tensor, level: Level, *nxt: Level) -> Tensor:
         if not low <= math.exp(-level.half_log_snr) <= high:  # sigma / alpha
-            return denoise(x, level)
-        towards, away = both(x, level)
+            return denoise(x, level, *nxt)
+        towards, away = both(x, level, *nxt)
         x0 = torch.lerp(away, towards, scale)
         if rescale > 0:
             ratio = towards.std((1, 2, 3), keepdim=True) / x0.std((1, 2, 3), keepdim=True).clamp(min=1e-8)
@@ -113,7 +118,7 @@ def guided(
     return guide
 
 
-def _batched_pair(one: Denoise, other: Denoise) -> Callable[[Tensor, Level], tuple[Tensor, ...]]:
+def _batched_pair(one: Denoise, other: Denoise) -> Callable[..., tuple[Tensor, ...]]:
     """Both estimates, from one evaluation of twice the batch where they differ in their labels and texts alone."""
     if isinstance(one, Denoiser) and isinstance(other, Denoiser):
         told: dict[str, Any] = {}
@@ -123,8 +128,8 @@ def _batched_pair(one: Denoise, other: Denoise) -> Callable[[Tensor, Level], tup
             told["text"] = tuple(torch.cat(both) for both in zip(one.text, other.text, strict=True))
         pair = replace(one, **told)
         if told and replace(other, **told) == pair:
-            return lambda x, level: tuple(pair(torch.cat([x, x]), level).chunk(2))
-    return lambda x, level: (one(x, level), other(x, level))
+            return lambda x, level, *nxt: tuple(pair(torch.cat([x, x]), level, *nxt).chunk(2))
+    return lambda x, level, *nxt: (one(x, level, *nxt), other(x, level, *nxt))
 
 
 def classifier_guided(denoise: Denoise, log_prob: Callable[[Tensor, Level], Tensor], scale: float) -> Denoise:
@@ -136,8 +141,8 @@ def classifier_guided(denoise: Denoise, log_prob: Callable[[Tensor, Level], Tens
     if scale == 1:
         return denoise
 
-    def guide(x: Tensor, level: Level) -> Tensor:
-        x0 = denoise(x, level)
+    def guide(x: Tensor, level: Level, *nxt: Level) -> Tensor:
+        x0 = denoise(x, level, *nxt)
         if level.alpha == 0:
             return x0
         with torch.enable_grad():

@@ -35,11 +35,11 @@ def inpainted(denoise: Denoise, known: Tensor, mask: Tensor) -> Denoise:
     if not 0 <= low <= high <= 1:
         raise InputError(f"the mask must lie in 0..1, got {low:g}..{high:g}")
 
-    def inpaint(x: Tensor, level: Level) -> Tensor:
+    def inpaint(x: Tensor, level: Level, *nxt: Level) -> Tensor:
         for name, part, whole in (("known image", known, 3), ("mask", mask, 2)):
             if part.shape[-whole:] != x.shape[-whole:] or not _spreads(part, x):
                 raise InputError(f"the {name} must fit x {list(x.shape)}, got {list(part.shape)}")
-        return torch.lerp(denoise(x, level), known.to(x), mask.to(x))
+        return torch.lerp(denoise(x, level, *nxt), known.to(x), mask.to(x))
 
     return inpaint
 

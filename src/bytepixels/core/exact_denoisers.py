@@ -1,8 +1,10 @@
-"""An exact law to check samplers with: a Gaussian mixture in one dimension, pixel by pixel.
+"""Exact laws to check samplers with: a Gaussian mixture in one dimension, pixel by pixel, and a Gaussian's flow map.
 
-Its best denoiser and its probability flow are known. The best denoiser of a set of images: metrics/optimal_denoiser.
+The mixture's best denoiser and its probability flow are known. The best denoiser of a set of images is in
+metrics/optimal_denoiser.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -56,6 +58,24 @@ class Mixture:
         that float64 tells from 1.
         """
         return self.quantile(self.cdf(x, now), nxt)
+
+
+@dataclass(frozen=True)
+class GaussianFlowMap:
+    """D(x, now -> nxt) of x0 ~ N(mean, std^2), independently at every pixel: its flow in one step, of any length.
+
+    With `std` for sigma_data, x scaled to variance 1 stays where it is along the flow, and ddim's formula turns it by
+    the difference of angles: the step is exact with D = mean + std cos((a + b) / 2) / cos((a - b) / 2) * scaled x, for
+    the angles a and b of the two levels. At b = a that is E[x0 | x]; at the clean end mean + std * scaled x.
+    """
+
+    mean: float
+    std: float
+
+    def __call__(self, x: Tensor, now: Level, nxt: Level | None = None) -> Tensor:
+        a, b = now.angle(self.std), (nxt or now).angle(self.std)
+        gain = self.std * math.cos((a + b) / 2) / math.cos((a - b) / 2) / math.hypot(now.alpha * self.std, now.sigma)
+        return self.mean + gain * (x - now.alpha * self.mean)
 
 
 def _float64(values: tuple[float, ...]) -> Tensor:

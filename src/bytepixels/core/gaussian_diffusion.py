@@ -86,6 +86,12 @@ class GaussianDiffusion(Process):
         t = float(self._between(half_log_snr))
         return Level(t, math.sqrt(sigmoid(2 * half_log_snr)), math.sqrt(sigmoid(-2 * half_log_snr)))
 
+    def time_at(self, angle: Tensor) -> Tensor:
+        """The timestep with the nearest angle: [B] int64."""
+        alpha, sigma = self._table(angle.device)[:2]
+        angles = torch.atan2(sigma, alpha).to(angle.dtype)  # ascending, [T]
+        return torch.bucketize(angle, (angles[:-1] + angles[1:]) / 2)
+
     def levels(
         self, steps: int | None = None, spacing: str | None = None, times: Sequence[float] | None = None
     ) -> list[Level]:

@@ -29,8 +29,18 @@ class Level(NamedTuple):
             return -math.inf
         return math.inf if self.sigma == 0 else math.log(self.alpha / self.sigma)
 
+    def angle(self, sigma_data: float = 1.0) -> float:
+        """atan2(sigma, alpha sigma_data), the time in which all processes are one (Lu & Song 2025, section 3): 0 at the
+        clean end, pi / 2 at pure noise; x, scaled to variance 1, is cos(angle) x0 / sigma_data + sin(angle) eps."""
+        return math.atan2(self.sigma, self.alpha * sigma_data)
+
 
 CLEAN = Level(t=0.0, alpha=1.0, sigma=0.0)
+
+
+def way_between(now: Level, nxt: Level, sigma_data: float = 1.0) -> float:
+    """How far it is from one level to a cleaner one: 0 where they are the same, 1 from pure noise to the clean end."""
+    return (now.angle(sigma_data) - nxt.angle(sigma_data)) / (math.pi / 2)
 
 
 class Process(ABC):
@@ -55,6 +65,10 @@ class Process(ABC):
         """The level with this log(alpha / sigma), and the t that the network knows it by."""
 
     @abstractmethod
+    def time_at(self, angle: Tensor) -> Tensor:
+        """The times nearest to angles [B] in 0..pi / 2 (see `Level.angle`), such as `alpha_sigma` takes."""
+
+    @abstractmethod
     def levels(
         self, steps: int | None = None, spacing: str | None = None, times: Sequence[float] | None = None
     ) -> list[Level]:
@@ -63,6 +77,11 @@ class Process(ABC):
     @abstractmethod
     def log_snr_density(self, t: Tensor) -> Tensor:
         """The density, under `draw_times`, of log(alpha^2 / sigma^2) at times t [B]: [B, 1, 1, 1] float32."""
+
+    def angle(self, t: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+        """Times t [B] -> their angles [B], as `Level.angle`."""
+        alpha, sigma = self.alpha_sigma(t, dtype)
+        return torch.atan2(sigma, alpha * self.sigma_data).flatten()
 
     def add_noise(self, x0: Tensor, t: Tensor, noise: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """x_t and the noise in it, each like x0 [B, C, H, W]: alpha_t x0 + sigma_t noise (Ho et al. 2020, eq. 4).

@@ -5,21 +5,17 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from ..errors import InputError, check_choice
-from ..registries import OBJECTIVES, SAMPLERS, WEIGHTINGS, Objective, facts
-from .denoiser import Denoise, Denoiser, clipped, first_parameter, learned_variance, split_variance
-from .gaussian_diffusion import GaussianDiffusion
+from ..registries import OBJECTIVES, SAMPLERS, Objective, facts
+from .denoiser import Denoise, Denoiser, clipped, first_parameter, learned_variance
 from .levels import Level, Process
-from .posterior import bound_term, interpolated_log_variance
-from .prediction import coefficients, target
+from .objectives import check_objective, evaluation
 from .samplers import Noise, Step, trajectory
-
-HYBRID_WEIGHT = 0.001  # Nichol & Dhariwal 2021, eq. 16: lambda
 
 
 def diffusion_loss(
@@ -32,6 +28,7 @@ def diffusion_loss(
     noise: Tensor | None = None,
     weighting: str | None = None,
     objective: str = "simple",
+    wanted: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """The loss of each image [B], and the times [B] it was measured at.
 
@@ -39,109 +36,13 @@ def diffusion_loss(
     objective: "simple" is the squared error of the prediction (Ho et al. 2020, eq. 14, before the mean), times a
     `weighting` of WEIGHTINGS when one is named. "vlb" is T times one term of the variational bound, in bits per
     dimension: its mean over t is L_0 + .. + L_(T-1). "hybrid" is simple + 0.001 vlb, the bound training the variance
-    alone (Nichol & Dhariwal 2021, eq. 16). With twice the channels the model learns the variance too.
+    alone (Nichol & Dhariwal 2021, eq. 16). Twice the channels learn the variance too. wanted: in `target`'s place.
     """
     kind = facts(OBJECTIVES, check_choice("objective", objective, OBJECTIVES), Objective)
     t = (process.draw_times(len(x0)) if t is None else t).to(x0.device)
-    found = evaluation(model, process, x0, prediction, label, t, noise)
-    _check_objective(kind, objective, found, weighting)
+    found = evaluation(model, process, x0, prediction, label, t, noise, wanted)
+    check_objective(kind, objective, found, weighting)
     return kind(found, weighting), t
-
-
-class Evaluation(NamedTuple):
-    """What an objective sees of a batch: the process, the images, and what the network said of them.
-
-    x0, x_t, noise, output: [B, C, H, W]; t: [B]; alpha, sigma, c_skip, c_out: [B, 1, 1, 1], in float32 or more.
-    """
-
-    process: Process
-    prediction: str
-    x0: Tensor
-    x_t: Tensor
-    noise: Tensor
-    t: Tensor
-    alpha: Tensor
-    sigma: Tensor
-    c_skip: Tensor
-    c_out: Tensor
-    output: Tensor  # of what is predicted
-    fraction: Tensor | None  # of the way from the smallest variance to the largest, where the network learns it
-
-    @property
-    def target(self) -> Tensor:
-        """What the network should have said."""
-        return target(self.prediction, self.x0, self.noise, self.alpha, self.sigma, self.process.sigma_data)
-
-    @property
-    def estimate(self) -> Tensor:
-        """The estimate of x0."""
-        return self.c_skip * self.x_t + self.c_out * self.output
-
-
-def evaluation(
-    model: Callable[..., Tensor],
-    process: Process,
-    x0: Tensor,
-    prediction: str,
-    label: Tensor | None,
-    t: Tensor,
-    noise: Tensor | None,
-) -> Evaluation:
-    """The network's answer to x0 [B, C, H, W] at the times t [B]; noise is drawn unless given."""
-    x_t, noise = process.add_noise(x0, t, noise)
-    compute = torch.promote_types(x0.dtype, torch.float32)
-    alpha, sigma = process.alpha_sigma(t, compute)
-    c_in, c_skip, c_out = coefficients(prediction, alpha, sigma, process.sigma_data)
-    given = () if label is None else (label,)
-    output, fraction = split_variance(model((c_in * x_t).to(x0.dtype), t.float(), *given).to(compute), x0.shape[1])
-    if output.shape != x0.shape:
-        raise InputError(f"the network must return {list(x0.shape)}, as it was given, got {list(output.shape)}")
-    return Evaluation(process, prediction, x0, x_t, noise, t, alpha, sigma, c_skip, c_out, output, fraction)
-
-
-def simple_loss(found: Evaluation, weighting: str | None = None) -> Tensor:
-    """The squared error of the prediction, [B]: Ho et al. 2020, eq. 14; weighted, of x0."""
-    loss = (found.output - found.target).square().mean(dim=(1, 2, 3))
-    if weighting is None:
-        return loss
-    weigh, process = WEIGHTINGS[check_choice("weighting", weighting, WEIGHTINGS)], found.process
-    weight: Tensor = weigh(found.alpha, found.sigma, lambda: process.log_snr_density(found.t), process.sigma_data)
-    return loss * (weight * found.c_out**2).flatten()  # the error of x0 is c_out times that of the output
-
-
-def bound_loss(found: Evaluation, weighting: str | None = None, estimate: Tensor | None = None) -> Tensor:
-    """T times the bound's term at the timesteps, in bits per dimension [B]; the variance is beta unless learned.
-
-    estimate: of x0; by default the network's.
-    """
-    process, estimate = found.process, found.estimate if estimate is None else estimate
-    assert isinstance(process, GaussianDiffusion)  # _check_objective saw to it
-    q = process.posterior(found.t, estimate.dtype)
-    if found.fraction is None:
-        log_variance = q.beta.log().expand_as(found.x0)
-    else:
-        log_variance = interpolated_log_variance(found.fraction, q.variance.log(), q.beta.log())
-    return process.T * bound_term(found.x0, estimate, q, log_variance, (found.t == 0)[:, None, None, None])
-
-
-def hybrid_loss(found: Evaluation, weighting: str | None = None) -> Tensor:
-    """The simple loss, and the bound that trains the variance alone, [B]: Nichol & Dhariwal 2021, eq. 16."""
-    return simple_loss(found, weighting) + HYBRID_WEIGHT * bound_loss(found, None, found.estimate.detach())
-
-
-def _check_objective(kind: Objective, name: str, found: Evaluation, weighting: str | None) -> None:
-    """Refuse what does not go together, and say why."""
-    process, learned = found.process, found.fraction is not None
-    if found.prediction == "eps" and process.pure_noise and (name != "simple" or weighting is not None):
-        raise InputError("eps says nothing about x0 at pure noise, which this process reaches: predict v or x0")
-    if kind.needs_chain and not isinstance(process, GaussianDiffusion):
-        raise InputError(f"objective {name} bounds a chain of T steps, which {type(process).__name__} is not")
-    if kind.learns_variance is True and not learned:
-        raise InputError(f"objective {name} trains a learned variance: the network must return twice the channels")
-    if kind.learns_variance is False and learned:
-        raise InputError(f"objective {name} never trains the variance that the network learns: take hybrid or vlb")
-    if weighting is not None and not kind.weighted:
-        raise InputError(f"objective {name} has the bound's own weights, got weighting {weighting}")
 
 
 def training_step(

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from ..errors import InputError, check_choice, check_range
 from .blocks import Tokens
-from .embedding import EMBEDDINGS
+from .embedding import EMBEDDINGS, DestinationReader
 from .text_conditioning import Text, TextReader
 
 
@@ -15,10 +15,13 @@ class Network(nn.Module):
     channels: of the images. num_classes: K for a class-conditional network; labels are 0..K-1 and K (`null_label`)
     means "no label". embedding: "article" or "ddpm" (see `embedding.py`), of `waves` columns. time_scale: what t is
     multiplied with before. text_dim: D of the vectors of a text, where the network reads one (see `text.py`).
+    `destination` is a DestinationReader in a flow map, else None: each network makes it last, so that its other weights
+    are those that it has without.
     Raises InputError for arguments out of range.
     """
 
     multiple = 1  # what the sides of the images must divide by
+    destination: DestinationReader | None
 
     def __init__(
         self,
@@ -38,13 +41,18 @@ class Network(nn.Module):
         self.time = nn.Sequential(nn.Linear(waves, size), nn.SiLU(), nn.Linear(size, size))
         self.label = None if num_classes is None else nn.Embedding(num_classes + 1, size)
         self.text = None if text_dim is None else TextReader(text_dim, size)
+        self.destination = None
 
-    def condition(self, t: Tensor, label: Tensor | None, text: Tensor | None = None) -> Tensor:
-        """[B], [B] and [B, size] -> [B, size], through the SiLU that every block would otherwise repeat."""
+    def condition(
+        self, t: Tensor, label: Tensor | None, text: Tensor | None = None, way: Tensor | None = None
+    ) -> Tensor:
+        """[B], [B], [B, size] and [B] -> [B, size], through the SiLU that every block would otherwise repeat."""
         waves = self.embed(self.time_scale * t, self.waves)
         time = self.time(waves.to(next(self.time.parameters()).dtype))
         if self.label is not None:
             time = time + (self.label.weight[-1] if label is None else self.label(label))
+        if way is not None and self.destination is not None:
+            time = time + self.destination(way)
         return nn.functional.silu(time if text is None else time + text)
 
     def read(self, text: Text | None, batch: int) -> tuple[Tokens | None, Tensor | None]:
@@ -61,9 +69,9 @@ class Network(nn.Module):
         """Raise InputError for images of a size that the network cannot take."""
         raise NotImplementedError
 
-    def check_input(self, x: Tensor, t: Tensor, label: Tensor | None) -> None:
-        """Raise InputError for shapes that do not fit, labels on a network without classes, and labels out of range
-        when they are on the CPU (on an accelerator the check would stall it)."""
+    def check_input(self, x: Tensor, t: Tensor, label: Tensor | None, destination: Tensor | None = None) -> None:
+        """Raise InputError for shapes that do not fit, labels or a destination on a network without, and labels out of
+        range when they are on the CPU (on an accelerator the check would stall it)."""
         if x.ndim != 4 or x.shape[1] != self.channels:
             raise InputError(f"x must be [B, {self.channels}, H, W], got {list(x.shape)}")
         self.check_size(*x.shape[2:])
@@ -71,6 +79,10 @@ class Network(nn.Module):
             raise InputError(f"t must be [{len(x)}], one time per image, got {list(t.shape)}")
         if label is not None:
             self._check_label(label, x.shape[0])  # len(x) would fix the batch of an exported network
+        if destination is not None:
+            if self.destination is None:
+                raise InputError("a destination was given to a network without: build it with destinations=True")
+            self.destination.check(destination, x.shape[0])
 
     def _check_label(self, label: Tensor, batch: int) -> None:
         if self.null_label is None:

@@ -8,6 +8,7 @@ from ..errors import InputError, check_choice, check_range
 from .base import Network, check_dropout, check_sizes
 from .blocks import NORM_EPS, CrossAttention, Tokens, attention_of
 from .dropout import Dropout, number_dropouts
+from .embedding import DestinationReader
 from .patches import patchified, position_waves, rope_angles, turned, unpatchified, unrotated
 from .text_conditioning import Text
 
@@ -26,7 +27,8 @@ class DiT(Network):
         Heo et al. 2024); "sincos" adds waves to the tokens, as the paper does. Both are computed for the grid at hand.
     registers: learned tokens beside the patches, left out at the end (Darcet et al. 2024).
     dropout: in [0, 1), on what attention and MLP return (Vaswani et al. 2017, section 5.4).
-    num_classes, embedding, time_scale, out_channels, text_dim: as in `UNet`; each block attends to the text as well.
+    num_classes, embedding, time_scale, out_channels, text_dim, destinations: as in `UNet`; each block attends to the
+        text as well.
 
     The last layer and every gate start at zero: a fresh network returns zeros, and its blocks are the identity.
     Raises InputError when these do not fit together.
@@ -47,6 +49,7 @@ class DiT(Network):
         out_channels: int | None = None,
         time_scale: float = 1.0,
         text_dim: int | None = None,
+        destinations: bool = False,
     ):
         check_sizes(patch=patch, depth=depth, heads=heads, out_channels=out_channels)
         check_range("registers", registers, 0)
@@ -63,6 +66,7 @@ class DiT(Network):
         self.last = nn.Linear(width, (out_channels or channels) * patch**2)
         self._initialise()
         number_dropouts(self)
+        self.destination = DestinationReader(WAVES, width) if destinations else None
 
     def _initialise(self) -> None:
         """As in Peebles & Xie's code."""
@@ -86,17 +90,19 @@ class DiT(Network):
         label: Tensor | None = None,
         dropout_keys: Tensor | None = None,
         text: Text | None = None,
+        destination: Tensor | None = None,
     ) -> Tensor:
         """The prediction for a noisy batch.
 
         x: [B, C, H, W], each side a multiple of the patch's. t: [B], float or integer.
         label: [B] int64 in 0..K, or None for no label. dropout_keys: [B] integers that decide, image by image, what
-        is dropped while training; drawn when None. text: as in `UNet`. Returns [B, out_channels, H, W] of x's type.
+        is dropped while training; drawn when None. text, destination: as in `UNet`.
+        Returns [B, out_channels, H, W] of x's type.
         Raises InputError for what `check_input` and `read` refuse.
         """
-        self.check_input(x, t, label)
+        self.check_input(x, t, label, destination)
         words, pooled = self.read(text, x.shape[0])
-        condition = self.condition(t, label, pooled)
+        condition = self.condition(t, label, pooled, destination)
         height, width = (side // self.patch for side in x.shape[2:])
         tokens = self.first(patchified(x, self.patch)).to(x.dtype)  # [B, N, D]
         turns = None

@@ -3,10 +3,11 @@
 import math
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..errors import check_range
+from ..errors import InputError, check_range
+from .blocks import zero_
 
 MAX_PERIOD = 10000  # the slowest wave's period is about this many timesteps (times 2 pi)
 
@@ -34,6 +35,32 @@ def ddpm_timestep_embedding(t: Tensor, dim: int) -> Tensor:
 
 
 EMBEDDINGS = {"article": timestep_embedding, "ddpm": ddpm_timestep_embedding}
+WAY_SCALE = 1000.0  # what a way in 0..1 is multiplied with before it is embedded
+
+
+class DestinationReader(nn.Module):
+    """The second time of a flow map, as something to add to the embedding of the first; zero in a fresh network.
+
+    forward(way): [B] in 0..1, how far the destination lies from t: 0 is t itself, 1 leads from pure noise to the clean
+    end. Returns [B, size] = way * MLP(waves of way). The way is embedded rather than the destination, because it is
+    the same number in every process, and because nothing is added where it is 0: there a network with destinations is
+    bitwise the ordinary one, trained or not. (t, t - s) was also the best pair of times in MeanFlow (Geng et al. 2025,
+    table 1c).
+    """
+
+    def __init__(self, waves: int, size: int):
+        super().__init__()
+        self.waves = waves
+        self.first, self.last = nn.Linear(waves, size), zero_(nn.Linear(size, size))
+
+    def forward(self, way: Tensor) -> Tensor:
+        waves = timestep_embedding(WAY_SCALE * way, self.waves).to(self.first.weight.dtype)
+        return way[:, None].to(waves.dtype) * self.last(F.silu(self.first(waves)))
+
+    def check(self, way: Tensor, batch: int) -> None:
+        """Raise InputError unless there is one floating-point number for each image."""
+        if way.shape != (batch,) or not way.is_floating_point():
+            raise InputError(f"destination must be [{batch}] of floating point, got {list(way.shape)} {way.dtype}")
 
 
 def _angles(t: Tensor, half: int, divisor: int) -> Tensor:

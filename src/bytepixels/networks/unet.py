@@ -10,6 +10,7 @@ from ..errors import InputError, check_range
 from .base import Network, check_dropout, check_sizes
 from .blocks import Downsample, ResidualBlock, Upsample, group_count, group_norm, zero_
 from .dropout import number_dropouts
+from .embedding import DestinationReader
 from .haar import check_stem, even, haar, unhaar
 from .text_conditioning import Text
 
@@ -27,6 +28,7 @@ class UNet(Network):
     time_scale: what t is multiplied with before it is embedded; 1000 for times of about one.
     out_channels: of the output, when it is not `channels` (a learned variance doubles it).
     text_dim: D for a network conditioned on text: where it attends, it attends to the text's tokens too.
+    destinations: whether it can be told a destination, as a flow map is (see `embedding.py`).
 
     The last layer starts at zero, so a fresh network returns zeros, and so do the residual and attention branches.
     Raises InputError when these do not fit together.
@@ -47,6 +49,7 @@ class UNet(Network):
         time_scale: float = 1.0,
         text_dim: int | None = None,
         stem: str = "conv",
+        destinations: bool = False,
     ):
         check_sizes(blocks=blocks, heads=heads, out_channels=out_channels)
         check_range("width", width, 4)
@@ -83,6 +86,7 @@ class UNet(Network):
         self.norm = group_norm(self.groups, c)
         self.last = zero_(nn.Conv2d(c, pixels * (out_channels or channels), 3, padding=1))
         number_dropouts(self)
+        self.destination = DestinationReader(width, time_dim) if destinations else None
 
     def forward(
         self,
@@ -91,19 +95,21 @@ class UNet(Network):
         label: Tensor | None = None,
         dropout_keys: Tensor | None = None,
         text: Text | None = None,
+        destination: Tensor | None = None,
     ) -> Tensor:
         """The prediction for a noisy batch.
 
         x: [B, C, H, W], each side at least 2**(levels - 1), even or odd. t: [B], float or integer.
         label: [B] int64 in 0..K, or None for no label. dropout_keys: [B] integers that decide, image by image, what
         is dropped while training; drawn when None. text: vectors [B, L, D] and a mask [B, L], whose empty rows mean no
-        text, as None does for all. Returns [B, out_channels, H, W] of x's type.
+        text, as None does for all. destination: [B] in 0..1, how far from t it lies (`levels.way_between`); None is 0.
+        Returns [B, out_channels, H, W] of x's type.
         Raises InputError for shapes that do not fit, labels on a network without classes, a text on one without, and
         labels out of range when they are on the CPU (on an accelerator the check would stall it: check them before).
         """
-        self.check_input(x, t, label)
+        self.check_input(x, t, label, destination)
         tokens, read = self.read(text, x.shape[0])
-        time = self.condition(t, label, read)
+        time = self.condition(t, label, read, destination)
         h = self.first(x if self.stem == 1 else haar(even(x)))
         skips = [h]
         for layer in self.down:
