@@ -17,9 +17,8 @@ from .networks import Autoencoder, Network
 from .networks.discriminator import AutoencoderWithDiscriminator, PatchDiscriminator, patch_layers
 from .networks.haar import chosen_stem
 from .networks.own import OwnNetwork
-from .networks.text_conditioning import Text
 from .randomness import INIT, torch_seeded
-from .registries import NETWORKS, PROCESSES, SCHEDULES, Backbone, ForwardProcess, facts
+from .registries import NETWORKS, OBJECTIVES, PROCESSES, SCHEDULES, Backbone, ForwardProcess, Objective, facts
 
 
 def build_process(config: Config) -> Process:
@@ -46,6 +45,7 @@ def build_network(config: Config, shape: tuple[int, int, int], classes: int, dev
         "channels": shape[0],
         "out_channels": 2 * shape[0] if config.process.variance == "learned" else None,
         "num_classes": classes or None,
+        "destinations": facts(OBJECTIVES, config.process.objective, Objective).destinations,
         "time_scale": 1.0 if config.process.diffusion == "ddpm" else 1000.0,  # embeddings are made for times of 0..1000
     }
     with torch_seeded(config.train.seed, INIT):
@@ -101,8 +101,8 @@ def at_precision(network: Callable[..., Tensor], config: Config, device: torch.d
     if config.train.precision == "float32":
         return network
 
-    def call(*inputs: Tensor, text: Text | None = None) -> Tensor:
+    def call(*inputs: Tensor, **told: Any) -> Tensor:
         with torch.autocast(device.type, torch.bfloat16):
-            return network(*inputs) if text is None else network(*inputs, text=text)
+            return network(*inputs, **told)
 
     return call

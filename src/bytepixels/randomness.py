@@ -13,7 +13,7 @@ from .choices import MAX_SEED
 from .errors import InputError, check_count
 
 # What a training step draws. Each purpose has its own stream, so that adding one never moves another.
-ORDER, FLIP, TIMES, NOISE, LABELS, DROPOUT, INIT, LATENT, CODES, TEXT = range(10)
+ORDER, FLIP, TIMES, NOISE, LABELS, DROPOUT, INIT, LATENT, CODES, TEXT, LEAP = range(11)
 
 
 def derived_seed(*key: int) -> int:

@@ -60,6 +60,7 @@ class Objective(Entry):
     needs_chain: bool = False  # of T timesteps: ddpm
     learns_variance: bool | None = None  # whether the network gives it too; None: either way
     weighted: bool = True  # whether --weighting may be given
+    destinations: bool = False  # the network is told where a step leads: it is called as flow_map_loss is
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ SCHEDULES: dict[str, Callable[..., Any]] = {
 }
 SAMPLERS: dict[str, Callable[..., Any]] = {
     "ddpm": Sampler("core.samplers.ddpm_step", 1, stochastic=True, options=("reverse_variance",)),
-    "ddim": Sampler("core.samplers.ddim_step", 1, options=("eta", "churn")),
+    "ddim": Sampler("core.samplers.ddim_step", 1, options=("eta", "churn", "renoise")),
     "euler": Sampler("core.samplers.euler_step", 1, options=("churn",)),
     "heun": Sampler("core.samplers.heun_step", 2, evaluations=2, options=("churn",)),
     "dpmpp_2s": Sampler("core.multistep.dpmpp_2s_step", 2),
@@ -109,6 +110,7 @@ OBJECTIVES: dict[str, Callable[..., Any]] = {
     "simple": Objective("core.objectives.simple_loss", learns_variance=False),
     "hybrid": Objective("core.objectives.hybrid_loss", needs_chain=True, learns_variance=True),
     "vlb": Objective("core.objectives.bound_loss", needs_chain=True, weighted=False),
+    "flow_map": Objective("core.flow_map_loss.flow_map_loss", learns_variance=False, destinations=True),
 }
 PROCESSES: dict[str, Callable[..., Any]] = {
     "ddpm": ForwardProcess("core.gaussian_diffusion.GaussianDiffusion", ("uniform", "importance")),

@@ -12,7 +12,7 @@ PAGES = sorted([*(ROOT / "docs").rglob("*.md"), ROOT / "README.md"])
 CODE = [
     (path.name, code)
     for path in sorted((ROOT / "docs/change").glob("*.md"))
-    for code in re.findall(r"```python\n(.*?)```", path.read_text(), re.S)
+    if (code := "\n".join(re.findall(r"```python\n(.*?)```", path.read_text(), re.S)))
 ]
 
 
@@ -30,7 +30,7 @@ def test_every_equation_is_on_the_line_that_the_map_names():
         assert len((ROOT / path).read_text().splitlines()) <= 180, f"{path} does not fit on two screens"
 
 
-@pytest.mark.parametrize(("page", "code"), CODE, ids=[f"{name}-{k}" for k, (name, _) in enumerate(CODE)])
+@pytest.mark.parametrize(("page", "code"), CODE, ids=[name for name, _ in CODE])
 def test_the_code_of_a_page_runs(page, code, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     exec(compile(code, page, "exec"), {})

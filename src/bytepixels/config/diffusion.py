@@ -6,7 +6,7 @@ from typing import Literal
 
 from ..choices import PREDICTIONS
 from ..errors import InputError, check_choice, check_range
-from ..registries import OBJECTIVES, PROCESSES, SCHEDULES, WEIGHTINGS, ForwardProcess, facts
+from ..registries import OBJECTIVES, PROCESSES, SCHEDULES, WEIGHTINGS, ForwardProcess, Objective, facts
 
 
 def schedule_of(text: str) -> tuple[str, dict[str, float]]:
@@ -51,7 +51,8 @@ class ProcessConfig:
     """Loss weighting over noise levels: {WEIGHTINGS}. none: plain squared error of the prediction."""
     objective: str = "simple"
     """The loss: {OBJECTIVES}. simple: squared error; vlb: the variational bound; hybrid: simple, with the bound for a
-    learned variance (Nichol & Dhariwal 2021; the last two need ddpm)."""
+    learned variance (Nichol & Dhariwal 2021; both need ddpm); flow_map: simple at first, then steps of any length, for
+    images in 1 to 8 steps (Luo et al. 2026)."""
     variance: Literal["fixed", "learned"] = "fixed"
     """Variance of ddpm's reverse steps: fixed, or learned by the network (needs --objective hybrid or vlb)."""
 
@@ -74,14 +75,17 @@ class ProcessConfig:
 
     def _check_objective(self) -> None:
         """Raise InputError for an objective that does not fit the process, variance or weighting."""
-        if self.diffusion != "ddpm" and self.objective != "simple":
+        kind = facts(OBJECTIVES, self.objective, Objective)
+        if kind.needs_chain and self.diffusion != "ddpm":
             raise InputError(f"--objective {self.objective} bounds a chain of T steps: it needs --diffusion ddpm")
-        if self.variance == "learned" and self.objective == "simple":
-            raise InputError("--variance learned needs --objective hybrid or vlb: simple never trains it")
-        if self.variance == "fixed" and self.objective == "hybrid":
-            raise InputError("--objective hybrid is for --variance learned: with a fixed one there is nothing to add")
-        if self.objective == "vlb" and self.weighting != "none":
-            raise InputError(f"--objective vlb has the bound's own weights, got --weighting {self.weighting}")
+        if self.variance == "learned" and kind.learns_variance is False:
+            raise InputError(f"--variance learned needs --objective hybrid or vlb: {self.objective} never trains it")
+        if self.variance == "fixed" and kind.learns_variance is True:
+            raise InputError(f"--objective {self.objective} needs --variance learned: a fixed one is not trained")
+        if self.weighting != "none" and not kind.weighted:
+            raise InputError(
+                f"--objective {self.objective} has the bound's own weights, got --weighting {self.weighting}"
+            )
         if self.diffusion != "ddpm":
             return
         if self.weighting in ("uniform", "sigmoid") and (self.zero_terminal_snr or self.timesteps < 2):

@@ -57,6 +57,16 @@ def small() -> Config:
     )
 
 
+def few_steps() -> Config:
+    """`small` for images in 1 to 8 steps instead of 20: a flow map. A step of training takes 1.2 times as long.
+
+    bytepixels train IMAGES --preset few_steps
+    """
+    plain = small()
+    process = replace(plain.process, objective="flow_map")
+    return replace(plain, preset="few_steps", process=process, sample=SampleConfig(sampler="auto", steps=4))
+
+
 def cifar10() -> Config:
     """DDPM's own CIFAR-10 settings (Ho et al. 2020, appendix B): 35.7M parameters, 800,000 steps of 128. For a GPU.
 
@@ -116,10 +126,17 @@ def autoencoder_config() -> Config:
     )
 
 
-PRESETS: dict[str, Callable[[], Config]] = {"small": small, "digits": digits, "cifar10": cifar10, "speedrun": speedrun}
+PRESETS: dict[str, Callable[[], Config]] = {
+    "small": small,
+    "few_steps": few_steps,
+    "digits": digits,
+    "cifar10": cifar10,
+    "speedrun": speedrun,
+}
 
 DITS = {  # the transformer in the place of a preset's U-Net: digits as much time, small and cifar10 as many weights
     "small": NetworkConfig("dit", width=128, patch=4, depth=8, heads=4, dropout=0.0),
+    "few_steps": NetworkConfig("dit", width=128, patch=4, depth=8, heads=4, dropout=0.0),
     "digits": NetworkConfig("dit", width=96, patch=2, depth=6, heads=4, dropout=0.0),
     "cifar10": NetworkConfig("dit", width=384, patch=2, depth=12, heads=6, labels=False),
     "speedrun": NetworkConfig("dit", width=384, patch=2, depth=12, heads=6, dropout=0.0),

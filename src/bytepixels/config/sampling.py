@@ -33,6 +33,9 @@ class SampleConfig:
     """Fresh noise in each step of ddim: 0 (none, deterministic) to 1 (as much as ddpm)."""
     churn: float = 0.0
     """Fresh noise in euler, ddim and heun: edm's S_churn, which each step divides by --steps. 0 is none."""
+    renoise: float = 0.0
+    """Share of the noise that each step of ddim draws afresh, of a run with --objective flow_map: 0 (none) to 1 (all,
+    as consistency models do)."""
     reverse_variance: Literal["auto", "small", "large", "learned"] = "auto"
     """Variance of ddpm's steps. auto: learned where the run learned it, else large with all timesteps and small with
     fewer steps."""
@@ -52,6 +55,7 @@ class SampleConfig:
         check_range("--steps", self.steps, 1)
         variance = self.reverse_variance != "auto"
         check_range("--eta", self.eta, 0, 1)
+        check_range("--renoise", self.renoise, 0, 1)
         check_range("--guidance", self.guidance, 0)
         check_range("--guidance", self.guidance, 0, MAX_GUIDANCE)
         check_range("--guidance-rescale", self.guidance_rescale, 0, 1)
@@ -59,7 +63,12 @@ class SampleConfig:
         if not 0 <= low <= high:
             raise InputError(f"--guidance-interval must be two numbers, 0 <= LOW <= HIGH, got {low:g} {high:g}")
         check_range("--guidance-interval HIGH", high, 0)
-        for name, given in (("churn", self.churn > 0), ("eta", self.eta > 0), ("reverse_variance", variance)):
+        for name, given in (
+            ("churn", self.churn > 0),
+            ("eta", self.eta > 0),
+            ("renoise", self.renoise > 0),
+            ("reverse_variance", variance),
+        ):
             if given and name not in (sampler_facts(self.sampler).options if self.sampler in SAMPLERS else ()):
                 flag, value = f"--{name.replace('_', '-')}", getattr(self, name)
                 raise InputError(f"{flag} {value} needs --sampler {takers(name)}, got {self.sampler}")

@@ -39,6 +39,8 @@ def diffusion_loss(
     alone (Nichol & Dhariwal 2021, eq. 16). Twice the channels learn the variance too. wanted: in `target`'s place.
     """
     kind = facts(OBJECTIVES, check_choice("objective", objective, OBJECTIVES), Objective)
+    if kind.destinations:
+        raise InputError(f"objective {objective} needs a destination for each image: call flow_map_loss")
     t = (process.draw_times(len(x0)) if t is None else t).to(x0.device)
     found = evaluation(model, process, x0, prediction, label, t, noise, wanted)
     check_objective(kind, objective, found, weighting)

@@ -33,6 +33,8 @@ class Sample:
     """Fresh noise in each step of ddim: 0 (none, deterministic) to 1 (as much as ddpm)."""
     churn: float | None = None
     """Fresh noise in heun, euler and ddim: edm's S_churn, which each step divides by --steps. 0 is none."""
+    renoise: float | None = None
+    """Share of the noise that each step of ddim draws afresh, 0 to 1, of a run with --objective flow_map."""
     reverse_variance: str | None = None
     """Variance of ddpm's steps: small, large, learned, or auto."""
     guidance: float | None = None

@@ -120,9 +120,9 @@ def _carry_out(plan: EditJob, out: Path, progress: Work) -> Iterator[Tensor]:
     done = 0
 
     def counted(denoise: Denoise) -> Denoise:
-        def count(x: Tensor, level: Level) -> Tensor:
+        def count(x: Tensor, level: Level, *nxt: Level) -> Tensor:
             nonlocal done
-            x0 = denoise(x, level)
+            x0 = denoise(x, level, *nxt)
             done += len(x)
             progress.update(done)
             return x0

@@ -14,14 +14,16 @@ from ..codec.codec import PIXELS, Bounds
 from ..config.run import Config, check_steps
 from ..config.sampling import SampleConfig
 from ..core.denoiser import Denoise, Denoiser, clipped, guided
+from ..core.flow_map import flow_map_step
 from ..core.gaussian_diffusion import Process
 from ..core.losses import ancestral, default_variance
 from ..core.samplers import MAX_CHURN, Step, best_sampler, churned
 from ..errors import InputError
 from ..networks.text_conditioning import Text
-from ..registries import SAMPLERS
+from ..registries import OBJECTIVES, SAMPLERS, Objective, facts
 from ..runs.run_directory import Run
 
+FEW = 8  # steps up to which a flow map steps to its destinations, unless another sampler is named
 GUIDING = ("guidance_interval", "guidance_rescale")  # settings that say how to guide, and nothing without --guidance
 
 
@@ -49,7 +51,7 @@ def build_sampling(
     """
     settings = resolved_sampling(settings, config, process)
     denoiser = build_denoiser(network, config, process, label, text)
-    denoise, step = _sampler(denoiser, settings, process)
+    denoise, step = _sampler(denoiser, settings, process, is_flow_map(config))
     if settings.guidance != 1:
         if weak is None:
             if label is None and text is None:
@@ -70,13 +72,22 @@ def unconditional(denoiser: Denoiser, network: nn.Module) -> Denoiser:
     return replace(denoiser, label=label, text=text)
 
 
-def _sampler(denoiser: Denoiser, settings: SampleConfig, process: Process) -> tuple[Denoise, Step]:
+def is_flow_map(config: Config) -> bool:
+    """True if the network is told where a step leads, so that few steps suffice."""
+    return facts(OBJECTIVES, config.process.objective, Objective).destinations
+
+
+def _sampler(
+    denoiser: Denoiser, settings: SampleConfig, process: Process, to_destination: bool
+) -> tuple[Denoise, Step]:
     """The step function of resolved settings, with the denoiser to call it with."""
     step = SAMPLERS[settings.sampler]
     if settings.sampler == "ddpm":
         return ancestral(denoiser, settings.reverse_variance)
     if settings.eta > 0:
         step = partial(step, eta=settings.eta)
+    elif settings.sampler == "ddim" and to_destination:
+        step = partial(flow_map_step, renoise=settings.renoise)
     if settings.churn > 0:
         step = churned(step, process, min(settings.churn / settings.steps, MAX_CHURN))
     return denoiser, step
@@ -85,7 +96,9 @@ def _sampler(denoiser: Denoiser, settings: SampleConfig, process: Process) -> tu
 def resolved_sampling(settings: SampleConfig, config: Config, process: Process) -> SampleConfig:
     """Resolve every "auto" in the settings."""
     sampler, spacing, variance = settings.sampler, settings.spacing, settings.reverse_variance
-    if sampler == "auto":
+    if sampler == "auto" and is_flow_map(config) and settings.steps <= FEW:
+        sampler, best = "ddim", process.default_spacing
+    elif sampler == "auto":
         sampler, best = best_sampler(settings.steps)
     else:
         best = "log_snr" if sampler == "heun" and config.process.diffusion == "ddpm" else process.default_spacing
@@ -101,9 +114,18 @@ def chosen_settings(run: Run, overrides: Mapping[str, Any], weak: bool = False) 
     Another sampler drops what belonged to the run's own. `weak`: guidance is away from another model.
     """
     if "sampler" in overrides and overrides["sampler"] != run.config.sample.sampler:
-        overrides = {"eta": 0.0, "churn": 0.0, "reverse_variance": "auto", "spacing": "auto", **overrides}
+        overrides = {
+            "eta": 0.0,
+            "churn": 0.0,
+            "renoise": 0.0,
+            "reverse_variance": "auto",
+            "spacing": "auto",
+            **overrides,
+        }
     settings = replace(run.config.sample, **overrides)
     check_steps(settings, run.config.process)
+    if settings.renoise > 0 and not is_flow_map(run.config):
+        raise InputError(f"--renoise {settings.renoise:g} needs a run that was trained with --objective flow_map")
     asked = {"--weak": weak} | {f"--{name.replace('_', '-')}": overrides.get(name) for name in GUIDING}
     if settings.guidance == 1 and any(asked.values()):
         flag = next(flag for flag, value in asked.items() if value)

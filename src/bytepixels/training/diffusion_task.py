@@ -12,6 +12,7 @@ from ..build import at_precision, build_network, build_process
 from ..codec.codec import Codec, PixelCodec
 from ..codec.latent_cache import LatentBatches
 from ..config.run import Config
+from ..core.flow_map import draw_leaps, ratio_at
 from ..core.gaussian_diffusion import Process
 from ..core.losses import diffusion_loss
 from ..core.timestep_sampling import ImportanceSampler
@@ -19,12 +20,13 @@ from ..data import Packed
 from ..data.batches import Batches
 from ..distributed.process_group import ProcessGroup
 from ..images import beside, grid
-from ..randomness import DROPOUT, LABELS, NOISE, TEXT, TIMES, seeded
+from ..randomness import DROPOUT, LABELS, LEAP, NOISE, TEXT, TIMES, seeded
+from ..registries import OBJECTIVES, Objective, facts
 from ..runs.run_directory import Run
 from ..sampling.conditioning import text_rows
 from ..sampling.draw import draw_together
 from ..sampling.first_stage import EncodedImages
-from ..sampling.settings import chosen_settings
+from ..sampling.settings import chosen_settings, is_flow_map
 from ..sampling.trained_model import TrainedModel
 from ..stopping import Stop
 from ..text import TextRows
@@ -101,7 +103,8 @@ class Diffusion:
         process, self.memory = build_process(config), build_times(config, device)
         self.indices: Callable[[int], np.ndarray] = batches.indices
         texts = text_rows(run, packed, device)
-        self.draw: DrawBatch = build_draw(config, process, batches, len(run.classes), self.memory, texts)
+        share = (lambda step: min(1.0, step * train.batch / self.budget)) if is_flow_map(config) else None
+        self.draw: DrawBatch = build_draw(config, process, batches, len(run.classes), self.memory, texts, share)
         self.loss = build_loss(config, process, codec, device, self.memory)
         self.trial = build_loss(config, process, codec, device)
 
@@ -165,9 +168,11 @@ def build_draw(
     classes: int,
     times: ImportanceSampler | None = None,
     texts: TextRows | None = None,
+    share: Callable[[int], float] | None = None,
 ) -> DrawBatch:
     """Build step -> (images uint8, label, t, noise, weight, dropout keys), all that is random; None for what a run
-    lacks. With `texts` two more: vectors and mask of each image's caption, the mask empty where it is dropped.
+    lacks. With `texts` two more: vectors and mask of each image's caption, the mask empty where it is dropped. With
+    `share`, the share of the run that is done by a step, two more, of a flow map: leaps, and r for each image.
 
     A function of (seed, step), and of what `times` remembers where it is given; `weight` makes up for it. Every process
     draws for the global batch, which costs next to nothing, and keeps the rows that its `batches` give out.
@@ -194,11 +199,15 @@ def build_draw(
             generator = seeded(seed, DROPOUT, step, device=device)
             keys = torch.randint(2**31, (batch,), generator=generator, device=device)
         drawn = images, label, *(None if one is None else one[rows] for one in (t, noise, weight, keys))
-        if texts is None:
+        if texts is not None:
+            vectors, mask = texts(batches.indices(step)[rows])
+            kept = torch.rand(batch, generator=seeded(seed, TEXT, step, device=device), device=device)[rows]
+            drawn = *drawn, vectors, mask & (kept >= config.train.label_dropout)[:, None]
+        if share is None:
             return drawn
-        vectors, mask = texts(batches.indices(step)[rows])
-        kept = torch.rand(batch, generator=seeded(seed, TEXT, step, device=device), device=device)[rows]
-        return *drawn, vectors, mask & (kept >= config.train.label_dropout)[:, None]
+        leap = draw_leaps(batch, seeded(seed, LEAP, step, device=device))[rows]
+        ratio = torch.full((len(leap),), ratio_at(share(step)))  # on the host, which reads it
+        return *drawn, *([None, None] if texts is None else []), leap, ratio
 
     return draw
 
@@ -207,7 +216,7 @@ def build_loss(
     config: Config, process: Process, codec: Codec, device: torch.device, times: ImportanceSampler | None = None
 ) -> Loss:
     """Build the loss: (model, *batch of build_draw) -> loss per image [B], float32, recorded in `times`."""
-    settings = config.process
+    settings, kind = config.process, facts(OBJECTIVES, config.process.objective, Objective)
     weighting = None if settings.weighting == "none" else settings.weighting
 
     def loss(
@@ -220,13 +229,19 @@ def build_loss(
         dropout_keys: Tensor | None = None,
         vectors: Tensor | None = None,
         mask: Tensor | None = None,
+        leap: Tensor | None = None,
+        ratio: Tensor | None = None,
     ) -> Tensor:
         call = model if dropout_keys is None else partial(model, dropout_keys=dropout_keys)
         call = call if vectors is None else partial(call, text=(vectors, mask))
         network, x0 = at_precision(call, config, device), codec.to_model(images)
-        losses, _ = diffusion_loss(
-            network, process, x0, settings.prediction, label, t, noise, weighting, settings.objective
-        )
+        if leap is None or ratio is None:
+            losses, _ = diffusion_loss(
+                network, process, x0, settings.prediction, label, t, noise, weighting, settings.objective
+            )
+        else:
+            r = float(ratio[0])
+            losses, _ = kind(network, process, x0, r, settings.prediction, label, t, noise, weighting, leap)
         if times is None or weight is None:
             return losses
         times.note(t, losses.detach())

@@ -14,6 +14,7 @@ from ..runs.checkpoints import check_files, check_fit, read_state, read_tensors
 from ..runs.run_directory import Run
 from ..sampling.load_weights import find_checkpoint, open_model
 
+NEW = "destination."  # what a flow map has more than a plain network; nothing at first
 LABELS = "label.weight"  # [K + 1, size]: a row for each class, and one for none
 
 
@@ -53,6 +54,7 @@ def take_weights(network: nn.Module, run: Run) -> None:
         tensors[LABELS] = matched_labels(own[LABELS], tensors.get(LABELS), run.classes, origin.classes)
     else:
         tensors.pop(LABELS, None)
+    tensors |= {name: own[name] for name in own.keys() - tensors.keys() if name.startswith(NEW)}
     try:
         check_fit(checkpoint, tensors, own)
     except DamagedError as error:

@@ -1,0 +1,138 @@
+"""train --objective flow_map: a plain model at first, then one whose steps lead anywhere."""
+
+import pytest
+import torch
+
+from bytepixels import InputError, Run
+from bytepixels import train as train_run
+from bytepixels.config.presets import preset_with
+from bytepixels.core.flow_map import ratio_at
+from bytepixels.core.samplers import trajectory
+from bytepixels.events import Progress, listening
+from bytepixels.randomness import SeededNoise
+from bytepixels.sampling.trained_model import TrainedModel
+from bytepixels.stopping import Stop
+from tests.tiny import checkpoints, cli, plain, same_bits, tensors, train
+
+FLAGS = ("--objective", "flow_map", "--diffusion", "flow", "--prediction", "v", "--lr-decay", "none")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """Eight steps, of which the last three have r below 1."""
+    path = tmp_path_factory.mktemp("flow_map") / "run"
+    assert train(path, *FLAGS, "--dropout", 0.1, "--lr", 0.03, steps=8) == 0
+    return path
+
+
+def drawn(run, steps, sampler="ddim"):
+    return Run(run).sample(3, seed=5, steps=steps, sampler=sampler, device="cpu")
+
+
+@pytest.mark.parametrize("own", [{"backbone": "unet"}, {"backbone": "dit", "width": 32}, {"micro_batch": 16}], ids=str)
+def test_a_run_that_goes_on_is_the_run_that_never_stopped(tmp_path, own):
+    settings = {"preset": "digits", "objective": "flow_map", "diffusion": "flow", "prediction": "v", "dropout": 0.1}
+    settings |= {"images": 256, "batch": 32, "width": 8, "previews": 0, "precision": "float32", "device": "cpu"} | own
+    stop = Stop()
+
+    def listen(event):
+        if (
+            isinstance(event, Progress) and event.what == "train" and event.done >= 6 * 32
+        ):  # r is below 1 from the fifth
+            stop.ask()
+
+    train_run("digits", tmp_path / "straight", **settings)
+    with listening(listen):
+        train_run("digits", tmp_path / "stopped", stop=stop, **settings)
+    assert checkpoints(tmp_path / "stopped")[-1].name < checkpoints(tmp_path / "straight")[-1].name
+    train_run("digits", tmp_path / "stopped", **settings)
+    assert same_bits(checkpoints(tmp_path / "straight")[-1], checkpoints(tmp_path / "stopped")[-1]) == []
+
+
+def test_a_step_of_ddim_leads_to_its_destination(run):
+    model = TrainedModel.open(run, weights="model", device="cpu")
+    torch.nn.init.normal_(model.network.destination.last.weight)
+    settings = model.settings(sampler="ddim", steps=2, clip=False)
+    levels = model.process.levels(2, settings.spacing)
+    x = SeededNoise(range(2))(torch.empty(2, *model.run.x0_shape))
+    label = torch.zeros(2, dtype=torch.int64)
+    denoise, step = model.sampling(settings, label)
+    first = next(trajectory(x, levels, denoise, step))
+    now, nxt = levels[:2]
+    x0 = model.denoiser(label)(x, now, nxt)
+    expected = nxt.sigma / now.sigma * x + (nxt.alpha - now.alpha * nxt.sigma / now.sigma) * x0
+    torch.testing.assert_close(first, expected, rtol=0, atol=1e-6)
+    assert (x0 - model.denoiser(label)(x, now)).abs().max() > 1e-3  # the destination counts
+
+
+def test_auto_steps_to_destinations_in_few_steps_alone(run):
+    chosen = {
+        n: TrainedModel.open(run, device="cpu").settings(sampler="auto", steps=n).sampler for n in (1, 4, 8, 9, 20)
+    }
+    assert chosen == {1: "ddim", 4: "ddim", 8: "ddim", 9: "unipc_3", 20: "unipc_3"}
+
+
+@pytest.mark.parametrize("steps", [1, 2, 4, 8])
+def test_few_steps_with_guidance_and_noise_anew(run, steps):
+    image = {"seed": 3, "steps": steps, "sampler": "ddim", "device": "cpu", "weights": "model"}
+    plain_one = Run(run).sample(2, **image)
+    assert plain_one.shape == (2, 1, 8, 8)
+    assert not torch.equal(plain_one, Run(run).sample(2, label="3", guidance=3, **image))
+    anew = Run(run).sample(2, renoise=1, **image)
+    assert torch.equal(anew, plain_one) == (steps == 1)  # a single step has nothing to come back to
+    assert torch.equal(Run(run).sample(1, renoise=1, **image | {"seed": 4}), anew[1:])
+
+
+def test_noise_anew_needs_a_flow_map_and_ddim(run, tmp_path, capsys):
+    assert cli("sample", "digits", "-n", 1, "--sampler", "ddim", "--steps", 2, "--renoise", 0.5, "--out", tmp_path) == 2
+    assert "--renoise 0.5 needs a run that was trained with --objective flow_map" in plain(capsys.readouterr().err)
+    with pytest.raises(InputError, match=r"--renoise 0\.5 needs --sampler ddim, got heun"):
+        Run(run).sample(1, sampler="heun", steps=2, renoise=0.5)
+
+
+def test_old_samplers_and_measures_take_it_as_a_plain_model(run, tmp_path):
+    for sampler in ("ddpm", "heun", "unipc_3"):
+        assert drawn(run, 3, sampler).shape == (3, 1, 8, 8)
+    assert cli("evaluate", "loss", run, "--n", 32) == 0
+    assert cli("edit", "vary", run, tmp_path_image(tmp_path), "-n", 1, "--steps", 3, "--out", tmp_path / "vary") == 0
+
+
+def tmp_path_image(folder):
+    from bytepixels.images import save_png
+
+    save_png(torch.full((1, 8, 8), 99, dtype=torch.uint8), folder / "one.png")
+    return folder / "one.png"
+
+
+def test_a_plain_model_becomes_one(tmp_path):
+    assert train(tmp_path / "plain", *FLAGS[2:], steps=2) == 0
+    assert (
+        cli(
+            "train",
+            "digits",
+            "--from",
+            tmp_path / "plain",
+            "--objective",
+            "flow_map",
+            "--images",
+            32,
+            "--run",
+            tmp_path / "map",
+        )
+        == 0
+    )
+    before, after = (tensors(checkpoints(tmp_path / name)[-1]) for name in ("plain", "map"))
+    new = {f"destination.{layer}.{kind}" for layer in ("first", "last") for kind in ("weight", "bias")}
+    assert {name for name in after.keys() - before.keys() if name.startswith("ema/")} == {f"ema/{name}" for name in new}
+    origin = Run(tmp_path / "map").directory.data["from"]
+    assert origin["run"].endswith("plain")
+
+
+def test_r_falls_in_the_second_half():
+    assert [ratio_at(share) for share in (0, 0.5, 0.75, 1)] == pytest.approx([1, 1, 1 / 4, 1 / 16])
+
+
+def test_the_preset(capsys):
+    config = preset_with("few_steps")
+    assert (config.process.objective, config.sample.steps) == ("flow_map", 4)
+    assert preset_with("few_steps", "dit").process.objective == "flow_map"
