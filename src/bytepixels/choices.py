@@ -14,6 +14,7 @@ SCHEDULES: dict[str, dict[str, float]] = {  # and the parameters that each has, 
     "sigmoid": {"start": -3.0, "end": 3.0, "tau": 1.0},
 }
 SPACINGS = ("trailing", "leading", "linspace", "quadratic", "log_snr", "karras")
+OWN_SPACING = "own"  # measured on a model itself, which a process knows nothing of
 PREDICTIONS = ("eps", "x0", "v")
 OBJECTIVES = ("simple", "hybrid", "vlb")
 WEIGHTINGS = ("eps", "min_snr", "p2", "edm", "velocity", "uniform", "sigmoid")
@@ -73,5 +74,6 @@ CACHED = {  # what the cache holds
     "features": "features of real images, for evaluate",
     "indexes": "what WebDataset shards hold",
     "downloads": "data sets known by name",
+    "grids": "where the steps of models lie that cannot keep it themselves",
 }
 CACHE_LIMIT = "BYTEPIXELS_CACHE_LIMIT"  # an environment variable: 5GB, 500MB
