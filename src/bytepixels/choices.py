@@ -43,6 +43,9 @@ SAMPLERS = {
     "unipc_3": Sampler(4),
     "ipndm": Sampler(2),  # 4 on grids even in sigma / alpha, which its weights are for
     "deis": Sampler(3),
+    "exp_euler": Sampler(1),
+    "exp_2m": Sampler(2),
+    "exp_2c": Sampler(3),  # of order 2, and its corrector adds one
 }
 
 

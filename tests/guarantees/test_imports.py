@@ -18,8 +18,8 @@ MODULES = {
     ".".join(("bytepixels", *path.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(".__init__"): path
     for path in sorted(PACKAGE.rglob("*.py"))
 }
-CORE = """schedules levels posterior continuous gaussian_diffusion prediction denoiser multistep samplers weighting
-timestep_sampling losses likelihood editing exact_denoisers own_grid exponential""".split()
+CORE = """schedules levels posterior continuous gaussian_diffusion prediction denoiser multistep exponential samplers
+weighting timestep_sampling losses likelihood editing exact_denoisers own_grid""".split()
 LEAVES = set("choices console errors events randomness signals spellings stopping threads wording".split())
 GROUND = LEAVES | {"distributed", "files", "hardware", "heap", "images", "memory", "version"}
 ROOMS = {  # who may import whom, beside the ground

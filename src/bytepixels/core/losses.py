@@ -17,7 +17,7 @@ from .gaussian_diffusion import GaussianDiffusion
 from .levels import Level, Process
 from .posterior import bound_term, interpolated_log_variance
 from .prediction import coefficients, target
-from .samplers import SAMPLERS, Noise, Step, trajectory
+from .samplers import SAMPLERS, Noise, Step, step_of, trajectory
 from .weighting import WEIGHTINGS
 
 HYBRID_WEIGHT = 0.001  # Nichol & Dhariwal 2021, eq. 16: lambda
@@ -131,7 +131,7 @@ def sample(
     `noise` draws x_T, every stochastic step draws once more. The model is in eval mode meanwhile.
     """
     grid = diffusion.levels(steps, spacing, times) if levels is None else diffusion.match_levels(levels)
-    step = SAMPLERS[check_choice("sampler", sampler, SAMPLERS)] if isinstance(sampler, str) else sampler
+    step = step_of(sampler, diffusion) if isinstance(sampler, str) else sampler
     denoiser = Denoiser(model, prediction, diffusion.sigma_data, label)
     denoise: Denoise = denoiser
     if sampler == "ddpm":

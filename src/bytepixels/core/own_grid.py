@@ -14,7 +14,7 @@ from torch import Tensor
 from ..errors import InputError, check_count
 from .levels import Level
 
-COEFFICIENT = 1.15  # by how much each step's error counts for more than that of the step before
+COEFFICIENT = 1.05  # by how much each step's error counts for more than that of the step before
 
 
 def step_costs(

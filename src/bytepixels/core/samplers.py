@@ -17,6 +17,7 @@ from ..choices import MAX_CHURN
 from ..choices import SAMPLERS as FACTS
 from ..errors import InputError, check_choice, check_range
 from .denoiser import Denoise, linear_combination
+from .exponential import exponential_step
 from .levels import Level, Process
 from .multistep import (
     Noise,
@@ -145,9 +146,19 @@ SAMPLERS: dict[str, Step] = {
     "unipc_3": partial(unipc_step, order=3),
     "ipndm": ipndm_step,
     "deis": deis_step,
+    "exp_euler": exponential_step,
+    "exp_2m": partial(exponential_step, order=2),
+    "exp_2c": partial(exponential_step, order=2, correct=True),
 }
+EXPONENTIAL = "exp_euler", "exp_2m", "exp_2c"  # which have a standard deviation of the data; 1 unless told
 STOCHASTIC = tuple(name for name, facts in FACTS.items() if facts.stochastic)  # ddim draws noise with eta above 0
 TWICE = tuple(name for name, facts in FACTS.items() if facts.evaluations == 2)  # but for the last step
+
+
+def step_of(sampler: str, process: Process) -> Step:
+    """A sampler's step by its name; of those that have one, with the process' standard deviation of the data."""
+    step = SAMPLERS[check_choice("sampler", sampler, SAMPLERS)]
+    return partial(step, sigma_data=process.sigma_data) if sampler in EXPONENTIAL else step
 
 
 def best_sampler(steps: int) -> tuple[str, str]:

@@ -16,7 +16,7 @@ from ..config.sampling import SampleConfig
 from ..core.denoiser import Denoise, Denoiser, clipped, guided
 from ..core.gaussian_diffusion import Process
 from ..core.losses import ancestral, default_variance
-from ..core.samplers import MAX_CHURN, SAMPLERS, Step, best_sampler, churned
+from ..core.samplers import MAX_CHURN, Step, best_sampler, churned, step_of
 from ..errors import InputError
 from ..networks.text_conditioning import Text
 from ..runs.run_directory import Run
@@ -71,7 +71,7 @@ def unconditional(denoiser: Denoiser, network: nn.Module) -> Denoiser:
 
 def _sampler(denoiser: Denoiser, settings: SampleConfig, process: Process) -> tuple[Denoise, Step]:
     """The step function of resolved settings, and the denoiser that it is to be called with."""
-    step = SAMPLERS[settings.sampler]
+    step = step_of(settings.sampler, process)
     if settings.sampler == "ddpm":
         return ancestral(denoiser, settings.reverse_variance)
     if settings.eta > 0:
