@@ -3,6 +3,7 @@
 import math
 
 SPACINGS = ("trailing", "leading", "linspace", "quadratic", "log_snr", "karras")
+OWN_SPACING = "own"  # measured on a model itself, which a process knows nothing of
 PREDICTIONS = ("eps", "x0", "v")
 DEQUANTISATIONS = ("noise", "uniform")
 SPLITS = ("train", "val", "test", "all")
@@ -16,5 +17,6 @@ CACHED = {  # what the cache holds
     "features": "features of real images, for evaluate",
     "indexes": "what WebDataset shards hold",
     "downloads": "data sets known by name",
+    "grids": "where the steps of models lie that cannot keep it themselves",
 }
 CACHE_LIMIT = "BYTEPIXELS_CACHE_LIMIT"  # an environment variable: 5GB, 500MB

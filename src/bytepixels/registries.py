@@ -44,6 +44,7 @@ class Sampler(Entry):
     stochastic: bool = False  # it draws noise on the way
     evaluations: int = 1  # of the denoiser a step, but for the last
     options: tuple[str, ...] = ()  # settings that it alone, or few, take
+    sigma_data: bool = False  # it takes the standard deviation of the data; 1 unless told
     bound: dict[str, Any] = field(default_factory=dict)  # arguments that are its own
 
     @cached_property
@@ -96,6 +97,11 @@ SAMPLERS: dict[str, Callable[..., Any]] = {
     "unipc_3": Sampler("core.multistep.unipc_step", 4, bound={"order": 3}),
     "ipndm": Sampler("core.multistep.ipndm_step", 2),  # 4 on grids even in sigma / alpha, which its weights are for
     "deis": Sampler("core.multistep.deis_step", 3),
+    "exp_euler": Sampler("core.exponential.exponential_step", 1, sigma_data=True),
+    "exp_2m": Sampler("core.exponential.exponential_step", 2, sigma_data=True, bound={"order": 2}),
+    "exp_2c": Sampler(  # its corrector adds one to the order
+        "core.exponential.exponential_step", 3, sigma_data=True, bound={"order": 2, "correct": True}
+    ),
 }
 WEIGHTINGS: dict[str, Callable[..., Any]] = {
     "eps": Entry("core.weighting.eps_weight"),

@@ -17,8 +17,9 @@ MODULES = {
     ".".join(("bytepixels", *path.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(".__init__"): path
     for path in sorted(PACKAGE.rglob("*.py"))
 }
-CORE = """schedules levels posterior continuous gaussian_diffusion prediction denoiser multistep flow_map samplers
-weighting timestep_sampling objectives losses flow_map_loss likelihood editing exact_denoisers""".split()
+CORE = """schedules levels posterior continuous gaussian_diffusion prediction denoiser multistep flow_map exponential
+samplers weighting timestep_sampling objectives losses flow_map_loss likelihood editing exact_denoisers
+own_grid""".split()
 LEAVES = set("choices registries console errors events randomness signals spellings stopping threads wording".split())
 GROUND = LEAVES | {"distributed", "files", "hardware", "heap", "images", "memory", "version"}
 ROOMS = {  # who may import whom, beside the ground

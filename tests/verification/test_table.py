@@ -11,7 +11,7 @@ from bytepixels import SAMPLERS, RectifiedFlow, Sampler, SeededNoise
 from bytepixels.core import multistep, samplers
 from bytepixels.core.exact_denoisers import GAUSSIAN
 from bytepixels.events import Progress, listening
-from bytepixels.verification import Check, bound, moments, orders, seeds, suite, verify
+from bytepixels.verification import Check, bound, exact, moments, orders, seeds, suite, verify
 from bytepixels.verification import table as verb
 from bytepixels.verification.check import log_snr_grid
 from bytepixels.verification.table import row
@@ -19,6 +19,7 @@ from tests.core.test_samplers import affine
 from tests.tiny import cli, pixels_of
 
 PROCESSES = ("VP", "EDM", "flow")
+EXPONENTIAL = ("exp_euler", "exp_2m", "exp_2c")
 
 
 def failed(checks):
@@ -256,3 +257,14 @@ def test_checking_seeds_draws_nothing_from_the_callers_generator():
     state = torch.get_rng_state()
     list(seeds.seed_checks())
     assert torch.equal(torch.get_rng_state(), state)
+
+
+# ---- exponential integration of Gaussian data
+
+
+def test_the_exponential_integrators_are_exact_and_a_wrong_deviation_is_seen(monkeypatch):
+    assert failed(exact.exact_checks()) == set()
+    assert len(list(exact.exact_checks())) == len(EXPONENTIAL) + 1
+    monkeypatch.setitem(SAMPLERS, "exp_2m", SAMPLERS["ddim"])
+    monkeypatch.setattr(exact, "step_of", lambda name, process: SAMPLERS[name])  # 1, where EDM's data have 0.5
+    assert failed(exact.exact_checks()) == {f"{name}, all processes" for name in EXPONENTIAL}

@@ -6,7 +6,7 @@ from typing import Literal
 
 from tyro.conf import FlagConversionOff
 
-from ..choices import MAX_CHURN, SPACINGS
+from ..choices import MAX_CHURN, OWN_SPACING, SPACINGS
 from ..errors import InputError, check_choice, check_range
 from ..registries import SAMPLERS, sampler_facts, takers
 
@@ -27,8 +27,8 @@ class SampleConfig:
     """Steps from noise to image, 1 to --timesteps: more is better and slower. heun evaluates the network twice a step,
     the others once. Usual: 10 to 50, ddpm up to 1000."""
     spacing: str = "auto"
-    """Where the steps lie among the noise levels: {SPACINGS}. auto: what
-    suits the sampler."""
+    """Where the steps lie among the noise levels: {SPACINGS}; own: where they suit the trained model
+    best, which is measured once. auto: what suits the sampler."""
     eta: float = 0.0
     """Fresh noise in each step of ddim: 0 (none, deterministic) to 1 (as much as ddpm)."""
     churn: float = 0.0
@@ -50,7 +50,7 @@ class SampleConfig:
 
     def __post_init__(self) -> None:
         check_choice("--sampler", self.sampler, ("auto", *SAMPLERS))
-        check_choice("--spacing", self.spacing, ("auto", *SPACINGS))
+        check_choice("--spacing", self.spacing, ("auto", OWN_SPACING, *SPACINGS))
         check_choice("--reverse-variance", self.reverse_variance, ("auto", "small", "large", "learned"))
         check_range("--steps", self.steps, 1)
         variance = self.reverse_variance != "auto"

@@ -15,7 +15,7 @@ from ..registries import OBJECTIVES, SAMPLERS, Objective, facts
 from .denoiser import Denoise, Denoiser, clipped, first_parameter, learned_variance
 from .levels import Level, Process
 from .objectives import check_objective, evaluation
-from .samplers import Noise, Step, trajectory
+from .samplers import Noise, Step, step_of, trajectory
 
 
 def diffusion_loss(
@@ -84,7 +84,7 @@ def sample(
     `noise` draws x_T, every stochastic step draws once more. The model is in eval mode meanwhile.
     """
     grid = diffusion.levels(steps, spacing, times) if levels is None else diffusion.match_levels(levels)
-    step = SAMPLERS[check_choice("sampler", sampler, SAMPLERS)] if isinstance(sampler, str) else sampler
+    step = step_of(sampler, diffusion) if isinstance(sampler, str) else sampler
     denoiser = Denoiser(model, prediction, diffusion.sigma_data, label)
     denoise: Denoise = denoiser
     if sampler == "ddpm":

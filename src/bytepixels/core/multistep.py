@@ -119,10 +119,10 @@ def exponential_weights(nodes: Sequence[float], start: float, end: float) -> lis
     """w with sum_j w_j p(nodes_j) = integral of exp(u - end) p(u) du over start..end, for p of degree < len(nodes)."""
     h = end - start
     back = [(end - node) / h for node in nodes]  # how far behind the end, in steps
-    return _solve_vandermonde(back, [_lower_gamma(k, h) / h**k for k in range(len(nodes))])
+    return solve_vandermonde(back, [_lower_gamma(k, h) / h**k for k in range(len(nodes))])
 
 
-def _solve_vandermonde(nodes: Sequence[float], moments: Sequence[float]) -> list[float]:
+def solve_vandermonde(nodes: Sequence[float], moments: Sequence[float]) -> list[float]:
     """w with sum_j w_j nodes_j^k = moments[k] (Björck & Pereyra 1970; a fifth of a general solver's time)."""
     w, n = list(moments), len(nodes)
     for k in range(n - 1):
@@ -158,7 +158,7 @@ def deis_step(
         return _constant_x0_step(x, now, nxt, x0), estimates
     start, end = now.sigma / now.alpha, nxt.sigma / nxt.alpha
     back = [(at - end) / (start - end) for at, _ in known]
-    weights = _solve_vandermonde(back, [1 / (k + 1) for k in range(len(known))])  # of powers, over 0..1
+    weights = solve_vandermonde(back, [1 / (k + 1) for k in range(len(known))])  # of powers, over 0..1
     slope = sum(weight * eps for weight, (_, eps) in zip(weights, known, strict=True))
     return nxt.alpha / now.alpha * x + nxt.alpha * (end - start) * slope, estimates
 

@@ -7,6 +7,7 @@ Every step works for any x_t = alpha * x0 + sigma * eps: the formulas are the pa
 
 import math
 from collections.abc import Iterator, Sequence
+from functools import partial
 from itertools import pairwise
 
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from ..choices import MAX_CHURN
 from ..errors import InputError, check_choice, check_range
+from ..registries import SAMPLERS, sampler_facts
 from .denoiser import Denoise, linear_combination
 from .levels import Level, Process
 from .multistep import Noise, Step
@@ -118,6 +120,12 @@ def diffuse(x: Tensor, now: Level, noisier: Level, noise: Noise, noise_scale: fl
     """Add noise, q(x_noisier | x_now), between any two levels (Ho et al. 2020, eq. 2)."""
     ratio = noisier.alpha / now.alpha
     return ratio * x + noise_scale * math.sqrt(noisier.sigma**2 - (ratio * now.sigma) ** 2) * noise(x)
+
+
+def step_of(sampler: str, process: Process) -> Step:
+    """The step of a sampler by its name; of those that have one, with the standard deviation of the process' data."""
+    step = SAMPLERS[check_choice("sampler", sampler, SAMPLERS)]
+    return partial(step, sigma_data=process.sigma_data) if sampler_facts(sampler).sigma_data else step
 
 
 def best_sampler(steps: int) -> tuple[str, str]:

@@ -34,7 +34,8 @@ class EditFlags:
     steps: int | None = None
     """Steps from noise to image. Default: the run's own, like all that follow."""
     spacing: str | None = None
-    """Where the steps lie among the noise levels: {SPACINGS}; auto takes the sampler's best."""
+    """Where the steps lie among the noise levels: {SPACINGS}; own: where they suit this model best,
+    which is measured once (a minute, say); auto takes the sampler's best."""
     guidance: float | None = None
     """How strongly the result follows the label or prompt, one of which it needs. 1: no guidance; usual: 1.5 to 4."""
     clip: bool | None = None

@@ -28,7 +28,8 @@ class Sample:
     steps: int | None = None
     """Steps from noise to image: more is better and slower. Usual: 10 to 50."""
     spacing: str | None = None
-    """Where the steps lie among the noise levels: {SPACINGS}; auto takes the sampler's best."""
+    """Where the steps lie among the noise levels: {SPACINGS}; own: where they suit this model best,
+    which is measured once (a minute, say); auto takes the sampler's best."""
     eta: float | None = None
     """Fresh noise in each step of ddim: 0 (none, deterministic) to 1 (as much as ddpm)."""
     churn: float | None = None

@@ -83,7 +83,7 @@ def open_editing(flags: EditFlags) -> Editing:
     settings = settings_for(run, flags)
     model = TrainedModel.open(run, flags.checkpoint, flags.weights, flags.device)
     text = None if flags.prompt is None else text_of(run, [0], flags.prompt, model.device)
-    return Editing(model, settings, model.process.levels(settings.steps, settings.spacing), label, text)
+    return Editing(model, settings, model.levels(settings), label, text)
 
 
 def settings_for(run: Run, flags: EditFlags) -> SampleConfig:

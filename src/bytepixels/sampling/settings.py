@@ -17,10 +17,10 @@ from ..core.denoiser import Denoise, Denoiser, clipped, guided
 from ..core.flow_map import flow_map_step
 from ..core.gaussian_diffusion import Process
 from ..core.losses import ancestral, default_variance
-from ..core.samplers import MAX_CHURN, Step, best_sampler, churned
+from ..core.samplers import MAX_CHURN, Step, best_sampler, churned, step_of
 from ..errors import InputError
 from ..networks.text_conditioning import Text
-from ..registries import OBJECTIVES, SAMPLERS, Objective, facts
+from ..registries import OBJECTIVES, Objective, facts
 from ..runs.run_directory import Run
 
 FEW = 8  # steps up to which a flow map steps to its destinations, unless another sampler is named
@@ -81,7 +81,7 @@ def _sampler(
     denoiser: Denoiser, settings: SampleConfig, process: Process, to_destination: bool
 ) -> tuple[Denoise, Step]:
     """The step function of resolved settings, with the denoiser to call it with."""
-    step = SAMPLERS[settings.sampler]
+    step = step_of(settings.sampler, process)
     if settings.sampler == "ddpm":
         return ancestral(denoiser, settings.reverse_variance)
     if settings.eta > 0:

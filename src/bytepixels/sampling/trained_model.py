@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..build import build_network, build_process
+from ..choices import OWN_SPACING
 from ..codec.codec import Codec
 from ..config.sampling import SampleConfig
 from ..config.training import Precision
@@ -26,6 +27,7 @@ from ..runs.run_directory import Run
 from .conditioning import Text, labels_of, text_of
 from .first_stage import codec_of
 from .load_weights import load_checkpoint, open_model
+from .own_grid import own_levels
 from .settings import build_denoiser, build_sampling, chosen_settings, resolved_sampling
 
 NOISE = ("diffusion", "timesteps", "schedule", "zero_terminal_snr")  # settings that decide the noise at every t
@@ -104,6 +106,37 @@ class TrainedModel:
         like = torch.empty(len(noise.generators), *self.run.x0_shape, device=self.device)
         return pure_noise(like, level, noise, self.process.sigma_data)
 
+    def levels(self, settings: SampleConfig, guided_away: bool = False) -> list[Level]:
+        """The grid that resolved settings name: settings.steps levels, noisiest first, then CLEAN.
+
+        "own" is measured on the model where that was not done before; while it trains, it is the process' default.
+        guided_away: by a weaker model, of which its own grid knows nothing.
+        """
+        if settings.spacing != OWN_SPACING:
+            return self.process.levels(settings.steps, settings.spacing)
+        if self.checkpoint is None:
+            return self.process.levels(settings.steps)
+        if guided_away:
+            settings = replace(settings, guidance=1.0, guidance_interval=None, guidance_rescale=0.0)
+        return own_levels(self.run, self.network, self.process, settings, self.path)
+
+    def path(
+        self, settings: SampleConfig, seeds: Sequence[int], levels: list[Level]
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """x at every level, and the estimates of x0 at all but the last, classes and captions in turn."""
+        labels = labels_of(self.run, seeds, None)
+        given = None if labels is None else torch.tensor(labels, device=self.device)
+        denoise, step = self.sampling(settings, given, text_of(self.run, seeds, None, self.device))
+        estimates: list[Tensor] = []
+
+        def watched(x: Tensor, level: Level) -> Tensor:
+            estimates.append(denoise(x, level))
+            return estimates[-1]
+
+        x = self.pure_noise(SeededNoise(seeds), levels[0])
+        with evaluating(self.network):
+            return [x, *trajectory(x, levels, watched, step)], estimates
+
     def draw(
         self,
         settings: SampleConfig,
@@ -120,7 +153,7 @@ class TrainedModel:
         weak: the weaker model of autoguidance. watch(step, x_t) sees every state on the way.
         """
         settings = resolved_sampling(settings, self.run.config, self.process)
-        levels = self.process.levels(settings.steps, settings.spacing)
+        levels = self.levels(settings, guided_away=weak is not None)
         one = label is None or isinstance(label, int)
         labels = labels_of(self.run, seeds, label) if one else list(label)  # type: ignore[arg-type]
         given = None if labels is None else torch.tensor(labels, device=self.device)

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from ..events import Work
-from . import bound, moments, orders, seeds
+from . import bound, exact, moments, orders, seeds
 from .check import Check
 
 
@@ -22,6 +22,7 @@ class Section(NamedTuple):
 ORDERS = Section("Order of convergence of the deterministic samplers", orders.ABOUT, orders.order_checks)
 SECTIONS = [
     ORDERS,
+    Section("Exponential integration of Gaussian data", exact.ABOUT, exact.exact_checks),
     Section("Mean and variance of the samplers that draw noise", moments.ABOUT, moments.moment_checks),
     Section("Variational bound (ELBO), in nats per dimension", bound.ABOUT, bound.bound_checks),
     Section("An image depends on its seed alone", seeds.ABOUT, seeds.seed_checks),
