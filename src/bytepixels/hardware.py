@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from functools import cache
 from statistics import median
 
 import torch
@@ -13,6 +14,7 @@ LEAST_TO_COMPILE = 1200.0  # seconds of work below which compiling is not tried:
 COMPILE_TRIALS = 3
 
 PAIRS, LEAST_PAIRS = 15, 3
+SLOW = 0.5  # of the speed of float32: real bf16 is faster than float32, imitated bf16 is below a tenth of it
 PAIRS_SECONDS = 0.05  # after which no pair beyond the least is begun
 
 
@@ -40,6 +42,12 @@ def bf16_gain(device: torch.device, clock: Callable[[], float] = time.perf_count
     while len(ratios) < LEAST_PAIRS or (len(ratios) < PAIRS and clock() - began < PAIRS_SECONDS):
         ratios.append(_seconds(single, single, clock) / _seconds(half, half, clock))
     return median(ratios)
+
+
+@cache
+def is_slow_in_bf16(device: torch.device) -> bool:
+    """Whether this device imitates bf16, as a CPU without instructions for it does: ten times slower and more."""
+    return device.type == "cpu" and bf16_gain(device) < SLOW
 
 
 def _seconds(a: Tensor, b: Tensor, clock: Callable[[], float]) -> float:

@@ -3,6 +3,10 @@
 import pytest
 import torch
 
+from bytepixels import hardware
+from bytepixels.sampling import trained_model
+from bytepixels.sampling.trained_model import TrainedModel
+from bytepixels.training import session
 from bytepixels.training.autotune import precision
 from bytepixels.training.autotune.precision import choose_precision, decided
 from tests.tiny import checkpoints, cli, plain, read_json, same_bits, train
@@ -87,3 +91,47 @@ def test_a_run_in_bf16_resumes_bitwise(tmp_path):
     assert train(tmp_path / "stopped", *flags, steps=3) == 0
     assert train(tmp_path / "stopped", *flags, steps=8) == 0
     assert same_bits(checkpoints(tmp_path / "straight")[-1], checkpoints(tmp_path / "stopped")[-1]) == []
+
+
+@pytest.fixture
+def slow_in_bf16(monkeypatch):
+    """A machine that imitates bf16, as far as those can tell who ask."""
+    for room in (session, trained_model):
+        monkeypatch.setattr(room, "is_slow_in_bf16", lambda device: True)
+
+
+def test_a_machine_that_imitates_bf16_is_known_by_its_speed(monkeypatch):
+    for gain, slow in ((0.05, True), (0.49, True), (0.8, False), (1.9, False)):
+        monkeypatch.setattr(hardware, "bf16_gain", lambda device, gain=gain: gain)
+        hardware.is_slow_in_bf16.cache_clear()
+        assert hardware.is_slow_in_bf16(CPU) is slow
+        assert not hardware.is_slow_in_bf16(torch.device("cuda"))
+    hardware.is_slow_in_bf16.cache_clear()
+
+
+def test_a_run_in_bf16_draws_in_float32_where_bf16_is_imitated(tmp_path, monkeypatch, capsys):
+    run = tmp_path / "run"
+    assert train(run, "--precision", "bf16", "--lr-decay", "none", steps=1) == 0
+    x, found = torch.randn(2, 1, 8, 8), {}
+    for slow in (False, True):
+        monkeypatch.setattr(trained_model, "is_slow_in_bf16", lambda device, slow=slow: slow)
+        model = TrainedModel.open(run, device=CPU)
+        level = model.process.levels(2)[1]
+        found[slow], exact = model.denoiser()(x, level), model.denoiser(exact=True)(x, level)
+        assert torch.equal(found[slow], exact) is slow
+    assert not torch.equal(found[False], found[True])
+    assert arithmetic(run) == "bf16"
+
+
+def test_a_run_that_begins_from_one_in_bf16_is_measured_anew(tmp_path, gains, slow_in_bf16, capsys):
+    run, second = tmp_path / "run", tmp_path / "second"
+    assert train(run, "--precision", "bf16", "--lr-decay", "none", steps=1) == 0
+    gains.append(0.05)
+    assert cli("train", "digits", "--from", run, "--run", second, "--images", 32) == 0
+    assert arithmetic(second) == "float32"
+    capsys.readouterr()
+    assert cli("train", "digits", "--run", run, "--images", 64) == 0
+    assert f"This machine only imitates bf16, which is slow; a new run --from {run} would be faster" in plain(
+        capsys.readouterr().out
+    )
+    assert arithmetic(run) == "bf16"

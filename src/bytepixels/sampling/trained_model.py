@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ..build import build_network, build_process
 from ..codec.codec import Codec
 from ..config.sampling import SampleConfig
+from ..config.training import Precision
 from ..core.denoiser import Denoise, Denoiser
 from ..core.gaussian_diffusion import Process
 from ..core.levels import Level
@@ -19,7 +20,7 @@ from ..core.losses import evaluating, pure_noise
 from ..core.samplers import Step, trajectory
 from ..distributed.process_group import own_device
 from ..errors import InputError
-from ..hardware import best_device
+from ..hardware import best_device, is_slow_in_bf16
 from ..randomness import SeededNoise
 from ..runs.run_directory import Run
 from .conditioning import Text, labels_of, text_of
@@ -53,10 +54,13 @@ class TrainedModel:
         """Read a run's "ema" or "model" weights of the named checkpoint, or of the newest that is whole.
 
         run: also its folder, or the name of a model that comes along. flag: what an error calls the checkpoint.
-        InputError where there is no such run or checkpoint, or where the run draws no images.
+        A run that was trained in bf16 computes in float32 on a CPU that only imitates bf16. InputError where there is
+        no such run or checkpoint, or where the run draws no images.
         """
         run = run if isinstance(run, Run) else open_model(Path(run))
         device = best_device(own_device(device)) if isinstance(device, str) else device
+        if run.config.train.precision == "bf16" and is_slow_in_bf16(device):
+            run = in_precision(run, "float32")
         network = build_network(run.config, run.x0_shape, len(run.classes), device)
         found = load_checkpoint(network, run, checkpoint, weights, flag)
         return cls(run, network.eval().requires_grad_(False), device, found, weights)
@@ -85,9 +89,8 @@ class TrainedModel:
 
         exact: in float32, whatever it was trained in.
         """
-        train = self.run.config.train
-        config = replace(self.run.config, train=replace(train, precision="float32" if exact else train.precision))
-        return build_denoiser(self.network, config, self.process, label, text)
+        run = in_precision(self.run, "float32") if exact else self.run
+        return build_denoiser(self.network, run.config, self.process, label, text)
 
     def sampling(
         self, settings: SampleConfig, label: Tensor | None, text: Text | None = None, weak: Denoise | None = None
@@ -150,3 +153,8 @@ class TrainedModel:
             raise InputError(f"--weak {path} reads another text encoder than {run.path}")
         checkpoint = path.name if is_checkpoint else None
         return TrainedModel.open(weak, checkpoint, device=self.device, flag="the checkpoint of --weak")
+
+
+def in_precision(run: Run, precision: Precision) -> Run:
+    """The run with another arithmetic in its settings, "float32" or "bf16"; what lies on the disk stays as it is."""
+    return replace(run, config=replace(run.config, train=replace(run.config.train, precision=precision)))

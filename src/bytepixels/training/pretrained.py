@@ -25,10 +25,10 @@ def open_origin(path: Path) -> tuple[Run, Path]:
 
 
 def config_from(origin: Run) -> Config:
-    """The settings of a run that begins from another: its own, but for what its images and its budget decide."""
+    """The settings of a run that begins from another: its own, but for what images, budget and machine decide."""
     own = origin.config
     data = replace(own.data, split="train", flip="auto", strict=False)
-    train = replace(own.train, epochs=None, budget=None)
+    train = replace(own.train, epochs=None, budget=None, precision="auto")  # which this machine decides
     stage = None if own.first_stage is None else str(origin.path)  # which keeps its autoencoder
     return replace(own, data=data, train=train, first_stage=stage)
 

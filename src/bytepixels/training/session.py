@@ -17,7 +17,7 @@ from ..data import Packed
 from ..distributed.process_group import ProcessGroup, join, own_device
 from ..errors import InputError
 from ..files import reason, remove
-from ..hardware import best_device
+from ..hardware import best_device, is_slow_in_bf16
 from ..runs.checkpoints import list_checkpoints
 from ..runs.lock import RunLock
 from ..runs.origin import kept
@@ -193,6 +193,9 @@ def with_machine_settings(
     precision, why = choose_precision(asked, device)
     if why:
         events.say(why)
+    if precision == "bf16" and is_slow_in_bf16(device):
+        faster = f"a new run --from {path}" if is_run(path) else "--precision float32"
+        events.say(f"note: This machine only imitates bf16, which is slow; {faster} would be faster")
     config = replace(config, train=replace(config.train, precision=precision))
     if not config.train.batch and is_run(path):
         config = replace(config, train=replace(config.train, batch=open_run(path).config.train.batch))
