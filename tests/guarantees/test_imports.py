@@ -19,7 +19,7 @@ MODULES = {
     for path in sorted(PACKAGE.rglob("*.py"))
 }
 CORE = """schedules levels posterior continuous gaussian_diffusion prediction denoiser multistep samplers weighting
-timestep_sampling losses likelihood editing exact_denoisers""".split()
+timestep_sampling losses likelihood editing exact_denoisers linear_operators inverse_problems""".split()
 LEAVES = set("choices console errors events randomness signals spellings stopping threads wording".split())
 GROUND = LEAVES | {"distributed", "files", "hardware", "heap", "images", "memory", "version"}
 ROOMS = {  # who may import whom, beside the ground

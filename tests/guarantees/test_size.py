@@ -33,7 +33,7 @@ BOUNDS = {  # lines of code of each room; "" are the files beside them. What is 
     "cli": 610,
     "codec": 300,
     "config": 620,
-    "core": 1100,
+    "core": 1210,
     "data": 2250,
     "distributed": 150,
     "evaluation": 720,
