@@ -29,11 +29,11 @@ def lines_of_code(path: Path) -> int:
 
 
 BOUNDS = {  # lines of code of each room; "" are the files beside them. What is new is to make them no larger than this
-    "": 1000,
+    "": 1020,
     "cli": 610,
     "codec": 300,
     "config": 620,
-    "core": 1210,
+    "core": 1240,
     "data": 2250,
     "distributed": 150,
     "evaluation": 720,
@@ -41,9 +41,9 @@ BOUNDS = {  # lines of code of each room; "" are the files beside them. What is 
     "metrics": 1020,
     "networks": 750,
     "report": 390,
-    "requests": 530,
+    "requests": 570,
     "runs": 760,
-    "sampling": 900,
+    "sampling": 1000,
     "text": 180,
     "training": 2050,
     "verification": 280,
