@@ -34,7 +34,7 @@ Train
   cache show                how much disk space decoded images take; cache clear frees it
 Use a model
   sample RUN                draw new images
-  edit KIND RUN IMAGE       change images of your own: inpaint, vary, interpolate or invert
+  edit KIND RUN IMAGE       change images of your own: inpaint, vary, interpolate, invert or restore
 Measure
   evaluate RUN              how good its samples are; evaluate bits RUN: bits per dimension; evaluate loss RUN: is its
                             loss a good one
