@@ -160,19 +160,28 @@ def test_float32_of_one_channel_and_another_shape():
 
 
 @pytest.mark.parametrize("name", OPERATORS)
-def test_consistent_is_within_half_a_grey_level_and_within_range(name):
+def test_consistent_is_within_a_grey_level_and_within_range(name):
     """Of images that are black, white or between, measured and then lost."""
     operator = OPERATORS[name]
     truth = (2 * normal(5, *SHAPE)).clamp(-1, 1)
     y = operator.apply(truth)
     x0 = consistent(3 * normal(5, *SHAPE, seed=1).float(), operator, y)
     assert x0.abs().max() <= 1
-    assert (operator.apply(x0.double()) - y).abs().max() < GREY_LEVEL * (0.5 if name == "blur" else 0.26)
+    assert (operator.apply(x0.double()) - y).abs().max() < GREY_LEVEL * (0.6 if name == "blur" else 0.5)
 
 
 def test_consistent_leaves_alone_what_is_consistent():
     truth = normal(2, *SHAPE).clamp(-1, 1)
     assert (consistent(truth, OPERATORS["blur"], OPERATORS["blur"].apply(truth)) == truth).all()
+
+
+def test_consistent_leaves_alone_what_rounding_may_have_done():
+    """y is known to half a grey level: a blur's is not sharpened into noise to come nearer."""
+    truth, operator = torch.rand(2, *SHAPE, generator=torch.Generator().manual_seed(0)), OPERATORS["blur"]
+    y = (operator.apply(truth) / GREY_LEVEL).round() * GREY_LEVEL
+    assert (consistent(truth, operator, y) - truth).abs().max() < GREY_LEVEL
+    y += 3 * GREY_LEVEL
+    assert (operator.apply(consistent(truth, operator, y)) - y).abs().max() < 0.5 * GREY_LEVEL
 
 
 def test_consistent_ends_where_no_image_fulfils_both():

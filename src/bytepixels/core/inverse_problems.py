@@ -13,6 +13,7 @@ from typing import TypeVar
 
 import torch
 from torch import Tensor
+from torch.nn.functional import softshrink
 
 from ..errors import InputError, check_count, check_range
 from .denoiser import Denoise
@@ -22,9 +23,10 @@ from .linear_operators import Linear, LinearOperator
 Covariance = Callable[[Tensor, Level], Tensor]  # (v, level) -> C v, like v [B, C, H, W]: C of x0 given x_t
 Variance = TypeVar("Variance", float, Tensor)
 PIXEL_VARIANCE, CHANNEL_CORRELATION = 0.25, 0.875  # of 2,000 images of CIFAR-10 in [-1, 1]: 0.245, 0.875
-ITERATIONS = 30  # of conjugate gradients: own operators need 1 to 30
+ITERATIONS = 60  # of conjugate gradients; a blur would take more, for what is hardly there
 GREY_LEVEL = 2 / 255  # in x0
 ROUNDING = GREY_LEVEL / math.sqrt(12)  # the standard deviation of what rounding to grey levels does
+WITHIN = 0.49 * GREY_LEVEL  # and rounding x, another half: what averages pixels is within a grey level
 ROUNDS, POWERS = 300, 20
 
 
@@ -90,21 +92,21 @@ def measured(
 
 
 def consistent(x0: Tensor, operator: LinearOperator, y: Tensor, low: float = -1.0, high: float = 1.0) -> Tensor:
-    """An image near x0 [B, C, H, W], within low..high, of which the operator makes y.
+    """An image near x0 [B, C, H, W], within low..high, that the operator makes y of: A x is less than WITHIN from y.
 
-    Steps down the gradient of |A x - y|^2, each clipped to the range, with Nesterov's momentum (Beck & Teboulle 2009,
-    FISTA): for each image until A x is a quarter of a grey level from y everywhere, or ROUNDS of them. An operator that
-    all but loses something, as a blur does, may take more; where there is no such image, it comes near one.
+    y is known to half a grey level, and no better: what is nearer stays as it is. Steps down the gradient of the rest's
+    square, each clipped to the range, with Nesterov's momentum (Beck & Teboulle 2009, FISTA), for each image until it
+    is there, ROUNDS at most: where there is no such image it comes near one.
     """
     rate = 1 / _largest_eigenvalue(operator, x0)
     x0 = ahead = x0.clamp(low, high)
     for k in range(ROUNDS):
         away = _residual(operator, y, x0).abs().amax(tuple(range(1, y.ndim)), keepdim=True)
-        there = (away < GREY_LEVEL / 4).view(-1, 1, 1, 1)
+        there = (away < WITHIN).view(-1, 1, 1, 1)
         if bool(there.all()):
             break
-        moved = ahead + rate * operator.transpose(_residual(operator, y, ahead))
-        before, x0 = x0, torch.where(there, x0, moved.clamp(low, high))
+        rest = softshrink(_residual(operator, y, ahead), 0.9 * WITHIN)
+        before, x0 = x0, torch.where(there, x0, (ahead + rate * operator.transpose(rest)).clamp(low, high))
         ahead = x0 + k / (k + 3) * (x0 - before)
     return x0
 
