@@ -32,7 +32,7 @@ BOUNDS = {  # lines of code of each room; "" are the files beside them. What is 
     "": 1020,
     "cli": 610,
     "codec": 300,
-    "config": 620,
+    "config": 625,
     "core": 1240,
     "data": 2250,
     "distributed": 150,

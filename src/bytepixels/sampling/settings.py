@@ -21,7 +21,8 @@ from ..errors import InputError
 from ..networks.text_conditioning import Text
 from ..runs.run_directory import Run
 
-GUIDING = ("guidance_interval", "guidance_rescale")  # settings that say how to guide, and nothing without --guidance
+# settings that say how to guide, and nothing without --guidance; and what each is where it does nothing
+GUIDING = {"guidance_interval": None, "guidance_rescale": 0, "guidance_parallel": 1}
 
 
 def build_denoiser(
@@ -55,7 +56,8 @@ def build_sampling(
                 raise InputError(f"--guidance {settings.guidance:g} needs class labels, and this run has none")
             weak = unconditional(denoiser, network)
         interval = settings.guidance_interval or (0.0, math.inf)
-        denoise = guided(denoise, weak, settings.guidance, interval, settings.guidance_rescale)
+        rescale, parallel = settings.guidance_rescale, settings.guidance_parallel
+        denoise = guided(denoise, weak, settings.guidance, interval, rescale, parallel)
     return clipped(denoise, *bounds) if settings.clip else denoise, step
 
 
@@ -103,7 +105,8 @@ def chosen_settings(run: Run, overrides: Mapping[str, Any], weak: bool = False) 
         overrides = {"eta": 0.0, "churn": 0.0, "reverse_variance": "auto", "spacing": "auto", **overrides}
     settings = replace(run.config.sample, **overrides)
     check_steps(settings, run.config.process)
-    asked = {"--weak": weak} | {f"--{name.replace('_', '-')}": overrides.get(name) for name in GUIDING}
+    asked = {"--weak": weak}
+    asked |= {f"--{name.replace('_', '-')}": overrides.get(name, none) != none for name, none in GUIDING.items()}
     if settings.guidance == 1 and any(asked.values()):
         flag = next(flag for flag, value in asked.items() if value)
         raise InputError(f"{flag} needs a --guidance other than 1, which is no guidance")
