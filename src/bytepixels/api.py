@@ -25,7 +25,7 @@ from .config.run import Config
 from .console import Console
 from .events import Event, heard, listening, say
 from .requests.check_data import Doctor
-from .requests.edit import EditFlags, Inpaint, Interpolate, Invert, Vary
+from .requests.edit import EditFlags, Inpaint, Interpolate, Invert, Restore, Vary
 from .requests.evaluate import Compare, Evaluate, Quality, Report, TrainFeatures
 from .requests.keywords import Keywords, configured, request_of
 from .requests.sample import Sample
@@ -42,6 +42,7 @@ from .training.plan_stages import planned_latent as planned_latent
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from .core.linear_operators import LinearOperator
     from .data.cache import Entry
     from .runs.overview import Overview
     from .runs.prune import PrunePlan
@@ -57,7 +58,7 @@ Place = str | Path  # of a run, or the name of a model that comes along
 Source = Any  # a path, a name, or images: see bytepixels.data.sources.in_memory.source_of
 SERVICES: dict[type[Any], str] = {  # what does what a request asks for; loaded when it is called
     Sample: "sampling.output.sample",
-    **dict.fromkeys((Inpaint, Vary, Interpolate, Invert), "sampling.edit.edit"),
+    **dict.fromkeys((Inpaint, Vary, Interpolate, Invert, Restore), "sampling.edit.edit"),
     Quality: "evaluation.evaluate.evaluate",
     Evaluate: "evaluation.likelihood.evaluate",
     Compare: "evaluation.compare_samplers.compare",
@@ -295,6 +296,17 @@ class Run:
     def invert(self, image: Place, **settings: Any) -> Tensor:
         """The image that the noise of this one becomes, uint8 [n, C, H, W]. settings: flags of `edit invert`."""
         return self._edit(Invert, {"image": image}, settings)
+
+    def restore(self, image: Place | Tensor, operator: LinearOperator | None = None, **settings: Any) -> Tensor:
+        """The images that a small, grey, blurred or torn one may have been made of: uint8 [n, C, H, W].
+
+        settings: task, blur_std, mask, noise, n and others of `bytepixels edit restore`. operator: any linear one, of
+        images in [-1, 1]; `image` is then what it measured, a float tensor of one measurement, in its units.
+        """
+        own: dict[str, Any] = {"image": image}
+        if operator is not None:
+            own = {"image": Path("measurement"), "task": "operator", "measurement": (operator, image)}
+        return self._edit(Restore, own, settings)
 
     def evaluate(self, **settings: Any) -> dict[str, Any]:
         """How good its samples are: distances with their floor and scale, copies, drift; the record in eval.jsonl.

@@ -4,7 +4,9 @@ from .codec.codec import LatentCodec, PixelCodec
 from .core.denoiser import Denoiser, classifier_guided, clipped, guided
 from .core.editing import inpainted, invert, noised_start, resampled_trajectory, resampling_path, slerp
 from .core.gaussian_diffusion import CLEAN, SPACINGS, EDMProcess, GaussianDiffusion, Level, RectifiedFlow
+from .core.inverse_problems import consistent, measured
 from .core.likelihood import ode_bits, ode_log_likelihood, variational_bound
+from .core.linear_operators import LinearOperator
 from .core.losses import diffusion_loss, sample, training_step
 from .core.samplers import churned, trajectory
 from .core.schedules import (
@@ -49,6 +51,7 @@ __all__ = [
     "InputError",
     "LatentCodec",
     "Level",
+    "LinearOperator",
     "Objective",
     "PixelCodec",
     "RectifiedFlow",
@@ -59,12 +62,14 @@ __all__ = [
     "churned",
     "classifier_guided",
     "clipped",
+    "consistent",
     "cosine_schedule",
     "diffusion_loss",
     "guided",
     "inpainted",
     "invert",
     "linear_schedule",
+    "measured",
     "noised_start",
     "ode_bits",
     "ode_log_likelihood",

@@ -197,6 +197,7 @@ def test_unknown_keys_and_impossible_values_raise(values, sentence):
         (lambda: SampleConfig(reverse_variance="small"), "--reverse-variance small needs --sampler ddpm, got ddim"),
         (lambda: SampleConfig("ddpm", reverse_variance="big"), "--reverse-variance must be one of auto, small, large"),
         (lambda: SampleConfig(guidance_rescale=1.1), r"--guidance-rescale must be in 0\.\.1, got 1\.1"),
+        (lambda: SampleConfig(guidance_parallel=-0.1), r"--guidance-parallel must be in 0\.\.1, got -0\.1"),
         (lambda: SampleConfig(guidance_interval=(2.0, 1.0)), "two numbers, 0 <= LOW <= HIGH, got 2 1"),
         (lambda: SampleConfig(guidance_interval=(-1.0, 1.0)), "two numbers, 0 <= LOW <= HIGH, got -1 1"),
         (lambda: SampleConfig(guidance_interval=(0.0, float("nan"))), "two numbers, 0 <= LOW <= HIGH, got 0 nan"),

@@ -161,6 +161,33 @@ def test_a_flat_image_can_be_rescaled():
     assert guided(constant(0.5), constant(0.25), 3, rescale=1.0)(X, LEVEL).isfinite().all()
 
 
+@pytest.mark.parametrize("scale", [0.0, 1.5, 4.0])
+def test_the_whole_difference_without_a_bound_is_plain_guidance_bitwise(scale):
+    plain = guided(towards, away, scale)(X.float(), LEVEL)
+    assert torch.equal(guided(towards, away, scale, parallel=1.0, bound=math.inf)(X.float(), LEVEL), plain)
+
+
+@pytest.mark.parametrize(
+    ("parallel", "bound"), [(0.0, math.inf), (0.5, math.inf), (0.0, 0.05), (1.0, 0.05), (1.0, 100.0)]
+)
+def test_apg_keeps_a_part_along_the_estimate_and_bounds_the_difference(parallel, bound):
+    """Sadat et al. 2024, Algorithm 1: c + (w - 1) (orthogonal + eta parallel) of the bounded c - u, per image."""
+    got = guided(towards, away, 4, parallel=parallel, bound=bound)(X, LEVEL)
+    c, u = (one(X, LEVEL).numpy() for one in (towards, away))
+    for k in range(len(X)):
+        difference, unit = (c[k] - u[k]).ravel(), c[k].ravel() / np.linalg.norm(c[k])
+        difference = difference * min(1, bound * difference.size**0.5 / np.linalg.norm(difference))
+        along = (difference @ unit) * unit
+        assert np.linalg.norm(along) > 0.01 * np.linalg.norm(difference)
+        expected = c[k].ravel() + 3 * (difference - along + parallel * along)
+        np.testing.assert_allclose(got[k].numpy().ravel(), expected, rtol=1e-10, atol=1e-12)
+
+
+def test_apg_of_estimates_that_are_zero_or_equal_is_finite():
+    assert guided(constant(0.0), constant(0.25), 3, parallel=0.0, bound=0.1)(X, LEVEL).isfinite().all()
+    assert guided(constant(0.5), constant(0.5), 3, parallel=0.0, bound=0.1)(X, LEVEL).isfinite().all()
+
+
 # ---- by a classifier
 
 CLASSES = Mixture((0.3, 0.7), (-0.6, 0.5), (0.05, 0.2))  # p(x0 | y) are its two parts

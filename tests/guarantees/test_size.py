@@ -29,11 +29,11 @@ def lines_of_code(path: Path) -> int:
 
 
 BOUNDS = {  # lines of code of each room; "" are the files beside them. What is new is to make them no larger than this
-    "": 1040,
+    "": 1060,
     "cli": 610,
     "codec": 300,
-    "config": 620,
-    "core": 1250,
+    "config": 660,
+    "core": 1500,
     "data": 2160,
     "distributed": 150,
     "evaluation": 720,
@@ -41,9 +41,9 @@ BOUNDS = {  # lines of code of each room; "" are the files beside them. What is 
     "metrics": 1010,
     "networks": 800,
     "report": 390,
-    "requests": 530,
+    "requests": 580,
     "runs": 745,
-    "sampling": 910,
+    "sampling": 1100,
     "text": 180,
     "training": 2000,
     "verification": 280,

@@ -68,7 +68,8 @@ def test_the_line_that_scripts_use(run, tmp_path, capsys):
     assert manifest["weights"] == "ema"
     assert manifest["settings"] == {
         "sampler": "ddim", "steps": 50, "spacing": "trailing", "eta": 0.0, "churn": 0.0, "reverse_variance": "auto",
-        "guidance": 1.0, "guidance_interval": None, "guidance_rescale": 0.0, "clip": True,
+        "guidance": 1.0, "guidance_interval": None, "guidance_rescale": 0.0, "guidance_parallel": 1.0,
+        "clip": True,
     }  # fmt: skip
     assert manifest["pictures"] == [
         {"file": f"seed-{seed}.png", "seed": seed, "label": str(seed % 10)} for seed in range(7, 23)
@@ -156,6 +157,7 @@ def test_every_sampler_runs_on_every_spacing(run, zero_snr, sampler, spacing):
         ["--guidance", 0],
         ["--guidance", 3, "--guidance-interval", 0.5, 5],
         ["--guidance", 3, "--guidance-rescale", 1],
+        ["--guidance", 3, "--guidance-parallel", 0],
         ["--clip", "False"],
         ["--label", "4"],
         ["--weights", "model"],
@@ -172,13 +174,14 @@ def test_every_flag_changes_the_images_and_is_in_the_manifest(run, tmp_path, fla
 
 
 def test_the_runs_own_settings_are_the_default(tmp_path):
-    guide = "--guidance 1.5 --guidance-interval 0.2 3 --guidance-rescale 0.5"
+    guide = "--guidance 1.5 --guidance-interval 0.2 3 --guidance-rescale 0.5 --guidance-parallel 0.25"
     own = words(f"--sampler heun --steps 4 --spacing log_snr --churn 0.5 --clip False {guide}")
     assert train(tmp_path / "run", *own) == 0
     silent, manifest = draw(tmp_path / "run", tmp_path / "silent", "-n", 2)
     assert manifest["settings"] == {
         "sampler": "heun", "steps": 4, "spacing": "log_snr", "eta": 0.0, "churn": 0.5, "reverse_variance": "auto",
-        "guidance": 1.5, "guidance_interval": [0.2, 3.0], "guidance_rescale": 0.5, "clip": False,
+        "guidance": 1.5, "guidance_interval": [0.2, 3.0], "guidance_rescale": 0.5, "guidance_parallel": 0.25,
+        "clip": False,
     }  # fmt: skip
     spelt = words(f"--sampler heun --steps 4 --spacing log_snr --churn 0.5 --clip False {guide}")
     said, _ = draw(tmp_path / "run", tmp_path / "said", "-n", 2, *spelt)
@@ -193,6 +196,7 @@ def test_the_runs_own_settings_are_the_default(tmp_path):
         ("--sampler ddpm --reverse-variance large", "--sampler ddpm"),
         ("--guidance 3 --guidance-interval 0.5 5", "--guidance 3"),
         ("--guidance 3 --guidance-rescale 1", "--guidance 3"),
+        ("--guidance 3 --guidance-parallel 0", "--guidance 3"),
     ],
 )
 def test_what_another_flag_makes_room_for_does_something_too(run, tmp_path, with_flag, without):
@@ -376,6 +380,8 @@ REFUSED = [
     (["--sampler", "ddpm", "--reverse-variance", "smal"], "did you mean 'small'?"),
     (["--guidance-interval", 0.5, 2], "--guidance-interval needs a --guidance other than 1, which is no guidance"),
     (["--guidance-rescale", 0.5], "--guidance-rescale needs a --guidance other than 1, which is no guidance"),
+    (["--guidance-parallel", 0], "--guidance-parallel needs a --guidance other than 1, which is no guidance"),
+    (["--guidance", 2, "--guidance-parallel", 2], "--guidance-parallel must be in 0..1, got 2"),
     (["--guidance", 2, "--guidance-interval", 2, 1], "must be two numbers, 0 <= LOW <= HIGH, got 2 1"),
     (["--guidance", 2, "--guidance-rescale", 2], "--guidance-rescale must be in 0..1, got 2"),
     (["--guidance", 2, "--weak", "/nowhere"], "/nowhere is not a run: it has no config.json"),

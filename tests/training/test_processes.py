@@ -278,7 +278,7 @@ def test_a_run_of_before_the_other_processes_goes_on_and_samples(tmp_path):
     saved = read_json(run / "config.json")
     for name in ("diffusion", "times", "weighting", "objective", "variance"):
         saved["config"]["process"].pop(name)
-    for name in ("churn", "reverse_variance", "guidance_interval", "guidance_rescale"):
+    for name in ("churn", "reverse_variance", "guidance_interval", "guidance_rescale", "guidance_parallel"):
         saved["config"]["sample"].pop(name)
     (run / "config.json").write_text(json.dumps(saved))
     before, after = (draw(path, tmp_path / f"{path.name}-out", "-n", 2) for path in (run, whole))

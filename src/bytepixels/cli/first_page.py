@@ -34,7 +34,7 @@ Train
   cache show                disk space of cached images, latents and features; cache clear frees it
 Use a model
   sample RUN                draw new images
-  edit KIND RUN IMAGE       change images of your own: inpaint, vary, interpolate or invert
+  edit KIND RUN IMAGE       change images of your own: inpaint, vary, interpolate, invert or restore
 Measure
   evaluate RUN              measure sample quality; evaluate bits RUN: bits per dimension; evaluate loss RUN: the loss
                             beside the best possible one

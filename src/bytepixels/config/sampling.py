@@ -45,6 +45,9 @@ class SampleConfig:
     """Guide only at noise levels with sigma / alpha between these two. Default: at all."""
     guidance_rescale: float = 0.0
     """How much of the contrast that guidance adds is taken back: 0 (none) to 1 (all). Usual: 0 or 0.7."""
+    guidance_parallel: float = 1.0
+    """How much is kept of the part of guidance that only makes images stronger, their contrast and colours: 1 (all) to
+    0 (none), as APG has it."""
     clip: FlagConversionOff[bool] = True
     """Clip each estimate of the clean image to the range of pixels on the way."""
 
@@ -59,6 +62,7 @@ class SampleConfig:
         check_range("--guidance", self.guidance, 0)
         check_range("--guidance", self.guidance, 0, MAX_GUIDANCE)
         check_range("--guidance-rescale", self.guidance_rescale, 0, 1)
+        check_range("--guidance-parallel", self.guidance_parallel, 0, 1)
         low, high = self.guidance_interval or (0.0, 0.0)
         if not 0 <= low <= high:
             raise InputError(f"--guidance-interval must be two numbers, 0 <= LOW <= HIGH, got {low:g} {high:g}")

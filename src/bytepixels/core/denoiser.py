@@ -91,14 +91,18 @@ def guided(
     scale: float,
     interval: tuple[float, float] = (0.0, math.inf),
     rescale: float = 0.0,
+    parallel: float = 1.0,
+    bound: float = math.inf,
 ) -> Denoise:
     """Away from `unconditional`, towards `denoise`: unconditional + scale * (denoise - unconditional), in x0.
 
     scale: 1 is no guidance, 0 is `unconditional`. With a model that does not know the label it is classifier-free
     guidance (Ho & Salimans 2022, eq. 6, as a scale 1 + w); with a weaker model, autoguidance (Karras et al. 2024).
     interval: of sigma / alpha where it acts (Kynkäänniemi et al. 2024). rescale: 0..1, how much of the conditional
-    estimate's standard deviation is given back (Lin et al. 2024, eq. 15 and 16). Two Denoisers of one network that
-    both have labels, or texts, are evaluated as one batch.
+    estimate's standard deviation is given back (Lin et al. 2024, eq. 15 and 16). parallel: 0..1, how much is kept of
+    the part of the difference that only strengthens the estimate, and bound: of the difference's root mean square
+    (Sadat et al. 2024, APG, Algorithm 1, without its momentum, which a step of two evaluations would confuse). Two
+    Denoisers of one network that both have labels, or texts, are evaluated as one batch.
     """
     if scale == 1:
         return denoise
@@ -110,12 +114,24 @@ def guided(
             return denoise(x, level, *nxt)
         towards, away = both(x, level, *nxt)
         x0 = torch.lerp(away, towards, scale)
+        if parallel != 1 or bound < math.inf:
+            x0 = towards + (scale - 1) * projected(towards - away, towards, parallel, bound)
         if rescale > 0:
             ratio = towards.std((1, 2, 3), keepdim=True) / x0.std((1, 2, 3), keepdim=True).clamp(min=1e-8)
             x0 = torch.lerp(x0, x0 * ratio, rescale)
         return x0
 
     return guide
+
+
+def projected(difference: Tensor, along: Tensor, parallel: float, bound: float) -> Tensor:
+    """`difference`, its root mean square at most `bound`, with `parallel` of its component along `along`."""
+    size = difference.square().mean((1, 2, 3), keepdim=True).sqrt()
+    difference = difference * (bound / size.clamp(min=1e-8)).clamp(max=1)
+    share = (difference * along).sum((1, 2, 3), keepdim=True) / along.square().sum((1, 2, 3), keepdim=True).clamp(
+        min=1e-8
+    )
+    return difference - (1 - parallel) * share * along
 
 
 def _batched_pair(one: Denoise, other: Denoise) -> Callable[..., tuple[Tensor, ...]]:

@@ -2,16 +2,16 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from tyro.conf import Positional, arg
+from tyro.conf import Positional, Suppress, arg
 
 from ..choices import MAX_SEED
 from ..errors import InputError, check_choice, check_range
 from .words import Words
 
 HELP = """\
-usage: bytepixels edit inpaint|vary|interpolate|invert RUN IMAGE [OPTIONS]
+usage: bytepixels edit inpaint|vary|interpolate|invert|restore RUN IMAGE [OPTIONS]
 
 Images of your own, changed by a trained run; nothing is trained for it.
 
@@ -19,6 +19,7 @@ Images of your own, changed by a trained run; nothing is trained for it.
   bytepixels edit vary RUN IMAGE --strength 0.6       other images like this one: noise, then back
   bytepixels edit interpolate RUN A B                   from one to the other: two images, or two seeds
   bytepixels edit invert RUN IMAGE                    the noise that an image comes from, and the image from it
+  bytepixels edit restore RUN --from IMAGE --task upscale   an image out of a small, grey, blurred or torn one
 
 Each writes its images, grid.png (what went in beside what came out) and manifest.json.
 Every one explains itself: bytepixels edit inpaint --help
@@ -153,4 +154,45 @@ class Invert(EditFlags):
         check_range("--refine", self.refine, 0)
 
 
-KINDS: dict[str, type[EditFlags]] = {"inpaint": Inpaint, "vary": Vary, "interpolate": Interpolate, "invert": Invert}
+@dataclass(frozen=True, kw_only=True)
+class Restore(Drawing):
+    """Make the image that IMAGE was measured of: enlarge it, colour it, sharpen it, or fill its holes.
+
+    What is drawn anew agrees with IMAGE, to within a grey level; how far it does is said.
+    """
+
+    image: Annotated[Path, arg(name="from", metavar="IMAGE")]
+    """An image file. upscale: smaller than the run's images by a whole factor; otherwise it is made to fit the run."""
+    task: Annotated[Literal["upscale", "colour", "deblur", "fill"], arg(metavar="TASK")]
+    """upscale: IMAGE is the mean of blocks of pixels; colour: IMAGE is grey; deblur: IMAGE is blurred, by --blur-std;
+    fill: what is white in --mask is missing."""
+    blur_std: float | None = None
+    """Of deblur: the standard deviation of the Gaussian blur, in pixels of the run's images."""
+    mask: Path | None = None
+    """Of fill: an image of IMAGE's shape (any size), white (128 and more) where IMAGE says nothing."""
+    noise: float = 0.0
+    """Standard deviation of the noise in IMAGE, in grey levels of 255. 0: every pixel of IMAGE holds."""
+    sampler: str | None = None
+    """ddpm, ddim, heun, dpmpp_2m and the others of sample. Default: dpmpp_sde_2m, or ddim where --eta is given."""
+    eta: float | None = None
+    """Fresh noise in each step of ddim: 0 (none) to 1 (as much as ddpm)."""
+    measurement: Suppress[Any] = None  # from Python, of a task "operator": a LinearOperator, and y [...] or [1, ...]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_choice("--task", self.task, ("upscale", "colour", "deblur", "fill", "operator"))
+        check_range("--noise", self.noise, 0, 255)
+        for task, flag, value in (("deblur", "--blur-std", self.blur_std), ("fill", "--mask", self.mask)):
+            if (value is None) == (self.task == task):
+                raise InputError(f"--task {task} and {flag} go together, got --task {self.task} and {flag} {value}")
+        if self.blur_std is not None:
+            check_range("--blur-std", self.blur_std, 0.1, 100)
+
+
+KINDS: dict[str, type[EditFlags]] = {
+    "inpaint": Inpaint,
+    "vary": Vary,
+    "interpolate": Interpolate,
+    "invert": Invert,
+    "restore": Restore,
+}

@@ -45,6 +45,8 @@ class Sample:
     """Guide only at noise levels with sigma / alpha between these two."""
     guidance_rescale: float | None = None
     """How much of the contrast that guidance adds is taken back, 0 to 1."""
+    guidance_parallel: float | None = None
+    """How much is kept of the part of guidance that only makes images stronger: 1 (all) to 0 (none), as APG has it."""
     weak: Path | None = None
     """Autoguidance: a weaker run of the same kind, or one checkpoint (RUN/checkpoints/step-...), to guide away from."""
     clip: bool | None = None

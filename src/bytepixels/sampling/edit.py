@@ -18,13 +18,14 @@ from ..core.levels import Level
 from ..errors import InputError
 from ..events import Work
 from ..images import beside, grid, save_extra, save_png, save_pngs
-from ..requests.edit import EditFlags, Inpaint, Interpolate, Invert, Vary
+from ..requests.edit import EditFlags, Inpaint, Interpolate, Invert, Restore, Vary
 from ..runs.run_directory import Run, make_folder, provenance
 from ..wording import many
 from .conditioning import find_label, prompt_name, text_of
 from .edit_plans import Editing, EditJob, plan_inpaint, plan_interpolate, plan_invert, plan_vary
 from .load_weights import open_model
 from .output import copy_to, png_of, write_manifest
+from .restore import plan_restore, residual_sentence
 from .settings import chosen_settings
 from .trained_model import TrainedModel
 
@@ -56,13 +57,18 @@ def edit(flags: EditFlags) -> Edited:
         if results:
             done = {k: image for k, image in plan.compare.items() if k < len(results)}
             fidelity = {plan.files[k]: fidelity_of(results[k], image) for k, image in done.items()}
+            if plan.residual:
+                fidelity = dict(zip(plan.files, map(plan.residual, results), strict=False))
             write_manifest(out, _manifest(flags, editing, plan, len(results), fidelity))
             whole = torch.stack(results)
             save_extra(out / "grid.png", lambda path: save_png(sheet(list(plan.shown), whole, plan.columns), path))
     invert = plan.facts.get("evaluations_to_invert")
     more = f", {invert} to invert each end" if invert else ""
     events.say(f"{many(plan.facts['evaluations'], 'evaluation')} of the network for each image{more}")
-    events.say(*(_sentence(file, facts) for file, facts in fidelity.items()))
+    if plan.residual:
+        events.say(residual_sentence(fidelity.values()))
+    else:
+        events.say(*(_sentence(file, facts) for file, facts in fidelity.items()))
     events.say(copy_to(png, out) if png else f"images, grid.png and manifest.json: {out}")
     return Edited(png or out, torch.stack(results))
 
@@ -97,6 +103,8 @@ def settings_for(run: Run, flags: EditFlags) -> SampleConfig:
         asked = {"sampler": "ddim" if asked.get("eta") else "ddpm"} | asked
         if asked["sampler"] == "ddpm":  # the variance of the forward chain, given the image
             asked["reverse_variance"] = "small"
+    elif isinstance(flags, Restore):
+        asked = {"sampler": "ddim" if asked.get("eta") else "dpmpp_sde_2m"} | asked
     elif not isinstance(flags, Vary):  # the step that inversion undoes, and no noise
         asked |= {"sampler": "ddim", "eta": 0.0, "churn": 0.0}
     return chosen_settings(run, asked)
@@ -112,6 +120,8 @@ def make_plan(editing: Editing, flags: EditFlags) -> EditJob:
             return plan_interpolate(editing, flags)
         case Invert():
             return plan_invert(editing, flags)
+        case Restore():
+            return plan_restore(editing, flags)
     raise AssertionError(flags)
 
 

@@ -17,15 +17,24 @@ WHITE = 128  # and more, of a mask, is painted anew
 SHOWN_NOISE = 3.0  # standard deviations from mid-grey to white, where noise is shown
 
 
-def load_image(run: Run, path: Path, channels: int | None = None, background: str | None = None) -> Tensor:
-    """One image file as the run sees images: uint8 [C, H, W], made to fit as its training images were."""
+def load_image(
+    run: Run,
+    path: Path,
+    channels: int | None = None,
+    background: str | None = None,
+    own_size: bool = False,
+) -> Tensor:
+    """One image file as the run sees images: uint8 [C, H, W], made to fit as its training images were.
+
+    channels, background: others than the run's. own_size: the file's, whatever the run's is.
+    """
     if not path.is_file():
         raise InputError(f"{path} is a folder, not an image file" if path.is_dir() else f"there is no file {path}")
     data = run.config.data
     with TemporaryDirectory(ignore_cleanup_errors=True) as cache:
         packed = pack(
             path,
-            size=run.shape[1:],
+            size=None if own_size else run.shape[1:],
             channels=channels or run.shape[0],
             fit=data.fit,
             background=background or data.background,

@@ -87,6 +87,7 @@ class EditJob:
     compare: dict[int, Tensor] = field(default_factory=dict)  # a result's position -> the image that it should be
     batch: int | None = None  # images at a time; None is all at once
     columns: int | None = None  # of the results in grid.png
+    residual: Callable[[Tensor], dict[str, float | None]] | None = None  # how far a result is from what was measured
 
 
 def plan_inpaint(editing: Editing, flags: Inpaint) -> EditJob:
@@ -114,7 +115,7 @@ def plan_inpaint(editing: Editing, flags: Inpaint) -> EditJob:
 
     facts = {"picture": str(flags.image), "mask": str(flags.mask), "jump": jump, "repeats": repeats}
     shown = [image, without(image, anew)]
-    return _drawing(editing, flags, [flags.image.stem, flags.mask.stem], shown, path, draw, facts)
+    return drawing_job(editing, flags, [flags.image.stem, flags.mask.stem], shown, path, draw, facts)
 
 
 def plan_vary(editing: Editing, flags: Vary) -> EditJob:
@@ -134,10 +135,10 @@ def plan_vary(editing: Editing, flags: Vary) -> EditJob:
     x, levels, _ = start([flags.seed])
     shown = [image, noise_image(editing.model.codec, x[0] / max(1.0, levels[0].sigma))]
     facts = {"picture": str(flags.image), "strength": flags.strength, "steps_taken": len(levels) - 1}
-    return _drawing(editing, flags, [flags.image.stem, f"{flags.strength:g}"], shown, levels, draw, facts)
+    return drawing_job(editing, flags, [flags.image.stem, f"{flags.strength:g}"], shown, levels, draw, facts)
 
 
-def _drawing(
+def drawing_job(
     editing: Editing,
     flags: Drawing,
     subject: list[str],
@@ -145,15 +146,16 @@ def _drawing(
     path: Sequence[Level],
     draw: Callable[[Sequence[int], Counted], Tensor],
     facts: dict[str, Any],
+    residual: Callable[[Tensor], dict[str, float | None]] | None = None,
 ) -> EditJob:
-    """What inpaint and vary have in common: n results, named by seed."""
+    """What inpaint, vary and restore have in common: n results, named by seed."""
     seeds = range(flags.seed, flags.seed + flags.n)
     each = editing.evaluations(path)
     files = [f"seed-{seed}.png" for seed in seeds]
     facts = facts | {"evaluations": each}
-    return EditJob(
-        [*subject, "seed", str(flags.seed)], files, shown, each * flags.n, draw, facts, seeds, batch=flags.batch
-    )
+    subject = [*subject, "seed", str(flags.seed)]
+    work = each * flags.n
+    return EditJob(subject, files, shown, work, draw, facts, seeds, batch=flags.batch, residual=residual)
 
 
 def plan_interpolate(editing: Editing, flags: Interpolate) -> EditJob:

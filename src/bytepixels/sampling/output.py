@@ -104,6 +104,7 @@ def _folder_name(settings: SampleConfig, request: Sample) -> str:
     parts += [settings.reverse_variance] if settings.reverse_variance != "auto" else []
     numbers = {"eta": settings.eta, "churn": settings.churn, "rescale": settings.guidance_rescale}
     parts += [f"{name}-{value:g}" for name, value in numbers.items() if value]
+    parts += [f"parallel-{settings.guidance_parallel:g}"] if settings.guidance_parallel != 1 else []
     parts += [f"guidance-{settings.guidance:g}"] if settings.guidance != 1 else []
     parts += ["in-{:g}-{:g}".format(*settings.guidance_interval)] if settings.guidance_interval else []
     parts += [f"weak-{weak_name(request.weak)}"] if request.weak else []

@@ -24,7 +24,8 @@ from ..registries import OBJECTIVES, Objective, facts
 from ..runs.run_directory import Run
 
 FEW = 8  # steps up to which a flow map steps to its destinations, unless another sampler is named
-GUIDING = ("guidance_interval", "guidance_rescale")  # settings that say how to guide, and nothing without --guidance
+# settings that say how to guide, and nothing without --guidance; and what each is where it does nothing
+GUIDING = {"guidance_interval": None, "guidance_rescale": 0, "guidance_parallel": 1}
 
 
 def build_denoiser(
@@ -58,7 +59,8 @@ def build_sampling(
                 raise InputError(f"--guidance {settings.guidance:g} needs class labels, and this run has none")
             weak = unconditional(denoiser, network)
         interval = settings.guidance_interval or (0.0, math.inf)
-        denoise = guided(denoise, weak, settings.guidance, interval, settings.guidance_rescale)
+        rescale, parallel = settings.guidance_rescale, settings.guidance_parallel
+        denoise = guided(denoise, weak, settings.guidance, interval, rescale, parallel)
     return clipped(denoise, *bounds) if settings.clip else denoise, step
 
 
@@ -126,7 +128,8 @@ def chosen_settings(run: Run, overrides: Mapping[str, Any], weak: bool = False) 
     check_steps(settings, run.config.process)
     if settings.renoise > 0 and not is_flow_map(run.config):
         raise InputError(f"--renoise {settings.renoise:g} needs a run that was trained with --objective flow_map")
-    asked = {"--weak": weak} | {f"--{name.replace('_', '-')}": overrides.get(name) for name in GUIDING}
+    asked = {"--weak": weak}
+    asked |= {f"--{name.replace('_', '-')}": overrides.get(name, none) != none for name, none in GUIDING.items()}
     if settings.guidance == 1 and any(asked.values()):
         flag = next(flag for flag, value in asked.items() if value)
         raise InputError(f"{flag} needs a --guidance other than 1, which is no guidance")
