@@ -7,11 +7,22 @@ from .threads import set_up_threads
 from .version import __version__ as __version__
 
 if TYPE_CHECKING:
-    from .api import Run, doctor, list_runs, model_names, prune_runs, stream, train, train_autoencoder, verify  # noqa: F401
+    from .api import Run, Stop, doctor, list_runs, model_names, prune_runs, stream, train, train_autoencoder, verify  # noqa: F401
     from .public import *  # noqa: F403
 
 # of api.py, which needs more than the mathematics do
-DOOR = ("Run", "doctor", "list_runs", "model_names", "prune_runs", "stream", "train", "train_autoencoder", "verify")
+DOOR = (
+    "Run",
+    "Stop",
+    "doctor",
+    "list_runs",
+    "model_names",
+    "prune_runs",
+    "stream",
+    "train",
+    "train_autoencoder",
+    "verify",
+)
 
 set_up_threads()  # before torch loads
 

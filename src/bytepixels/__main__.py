@@ -10,8 +10,11 @@ def main() -> int:
         with unread_output_is_dropped():
             print(page)
         return 0
-    from .cli.main import main as run
-
+    try:
+        from .cli.main import main as run
+    except KeyboardInterrupt:
+        print("\nbytepixels: interrupted", file=sys.stderr)
+        return 130
     return run()
 
 

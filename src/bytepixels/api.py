@@ -22,7 +22,9 @@ from queue import Queue
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from .config.run import Config
+from .config.values import value_of
 from .console import Console
+from .errors import check_range
 from .events import Event, heard, listening, say
 from .requests.check_data import Doctor
 from .requests.edit import EditFlags, Inpaint, Interpolate, Invert, Restore, Vary
@@ -34,7 +36,7 @@ from .requests.train import Encode
 from .runs.models import model_names as model_names
 from .runs.run_directory import is_run, open_run
 from .signals import stop_on_signals
-from .stopping import Stop
+from .stopping import Stop as Stop
 from .training.plan import planned as planned
 from .training.plan_stages import planned_autoencoder as planned_autoencoder
 from .training.plan_stages import planned_latent as planned_latent
@@ -153,7 +155,9 @@ def list_runs(folder: Place = "runs") -> list[Overview]:
     return [overview_or_damage(path) for path in find_runs(Path(folder))]
 
 
-def prune_runs(paths: Sequence[Place], keep: int, optimizer: bool = False, dry_run: bool = False) -> list[PrunePlan]:
+def prune_runs(
+    paths: Place | Sequence[Place], keep: int, optimizer: bool = False, dry_run: bool = False
+) -> list[PrunePlan]:
     """Remove all but the newest `keep` checkpoints of runs, and return what went and what stayed of each.
 
     optimizer: those of the checkpoints that stay go too. InputError, before anything goes, when a run is in use.
@@ -161,6 +165,8 @@ def prune_runs(paths: Sequence[Place], keep: int, optimizer: bool = False, dry_r
     from .runs.lock import RunLock
     from .runs.prune import apply_prune, plan_prune
 
+    check_range("keep", keep, 1)
+    paths = [paths] if isinstance(paths, (str, Path)) else paths
     with ExitStack() as stack:
         unique = list({Path(path).resolve(): Path(path) for path in paths}.values())
         for path in unique:
@@ -218,7 +224,7 @@ class Run:
 
     def __init__(self, path: Place):
         """path: the folder of a run, or the name of a model (`model_names()`). InputError where it is none."""
-        self.directory = open_run(Path(path))
+        self.directory = open_run(value_of(Path, "a run", path))
         self.path = self.directory.path
 
     @classmethod
@@ -228,6 +234,9 @@ class Run:
 
     def __repr__(self) -> str:
         return f"Run({str(self.path)!r})"
+
+    def __fspath__(self) -> str:
+        return str(self.path)
 
     @property
     def config(self) -> Config:

@@ -48,7 +48,7 @@ def test_a_setting_that_a_run_cannot_change_is_said_by_one_process(tmp_path):
     codes, text = run_together(2, *line)
     assert codes == [0, 0], text
     said_once(2, "was begun with other settings (--lr 0.002 -> 0.001)", *line, "--lr", 0.001)
-    said_once(2, "--label nine", "sample", tmp_path / "run", "--label", "nine", "-n", 2)
+    said_once(2, "--label must be one of", "sample", tmp_path / "run", "--label", "nine", "-n", 2)
 
 
 def test_a_training_that_fails_says_why_once(tmp_path):

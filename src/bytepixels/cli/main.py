@@ -29,7 +29,7 @@ from ..spellings import OTHER_VERBS
 from . import clock
 from .cache import run_cache
 from .first_page import first_page
-from .output import unread_output_is_dropped
+from .output import is_first_to_say, unread_output_is_dropped
 from .parsing import Line, second_word
 from .runs import run_runs
 from .train import train
@@ -143,6 +143,13 @@ def run_verb(arguments: list[str]) -> int:
             return 1
 
 
+def notes_of(error: BaseException | None) -> list[str]:
+    """What an interruption says was kept; a second one that came while the first was handled has its notes."""
+    if error is None:
+        return []
+    return getattr(error, "__notes__", None) or notes_of(error.__context__)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; returns the exit code."""
     if argv is not None:
@@ -161,14 +168,16 @@ def _main(arguments: list[str]) -> int:
         return run_verb(arguments)
     except InputError as error:
         name = f"--{str(error).split()[0]}"  # a setting of the core that was a flag here
-        print(f"bytepixels: {'--' if name in arguments else ''}{error}", file=sys.stderr)
+        sentence = f"bytepixels: {'--' if name in arguments else ''}{error}"
+        if is_first_to_say(sentence):
+            print(sentence, file=sys.stderr)
         return 2
     except (KeyboardInterrupt, ImportError) as error:
         interrupted = interruption(error)
         if interrupted is None:
             raise
         nothing = arguments[0] in RESULTS and os.environ.get("RANK", "0") == "0"
-        kept = getattr(interrupted, "__notes__", ["nothing was kept"] if nothing else [])
+        kept = notes_of(interrupted) or (["nothing was kept"] if nothing else [])
         print("\nbytepixels: interrupted", *kept, sep=": ", file=sys.stderr)
         return 128 + (interrupted.signal if isinstance(interrupted, Terminated) else signal.SIGINT)
     except RuntimeError as error:

@@ -11,7 +11,6 @@ from types import UnionType
 from typing import Annotated, Any, get_args, get_type_hints
 
 from tyro.conf import Suppress, arg
-from tyro.constructors import PrimitiveConstructorSpec
 
 from ..errors import InputError, check_choice, check_range
 from .autoencoder import AutoencoderConfig
@@ -21,6 +20,7 @@ from .network import NetworkConfig
 from .sampling import MOST_STEPS, SampleConfig
 from .training import TrainConfig
 from .units import plain_value
+from .values import value_of
 
 
 @dataclass(frozen=True)
@@ -80,13 +80,8 @@ def with_settings(config: Config, settings: Mapping[str, Any]) -> Config:
 
 def _as_setting(section: type, name: str, value: Any) -> Any:
     """Convert a value to its form in config.json; text such as "500k" is read as on the command line."""
-    kind = get_type_hints(section, include_extras=True)[name]
-    reader = next((one for one in getattr(kind, "__metadata__", ()) if isinstance(one, PrimitiveConstructorSpec)), None)
-    if reader is not None and isinstance(value, str):
-        return reader.instance_from_str([value])
-    if name == "size" and isinstance(value, int):
-        return [value, value]
-    return list(value) if isinstance(value, tuple) else str(value) if isinstance(value, Path) else value
+    found = value_of(get_type_hints(section, include_extras=True)[name], name, value)
+    return list(found) if isinstance(found, tuple) else str(found) if isinstance(found, Path) else found
 
 
 def check_steps(sample: SampleConfig, process: ProcessConfig) -> None:

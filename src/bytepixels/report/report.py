@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import events
+from ..errors import InputError
 from ..files import write_whole
 from ..requests.evaluate import Report
 from ..runs.run_directory import make_folder, open_run
@@ -19,6 +20,8 @@ def report(request: Report) -> Path:
         name = path.absolute().name
         runs.append(collect(run, str(path) if any(name == one["name"] for one in runs) else name, request))
     out = request.out or Path(runs[0]["path"]) / "report.html"
+    if out.is_dir():
+        raise InputError(f"--out {out} is a folder, and the report is one file; try --out {out / 'report.html'}")
     make_folder(out.parent, "--out")
     write_whole(out, render(runs))
     events.say(out)

@@ -163,7 +163,7 @@ class Restore(Drawing):
 
     image: Annotated[Path, arg(name="from", metavar="IMAGE")]
     """An image file. upscale: smaller than the run's images by a whole factor; otherwise it is made to fit the run."""
-    task: Annotated[Literal["upscale", "colour", "deblur", "fill"], arg(metavar="TASK")]
+    task: Annotated[Literal["upscale", "colour", "deblur", "fill", "operator"], arg(metavar="TASK")]
     """upscale: IMAGE is the mean of blocks of pixels; colour: IMAGE is grey; deblur: IMAGE is blurred, by --blur-std;
     fill: what is white in --mask is missing."""
     blur_std: float | None = None
@@ -180,7 +180,8 @@ class Restore(Drawing):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_choice("--task", self.task, ("upscale", "colour", "deblur", "fill", "operator"))
+        own = () if self.measurement is None else ("operator",)
+        check_choice("--task", self.task, ("upscale", "colour", "deblur", "fill", *own))
         check_range("--noise", self.noise, 0, 255)
         for task, flag, value in (("deblur", "--blur-std", self.blur_std), ("fill", "--mask", self.mask)):
             if (value is None) == (self.task == task):

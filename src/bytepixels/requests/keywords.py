@@ -2,10 +2,10 @@
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import fields
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_type_hints
 
 from ..config.run import Config, with_settings
+from ..config.values import values_of
 from ..errors import check_choice
 
 T = TypeVar("T")
@@ -38,13 +38,8 @@ def configured(default: Config, settings: Mapping[str, Any]) -> Config:
 
 def request_of(kind: Callable[..., T], own: Mapping[str, Any], settings: Mapping[str, Any]) -> T:
     """Build a request from keywords. own: fields that the call itself sets. InputError for an unknown setting."""
-    known = {f.name: f for f in fields(kind)}  # type: ignore[arg-type]
+    known = {f.name for f in fields(kind)}  # type: ignore[arg-type]
     for name in settings:
-        check_choice("a setting", name, sorted(known.keys() - own.keys()))
-    values = dict(own) | dict(settings)
-    for name, value in values.items():
-        if "Path" in str(known[name].type) and isinstance(value, str):
-            values[name] = Path(value)
-        elif isinstance(value, list):
-            values[name] = tuple(value)
-    return kind(**values)
+        check_choice("a setting", name, sorted(known - own.keys()))
+    kinds = get_type_hints(kind, include_extras=True)
+    return kind(**values_of(kinds, dict(own) | dict(settings)))

@@ -50,6 +50,8 @@ def planned_latent(
     if not is_run(own) and not is_run(path):
         sized, said = _sized(asked, source, replace(first, data=second.data, autoencoder=stage, train=second.train))
         second = replace(second, data=sized.data)
+    if not asked.help:
+        _check_latents(stage, second)
     divided = not is_run(path) or any(flag in asked.given for flag in BUDGETS)  # else each has its share already
     train = replace(
         _with_share(first.train, second.train, share) if divided else first.train,
@@ -63,6 +65,23 @@ def planned_latent(
     rest = _with_share(second.train, second.train, 1 - share) if divided else second.train
     both = [(replace(first, data=second.data, autoencoder=stage, train=train), own)]
     return [*both, (replace(second, train=rest, first_stage=str(own)), path)], said
+
+
+def _check_latents(stage: AutoencoderConfig, second: Config) -> None:
+    """Raise InputError if the second network cannot take the latents, before the first one is trained for nothing."""
+    import torch
+
+    from ..build import build_network
+
+    if second.data.size is None:
+        return
+    height, width = (side // stage.factor for side in second.data.size)
+    try:
+        build_network(second, (stage.latent_channels, height, width), 0, torch.device("meta"))
+    except InputError as error:
+        raise InputError(
+            f"latents of {height} x {width} do not suit the model: {error}; try --stage.factor 1"
+        ) from None
 
 
 def _sized(asked: Asked, source: str, config: Config) -> tuple[Config, str]:

@@ -15,7 +15,7 @@ from ..build import with_stem
 from ..config.run import Config, changed_settings
 from ..data import Packed
 from ..distributed.process_group import ProcessGroup, join, own_device
-from ..errors import InputError
+from ..errors import InputError, check_range
 from ..files import reason, remove
 from ..hardware import best_device, is_slow_in_bf16
 from ..runs.checkpoints import list_checkpoints
@@ -71,6 +71,7 @@ def train(
             events.say("note: The captions are not used; --text wordllama trains on them too")
         latents = encoded(config, path, packed, flips(config, packed), device, before)
         run = shared_run(world, packed, lambda: prepare_run(packed, source, config, path, device, latents, origin))
+        check_range("--batch on that many processes", run.config.train.batch, world.size)
         with stopping() as stop, _full_disk(path):
             task = task_of(run, packed, world, latents)
             trainer = Trainer(run, task, world, began)  # refuses what does not fit before anything is written

@@ -26,7 +26,8 @@ def _read(path: Path, split: str) -> ImageList:
     except InputError:
         raise
     except Exception as error:  # what is no array file may raise nearly anything
-        raise InputError(f"{path} is no readable array file: {' '.join(str(error).split())}") from error
+        why = "it is damaged, or no array file at all" if "allow_pickle" in str(error) else " ".join(str(error).split())
+        raise InputError(f"{path} is no readable array file: {why}") from error
     images_key, labels_key, notes = _keys(arrays, split, str(path))
     images, value_range, image_notes = standard_images(arrays[images_key], f"{path}[{images_key}]")
     labels, classes, label_notes = standard_labels(arrays[labels_key] if labels_key else None, len(images))
