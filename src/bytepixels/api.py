@@ -73,7 +73,7 @@ SERVICES: dict[type[Any], str] = {  # what does what a request asks for; loaded 
 
 
 def perform(request: Any) -> Any:
-    """Do what a request asks for, and return what came of it: the command line, the page and Python all call this.
+    """Do what a request asks for, and return its result: the command line, the page and Python all call this.
 
     request: one of the dataclasses of `bytepixels.requests`. What is said on the way are events.
     """
@@ -139,7 +139,7 @@ def fit(
     began: float | None = None,
     stop: Stop | None = None,
 ) -> int:
-    """Train by settings that are complete. Returns 0 when it is done, or the signal that stopped it, after saving.
+    """Train with complete settings. Returns 0 at the end, or the number of the signal that stopped it, after saving.
 
     profile: how many of the first steps are profiled. began: when the time of a budget begins, by time.monotonic().
     """
@@ -149,7 +149,7 @@ def fit(
 
 
 def list_runs(folder: Place = "runs") -> list[Overview]:
-    """What was trained in a folder: how far each run is, its size, its state, what is damaged."""
+    """List the runs in a folder: progress, size and state of each, and what is damaged."""
     from .runs.overview import find_runs, overview_or_damage
 
     return [overview_or_damage(path) for path in find_runs(Path(folder))]
@@ -158,7 +158,7 @@ def list_runs(folder: Place = "runs") -> list[Overview]:
 def prune_runs(
     paths: Place | Sequence[Place], keep: int, optimizer: bool = False, dry_run: bool = False
 ) -> list[PrunePlan]:
-    """Remove all but the newest `keep` checkpoints of runs, and return what went and what stayed of each.
+    """Remove all but the newest `keep` checkpoints of each run; return what was removed and what was kept.
 
     optimizer: those of the checkpoints that stay go too. InputError, before anything goes, when a run is in use.
     """
@@ -179,14 +179,14 @@ def prune_runs(
 
 
 def overview(path: Place, thorough: bool = True) -> Overview:
-    """One run as it lies there; thorough: every byte of its checkpoints is compared. InputError where there is none."""
+    """Describe one run as it is on the disk; thorough: verify every checksum. InputError where there is no run."""
     from .runs.overview import inspect_run
 
     return inspect_run(open_run(Path(path)).path, thorough)
 
 
 def cached() -> tuple[Path, int | None, list[Entry]]:
-    """The folder of the cache, the bytes that it may take (None: no limit), and what it holds, longest unused first."""
+    """Return the cache folder, its limit in bytes (None: no limit), and its entries, the least recently used first."""
     from .data.cache import entries, limit
     from .data.packed import default_cache
 
@@ -194,14 +194,14 @@ def cached() -> tuple[Path, int | None, list[Entry]]:
 
 
 def clear_cache(chosen: Sequence[Entry]) -> int:
-    """Remove these from the cache, and return how many bytes that freed. What is in use stays."""
+    """Remove these entries from the cache and return how many bytes that freed. Entries in use stay."""
     from .data.cache import remove
 
     return remove(chosen)
 
 
 def doctor(source: Source, **settings: Any) -> Diagnosis:
-    """What is in a source, what is wrong with it, and what training on it takes here: values, and advice in words.
+    """Diagnose a source: its contents, its defects, and the cost of training on it on this machine.
 
     source: as for train. settings: any flag of `bytepixels data doctor`, by name: size, split, preset, quick ...
     Nothing is packed or kept. Raises InputError for a source that is none.
@@ -212,7 +212,7 @@ def doctor(source: Source, **settings: Any) -> Diagnosis:
 
 
 def verify(out: Place = "verify") -> list[Check]:
-    """Every method beside what is known exactly: the checks, said as a table, and out/verify.png."""
+    """Check every method against exact results: print a table, write out/verify.png, and return the checks."""
     from .verification.table import verify_to
 
     with _shown():
@@ -220,7 +220,7 @@ def verify(out: Place = "verify") -> list[Check]:
 
 
 class Run:
-    """A trained run, or a model that comes along: what it can draw, edit and be measured by."""
+    """A trained run, or a bundled model: sample from it, edit images with it, measure it."""
 
     def __init__(self, path: Place):
         """path: the folder of a run, or the name of a model (`model_names()`). InputError where it is none."""
@@ -229,7 +229,7 @@ class Run:
 
     @classmethod
     def open(cls, path: Place) -> Run:
-        """The run at `path`, or the model of that name."""
+        """Open the run at `path`, or the bundled model of that name."""
         return cls(path)
 
     def __repr__(self) -> str:
@@ -240,34 +240,34 @@ class Run:
 
     @property
     def config(self) -> Config:
-        """Its settings."""
+        """All settings of the run."""
         return self.directory.config
 
     @property
     def classes(self) -> list[str]:
-        """The names of its classes; [] where it knows none."""
+        """The names of the run's classes; [] if it is unconditional."""
         return self.directory.classes
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Channels, height and width of its images."""
+        """Channels, height and width of the run's images."""
         return self.directory.shape
 
     @property
     def overview(self) -> Overview:
-        """How far it is, its log, its checkpoints, what was measured, and what is damaged."""
+        """Progress, log, checkpoints and measurements of the run, and what is damaged."""
         return overview(self.path, thorough=False)
 
     @property
     def log(self) -> list[dict[str, Any]]:
-        """Its log: a record of loss, learning rate and images seen every few seconds."""
+        """The training log: a record of loss, learning rate and images seen every few seconds."""
         from .runs.overview import read_log
 
         return list(read_log(self.path))
 
     @property
     def finished(self) -> bool:
-        """Whether it has seen its budget."""
+        """True once the run has used up its training budget."""
         return self.overview.finished
 
     def sample(self, n: int = 16, *, out: Place | None = None, **settings: Any) -> Tensor:
@@ -291,19 +291,19 @@ class Run:
         return torch.cat(images)
 
     def inpaint(self, image: Place, mask: Place, **settings: Any) -> Tensor:
-        """Paint anew what is white in `mask`: uint8 [n, C, H, W]. settings: flags of `bytepixels edit inpaint`."""
+        """Repaint the white part of `mask`: uint8 [n, C, H, W]. settings: flags of `bytepixels edit inpaint`."""
         return self._edit(Inpaint, {"image": image, "mask": mask}, settings)
 
     def vary(self, image: Place, **settings: Any) -> Tensor:
-        """Other images like this one: uint8 [n, C, H, W]. settings: strength, n, seed and others of `edit vary`."""
+        """Draw variations of an image: uint8 [n, C, H, W]. settings: strength, n, seed and others of `edit vary`."""
         return self._edit(Vary, {"image": image}, settings)
 
     def interpolate(self, a: Place | int, b: Place | int, **settings: Any) -> Tensor:
-        """From one image, or seed, to another: uint8 [n, C, H, W]. settings: flags of `edit interpolate`."""
+        """Interpolate between two images, or two seeds: uint8 [n, C, H, W]. settings: flags of `edit interpolate`."""
         return self._edit(Interpolate, {"a": str(a), "b": str(b)}, settings)
 
     def invert(self, image: Place, **settings: Any) -> Tensor:
-        """The image that the noise of this one becomes, uint8 [n, C, H, W]. settings: flags of `edit invert`."""
+        """Invert an image to its noise and reconstruct it: uint8 [n, C, H, W]. settings: flags of `edit invert`."""
         return self._edit(Invert, {"image": image}, settings)
 
     def restore(self, image: Place | Tensor, operator: LinearOperator | None = None, **settings: Any) -> Tensor:
@@ -318,22 +318,22 @@ class Run:
         return self._edit(Restore, own, settings)
 
     def evaluate(self, **settings: Any) -> dict[str, Any]:
-        """How good its samples are: distances with their floor and scale, copies, drift; the record in eval.jsonl.
+        """Measure sample quality: distances with their floor and scale, copies, drift; also appended to eval.jsonl.
 
         Of an autoencoder, what it makes of images. settings: flags of `bytepixels evaluate`: n, features, steps ...
         """
         return self._perform(Quality, settings)
 
     def likelihood(self, **settings: Any) -> list[dict[str, Any]]:
-        """Bits per dimension (bits=True), and how far its loss is from the best there is (loss=True): their records."""
+        """Measure bits per dimension (bits=True), or the loss against its optimum (loss=True); returns the records."""
         return self._perform(Evaluate, settings)
 
     def compare(self, **settings: Any) -> dict[str, Any]:
-        """Which sampler, and how many steps: a table, and its record. settings: flags of `bytepixels compare`."""
+        """Compare samplers and numbers of steps: a table, and its record. settings: flags of `bytepixels compare`."""
         return self._perform(Compare, settings)
 
     def report(self, *others: Run, **settings: Any) -> Path:
-        """All there is to see of it, and of others beside it, in one HTML file. settings: flags of `report`."""
+        """Write one HTML file about this run, and other runs beside it. settings: flags of `bytepixels report`."""
         return perform(request_of(Report, {"runs": (self.path, *(one.path for one in others))}, settings))
 
     def _edit(self, kind: type[EditFlags], own: Mapping[str, Any], settings: Mapping[str, Any]) -> Tensor:
@@ -344,7 +344,7 @@ class Run:
 
 
 def stream(work: Callable[..., T], *arguments: Any, **settings: Any) -> Iterator[Event | T]:
-    """What `work` says, event by event, then what it returns: for event in stream(train, "digits", images="50k").
+    """Run `work` in a thread and yield its events, then its result: for event in stream(train, "digits", images="50k").
 
     It runs in a thread of its own. Closing the iterator asks a training to stop, waits until it has saved, and returns.
     """
@@ -377,13 +377,13 @@ def stream(work: Callable[..., T], *arguments: Any, **settings: Any) -> Iterator
 
 @contextmanager
 def _shown() -> Iterator[None]:
-    """Events are drawn here where nobody else listens."""
+    """Draw the events of the block in the terminal, unless somebody listens already."""
     with nullcontext() if heard() else listening(Console()):
         yield
 
 
 def _stopping(stop: Stop | None) -> Callable[[], AbstractContextManager[Stop]]:
-    """What may ask a training to stop."""
+    """The `Stop` that a training looks at: the caller's, or one that Ctrl-C sets."""
     if stop is not None:
         return lambda: nullcontext(stop)
     if threading.current_thread() is threading.main_thread():

@@ -1,4 +1,4 @@
-"""How fast this machine multiplies matrices: the limit that a network's speed is held against."""
+"""The matrix-multiplication speed of this machine, as a limit for a network's speed."""
 
 import time
 from collections.abc import Callable
@@ -29,7 +29,7 @@ def matmul_rate(
 
 
 def bf16_gain(device: torch.device, clock: Callable[[], float] = time.perf_counter) -> float:
-    """How many times as fast as in float32 matrices are multiplied in bf16: the median of interleaved pairs.
+    """The speed-up of bf16 over float32 in matrix products: the median of interleaved pairs.
 
     On a CPU by this process' threads, so many as training has, in a tenth of a second.
     """
@@ -51,7 +51,7 @@ def is_slow_in_bf16(device: torch.device) -> bool:
 
 
 def _seconds(a: Tensor, b: Tensor, clock: Callable[[], float]) -> float:
-    """Of one product, until the device has it."""
+    """Seconds for one matrix product, device synchronised."""
     began = clock()
     a @ b
     wait_for(a.device)
@@ -59,7 +59,7 @@ def _seconds(a: Tensor, b: Tensor, clock: Callable[[], float]) -> float:
 
 
 def wait_for(device: torch.device) -> None:
-    """Until the device has done all that it was asked to."""
+    """Block until queued device work has finished."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
@@ -77,7 +77,7 @@ def best_device(name: str) -> torch.device:
 
 
 def missing_compiler(device: torch.device) -> str | None:
-    """What torch.compile needs and this machine has not, in a few words."""
+    """Name what torch.compile needs and this machine lacks, in a few words."""
     from torch._inductor.cpp_builder import get_cpp_compiler
     from torch._inductor.exc import InvalidCxxCompiler
     from torch.utils._triton import has_triton

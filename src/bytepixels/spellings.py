@@ -1,4 +1,4 @@
-"""What flags and values are called elsewhere, so that the command line understands or suggests what was meant."""
+"""Other tools' names for flags and values, so that the command line can accept or suggest what was meant."""
 
 TRUTH = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 OTHER_FLAGS = {  # what flags are called elsewhere; of several with one name, a verb has one

@@ -1,4 +1,4 @@
-"""How a run draws images, unless told otherwise."""
+"""The sampling settings of a run."""
 
 import math
 from dataclasses import dataclass
@@ -18,14 +18,14 @@ MOST_STEPS = 10_000  # where a process has no timesteps to be the limit
 
 @dataclass(frozen=True)
 class SampleConfig:
-    """Sampling: how sample and the previews draw images unless told otherwise."""
+    """Sampling: how sample and the previews draw images by default."""
 
     sampler: str = "ddim"
-    """How a step is taken: {SAMPLERS}; auto takes the best measured for that many steps. ddpm is that of DDPM's paper
-    and wants hundreds of steps, the others 10 to 50."""
+    """Sampler: {SAMPLERS}; auto: the best measured for that many steps. ddpm is that of DDPM's paper and needs
+    hundreds of steps, the others 10 to 50."""
     steps: int = 50
-    """Steps from noise to image, 1 to --timesteps: more is better and slower. heun evaluates the network twice a step,
-    the others once. Usual: 10 to 50, ddpm up to 1000."""
+    """Sampling steps, 1 to --timesteps: more is better and slower. heun evaluates the network twice per step, others
+    once. Usual: 10 to 50, ddpm up to 1000."""
     spacing: str = "auto"
     """Where the steps lie among the noise levels: {SPACINGS}; own: where they suit the trained model
     best, which is measured once. auto: what suits the sampler."""
@@ -42,14 +42,14 @@ class SampleConfig:
     guidance: float = 1.0
     """Classifier-free guidance: how strongly images follow the label or caption. 1: no guidance; usual: 1.5 to 4."""
     guidance_interval: tuple[float, float] | None = None
-    """Guide only at noise levels with sigma / alpha between these two. Default: at all."""
+    """Guide only at noise levels with sigma / alpha between LOW and HIGH. Default: at all levels."""
     guidance_rescale: float = 0.0
-    """How much of the contrast that guidance adds is taken back: 0 (none) to 1 (all). Usual: 0 or 0.7."""
+    """Guidance rescale (Lin et al. 2024), which undoes contrast that guidance adds: 0 (off) to 1. Usual: 0 or 0.7."""
     guidance_parallel: float = 1.0
     """How much is kept of the part of guidance that only makes images stronger, their contrast and colours: 1 (all) to
     0 (none), as APG has it."""
     clip: FlagConversionOff[bool] = True
-    """Clip each estimate of the clean image to the range of pixels on the way."""
+    """Clip each estimate of the clean image to the pixel range during sampling."""
 
     def __post_init__(self) -> None:
         check_choice("--sampler", self.sampler, ("auto", *SAMPLERS))

@@ -13,7 +13,7 @@ from .levels import CLEAN, Level, Process, check_times, log_snr_spacing, sigmoid
 
 
 class _Continuous(Process):
-    """What EDM and rectified flow share: real times, and a range of them for the grids."""
+    """The common part of EDM and rectified flow: continuous times, and a range of them for the sampling grids."""
 
     whole_times = False
     noisiest = -math.inf
@@ -72,7 +72,7 @@ class EDMProcess(_Continuous):
         self._first, self._clean_time = self.level(self._ends[0]), math.log(sigma_min) / 4
 
     def draw_times(self, batch: int, generator: torch.Generator | None = None) -> Tensor:
-        """t = ln(sigma) / 4 with ln(sigma) ~ Normal(p_mean, p_std): [batch] float32."""
+        """Draw training times t = ln(sigma) / 4 with ln(sigma) ~ Normal(p_mean, p_std): [batch] float32."""
         return (self.p_mean + self.p_std * _randn(batch, generator)) / 4
 
     def alpha_sigma(self, t: Tensor, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
@@ -91,7 +91,7 @@ class EDMProcess(_Continuous):
         return torch.log(self.sigma_data * torch.tan(angle)) / 4
 
     def log_snr_density(self, t: Tensor) -> Tensor:
-        """Of log SNR = -2 ln(sigma), normal: [B, 1, 1, 1]."""
+        """The density of log SNR = -2 ln(sigma), which is normal, at times t: [B, 1, 1, 1]."""
         return _normal_density(4 * t, self.p_mean, self.p_std) / 2
 
     def _half_log_snr(self, t: float) -> float:
@@ -117,7 +117,7 @@ class RectifiedFlow(_Continuous):
             raise InputError(f"std must be above 0, got {std}")
 
     def draw_times(self, batch: int, generator: torch.Generator | None = None) -> Tensor:
-        """t in (0, 1], [batch] float32."""
+        """Draw training times t in (0, 1]: [batch] float32."""
         if self.times == "logit_normal":
             return torch.sigmoid(self.mean + self.std * _randn(batch, generator))
         return 1 - torch.rand(batch, generator=generator, device=None if generator is None else generator.device)
@@ -140,7 +140,7 @@ class RectifiedFlow(_Continuous):
         return (torch.sin(angle) / (torch.sin(angle) + torch.cos(angle))).clamp(0, 1)  # pi / 2 is rounded
 
     def log_snr_density(self, t: Tensor) -> Tensor:
-        """Of log SNR = 2 log((1 - t) / t): [B, 1, 1, 1]."""
+        """The density of log SNR = 2 log((1 - t) / t) at times t: [B, 1, 1, 1]."""
         if self.times == "logit_normal":
             return _normal_density(torch.logit(t), self.mean, self.std) / 2
         return (t * (1 - t))[:, None, None, None] / 2

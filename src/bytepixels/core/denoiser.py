@@ -22,7 +22,7 @@ Denoise = Callable[..., Tensor]  # (x, level), or (x, level, nxt)
 
 @dataclass(frozen=True)
 class Denoiser:
-    """Reads x0 out of a network(x, t, label=None, text=None) trained to predict `prediction` ("eps", "x0" or "v").
+    """Estimates x0 by a network(x, t, label=None, text=None) that predicts `prediction` ("eps", "x0" or "v").
 
     With `nxt`, a cleaner level, the network is told the way there too, as destination.
 
@@ -55,7 +55,7 @@ class Denoiser:
 
 
 def linear_combination(*terms: tuple[float, Tensor]) -> Tensor:
-    """The sum of factor * tensor over the terms: the memory is gone through once for each."""
+    """The sum of factor * tensor over the terms, with one pass over memory per term."""
     (factor, x), *others = terms
     total = factor * x
     for factor, x in others:
@@ -64,14 +64,14 @@ def linear_combination(*terms: tuple[float, Tensor]) -> Tensor:
 
 
 def split_variance(output: Tensor, channels: int) -> tuple[Tensor, Tensor | None]:
-    """[B, 2C, H, W] -> prediction [B, C, H, W] and fraction in -1..1, like it; [B, C, H, W] -> itself and None."""
+    """Split an output [B, 2C, H, W] into prediction and variance fraction in -1..1; [B, C, H, W] returns with None."""
     if output.shape[1] != 2 * channels:
         return output, None
     return output[:, :channels], output[:, channels:].clamp(-1, 1)
 
 
 def first_parameter(network: Callable[..., Tensor], default: Tensor) -> Tensor:
-    """A weight of the network, to read its type and device from; `default` where it has none."""
+    """The first parameter of a network, for its dtype and device; `default` if it has none."""
     return next(network.parameters(), default) if isinstance(network, nn.Module) else default
 
 
@@ -81,7 +81,7 @@ def eps_of(x: Tensor, x0: Tensor, level: Level) -> Tensor:
 
 
 def clipped(denoise: Denoise, low: float | Tensor = -1.0, high: float | Tensor = 1.0) -> Denoise:
-    """x0 is known to lie in [low, high]: pixels do; of latents, [C, 1, 1] for each channel."""
+    """Clip the estimate of x0 to [low, high]: known bounds of pixels, or [C, 1, 1] per channel for latents."""
     return lambda x, level, *nxt: denoise(x, level, *nxt).clamp(low, high)  # type: ignore[arg-type]
 
 
@@ -94,7 +94,7 @@ def guided(
     parallel: float = 1.0,
     bound: float = math.inf,
 ) -> Denoise:
-    """Away from `unconditional`, towards `denoise`: unconditional + scale * (denoise - unconditional), in x0.
+    """Classifier-free guidance: unconditional + scale * (denoise - unconditional), in x0.
 
     scale: 1 is no guidance, 0 is `unconditional`. With a model that does not know the label it is classifier-free
     guidance (Ho & Salimans 2022, eq. 6, as a scale 1 + w); with a weaker model, autoguidance (Karras et al. 2024).
@@ -135,7 +135,7 @@ def projected(difference: Tensor, along: Tensor, parallel: float, bound: float) 
 
 
 def _batched_pair(one: Denoise, other: Denoise) -> Callable[..., tuple[Tensor, ...]]:
-    """Both estimates, from one evaluation of twice the batch where they differ in their labels and texts alone."""
+    """Evaluate both denoisers as one batch of twice the size, where they differ in labels and texts alone."""
     if isinstance(one, Denoiser) and isinstance(other, Denoiser):
         told: dict[str, Any] = {}
         if one.label is not None and other.label is not None:
@@ -149,7 +149,7 @@ def _batched_pair(one: Denoise, other: Denoise) -> Callable[..., tuple[Tensor, .
 
 
 def classifier_guided(denoise: Denoise, log_prob: Callable[[Tensor, Level], Tensor], scale: float) -> Denoise:
-    """Dhariwal & Nichol 2021, section 4: towards larger `log_prob`(x_t, level) -> [B], any differentiable function.
+    """Classifier guidance (Dhariwal & Nichol 2021, section 4) by the gradient of `log_prob`(x_t, level) -> [B].
 
     x0 + (scale - 1) * sigma^2 / alpha * gradient (from eps - sigma * gradient, their Algorithm 2): scale 1 is no
     guidance, scale 2 is Bayes' rule for a `denoise` that knows nothing of the label. Nothing is added at pure noise.
@@ -170,7 +170,7 @@ def classifier_guided(denoise: Denoise, log_prob: Callable[[Tensor, Level], Tens
 
 
 def learned_variance(denoiser: Denoiser) -> tuple[Denoise, Denoise]:
-    """The denoiser, and the fraction of the variance that its network learned, from one evaluation of x and level."""
+    """The estimate of x0 and the learned variance's fraction, from one evaluation at x and level."""
     last: list[Any] = [None, None, None]  # x, level, estimate
 
     def estimate(x: Tensor, level: Level) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""Editing images that exist: inpainting, variations, interpolation, and the way back from an image to its noise.
+"""Editing of existing images: inpainting, variations, interpolation and inversion.
 
 No network is trained for any of it: each is a wrapper round the denoiser, or another path along the same levels.
 """
@@ -22,7 +22,7 @@ MOSTLY_NOISE = -5.0
 
 
 def inpainted(denoise: Denoise, known: Tensor, mask: Tensor) -> Denoise:
-    """The estimate of x0 with the known image in its place, where `mask` is 1.
+    """Replace the estimate of x0 by the known image wherever `mask` is 1.
 
     known: x0, [C, H, W] or [B, C, H, W]; mask: 0 (repaint) to 1 (keep), it broadcasts with `known`. With the true x0 a
     ddpm step is, there, exactly the forward chain's q(x_nxt | x_now, x0): the known part keeps its law at every level,
@@ -45,13 +45,13 @@ def inpainted(denoise: Denoise, known: Tensor, mask: Tensor) -> Denoise:
 
 
 def _spreads(part: Tensor, x: Tensor) -> bool:
-    """Whether `part` broadcasts to the shape of x as it is."""
+    """Whether `part` broadcasts to the shape of x."""
     sizes = zip(reversed(part.shape), reversed(x.shape), strict=False)
     return part.ndim <= x.ndim and all(own in (1, whole) for own, whole in sizes)
 
 
 def resampling_path(levels: Sequence[Level], jump: int, repeats: int) -> list[Level]:
-    """Down the grid, every stretch of `jump` steps walked `repeats` times (Lugmayr et al. 2022, appendix B.1).
+    """The levels of RePaint, each stretch of `jump` steps walked `repeats` times (Lugmayr et al. 2022, appendix B.1).
 
     levels: noisiest first, then CLEAN. From the end of a stretch the path goes back to its beginning, in one jump, so
     that what was painted and what is known come to agree. As in RePaint the stretches are counted from the cleanest
@@ -77,7 +77,7 @@ def resampling_path(levels: Sequence[Level], jump: int, repeats: int) -> list[Le
 def resampled_trajectory(
     x: Tensor, path: Sequence[Level], denoise: Denoise, step: Step, noise: Noise = torch.randn_like
 ) -> Iterator[Tensor]:
-    """`trajectory` for a path that also goes back up: yield x [B, C, H, W] at every level after the first.
+    """Yield x [B, C, H, W] at every level of a path that may also go back up to noisier levels.
 
     To a cleaner level it takes `step`; to a noisier one it adds the noise of the forward process (Lugmayr et al. 2022,
     Algorithm 1, line 10), and a multistep method forgets what it had seen.
@@ -94,7 +94,7 @@ def resampled_trajectory(
 
 
 def noised_start(x0: Tensor, levels: Sequence[Level], strength: float, noise: Noise) -> tuple[Tensor, list[Level]]:
-    """An image with noise on it, and the levels to denoise it along: Meng et al. 2022 (SDEdit), Algorithm 1.
+    """Add noise to an image and return the levels to denoise it along (SDEdit, Meng et al. 2022, Algorithm 1).
 
     Of the grid's steps the last round(strength * steps) are kept, at least one; x is at the first level of those.
     strength: above 0 (the image stays) to 1 (the whole grid: what alpha leaves of the image, often nothing).
@@ -107,7 +107,7 @@ def noised_start(x0: Tensor, levels: Sequence[Level], strength: float, noise: No
 
 
 def slerp(a: Tensor, b: Tensor, share: float) -> Tensor:
-    """From a to b along the arc between them, each image of [B, C, H, W] by itself (Shoemake 1985).
+    """Spherical interpolation from a to b, for each image of [B, C, H, W] by itself (Shoemake 1985).
 
     share: 0 (a, exactly) to 1 (b, exactly). The length goes evenly from |a| to |b|: noise stays as long as noise is,
     where a straight line would cut it short. InputError for opposite images, which no one arc joins.
@@ -127,13 +127,13 @@ def slerp(a: Tensor, b: Tensor, share: float) -> Tensor:
 
 
 def _length(x: Tensor) -> Tensor:
-    """[B, C, H, W] -> [B, 1, 1, 1]; never 0, to divide by."""
+    """The norm of each image, [B, C, H, W] -> [B, 1, 1, 1], at least a tiny number, for use as a divisor."""
     return torch.linalg.vector_norm(x, dim=(1, 2, 3), keepdim=True).clamp(min=1e-12)
 
 
 @torch.no_grad()
 def invert(x0: Tensor, levels: Sequence[Level], denoise: Denoise, refine: int = 0) -> Tensor:
-    """The noise x at levels[0] from which ddim makes x0 [B, C, H, W]: Song et al. 2021 (DDIM), section 4.3.
+    """Invert DDIM: find the noise x at levels[0] from which ddim makes x0 [B, C, H, W] (Song et al. 2021, section 4.3).
 
     levels: noisiest first, then CLEAN; walked from the end. A step back is ddim_step solved for its beginning, in which
     the estimate is taken there as well: fixed-point iteration from the eps of the step before, 1 + refine evaluations.

@@ -1,4 +1,4 @@
-"""DDPM's forward process, x_t = sqrt(abar_t) x0 + sqrt(1 - abar_t) eps; the continuous ones are beside it."""
+"""DDPM's forward process, x_t = sqrt(abar_t) x0 + sqrt(1 - abar_t) eps; for continuous time see continuous.py."""
 
 import math
 from collections.abc import Sequence
@@ -139,11 +139,11 @@ class GaussianDiffusion(Process):
         return _distinct(wanted, self.T)
 
     def _between(self, half_log_snr: float | np.ndarray) -> np.ndarray:
-        """The real-valued timesteps with these values of log(alpha / sigma)."""
+        """Interpolate the timesteps at these values of log(alpha / sigma)."""
         return np.interp(-np.asarray(half_log_snr), -self._half_log_snr, np.arange(len(self._half_log_snr)))
 
     def _table(self, device: torch.device) -> Tensor:
-        """The [7, T] table of alpha, sigma, the posterior and the density on `device`: copied there once, then kept."""
+        """The [7, T] table of alpha, sigma, the posterior and the density on `device`, copied there once."""
         key = str(device)
         if key not in self._tables:
             table = self._tables["cpu"]
@@ -152,7 +152,7 @@ class GaussianDiffusion(Process):
 
 
 def _distinct(wanted: np.ndarray, T: int) -> list[int]:
-    """Round descending real times to the nearest different integers within 0..T-1."""
+    """Round descending real times to the nearest distinct integers within 0..T-1."""
     rounded = np.round(wanted).astype(int)[::-1]
     i = np.arange(len(rounded))
     apart = np.maximum.accumulate(rounded - i) + i  # each at least one above the one before

@@ -1,4 +1,4 @@
-"""Noise levels, the grids of them to go back along, and what every process has: x_t = alpha * x0 + sigma * eps."""
+"""Noise levels, sampling grids, and the interface of every process: x_t = alpha * x0 + sigma * eps."""
 
 import math
 from abc import ABC, abstractmethod
@@ -44,7 +44,7 @@ def way_between(now: Level, nxt: Level, sigma_data: float = 1.0) -> float:
 
 
 class Process(ABC):
-    """How images turn into noise: times to train at, their alpha and sigma, and levels to sample along."""
+    """A forward process: training times, their alpha and sigma, and levels to sample along."""
 
     sigma_data: float  # the standard deviation that x0 is taken to have
     noisiest: float  # the least half_log_snr above pure noise that `level` takes; -inf where there is no such limit
@@ -54,7 +54,7 @@ class Process(ABC):
 
     @abstractmethod
     def draw_times(self, batch: int, generator: torch.Generator | None = None) -> Tensor:
-        """Times [batch] to train at, on the generator's device."""
+        """Draw training times [batch] on the generator's device."""
 
     @abstractmethod
     def alpha_sigma(self, t: Tensor, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
@@ -62,7 +62,7 @@ class Process(ABC):
 
     @abstractmethod
     def level(self, half_log_snr: float) -> Level:
-        """The level with this log(alpha / sigma), and the t that the network knows it by."""
+        """The level with this log(alpha / sigma), and the t that the network is given for it."""
 
     @abstractmethod
     def time_at(self, angle: Tensor) -> Tensor:
@@ -97,7 +97,7 @@ class Process(ABC):
         return (alpha * x0 + sigma * noise).to(x0.dtype), noise
 
     def match_levels(self, levels: Sequence[Level]) -> list[Level]:
-        """A grid of another process, with the t that this one's network knows its levels by.
+        """Convert the grid of another process: the same levels, with this network's t.
 
         InputError where alpha and sigma go together in another way, or where this process has no such level.
         """
@@ -112,7 +112,7 @@ class Process(ABC):
 
 
 def spacing_fractions(steps: int, spacing: str) -> np.ndarray:
-    """How far up a range of times each of `steps` levels lies, noisiest first: 1 is its end, 0 its beginning."""
+    """The position of each of `steps` levels in the range of times, noisiest first: 1 is its end, 0 its beginning."""
     i = np.arange(steps, dtype=np.float64)
     if spacing == "trailing":
         return (steps - i) / steps
@@ -123,7 +123,7 @@ def spacing_fractions(steps: int, spacing: str) -> np.ndarray:
 
 
 def log_snr_spacing(steps: int, spacing: str, noisiest: float, cleanest: float) -> np.ndarray:
-    """`steps` values of half_log_snr, even in it ("log_snr") or in (sigma / alpha)^(1/7) ("karras")."""
+    """`steps` values of half_log_snr, evenly spaced in it ("log_snr") or in (sigma / alpha)^(1/7) ("karras")."""
     share = spacing_fractions(steps, "linspace")
     if spacing == "log_snr":
         return cleanest + share * (noisiest - cleanest)
@@ -145,7 +145,7 @@ def sigmoid(x: float) -> float:
 
 
 def _check_batch(x0: Tensor, t: Tensor, noise: Tensor | None, whole_times: bool) -> None:
-    """Whatever would broadcast or round in silence is refused."""
+    """Raise InputError for shapes or types that would broadcast or round silently."""
     if x0.ndim != 4 or not x0.is_floating_point():
         raise InputError(f"x0 must be floating point [B, C, H, W], got {x0.dtype} {list(x0.shape)}")
     if t.shape != x0.shape[:1] or t.is_floating_point() == whole_times:

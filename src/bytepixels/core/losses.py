@@ -1,4 +1,4 @@
-"""The loss and the sampling loop: the functions that the article is made of."""
+"""The training loss and the sampling loop of the article."""
 
 import math
 from collections import deque
@@ -30,7 +30,7 @@ def diffusion_loss(
     objective: str = "simple",
     wanted: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """The loss of each image [B], and the times [B] it was measured at.
+    """The loss of each image [B], and the times [B] that it was evaluated at.
 
     x0: [B, C, H, W], pixels in [-1, 1]; label: [B] or None. Times and noise are drawn unless given.
     objective: "simple" is the squared error of the prediction (Ho et al. 2020, eq. 14, before the mean), times a
@@ -100,7 +100,7 @@ def sample(
 
 
 def ancestral(denoiser: Denoiser, variance: str) -> tuple[Denoise, Step]:
-    """The denoiser, and ddpm's step with variance "small", "large" or "learned" (read from the same evaluation)."""
+    """The denoiser and ddpm's step with variance "small", "large" or "learned" (read from the same evaluation)."""
     check_choice("variance", variance, ("small", "large", "learned"))
     if variance != "learned":
         return denoiser, partial(SAMPLERS["ddpm"], variance=variance)
@@ -109,18 +109,18 @@ def ancestral(denoiser: Denoiser, variance: str) -> tuple[Denoise, Step]:
 
 
 def default_variance(steps: int, process: Process) -> Literal["small", "large"]:
-    """ "large" on the full chain, "small" on any shorter one."""
+    """The default variance of ddpm: "large" on the full chain, "small" on a shorter one."""
     return "large" if steps == getattr(process, "T", None) else "small"
 
 
 def pure_noise(like: Tensor, level: Level, noise: Noise, sigma_data: float = 1.0) -> Tensor:
-    """x_T: noise with the variance that images have at the first level, alpha^2 sigma_data^2 + sigma^2."""
+    """Draw x_T: noise with the variance of the images at the first level, alpha^2 sigma_data^2 + sigma^2."""
     return math.hypot(level.alpha * sigma_data, level.sigma) * noise(like)
 
 
 @contextmanager
 def evaluating(model: Callable[..., Tensor]) -> Iterator[None]:
-    """The model in eval mode (no dropout), and every part of it back as it was after."""
+    """Put the model in eval mode (no dropout) for the block, then restore the mode of every part."""
     parts = list(model.modules()) if isinstance(model, nn.Module) else []
     were_training = [part for part in parts if part.training]
     for part in were_training:

@@ -23,7 +23,7 @@ Estimates = list[tuple[Level, Tensor]]  # x0 (or eps) at earlier levels, the new
 
 
 def _constant_x0_step(x: Tensor, now: Level, nxt: Level, x0: Tensor) -> Tensor:
-    """The exact solution for an x0 that stays the same on the way: DDIM's step."""
+    """The exact solution for an x0 that is constant over the step: DDIM's step."""
     h = nxt.half_log_snr - now.half_log_snr
     return linear_combination((nxt.sigma / now.sigma, x), (-nxt.alpha * math.expm1(-h), x0))
 
@@ -67,7 +67,7 @@ def dpmpp_sde_2m_step(
 
 
 def _extrapolated(x0: Tensor, h: float, nxt: Level, memory: tuple[Tensor, float] | None) -> Tensor:
-    """x0 half a step ahead, on the line through the last two estimates; `memory` is the last one and its step."""
+    """Extrapolate x0 by half a step through the last two estimates; `memory` is the last one and its step."""
     if memory is None or nxt.sigma == 0 or math.isinf(memory[1]):
         return x0
     last_x0, last_h = memory
@@ -84,7 +84,7 @@ def dpmpp_3m_step(
 
 
 class Corrected(NamedTuple):
-    """Where the last step began, and the estimates that it had."""
+    """UniPC's memory: the start of the last step, and the estimates it used."""
 
     x: Tensor
     level: Level
@@ -106,7 +106,7 @@ def unipc_step(
 
 
 def _polynomial_step(x: Tensor, now: Level, nxt: Level, estimates: Estimates) -> Tensor:
-    """The exact solution for the polynomial in lambda through the estimates of x0."""
+    """The exact solution where x0 is the polynomial in lambda through the estimates."""
     known = [(level.half_log_snr, x0) for level, x0 in estimates if level.alpha > 0]
     if nxt.sigma == 0 or now.alpha == 0 or len(known) < 2:
         return _constant_x0_step(x, now, nxt, next(x0 for level, x0 in estimates if level == now))
@@ -116,14 +116,14 @@ def _polynomial_step(x: Tensor, now: Level, nxt: Level, estimates: Estimates) ->
 
 
 def exponential_weights(nodes: Sequence[float], start: float, end: float) -> list[float]:
-    """w with sum_j w_j p(nodes_j) = integral of exp(u - end) p(u) du over start..end, for p of degree < len(nodes)."""
+    """Weights w with sum_j w_j p(nodes_j) = integral of exp(u - end) p(u) du over start..end, if deg p < len(nodes)."""
     h = end - start
     back = [(end - node) / h for node in nodes]  # how far behind the end, in steps
     return solve_vandermonde(back, [_lower_gamma(k, h) / h**k for k in range(len(nodes))])
 
 
 def solve_vandermonde(nodes: Sequence[float], moments: Sequence[float]) -> list[float]:
-    """w with sum_j w_j nodes_j^k = moments[k] (Björck & Pereyra 1970; a fifth of a general solver's time)."""
+    """Solve sum_j w_j nodes_j^k = moments[k] for w (Björck & Pereyra 1970), in a fifth of a general solver's time."""
     w, n = list(moments), len(nodes)
     for k in range(n - 1):
         for i in range(n - 1, k, -1):
@@ -169,8 +169,8 @@ ADAMS_BASHFORTH = ((1.0,), (3 / 2, -1 / 2), (23 / 12, -16 / 12, 5 / 12), (55 / 2
 def ipndm_step(
     x: Tensor, now: Level, nxt: Level, denoise: Denoise, noise: Noise, memory: list[Tensor] | None = None
 ) -> tuple[Tensor, list[Tensor]]:
-    """Liu et al. 2022 (PNDM), eq. 9 and 12, without its Runge-Kutta start (Zhang & Chen 2023, iPNDM): ddim with up to
-    four estimates of eps, weighted as if the steps were alike."""
+    """Liu et al. 2022 (PNDM), eq. 9 and 12, without its Runge-Kutta start (iPNDM, Zhang & Chen 2023): ddim with up to
+    four eps, weighted for equal steps."""
     x0 = denoise(x, now)
     estimates = [eps_of(x, x0, now), *(memory or [])][:4]
     if nxt.sigma == 0 or now.alpha == 0:

@@ -1,4 +1,4 @@
-"""What every network is: told the noisy images, the time and perhaps the label, and refusing what does not fit."""
+"""The base class of every network: conditioning on time, label and text, and input checks."""
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +10,7 @@ from .text_conditioning import Text, TextReader
 
 
 class Network(nn.Module):
-    """network(x, t, label=None, dropout_keys=None) -> like x; the time and the label become one vector of `size`.
+    """network(x, t, label=None, dropout_keys=None) -> like x; time and label become one conditioning vector of `size`.
 
     channels: of the images. num_classes: K for a class-conditional network; labels are 0..K-1 and K (`null_label`)
     means "no label". embedding: "article" or "ddpm" (see `embedding.py`), of `waves` columns. time_scale: what t is
@@ -56,8 +56,8 @@ class Network(nn.Module):
         return nn.functional.silu(time if text is None else time + text)
 
     def read(self, text: Text | None, batch: int) -> tuple[Tokens | None, Tensor | None]:
-        """The tokens that layers attend to, and the pooled text [B, size]; None and None without text. Raises
-        InputError for a text on a network without, and for shapes that do not fit."""
+        """Read a text: the tokens that layers attend to, and the pooled vector [B, size]; None and None without text.
+        Raises InputError for a text on a network without one, and for shapes that do not fit."""
         if self.text is not None:
             self.text.check(text, batch)
             return self.text(text, batch)
@@ -95,7 +95,7 @@ class Network(nn.Module):
 
 
 def check_sizes(**sizes: int | None) -> None:
-    """Raise InputError for one that is given and below 1."""
+    """Raise InputError for a given size below 1."""
     for name, value in sizes.items():
         if value is not None:
             check_range(name, value, 1)

@@ -1,4 +1,4 @@
-"""A transformer in the U-Net's place: patches of the image are its words. With no arguments, DiT-S/2."""
+"""The diffusion transformer: attention between patches, in the U-Net's place. With no arguments, DiT-S/2."""
 
 import torch
 from torch import Tensor, nn
@@ -69,7 +69,7 @@ class DiT(Network):
         self.destination = DestinationReader(WAVES, width) if destinations else None
 
     def _initialise(self) -> None:
-        """As in Peebles & Xie's code."""
+        """Initialise the weights as in Peebles & Xie's code."""
         for layer in self.modules():
             if isinstance(layer, nn.Linear):
                 nn.init.xavier_uniform_(layer.weight)
@@ -127,7 +127,7 @@ class DiT(Network):
 
 
 class Block(nn.Module):
-    """x + gate * attention(modulated(x)), then the same with an MLP. Source: Peebles & Xie 2023, section 3.2.
+    """Transformer block (Peebles & Xie 2023, section 3.2): x + gate * attention(modulated(x)), then with an MLP.
 
     With `text_dim`, between the two it attends to a text's tokens (as Chen et al. 2024, PixArt, section 2.3).
     forward(x, condition, turns, keys, words): x [B, N, D], condition [B, D] (already through its SiLU) -> [B, N, D];
@@ -172,7 +172,7 @@ class Block(nn.Module):
 
 
 def modulated(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
-    """Each token normalised, then scaled and shifted as the condition says: [B, N, D] and two of [B, 1, D]."""
+    """Normalise each token, then scale and shift it by the condition: [B, N, D] and two of [B, 1, D]."""
     return torch.addcmul(shift, F.layer_norm(x, x.shape[2:], eps=NORM_EPS), 1 + scale)
 
 

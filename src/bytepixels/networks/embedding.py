@@ -1,4 +1,4 @@
-"""A timestep as a vector of cosines and sines: how a network is told which noise level it looks at."""
+"""Sinusoidal timestep embeddings."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""The flags of edit: one frozen dataclass for each kind of edit, and the help that lists them."""
+"""The flags of the verb edit, a frozen dataclass per kind of edit, and its help."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,37 +15,36 @@ usage: bytepixels edit inpaint|vary|interpolate|invert|restore RUN IMAGE [OPTION
 
 Images of your own, changed by a trained run; nothing is trained for it.
 
-  bytepixels edit inpaint RUN IMAGE --mask MASK.png   paint anew what is white in the mask, keep the rest
-  bytepixels edit vary RUN IMAGE --strength 0.6       other images like this one: noise, then back
-  bytepixels edit interpolate RUN A B                   from one to the other: two images, or two seeds
-  bytepixels edit invert RUN IMAGE                    the noise that an image comes from, and the image from it
+  bytepixels edit inpaint RUN IMAGE --mask MASK.png   repaint the white part of the mask, keep the rest
+  bytepixels edit vary RUN IMAGE --strength 0.6       variations of an image: add noise, then denoise
+  bytepixels edit interpolate RUN A B                 from one to the other: two images, or two seeds
+  bytepixels edit invert RUN IMAGE                    find the noise of an image, and reconstruct the image from it
   bytepixels edit restore RUN --from IMAGE --task upscale   an image out of a small, grey, blurred or torn one
 
 Each writes its images, grid.png (what went in beside what came out) and manifest.json.
-Every one explains itself: bytepixels edit inpaint --help
+Help for each kind: bytepixels edit inpaint --help
 """
 
 
 @dataclass(frozen=True, kw_only=True)
 class EditFlags:
-    """What all edits share."""
+    """The flags that all edits share."""
 
     run: Positional[Annotated[Path, arg(metavar="RUN")]]
-    """The folder of a run, or a model that comes along: digits, cifar10, emoji."""
+    """The folder of a run, or the name of a bundled model: digits, cifar10, emoji."""
     steps: int | None = None
-    """Steps from noise to image. Default: the run's own, like all that follow."""
+    """Sampling steps. Default: the run's own, as for the flags that follow."""
     spacing: str | None = None
     """Where the steps lie among the noise levels: {SPACINGS}; own: where they suit this model best,
     which is measured once (a minute, say); auto takes the sampler's best."""
     guidance: float | None = None
-    """How strongly the result follows the label or prompt, one of which it needs. 1: no guidance; usual: 1.5 to 4."""
+    """Classifier-free guidance towards --label or --prompt, one of which it needs. 1: no guidance; usual: 1.5 to 4."""
     clip: bool | None = None
     """Clip each estimate of the clean image to the range of pixels on the way."""
     label: Words = None
-    """A class by its name or, where no class is named by a number, by its number from 0.
-    Default: none, the image speaks for itself."""
+    """Class name or, if no class name is a number, class number from 0. Default: none (unconditional)."""
     prompt: Words = None
-    """What the result shows, in words: of a run with --text. Default: nothing is said."""
+    """Text prompt, for a run trained with --text. Default: none (unconditional)."""
     out: Path | None = None
     """A folder for the images, or a .png for the only one or for a grid of them.
     Default: a folder below RUN/samples, named for what was asked."""
@@ -83,19 +82,19 @@ class Drawing(EditFlags):
 
 @dataclass(frozen=True, kw_only=True)
 class Inpaint(Drawing):
-    """Paint a part of IMAGE anew and keep the rest, to the pixel (RePaint, Lugmayr et al. 2022)."""
+    """Repaint a part of IMAGE and keep every other pixel as it is (RePaint, Lugmayr et al. 2022)."""
 
     mask: Path
-    """An image of IMAGE's shape (any size), cropped as it is: white (128 and more) is painted anew, black and what is
-    transparent is kept."""
+    """A mask with IMAGE's aspect ratio, fitted like IMAGE: white (128 and more) is repainted, black and transparent
+    parts are kept."""
     sampler: str | None = None
-    """One that draws noise: ddpm, dpmpp_sde_2m, or ddim with --eta. Default: ddpm, or ddim where --eta is given."""
+    """A stochastic sampler: ddpm, dpmpp_sde_2m, or ddim with --eta. Default: ddpm, or ddim if --eta is given."""
     eta: float | None = None
     """Fresh noise in ddim, up to 1 (as much as ddpm)."""
     jump: int | None = None
-    """Steps in a stretch that is walked again, so that new and old parts agree. Default: a tenth of the steps."""
+    """RePaint's jump length: steps repeated so that new and kept parts agree. Default: a tenth of the steps."""
     repeats: int = 5
-    """How often each stretch is walked, 5 costing about 5 times the steps; 1 is never again."""
+    """RePaint's number of resamplings: how often each jump is walked, at as many times the cost. 1: no resampling."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -106,10 +105,10 @@ class Inpaint(Drawing):
 
 @dataclass(frozen=True, kw_only=True)
 class Vary(Drawing):
-    """Put noise on IMAGE and take it away again: images like it (SDEdit, Meng et al. 2022)."""
+    """Draw variations of IMAGE: add noise, then denoise (SDEdit, Meng et al. 2022)."""
 
     strength: float = 0.6
-    """How much noise: near 0 the image stays, 1 goes the whole way. It is the share of the steps that are taken."""
+    """How much noise is added, as a share of the steps: near 0 the image hardly changes, 1 ignores it."""
     sampler: str | None = None
     """ddpm, ddim, heun, dpmpp_2m and the others of sample. Default: the run's own."""
     eta: float | None = None
@@ -123,16 +122,16 @@ class Vary(Drawing):
 
 @dataclass(frozen=True, kw_only=True)
 class Interpolate(EditFlags):
-    """Images on the way from A to B: their noises are mixed along the sphere, then denoised with ddim."""
+    """Interpolate from A to B: their noises are mixed by spherical interpolation, then denoised with ddim."""
 
     a: Positional[Annotated[str, arg(metavar="A")]]
     """An image file, whose noise is found by inversion; or a seed, which is a whole number."""
     b: Positional[Annotated[str, arg(metavar="B")]]
     """An image file if A is one, a seed if A is one."""
     n: Annotated[int, arg(aliases=["-n"])] = 8
-    """How many images in the row, both ends included."""
+    """Number of images, both ends included."""
     refine: int = 3
-    """Extra evaluations for each step of the inversion of an image: more is more exact and slower."""
+    """Extra network evaluations per inversion step: more is more accurate and slower."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -142,12 +141,12 @@ class Interpolate(EditFlags):
 
 @dataclass(frozen=True, kw_only=True)
 class Invert(EditFlags):
-    """Find the noise that ddim makes IMAGE from, make IMAGE from it again, and say how near it comes."""
+    """Find the noise from which ddim makes IMAGE, reconstruct IMAGE from it, and print the error."""
 
     image: Positional[Annotated[Path, arg(metavar="IMAGE")]]
     """Any image file; it is made to fit the run as its training images were."""
     refine: int = 3
-    """Evaluations for each step back beyond the first: the more, the nearer it comes."""
+    """Extra network evaluations per inversion step: more is more accurate and slower."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

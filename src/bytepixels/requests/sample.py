@@ -1,4 +1,4 @@
-"""What `bytepixels sample` is asked for."""
+"""The flags of `bytepixels sample`."""
 
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -17,16 +17,16 @@ class Sample:
     """Draw new images from a trained run: seed-K.png each, grid.png and manifest.json."""
 
     run: Positional[Annotated[Path, arg(metavar="RUN")]]
-    """The folder of a run, or a model that comes along: digits, cifar10, emoji."""
+    """The folder of a run, or the name of a bundled model: digits, cifar10, emoji."""
     n: Annotated[int, arg(aliases=["-n"])] = 16
     """How many images."""
     seed: int = 0
     """Seed of the first image; the next have the seeds that follow. An image depends on its seed alone."""
     sampler: str | None = None
-    """How a step is taken: {SAMPLERS}; auto takes the best measured for that many steps. Default: the run's own, like
-    all that follow."""
+    """Sampler: {SAMPLERS}; auto: the best measured for that many steps. Default: the run's own, as for
+    the flags that follow."""
     steps: int | None = None
-    """Steps from noise to image: more is better and slower. Usual: 10 to 50."""
+    """Sampling steps: more is better and slower. Usual: 10 to 50."""
     spacing: str | None = None
     """Where the steps lie among the noise levels: {SPACINGS}; own: where they suit this model best,
     which is measured once (a minute, say); auto takes the sampler's best."""
@@ -42,36 +42,35 @@ class Sample:
     """How strongly images follow the label or prompt (or, with --weak, the better model). 1: no guidance; usual: 1.5 to
     4."""
     guidance_interval: tuple[float, float] | None = None
-    """Guide only at noise levels with sigma / alpha between these two."""
+    """Guide only at noise levels with sigma / alpha between LOW and HIGH."""
     guidance_rescale: float | None = None
-    """How much of the contrast that guidance adds is taken back, 0 to 1."""
+    """Guidance rescale, which undoes the contrast that guidance adds: 0 (off) to 1."""
     guidance_parallel: float | None = None
     """How much is kept of the part of guidance that only makes images stronger: 1 (all) to 0 (none), as APG has it."""
     weak: Path | None = None
     """Autoguidance: a weaker run of the same kind, or one checkpoint (RUN/checkpoints/step-...), to guide away from."""
     clip: bool | None = None
-    """Clip each estimate of the clean image to the range of pixels on the way."""
+    """Clip each estimate of the clean image to the pixel range during sampling."""
     label: Words = None
-    """A class by its name or, where no class is named by a number, by its number from 0.
-    Default: the classes in turn."""
+    """Class name or, if no class name is a number, class number from 0. Default: the classes in turn."""
     prompt: Words = None
-    """What the images show, in words: of a run with --text; "" is no text at all (unconditional). Default: captions
-    of its training images in turn."""
+    """Text prompt, for a run trained with --text; "" for unconditional. Default: captions of the training images in
+    turn."""
     out: Path | None = None
     """The folder for the images. Default: RUN/samples/SAMPLER-STEPS-seed-SEED."""
     batch: int = 64
-    """Images at a time: it changes the speed and the memory, not the images."""
+    """Batch size: affects speed and memory, not the images."""
     gif: bool = False
-    """Also write denoising.gif, the way from noise to the images."""
+    """Also write denoising.gif, an animation from noise to the images."""
     weights: Literal["ema", "model"] = "ema"
-    """Which weights: ema (the moving average, usually better) or model (those of the last step)."""
+    """Weights to use: ema (moving average, usually better) or model (last step)."""
     checkpoint: str | None = None
     """A checkpoint's name. Default: the newest."""
     device: str = "auto"
     """Where to compute: cpu, cuda, mps; auto takes the fastest there is."""
     compile: Literal["auto", "yes", "no"] = "auto"
-    """Compile the network with torch.compile. auto: in a job of 20 minutes or more, where it measures to be faster.
-    Images of a compiled network differ in the rounding."""
+    """Compile the network with torch.compile. auto: in jobs of 20 minutes or more, if measured to be faster.
+    Images of a compiled network differ by rounding."""
 
     def __post_init__(self) -> None:
         check_range("-n", self.n, 1)
@@ -83,6 +82,6 @@ class Sample:
 
     @property
     def sampling(self) -> dict[str, Any]:
-        """The settings of the sampler that were asked for instead of the run's own."""
+        """The sampling settings that replace the run's own."""
         asked = {f.name: getattr(self, f.name) for f in fields(SampleConfig)}
         return {name: value for name, value in asked.items() if value is not None}

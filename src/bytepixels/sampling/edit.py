@@ -1,4 +1,4 @@
-"""edit RUN: images of one's own, changed by a trained run and written beside what they were made from."""
+"""The verb edit: change one's own images by a trained run, and write the results beside the inputs."""
 
 import hashlib
 import math
@@ -31,14 +31,14 @@ from .trained_model import TrainedModel
 
 
 class Edited(NamedTuple):
-    """What an edit has made."""
+    """The result of an edit."""
 
     out: Path  # the folder: images, grid.png with the inputs at the left, manifest.json; or the .png that was asked for
     images: Tensor  # uint8 [n, C, H, W]
 
 
 def edit(flags: EditFlags) -> Edited:
-    """Do one edit, and say where it is and how near it comes to what went in."""
+    """Perform one edit, and print its path and how near the result is to the input."""
     png = png_of(flags.out)
     if png:
         flags = replace(flags, out=None)
@@ -74,7 +74,7 @@ def edit(flags: EditFlags) -> Edited:
 
 
 def open_editing(flags: EditFlags) -> Editing:
-    """The run's network and its settings with what was asked for instead; InputError for what does not go together."""
+    """Open the run's network with its settings and the requested ones; InputError for settings that conflict."""
     run = open_model(flags.run)
     label = find_label(run, flags.label)
     if label is None and flags.prompt is None and flags.guidance not in (None, 1):
@@ -93,7 +93,7 @@ def open_editing(flags: EditFlags) -> Editing:
 
 
 def settings_for(run: Run, flags: EditFlags) -> SampleConfig:
-    """The run's own sampler settings with what was asked for, and what the kind of edit needs, instead."""
+    """The run's sampler settings, with those requested and those that the kind of edit needs."""
     names = ("steps", "spacing", "guidance", "clip", "sampler", "eta")
     asked = {name: getattr(flags, name, None) for name in names}
     asked = {name: value for name, value in asked.items() if value is not None}
@@ -126,7 +126,7 @@ def make_plan(editing: Editing, flags: EditFlags) -> EditJob:
 
 
 def _carry_out(plan: EditJob, out: Path, progress: Work) -> Iterator[Tensor]:
-    """The results, batch by batch, uint8 [B, C, H, W], each written when it is done."""
+    """Yield the results, uint8 [B, C, H, W], batch by batch, each written when it is done."""
     done = 0
 
     def counted(denoise: Denoise) -> Denoise:
@@ -148,7 +148,7 @@ def _carry_out(plan: EditJob, out: Path, progress: Work) -> Iterator[Tensor]:
 
 
 def sheet(inputs: list[Tensor], results: Tensor, columns: int | None) -> Tensor:
-    """The inputs, one below the other, and the results at their right: one image [C, H, W]."""
+    """Lay out the inputs in a column with the results to their right: one image [C, H, W]."""
     right = grid(results, columns)
     if not inputs:
         return right
@@ -159,7 +159,7 @@ def sheet(inputs: list[Tensor], results: Tensor, columns: int | None) -> Tensor:
 
 
 def fidelity_of(result: Tensor, image: Tensor) -> dict[str, float | None]:
-    """How near a result comes to an image, both uint8: "rmse" in grey levels of 255, "psnr" in dB (None: the same)."""
+    """Compare a result with an image, both uint8: "rmse" in grey levels of 255, "psnr" in dB (None if equal)."""
     rmse = (result.double() - image.double()).square().mean().sqrt().item()
     return {"rmse": rmse, "psnr": 20 * math.log10(255 / rmse) if rmse > 0 else None}
 
@@ -175,7 +175,7 @@ def _kind(flags: EditFlags) -> str:
 
 
 def _folder_name(flags: EditFlags, editing: Editing, plan: EditJob) -> str:
-    """Says all that makes these images others than their neighbours, their inputs by a digest."""
+    """Folder name that encodes every setting that changes the images, and a digest of the inputs."""
     settings = editing.settings
     parts = [_kind(flags), *plan.subject, settings.sampler, str(settings.steps), settings.spacing]
     parts += [f"{name}-{value:g}" for name, value in {"eta": settings.eta, "churn": settings.churn}.items() if value]
@@ -192,7 +192,7 @@ def _folder_name(flags: EditFlags, editing: Editing, plan: EditJob) -> str:
 def _manifest(
     flags: EditFlags, editing: Editing, plan: EditJob, count: int, fidelity: dict[str, Any]
 ) -> dict[str, Any]:
-    """How each of the first `count` images was made."""
+    """Describe how each of the first `count` images was made."""
     images: list[dict[str, Any]] = [{"file": file} for file in plan.files[:count]]
     for k, seed in enumerate((plan.seeds or [])[:count]):
         images[k]["seed"] = seed

@@ -1,4 +1,4 @@
-"""The images and masks that edit takes, and how holes and noise are shown."""
+"""Images and masks for edit, and the display of holes and noise."""
 
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -46,7 +46,7 @@ def load_image(
 
 
 def load_mask(run: Run, path: Path, image: Path) -> Tensor:
-    """A mask file, made to fit as the image is: bool [1, H, W], True is white.
+    """Load a mask file, fitted as the image is: bool [1, H, W], True is white.
 
     Padding and transparent parts are black. InputError where it is white nowhere or everywhere, or where its shape is
     another than the image's: they would be cropped differently.
@@ -73,12 +73,12 @@ def _size(path: Path) -> tuple[int, int]:
 
 
 def without(image: Tensor, anew: Tensor) -> Tensor:
-    """uint8 [C, H, W] with opaque mid-grey where bool [1, H, W] says that it is painted anew."""
+    """Fill the repainted area, bool [1, H, W], of an image uint8 [C, H, W] with opaque mid-grey."""
     return torch.where(anew, _opaque(torch.full_like(image, 128)), image)
 
 
 def noise_image(codec: Codec, x: Tensor) -> Tensor:
-    """Noise of standard deviation 1, like x0 [c, h, w], so that most of it is seen: mid-grey to white is 3."""
+    """Draw noise of standard deviation 1, like x0 [c, h, w], as an image: from mid-grey to white is 3."""
     return _opaque(codec.to_images(x[None] / SHOWN_NOISE)[0].cpu())
 
 

@@ -1,4 +1,4 @@
-"""What each kind of edit does with a trained run. The mathematics is in editing.py."""
+"""Plans of each kind of edit with a trained run. The mathematics is in core/editing.py."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
@@ -30,7 +30,7 @@ Counted = Callable[[Denoise], Denoise]
 
 @dataclass(frozen=True)
 class Editing:
-    """A trained model, and the levels to edit along."""
+    """A trained model, its settings, and the levels to edit along."""
 
     model: TrainedModel
     settings: SampleConfig
@@ -40,7 +40,7 @@ class Editing:
 
     @property
     def run(self) -> Run:
-        """Of the model."""
+        """The run of the model."""
         return self.model.run
 
     def sampling(self, batch: int, counted: Counted) -> tuple[Denoise, Step]:
@@ -54,20 +54,20 @@ class Editing:
         return counted(denoise), step
 
     def pure_noise(self, noise: SeededNoise) -> Tensor:
-        """What sampling starts from, one [C, H, W] for each of the seeds."""
+        """The initial noise of sampling, one [C, H, W] per seed."""
         return self.model.pure_noise(noise, self.levels[0])
 
     def to_model(self, *images: Tensor) -> Tensor:
-        """uint8 [C, H, W] each -> x0 [B, C, H, W]."""
+        """Encode images, uint8 [C, H, W] each, to x0 [B, C, H, W]."""
         return self.model.codec.to_model(torch.stack(images).to(self.model.device))
 
     def last_image(self, states: Iterable[Tensor]) -> Tensor:
-        """uint8 [B, C, H, W] at the end of a way."""
+        """Decode the last state of a trajectory: uint8 [B, C, H, W]."""
         (x,) = deque(states, maxlen=1)
         return self.model.codec.to_images(x).cpu()
 
     def evaluations(self, path: Sequence[Level]) -> int:
-        """Of the network, on the way along a path."""
+        """Network evaluations along a path of levels."""
         down = [(now, nxt) for now, nxt in pairwise(path) if nxt.half_log_snr > now.half_log_snr]
         more = sampler_facts(self.settings.sampler).evaluations - 1
         return len(down) + more * sum(now.alpha > 0 and nxt.sigma > 0 for now, nxt in down)
@@ -75,7 +75,7 @@ class Editing:
 
 @dataclass(frozen=True)
 class EditJob:
-    """One edit, checked and ready; nothing is computed yet."""
+    """A checked edit, ready to run."""
 
     subject: Sequence[str]  # what the folder is named for
     files: Sequence[str]  # what the results are called
@@ -91,7 +91,7 @@ class EditJob:
 
 
 def plan_inpaint(editing: Editing, flags: Inpaint) -> EditJob:
-    """Mask 1 is kept: its estimate is the known image itself, at every level."""
+    """Plan inpainting: where the mask keeps the image, the estimate is the known image at every level."""
     settings, steps = editing.settings, editing.settings.steps
     if not (sampler_facts(settings.sampler).stochastic or settings.eta > 0 or settings.churn > 0):
         known = " or ".join(stochastic_samplers())
@@ -119,7 +119,7 @@ def plan_inpaint(editing: Editing, flags: Inpaint) -> EditJob:
 
 
 def plan_vary(editing: Editing, flags: Vary) -> EditJob:
-    """The image, noised to a level of the grid, and denoised from that level."""
+    """Plan variations: noise the image to a level of the grid, then denoise from there."""
     image = load_image(editing.run, flags.image)
 
     def start(seeds: Sequence[int]) -> tuple[Tensor, list[Level], SeededNoise]:
@@ -159,7 +159,7 @@ def drawing_job(
 
 
 def plan_interpolate(editing: Editing, flags: Interpolate) -> EditJob:
-    """Between the noises of two images, or of two seeds, along the sphere; denoised with ddim."""
+    """Plan an interpolation between the noises of two images or seeds, along the sphere, denoised with ddim."""
     ends, seeds = [flags.a, flags.b], [_seed(flags.a), _seed(flags.b)]
     if (seeds[0] is None) != (seeds[1] is None):
         raise InputError(f"A and B are two images or two seeds (whole numbers from 0), got {flags.a} and {flags.b}")
@@ -187,7 +187,7 @@ def plan_interpolate(editing: Editing, flags: Interpolate) -> EditJob:
 
 
 def plan_invert(editing: Editing, flags: Invert) -> EditJob:
-    """Back to the noise with ddim's steps undone, and from there to the image again."""
+    """Plan an inversion: ddim's steps undone to the noise, and from there to the image again."""
     image = load_image(editing.run, flags.image)
     steps = editing.evaluations(editing.levels)
     each = steps * (1 + flags.refine) + steps
@@ -204,7 +204,7 @@ def plan_invert(editing: Editing, flags: Invert) -> EditJob:
 
 
 def _seed(text: str) -> int | None:
-    """A whole number, unless a file is called so."""
+    """Parse a seed; None where the text is no whole number, or a file has that name."""
     if not text.isdecimal() or Path(text).exists():
         return None
     check_range("a seed", int(text), 0, MAX_SEED)

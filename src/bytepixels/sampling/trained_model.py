@@ -1,4 +1,4 @@
-"""A trained run, opened once: sampling, editing, evaluation, previews and the report all draw and measure with it."""
+"""A trained run, opened once for sampling, editing, evaluation, previews and the report."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -36,7 +36,7 @@ Watch = Callable[[int, Tensor], None]  # (step, x_t): every state on the way
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """A run that draws images, with one checkpoint's weights in its network, on a device."""
+    """A run with one checkpoint's weights in its network, on a device, ready to draw images."""
 
     run: Run
     network: nn.Module
@@ -53,7 +53,7 @@ class TrainedModel:
         device: torch.device | str = "auto",
         flag: str = "--checkpoint",
     ) -> "TrainedModel":
-        """Read a run's "ema" or "model" weights of the named checkpoint, or of the newest that is whole.
+        """Open a run with the "ema" or "model" weights of the named checkpoint, or of the newest intact one.
 
         run: also its folder, or the name of a model that comes along. flag: what an error calls the checkpoint.
         A run that was trained in bf16 computes in float32 on a CPU that only imitates bf16. InputError where there is
@@ -69,25 +69,25 @@ class TrainedModel:
 
     @property
     def checkpoint_name(self) -> str | None:
-        """The name of its checkpoint: "step-000582"; None while it trains."""
+        """The name of the checkpoint, "step-000582"; None while training."""
         return None if self.checkpoint is None else self.checkpoint.name
 
     @cached_property
     def process(self) -> Process:
-        """The forward process that it was trained on."""
+        """The forward process of the run."""
         return build_process(self.run.config)
 
     @cached_property
     def codec(self) -> Codec:
-        """What turns images uint8 [B, C, H, W] into x0 and back."""
+        """The codec of the run, between images uint8 [B, C, H, W] and x0."""
         return codec_of(self.run, self.device)
 
     def settings(self, **overrides: Any) -> SampleConfig:
-        """The run's own sampler settings with these fields instead, every "auto" resolved."""
+        """The run's sampler settings with these fields replaced, every "auto" resolved."""
         return chosen_settings(self.run, overrides)
 
     def denoiser(self, label: Tensor | None = None, text: Text | None = None, exact: bool = False) -> Denoiser:
-        """The network as an estimate of x0. label [B]; text: vectors [B, L, D] and mask [B, L]; None is without.
+        """The network as a denoiser. label [B]; text: vectors [B, L, D] and mask [B, L]; None for without.
 
         exact: in float32, whatever it was trained in.
         """
@@ -97,12 +97,12 @@ class TrainedModel:
     def sampling(
         self, settings: SampleConfig, label: Tensor | None, text: Text | None = None, weak: Denoise | None = None
     ) -> tuple[Denoise, Step]:
-        """The denoiser, guided and clipped as the settings say, and the sampler's step. weak: for autoguidance."""
+        """Build the guided and clipped denoiser and the sampler's step. weak: for autoguidance."""
         given = self.network, self.run.config, settings, self.process
         return build_sampling(*given, label, weak, self.codec.bounds, text)
 
     def pure_noise(self, noise: SeededNoise, level: Level) -> Tensor:
-        """What sampling starts from at the noisiest level, [B, c, h, w]: one for each seed of `noise`."""
+        """The initial noise at the noisiest level, [B, c, h, w]: one per seed of `noise`."""
         like = torch.empty(len(noise.generators), *self.run.x0_shape, device=self.device)
         return pure_noise(like, level, noise, self.process.sigma_data)
 
@@ -171,8 +171,8 @@ class TrainedModel:
         return self.codec.to_images(x).cpu()
 
     def weaker(self, path: Path) -> "TrainedModel":
-        """The weaker model of autoguidance at `path`, a run's folder or one checkpoint's; InputError unless it is of
-        the same kind."""
+        """Open the weaker model of autoguidance at `path`, a run's folder or one checkpoint's; InputError unless it is
+        of the same kind."""
         is_checkpoint = path.parent.name == "checkpoints"
         weak, run = open_model(path.parent.parent if is_checkpoint else path), self.run
         own, other = ({name: getattr(one.config.process, name) for name in NOISE} for one in (run, weak))

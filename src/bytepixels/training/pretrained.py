@@ -1,4 +1,4 @@
-"""train --from: a new run begins with the averaged weights of another, its classes matched by name."""
+"""train --from: start a new run from the EMA weights of another, with classes matched by name."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -19,7 +19,7 @@ LABELS = "label.weight"  # [K + 1, size]: a row for each class, and one for none
 
 
 def open_origin(path: Path) -> tuple[Run, Path]:
-    """The run at `path`, or the one whose checkpoint lies there, and that checkpoint, or its newest whole one."""
+    """Open the run at `path`, or the run of the checkpoint there; also returns that or its newest intact checkpoint."""
     of_checkpoint = path.parent.name == "checkpoints"
     run = open_model(path.parent.parent if of_checkpoint else path)
     return run, find_checkpoint(run, path.name if of_checkpoint else None, "the checkpoint of --from")
@@ -40,7 +40,7 @@ def record_of(origin: Run, checkpoint: Path) -> dict[str, Any]:
 
 
 def take_weights(network: nn.Module, run: Run) -> None:
-    """Put the averaged weights that `run` begins from into its network. Classes that are new keep their fresh rows.
+    """Load the EMA weights that `run` begins from into its network. New classes keep their fresh rows.
 
     InputError where the two networks differ in more than their classes.
     """
@@ -66,7 +66,7 @@ def take_weights(network: nn.Module, run: Run) -> None:
 
 
 def matched_labels(own: Tensor, other: Tensor | None, classes: Sequence[str], known: Sequence[str]) -> Tensor:
-    """The rows of `own` [K + 1, size] with those of `other` for the classes of the same name, and for none."""
+    """The label rows `own` [K + 1, size] with those of `other` for classes of the same name, and for no class."""
     if other is None or other.shape[1:] != own.shape[1:]:
         return own
     rows = own.clone()

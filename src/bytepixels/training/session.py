@@ -1,4 +1,4 @@
-"""train SOURCE: from images to a run; the same line again goes on where it stopped."""
+"""The verb train: from images to a run; the same command again resumes it."""
 
 import shlex
 import time
@@ -49,7 +49,7 @@ def train(
     origin: Path | None = None,
     stopping: Callable[[], AbstractContextManager[Stop]] = lambda: nullcontext(Stop()),
 ) -> int:
-    """Train, or go on with the run at `path`. Returns 0 when it is done, or the signal that stopped it, after saving.
+    """Train or resume the run at `path`. Returns 0 at the end, or the signal that stopped it, after saving.
 
     profile: how many of the first steps are profiled. began: when the command was given, by time.monotonic(); a budget
     of time counts from there. origin: a run, or a checkpoint of one, whose averaged weights a new run begins with.
@@ -85,7 +85,7 @@ def train(
 
 
 def shared_run(world: ProcessGroup, packed: Packed, prepare: Callable[[], Run]) -> Run:
-    """The run as the first process prepares it, in all of them. InputError for images that differ between them."""
+    """Prepare the run on rank 0 and share it with all ranks. InputError if they see different images."""
 
     def plain() -> dict[str, Any]:
         run = prepare()
@@ -98,14 +98,14 @@ def shared_run(world: ProcessGroup, packed: Packed, prepare: Callable[[], Run]) 
 
 
 def take(lock: RunLock) -> None:
-    """Take the lock and remove what a process that was killed did not finish. InputError when another one has it."""
+    """Take the lock and remove the debris of killed processes. InputError if another process holds it."""
     lock.take()
     for stale in run_leftovers(lock.run):
         remove(stale)
 
 
 def fit(trainer: Trainer, lock: RunLock, stop: Stop, profile: int = 0, latents: EncodedImages | None = None) -> int:
-    """Begin the run, if it has not begun, and train."""
+    """Start the run if it is new, and train."""
     if profile:
         check_profile(trainer, profile)
     trainer.world.broadcast_from_rank0(lambda: begin(trainer.run, lock, latents))
@@ -116,7 +116,7 @@ def fit(trainer: Trainer, lock: RunLock, stop: Stop, profile: int = 0, latents: 
 
 @contextmanager
 def _full_disk(path: Path) -> Iterator[None]:
-    """A disk that is full or cannot be written is a TrainingError, in one sentence."""
+    """Restate an error of a full or unwritable disk as a TrainingError, in one sentence."""
     try:
         yield
     except OSError as error:
@@ -126,7 +126,7 @@ def _full_disk(path: Path) -> Iterator[None]:
 
 
 def begin(run: Run, lock: RunLock, latents: EncodedImages | None = None) -> None:
-    """Take the lock of a new run, and write its first stage and its settings."""
+    """Take the lock of a new run, and write its autoencoder and its settings."""
     if not lock.held:
         make_folder(run.path, "--run")
         take(lock)
@@ -146,7 +146,7 @@ def prepare_run(
     latents: EncodedImages | None = None,
     origin: Path | None = None,
 ) -> Run:
-    """A new run, not yet written, or the one that is there once its images and settings are seen to be the same."""
+    """A new run, not yet written, or the existing one once images and settings are confirmed to be the same."""
     asked, config = config.data, resolved(config, packed)
     config, text = with_text(config, packed, source)
     config = with_machine_settings(config, packed, path, device, latents)
@@ -187,7 +187,7 @@ def prepare_run(
 def with_machine_settings(
     config: Config, packed: Packed, path: Path, device: torch.device, latents: EncodedImages | None = None
 ) -> Config:
-    """The config with what the machine decides filled in. A run that is there keeps its arithmetic."""
+    """Fill in the settings that the machine decides. An existing run keeps its precision."""
     asked = config.train.precision
     if asked == "auto" and is_run(path):
         asked = open_run(path).config.train.precision
