@@ -327,7 +327,7 @@ def test_where_none_is_whole_nothing_goes(runs, capsys):
         flip(one / "ema.safetensors")
     before = snapshot(runs / "done" / "checkpoints")
     out = said(capsys, "prune", runs / "done", "--keep", 1, "--optimizer").out
-    assert "removed nothing (0 bytes); no checkpoint is whole, so all are kept" in out
+    assert "removed nothing (0 bytes); no checkpoint is intact, so all are kept" in out
     assert snapshot(runs / "done" / "checkpoints") == before
 
 

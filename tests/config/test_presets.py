@@ -1,4 +1,4 @@
-"""Presets and the config: every preset is whole, what is saved comes back, what is unknown or impossible is refused."""
+"""Presets and the config: each preset is whole, what is saved comes back, what is unknown or impossible is refused."""
 
 import json
 import re

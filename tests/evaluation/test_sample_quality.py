@@ -129,7 +129,7 @@ def test_features_are_trained_by_one_process(tmp_path, monkeypatch, capsys):
 def test_the_budget_ends_the_drawing_not_the_measuring(run, monkeypatch, capsys):
     line = measured(run, "-n", 1000, "--batch", 16, "--budget", "0.001s")
     assert line["n"] == 16
-    assert "the budget of 0.001s was over after 16 of 1,000 samples" in plain(capsys.readouterr().out)
+    assert "--budget 0.001s was used up after 16 of 1,000 samples" in plain(capsys.readouterr().out)
 
 
 def test_the_reference_is_kept_and_another_sampler_is_said(run, monkeypatch):
@@ -180,7 +180,7 @@ def test_few_training_images_are_refused_before_anything_is_drawn(tmp_path, caps
 @pytest.mark.parametrize(
     ("arrays", "flags", "sentence"),
     [
-        ({"labels": np.zeros(40, int)}, "", "has 1 classes: features are learnt from 2 or more"),
+        ({"labels": np.zeros(40, int)}, "", "has 1 classes; evaluate train-features needs 2 or more"),
         ({}, "", "has 0 classes"),
         ({"labels": np.arange(40)}, "", "has 40 images of 40 classes: too few"),
         ({"labels": np.arange(40) % 2}, "--epochs 0", "--epochs must be at least 1, got 0"),

@@ -145,7 +145,7 @@ def struck(world, folder, hits):
     return run
 
 
-# What is whole, by comparison with what was written
+# What is intact, by comparison with what was written
 
 
 def same(path, original):
@@ -221,7 +221,7 @@ def check_loading(world, run, counts):
     whole, there = whole_steps(world, run, name)
     before = snapshot(run)
     if there and not whole:
-        with pytest.raises(InputError, match=rf"none of the {len(there)} checkpoints in .* is whole"):
+        with pytest.raises(InputError, match=rf"none of the {len(there)} checkpoints in .* is intact"):
             loaded_for_training(run)
         changed = {file for file, found in snapshot(run).items() if before.get(file) != found}
         assert changed <= {"config.json", "config.json.damaged"}

@@ -59,7 +59,7 @@ def killed_at(tmp_path, images, straight, count):
     struck = text[text.index("struck: ") :].split("\n")[0].replace(str(run), "RUN")
     code, text = run_in_process(tmp_path, *command(images, run, steps))
     assert code == 0, text
-    assert "warning" not in text, struck  # the newest checkpoint is whole, whenever the process was killed
+    assert "warning" not in text, struck  # the newest checkpoint is intact, whenever the process was killed
     assert_the_same(run, straight)
     return struck
 

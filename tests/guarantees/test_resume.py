@@ -80,7 +80,7 @@ def test_a_resume_is_bitwise_the_run_that_never_stopped(tmp_path, watch, capsys,
         assert f"stopped at {(step + 1) * STEP} images; saved. The same command goes on" in capsys.readouterr().err
         assert checkpoints(stopped)[-1].name == f"step-{step + 1:08d}"
     assert (train(stopped, *RICH, steps=8) if repeat else cli("train", "digits", "--run", stopped)) == 0
-    assert f"going on from {(max(stops) + 1) * STEP} images" in capsys.readouterr().out
+    assert f"resuming at {(max(stops) + 1) * STEP} images" in capsys.readouterr().out
     assert watch.take() == never_stopped
     assert same_bits(checkpoints(straight)[-1], checkpoints(stopped)[-1]) == []
     assert log_of(straight)[-1]["loss"] == log_of(stopped)[-1]["loss"]
@@ -117,7 +117,7 @@ def test_a_larger_budget_goes_on_from_the_old_step(tmp_path, watch, capsys):
     watch.take()
     assert train(extended, *flags, steps=5) == 0
     assert [step for step, _, _ in watch.take()] == [2, 3, 4]
-    assert "going on from 64 images" in capsys.readouterr().out
+    assert "resuming at 64 images" in capsys.readouterr().out
     assert same_bits(checkpoints(straight)[-1], checkpoints(extended)[-1]) == []
     assert read_json(extended / "config.json")["config"]["train"]["images"] == 5 * STEP
 
@@ -235,7 +235,7 @@ def test_a_damaged_checkpoint_is_said_and_the_one_before_it_taken(three_checkpoi
     assert "warning" in said.err
     assert newest.name in said.err
     assert "looking for an older one" in said.err
-    assert "going on from 64 images" in said.out
+    assert "resuming at 64 images" in said.out
     assert [step for step, _, _ in watch.take()] == [2]
     again = tensors(newest)
     assert all(torch.equal(again[name], whole[name]) for name in whole)
@@ -323,7 +323,7 @@ def test_a_signal_saves_first(tmp_path, number, code):
     assert process.returncode == code
     (checkpoint,) = checkpoints(run)
     state = read_json(checkpoint / "state.json")
-    assert f"stopped at {state['images']:,} images; saved. The same command goes on from there." in error
+    assert f"stopped at {state['images']:,} images; saved. Repeat the command to resume." in error
     assert "Traceback" not in error
     straight = tmp_path / "straight"
     assert train(straight, *RICH, "--lr-decay", "none", steps=state["step"]) == 0

@@ -52,7 +52,7 @@ def check_end(code, text, signals, run):
         assert "done in" in text or "is finished" in text
     elif "stopped at" in text:
         assert code == CODE[signals[0]]
-        assert f"stopped at {log_of(run)[-1]['images']:,} images; saved. The same command goes on from there." in text
+        assert f"stopped at {log_of(run)[-1]['images']:,} images; saved. Repeat the command to resume." in text
         assert checkpoints(run)[-1].name == f"step-{log_of(run)[-1]['step']:08d}"
     elif len(signals) == 1:  # a second one may end the process at once, before or after anything is said
         assert code == CODE[signals[0]]

@@ -74,7 +74,7 @@ def test_it_draws_what_the_run_drew_but_for_the_half_precision(packaged, trained
     capsys.readouterr()
     assert cli("sample", "tiny", "-n", 4) == 0
     said = capsys.readouterr()
-    assert "tiny is a model that comes along with bytepixels; its copy is runs/tiny" in said.err
+    assert "tiny is a bundled model; using its copy runs/tiny" in said.err
     (drawn,) = (packaged / "runs/tiny/samples").glob("*/grid.png")
     apart = np.abs(pixels_of(drawn).astype(int) - pixels_of(packaged / "full/grid.png"))
     assert apart.max() <= 2

@@ -100,7 +100,7 @@ def test_a_damaged_config_is_replaced_by_its_spare_copy_and_said_once(run, capsy
     said = capsys.readouterr().err
     assert said.startswith(f"warning: {path} cannot be read: ")
     assert reason in said
-    assert said.endswith("; its spare copy is taken\n")
+    assert said.endswith("; using its spare copy\n")
     assert said.count("\n") == 1
     assert path.read_text() == whole
     aside = run.path / "config.json.damaged"

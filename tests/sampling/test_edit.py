@@ -241,7 +241,7 @@ REFUSED = {
     "too many": ("vary {run} one.png -n 5000000000", "-n must be in 1..4294967295, got 5000000000"),
     "black mask": (
         "inpaint {run} one.png --mask black.png",
-        "black.png is white nowhere (128 of 255 and more counts as white",
+        "black.png has no white pixel (128 of 255 and more counts as white",
     ),
     "white mask": ("inpaint {run} one.png --mask white.png", "white.png is white everywhere"),
     "sampler": ("inpaint {run} one.png --mask top.png --sampler heun", "takes a sampler that draws noise"),

@@ -349,7 +349,7 @@ def test_a_run_without_a_checkpoint(two_checkpoints, capsys):
     for checkpoint in checkpoints(two_checkpoints):
         checkpoint.rename(checkpoint.with_name("." + checkpoint.name))
     assert cli("sample", two_checkpoints) == 2
-    assert "has no checkpoint yet: let it train for longer" in capsys.readouterr().err
+    assert "has no checkpoint yet; train it further first" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -549,7 +549,7 @@ def test_out_of_another_kind_of_file_is_refused(run, tmp_path, capsys):
 
 def test_a_folder_of_runs_lists_them(unlabelled, tmp_path, monkeypatch, capsys):
     assert cli("sample", unlabelled.parent) == 2
-    assert f"{unlabelled.parent} holds runs and is none itself: run; name one: {unlabelled}" in capsys.readouterr().err
+    assert f"{unlabelled.parent} is a folder of runs (run), not a run; try {unlabelled}" in capsys.readouterr().err
     (tmp_path / "runs").symlink_to(unlabelled.parent)
     monkeypatch.chdir(tmp_path)
     assert cli("sample", "runn/a") == 2

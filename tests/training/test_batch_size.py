@@ -60,7 +60,7 @@ def test_a_batch_that_was_asked_for_stays():
 def test_a_run_keeps_the_batch_that_it_began_with(tmp_path, capsys):
     run = tmp_path / "run"
     assert cli("train", "digits", *AUTO, "--images", 64, "--run", run) == 0
-    assert "Batches of 32 images, from the length of the training (--batch)" in capsys.readouterr().out
+    assert "Batch size 32, chosen for the length of the training (--batch)" in capsys.readouterr().out
     assert read_json(run / "config.json")["config"]["train"]["batch"] == 32
     assert [path.name for path in checkpoints(run)] == ["step-00000002"]
     assert cli("train", "digits", "--run", run, "--batch", 0, "--images", 96) == 0  # nothing is reckoned anew

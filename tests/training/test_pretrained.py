@@ -53,7 +53,7 @@ def test_it_begins_with_the_average_and_classes_of_the_same_name(origin, tmp_pat
     run = tmp_path / "run"
     source = folder(tmp_path / "zoo", ["ape", "cat", "emu"], side=12)
     assert begun(run, source, origin) == 0
-    assert f"beginning with the averaged (EMA) weights of {origin}" in capsys.readouterr().out
+    assert f"starting from the EMA weights of {origin}" in capsys.readouterr().out
     old, new = weights(origin, "ema"), weights(run, "model")
     assert all(same(old[name], new[name]) for name in old if name != "label.weight")
     ape, cat, emu, none = new["label.weight"]

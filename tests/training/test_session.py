@@ -302,7 +302,7 @@ def test_a_step_that_is_not_finite_can_be_left_out(tmp_path, capsys, poisoned):
     """Its log has it, the run goes on to its end, and what comes after is finite."""
     run = tmp_path / "run"
     assert train(run, "--on-nonfinite", "skip", "--checkpoint-minutes", 0, "--keep", 9, steps=6) == 0
-    assert "1 step left out: the loss or its gradient was not finite" in capsys.readouterr().err
+    assert "1 step skipped: the loss or its gradient was not finite" in capsys.readouterr().err
     log = log_of(run)
     assert [line["step"] for line in log] == [1, 2, 3, 4, 5, 6]
     assert [line.get("skipped", 0) for line in log] == [0, 0, 0, 1, 0, 0]

@@ -109,7 +109,7 @@ def test_a_damaged_shard_is_said_once_and_the_checkpoint_before_taken(straight, 
     said = train(run, 2, "--shard", "--previews", 0, steps=6)
     assert said.count("looking for an older one") == 2
     assert "step-00000003/optimizer/shard-00002-model-00001-of-00001.safetensors is damaged" in said
-    assert "going on from 30 images" in said
+    assert "resuming at 30 images" in said
     torch.testing.assert_close(losses(run), losses(straight)[:6], rtol=1e-5, atol=0)
 
 

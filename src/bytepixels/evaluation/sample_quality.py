@@ -87,7 +87,7 @@ def evaluate_quality(request: Quality) -> dict[str, Any]:
         if world.rank > 0:
             return {}
         if len(images) < request.n:
-            events.say(f"note: the budget of {request.budget} was over after {len(images):,} of {request.n:,} samples")
+            events.say(f"note: --budget {request.budget} was used up after {len(images):,} of {request.n:,} samples")
         found = judge(images, yardstick, run, request, device)
         if "first_stage" in run.data:
             found["first_stage"] = through_first_stage(yardstick, model, len(images), request.seed)

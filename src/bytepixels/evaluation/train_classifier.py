@@ -33,7 +33,7 @@ def train_features(request: TrainFeatures) -> Path:
     recipe = Recipe(request.width, request.epochs, request.batch, request.lr, seed=request.seed)
     packed = pack_with_progress(request.source, DataConfig(size=request.size, channels=request.channels))
     if packed.labels is None or len(packed.classes) < 2:
-        raise InputError(f"{request.source} has {len(packed.classes)} classes: features are learnt from 2 or more")
+        raise InputError(f"{request.source} has {len(packed.classes)} classes; evaluate train-features needs 2 or more")
     out = request.out or Path("features") / (Path(request.source).name.split(".")[0] or "pictures")
     if out.exists() and not (out / NOTES).is_file() and any(out.iterdir()):
         raise InputError(f"{out} exists and holds no features; choose another --out")

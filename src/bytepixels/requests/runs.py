@@ -11,7 +11,7 @@ from ..errors import check_range
 HELP = """\
 usage: bytepixels runs list|show|prune [OPTIONS]
 
-What was trained here, how far it is, and whether it is whole.
+Runs: their progress, size and integrity.
 
   bytepixels runs list [FOLDER]          every run in a folder (runs/), one line each
   bytepixels runs show RUN               settings, data, checkpoints, the log, and how to go on

@@ -40,5 +40,5 @@ def model_as_run(path: Path) -> Path | None:
                     f"{name}, a model of bytepixels, cannot be copied to {run} ({error.strerror})"
                 ) from error
         else:
-            events.note(f"{name} is a model that comes along with bytepixels; its copy is {run}")
+            events.note(f"{name} is a bundled model; using its copy {run}")
     return run

@@ -147,7 +147,7 @@ def open_run(path: Path) -> Run:
         path = model
     if not is_run(path):
         if inside := _runs_in(path):
-            raise InputError(f"{path} holds runs and is none itself: {', '.join(inside)}; name one: {path / inside[0]}")
+            raise InputError(f"{path} is a folder of runs ({', '.join(inside)}), not a run; try {path / inside[0]}")
         folders = [folder for folder in (path.parent, Path("runs")) if _runs_in(folder)]
         hint = f"; runs in {folders[0]}: {', '.join(_runs_in(folders[0]))}" if folders else ""
         along = f"; models that come along: {', '.join(model_names())}" if path == Path(path.name) else ""
@@ -159,7 +159,7 @@ def open_run(path: Path) -> Run:
             run = _read(path, SPARE)
         except DamagedError:
             raise damage from None
-        events.note(f"warning: {damage}; its spare copy is taken")
+        events.note(f"warning: {damage}; using its spare copy")
         with suppress(OSError):  # of a run that may only be read, every process takes the spare copy
             _restore(path)
         return run

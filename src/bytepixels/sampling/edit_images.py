@@ -59,9 +59,9 @@ def load_mask(run: Run, path: Path, image: Path) -> Tensor:
     anew = mask >= WHITE
     if not bool(anew.any()):
         lightest = f"{WHITE} of 255 and more counts as white, its lightest pixel at that size is {int(mask.max())}"
-        raise InputError(f"{path} is white nowhere ({lightest}): nothing would be painted anew")
+        raise InputError(f"{path} has no white pixel ({lightest}): nothing would be repainted")
     if bool(anew.all()):
-        raise InputError(f"{path} is white everywhere: nothing would be kept; bytepixels sample draws whole images")
+        raise InputError(f"{path} is all white: nothing would be kept; bytepixels sample draws whole images")
     return anew
 
 

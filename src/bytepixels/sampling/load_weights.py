@@ -69,8 +69,8 @@ def read_checkpoint(
                     raise
                 events.note(f"warning: {error}; looking for an older one")
         else:
-            raise InputError(f"none of the {len(known)} checkpoints in {run.checkpoints} is whole")
-    raise InputError(f"{run.path} has no checkpoint yet: let it train for longer")
+            raise InputError(f"none of the {len(known)} checkpoints in {run.checkpoints} is intact")
+    raise InputError(f"{run.path} has no checkpoint yet; train it further first")
 
 
 def _put(tensors: dict[str, Tensor], network: nn.Module, checkpoint: Path, weights: str) -> None:

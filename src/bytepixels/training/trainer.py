@@ -180,9 +180,9 @@ class Trainer:
         if self.board is not None:
             self.board.close()
         if self.skipped:
-            events.note(f"{many(self.skipped, 'step')} left out: the loss or its gradient was not finite")
+            events.note(f"{many(self.skipped, 'step')} skipped: the loss or its gradient was not finite")
         if asked and not self.done:
-            events.note(f"stopped at {self.images:,} images; saved. The same command goes on from there.")
+            events.note(f"stopped at {self.images:,} images; saved. Repeat the command to resume.")
             return asked
         events.say(f"done in {duration(time.monotonic() - self.began)}: {self.run.path}")
         events.say(self.task.then)
@@ -303,7 +303,7 @@ class Trainer:
             length = f"training for {duration(self.limit)}"
         events.say(f"{self.run.path}: {size:,} weights, {self.config.precision} on {self.device}; {length}")
         if (begun := self.run.data.get("from")) and not self.state.step:
-            events.say(f"beginning with the averaged (EMA) weights of {begun['run']}, {begun['checkpoint']}")
+            events.say(f"starting from the EMA weights of {begun['run']}, {begun['checkpoint']}")
         (channels, height, width), flip = self.run.shape, self.run.config.data.flip
         data = [f"{many(images, 'image')} of {height} x {width}, {many(channels, 'channel')}"]
         if (x0 := self.run.x0_shape) != self.run.shape:
@@ -313,7 +313,7 @@ class Trainer:
         told += ["captions"] if self.run.text else []
         events.say("; ".join([*data, " and ".join(told) or "unconditional"]))
         if self.state.step:
-            events.say(f"going on from {self.images:,} images")
+            events.say(f"resuming at {self.images:,} images")
 
 
 def _spent(run: Run) -> tuple[float, float]:

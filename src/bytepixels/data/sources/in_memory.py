@@ -25,7 +25,7 @@ def source_of(images: Any) -> str:
         return str(images)
     found = list(_pairs(images))
     if not found:
-        raise InputError("the images given are none: a source needs one or more")
+        raise InputError("no images were given: a source needs one or more")
     labels = [label for _, label in found if label is not None]
     if labels and len(labels) < len(found):
         raise InputError(f"{len(labels)} of the {len(found)} images given have a label; give all of them one, or none")

@@ -36,5 +36,5 @@ def with_batch_size(
         _, seconds = timed_steps(with_batch(config, count, compiled=False), packed, device, 2, latents)
         images = seconds_of(train.budget) / seconds * count
     batch = batch_for(images)
-    events.say(f"Batches of {batch} images, from the length of the training (--batch)")
+    events.say(f"Batch size {batch}, chosen for the length of the training (--batch)")
     return with_batch(config, batch)
