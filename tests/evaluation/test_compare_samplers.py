@@ -69,6 +69,15 @@ def test_an_interval_that_there_is_not_is_not_shown():
     assert not any("nan" in line for line in table([one], one, "held out", "FID", 16))
 
 
+def test_grids_of_the_models_own_are_rows_of_their_own(run, capsys):
+    assert cli("compare", run, *words("--samplers ddim --steps 3 --spacings auto own -n 16")) == 0
+    said = capsys.readouterr().out
+    assert "ddim, own grid" in said
+    assert [one["spacing"] for one in lines(run)[-1]["rows"]] == ["trailing", "own"]
+    assert cli("evaluate", run, *words("--spacing own --steps 3 -n 16")) == 0
+    assert lines(run)[-1]["spacing"] == "own"
+
+
 def test_what_was_measured_before_an_interruption_is_kept(run, monkeypatch, capsys):
     from bytepixels.evaluation.sample_quality import MatchedSampler
 
@@ -93,6 +102,8 @@ def test_what_was_measured_before_an_interruption_is_kept(run, monkeypatch, caps
         ("--samplers dimm", "did you mean 'ddim'"),
         ("--steps 5 21", "steps must be in 1..20, got 21"),
         ("--steps 5 5", "--steps must be one or more, each once, got 5 5"),
+        ("--spacings own own", "--spacings must be one or more, each once, got own own"),
+        ("--spacings karas", "did you mean 'karras'"),
         ("-n 3", "-n must be at least 16, got 3"),
         ("--features x", "--features must be auto, random"),
     ],

@@ -36,17 +36,17 @@ BOUNDS = {  # lines of code of each room; "" are the files beside them. What is 
     "core": 1500,
     "data": 2160,
     "distributed": 150,
-    "evaluation": 720,
+    "evaluation": 725,
     "interop": 140,
     "metrics": 1010,
     "networks": 800,
     "report": 390,
     "requests": 580,
     "runs": 745,
-    "sampling": 1100,
+    "sampling": 1120,
     "text": 180,
     "training": 2000,
-    "verification": 280,
+    "verification": 305,
 }
 
 

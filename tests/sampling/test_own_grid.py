@@ -80,8 +80,10 @@ def test_measured_once_and_said_then_read_for_any_number_of_steps(model, no_meas
     assert model.levels(replace(OWN, steps=20)) == full
 
 
-def test_it_is_what_the_core_makes_of_the_path(model):
-    """Ten seeds, in one part or in two."""
+@pytest.mark.parametrize("part", [1, 4, 100])
+def test_it_is_what_the_core_makes_of_the_path(model, monkeypatch, part):
+    """Ten seeds, one by one, in parts or at once."""
+    monkeypatch.setattr(own_grid, "PART", 64 * part)
     settings = replace(OWN, sampler="dpmpp_2m", steps=20, spacing="log_snr")
     levels = model.process.levels(20, "log_snr")
     seeds = range(own_grid.FIRST_SEED, own_grid.FIRST_SEED + 10)

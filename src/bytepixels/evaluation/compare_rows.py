@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..choices import OWN_SPACING
 from ..config.sampling import SampleConfig
 from ..metrics.frechet import jackknife_interval
 from ..wording import many
@@ -25,6 +26,11 @@ class Row:
     seconds: float  # an image
 
     @property
+    def name(self) -> str:
+        """The sampler, and that its grid is the model's own."""
+        return self.settings.sampler + (f", {OWN_SPACING} grid" if self.settings.spacing == OWN_SPACING else "")
+
+    @property
     def interval(self) -> float:
         return jackknife_interval(self.without)
 
@@ -42,12 +48,13 @@ class Row:
 
 def table(rows: list[Row], floor: Row, what: str, name: str, n: int) -> Iterator[str]:
     """Format one line for each sampler and number of steps, drawn with n seeds, and the recommendation."""
-    yield f"{'sampler':<14}{'steps':>6}{'evaluations':>13}{'seconds each':>14}{name:>36}{'kernel distance':>26}"
+    wide = max(14, *(len(row.name) + 2 for row in rows))
+    yield f"{'sampler':<{wide}}{'steps':>6}{'evaluations':>13}{'seconds each':>14}{name:>36}{'kernel distance':>26}"
     for row in rows:
         one = row.settings
         distance, kernel = f"{row.frechet:.4g} ± {row.interval:.2g}", _spread(*row.kernel)
         times = f"{evaluations(one):>13}{row.seconds:>14.3f}"
-        yield f"{one.sampler:<14}{one.steps:>6}{times}{distance:>36}{kernel:>26}"
+        yield f"{row.name:<{wide}}{one.steps:>6}{times}{distance:>36}{kernel:>26}"
     yield f"{what}: {floor.frechet:.4g} ± {floor.interval:.2g}"
     yield from verdict(rows, n)
 
@@ -93,7 +100,7 @@ def _spread(value: float, interval: float) -> str:
 
 
 def _named(row: Row) -> str:
-    return f"{row.settings.sampler} with {many(evaluations(row.settings), 'evaluation')}"
+    return f"{row.name} with {many(evaluations(row.settings), 'evaluation')}"
 
 
 def plot(rows: list[Row], floor: Row, what: str, name: str, subject: str, path: Path) -> None:
@@ -104,8 +111,8 @@ def plot(rows: list[Row], floor: Row, what: str, name: str, subject: str, path: 
     figure = Figure((11, 4.5), layout="constrained")
     axes = figure.subplots(1, 2, sharey=True)
     marks = "osD^v<>pXP*h"
-    for k, sampler in enumerate(dict.fromkeys(row.settings.sampler for row in rows)):
-        chosen = [row for row in rows if row.settings.sampler == sampler]
+    for k, sampler in enumerate(dict.fromkeys(row.name for row in rows)):
+        chosen = [row for row in rows if row.name == sampler]
         y, e = [row.frechet for row in chosen], [row.interval for row in chosen]
         for axis, x in zip(
             axes, ([evaluations(row.settings) for row in chosen], [row.seconds for row in chosen]), strict=True

@@ -32,7 +32,8 @@ def compare(request: Compare) -> dict[str, Any]:
     run = open_model(request.run)
     most = run.config.process.timesteps if run.config.process.diffusion == "ddpm" else max(STEPS)
     steps = sorted(request.steps or [n for n in STEPS if n <= most] or [most])
-    plan = [chosen_settings(run, {"sampler": s, "steps": n}) for s in request.samplers for n in steps]
+    pairs = [{"sampler": sampler, "spacing": spacing} for sampler in request.samplers for spacing in request.spacings]
+    plan = [chosen_settings(run, {**pair, "steps": n}) for pair in pairs for n in steps]
     model = TrainedModel.open(run, request.checkpoint, request.weights, request.device)
     rows: list[Row] = []
     record: dict[str, Any] = {}

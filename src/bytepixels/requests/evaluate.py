@@ -68,6 +68,9 @@ class Quality(OfSamples):
     """A sampler of bytepixels sample. Default: the run's own, like --steps and --guidance."""
     steps: int | None = None
     """Steps from noise to image. Usual: 10 to 50."""
+    spacing: str | None = None
+    """Where the steps lie among the noise levels: {SPACINGS}; own: where they suit this model best,
+    which is measured once; auto takes the sampler's best."""
     guidance: float | None = None
     """How strongly images follow the label. 1: no guidance; usual: 1.5 to 4."""
 
@@ -78,7 +81,7 @@ class Quality(OfSamples):
     @property
     def sampling(self) -> dict[str, str | int | float]:
         """The sampling settings that replace the run's own."""
-        asked = {"sampler": self.sampler, "steps": self.steps, "guidance": self.guidance}
+        asked = {name: getattr(self, name) for name in ("sampler", "steps", "spacing", "guidance")}
         return {name: value for name, value in asked.items() if value is not None}
 
 
@@ -149,10 +152,13 @@ class Compare(OfSamples):
     """Samplers to compare: {SAMPLERS}."""
     steps: tuple[int, ...] | None = None
     """Steps of each sampler; heun evaluates the network twice a step. Default: 5 10 20 50, those that the run has."""
+    spacings: tuple[str, ...] = ("auto",)
+    """Grids of each: auto (the sampler's best), own (what suits this model best, measured once), {SPACINGS}."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name, values in (("--samplers", self.samplers), ("--steps", STEPS if self.steps is None else self.steps)):
+        asked = {"--samplers": self.samplers, "--steps": STEPS if self.steps is None else self.steps}
+        for name, values in (asked | {"--spacings": self.spacings}).items():
             if not values or len(set(values)) < len(values):
                 raise InputError(f"{name} must be one or more, each once, got {' '.join(map(str, values)) or 'none'}")
 

@@ -37,6 +37,7 @@ PLAIN: dict[str, Any] = {  # how it is taken
 DECIDES = ("guidance", "guidance_interval", "guidance_rescale", "clip")  # settings that make it another path
 VALUES = 1 << 17  # of x0, in all seeds together: 42 seeds of 3 x 32 x 32
 LEAST_SEEDS, MOST_SEEDS = 8, 128
+PART = 1 << 16  # of x0, at a time: a path of 60 levels holds 121 times as many
 FIRST_SEED = 3_000_000_000  # far from those that people draw
 DIGITS = 6  # of a cost
 Solve = Callable[[SampleConfig, Sequence[int], list[Level]], tuple[list[Tensor], list[Tensor]]]
@@ -77,7 +78,8 @@ def own_levels(run: Run, network: nn.Module, process: Process, settings: SampleC
     last. What is not kept yet is measured, and said.
     """
     fine = replace(settings, steps=min(STEPS, getattr(process, "T", STEPS)), **PLAIN)
-    count = min(max(VALUES // math.prod(run.x0_shape), LEAST_SEEDS), MOST_SEEDS)
+    pixels = math.prod(run.x0_shape)
+    count = min(max(VALUES // pixels, LEAST_SEEDS), MOST_SEEDS)
     decides = {name: getattr(settings, name) for name in DECIDES}
     key = {"format": FORMAT, "weights": hash_of(network), "steps": fine.steps, "seeds": count, **decides}
     key = json.loads(json.dumps(key))  # as it is read again: tuples are lists
@@ -85,7 +87,7 @@ def own_levels(run: Run, network: nn.Module, process: Process, settings: SampleC
     places = [run.path / FOLDER / name, default_cache() / FOLDER / name]
     known = next(_kept(places, key), None)
     if known is None:
-        known = _measured(process, fine, range(FIRST_SEED, FIRST_SEED + count), solve)
+        known = _measured(process, fine, range(FIRST_SEED, FIRST_SEED + count), max(PART // pixels, 1), solve)
         _keep(places, {"key": key, **known.record(), "made_by": provenance()})
     return known.levels(process, settings.steps)
 
@@ -99,14 +101,14 @@ def hash_of(network: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def _measured(process: Process, fine: SampleConfig, seeds: range, solve: Solve) -> StepCosts:
-    """Solve the path of the seeds finely, part by part, and try every step on it."""
+def _measured(process: Process, fine: SampleConfig, seeds: range, size: int, solve: Solve) -> StepCosts:
+    """Solve the path of the seeds finely, `size` of them at a time, and try every step on it."""
     levels = process.levels(fine.steps, fine.spacing)
     events.note(f"--spacing own: measuring once where this model's path bends, with {len(seeds)} seeds")
     with Work("measure", len(seeds), "paths") as work:
         total = torch.zeros(len(levels), len(levels), dtype=torch.float64)
-        for start in range(0, len(seeds), LEAST_SEEDS):
-            part = seeds[start : start + LEAST_SEEDS]
+        for start in range(0, len(seeds), size):
+            part = seeds[start : start + size]
             path, estimates = solve(fine, part, levels)
             total += len(part) * step_costs(path, estimates, levels, process.sigma_data)
             work.update(start + len(part))
