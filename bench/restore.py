@@ -19,6 +19,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.nn.utils.rnn import pad_sequence
 
 from bytepixels.codec.codec import PixelCodec
 from bytepixels.core.inverse_problems import GREY_LEVEL, ROUNDING, consistent, measured
@@ -68,7 +69,7 @@ def restored(model: TrainedModel, operator: LinearOperator, y: Tensor, texts: li
         told = {"label": None, "text": None}
         if texts is not None:
             rows = [text_of(model.run, [0], text, model.device) for text in texts[start : start + BATCH]]
-            told["text"] = tuple(torch.cat(one) for one in zip(*rows, strict=True))
+            told["text"] = tuple(pad_sequence([one[0] for one in each], True) for each in zip(*rows, strict=True))
         denoise, step = model.sampling(settings, **told)
         noise = SeededNoise(range(start, start + len(part)))
         states = trajectory(
