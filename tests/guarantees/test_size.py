@@ -29,10 +29,10 @@ def lines_of_code(path: Path) -> int:
 
 
 BOUNDS = {  # lines of code of each room; "" are the files beside them. What is new is to make them no larger than this
-    "": 1060,
-    "cli": 610,
+    "": 1085,
+    "cli": 630,
     "codec": 300,
-    "config": 660,
+    "config": 700,
     "core": 1500,
     "data": 2160,
     "distributed": 150,
@@ -45,7 +45,7 @@ BOUNDS = {  # lines of code of each room; "" are the files beside them. What is 
     "runs": 745,
     "sampling": 1120,
     "text": 180,
-    "training": 2000,
+    "training": 2025,
     "verification": 305,
 }
 
