@@ -43,7 +43,7 @@ BOUNDS = {  # lines of code of each room; "" are the files beside them. What is 
     "report": 390,
     "requests": 580,
     "runs": 745,
-    "sampling": 1120,
+    "sampling": 1130,
     "text": 180,
     "training": 2025,
     "verification": 305,

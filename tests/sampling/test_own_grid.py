@@ -94,6 +94,39 @@ def test_it_is_what_the_core_makes_of_the_path(model, monkeypatch, part):
     assert torch.allclose(found.costs, costs, rtol=1e-3)
 
 
+def test_the_coefficient_is_the_one_that_leads_nearest(model, monkeypatch):
+    """To the ends of the fine paths, by drawing the same seeds; the others are not better."""
+    model.levels(OWN)
+    found = own_grid.StepCosts.read(read_sealed(kept(model)[0]))
+    settings = replace(OWN, sampler="dpmpp_2m", steps=20, spacing="log_snr")
+    seeds = range(own_grid.FIRST_SEED, own_grid.FIRST_SEED + 10)
+    ends = model.path(settings, seeds, model.process.levels(20, "log_snr"))[0][-1]
+
+    def missed(coefficient):
+        levels = replace(found, coefficient=coefficient).levels(model.process, 6)
+        last = model.path(replace(settings, sampler="exp_2m", steps=6), seeds, levels)[0][-1]
+        return float((last - ends).square().mean(dim=(1, 2, 3)).sqrt().mean())
+
+    assert found.coefficient in own_grid.COEFFICIENTS
+    assert missed(found.coefficient) <= min(map(missed, own_grid.COEFFICIENTS)) * (1 + 1e-3)
+    monkeypatch.setattr(own_grid, "COEFFICIENTS", (1.0, 1e6))  # of which the second puts all levels at the clean end
+    model.levels(replace(OWN, clip=False))
+    chosen = {read_sealed(path)["coefficient"] for path in kept(model) if not read_sealed(path)["key"]["clip"]}
+    assert chosen == {1.0}
+
+
+@pytest.mark.parametrize("timesteps", [1, 4, 6])
+def test_a_process_of_few_levels_needs_no_trial(tmp_path, timesteps):
+    path = tmp_path / "run"
+    flags = words("--warmup 0 --attention 0 --steps 1")
+    assert train(path, "--timesteps", timesteps, *flags, steps=1) == 0
+    short = TrainedModel.open(path, device="cpu")
+    for steps in range(1, timesteps + 1):
+        levels = short.levels(replace(OWN, steps=steps))
+        assert len(levels) == steps + 1
+        assert levels[0] == short.process.levels()[0]
+
+
 def test_more_steps_than_fine_levels_lie_as_those_do(model):
     costs = own_grid.StepCosts([19.0, 10.0, 0.0], torch.ones(4, 4, dtype=torch.float64))
     assert costs.levels(model.process, 7) == model.process.levels(7, "log_snr")

@@ -1,6 +1,7 @@
 """--spacing own: the grid that suits one model (core/own_grid.py), measured on it once, then kept beside its weights.
 
-What is kept is the cost of every step between fine levels, so that a grid of any number of steps follows at once. It
+What is kept is the cost of every step between fine levels, so that a grid of any number of steps follows at once, and
+the coefficient of core/own_grid.py that led nearest to the ends of the fine paths, which is another for every model. It
 lies in RUN/grids, or in the cache where the run's folder cannot be written, under a name that the weights decide.
 """
 
@@ -19,13 +20,13 @@ from torch import Tensor, nn
 from .. import events
 from ..config.sampling import SampleConfig
 from ..core.levels import Level, Process
-from ..core.own_grid import cheapest_levels, step_costs
+from ..core.own_grid import COEFFICIENT, cheapest_levels, step_costs
 from ..data import default_cache
 from ..events import Work
 from ..files import read_sealed, reason, write_sealed
 from ..runs.run_directory import Run, provenance
 
-FORMAT, FOLDER = 1, "grids"
+FORMAT, FOLDER = 2, "grids"
 STEPS, SPACING = 60, "log_snr"  # of the fine solution
 PLAIN: dict[str, Any] = {  # how it is taken
     "sampler": "dpmpp_2m",
@@ -34,6 +35,8 @@ PLAIN: dict[str, Any] = {  # how it is taken
     "churn": 0.0,
     "reverse_variance": "auto",
 }
+COEFFICIENTS = (1.0, 1.05, 1.1, 1.15, 1.25)  # of which one is chosen by trial
+TRIAL: dict[str, Any] = {"sampler": "exp_2m", "steps": 6}
 DECIDES = ("guidance", "guidance_interval", "guidance_rescale", "clip")  # settings that make it another path
 VALUES = 1 << 17  # of x0, in all seeds together: 42 seeds of 3 x 32 x 32
 LEAST_SEEDS, MOST_SEEDS = 8, 128
@@ -49,17 +52,18 @@ class StepCosts:
 
     times: list[float]  # t of the fine levels, noisiest first, without the clean end
     costs: Tensor  # float64 [L + 1, L + 1], as step_costs has them
+    coefficient: float = COEFFICIENT
 
     def levels(self, process: Process, steps: int) -> list[Level]:
         """`steps` levels, noisiest first, then CLEAN; more than there are fine ones lie as those do."""
         if steps > len(self.times):
             return process.levels(steps, SPACING)
-        return process.levels(times=[self.times[i] for i in cheapest_levels(self.costs, steps)])
+        return process.levels(times=[self.times[i] for i in cheapest_levels(self.costs, steps, self.coefficient)])
 
     def record(self) -> dict[str, Any]:
         """As a file holds it."""
         rows = [[float(f"{cost:.{DIGITS}g}") for cost in row[i + 1 :].tolist()] for i, row in enumerate(self.costs)]
-        return {"times": self.times, "costs": rows}
+        return {"times": self.times, "costs": rows, "coefficient": self.coefficient}
 
     @classmethod
     def read(cls, record: dict[str, Any]) -> "StepCosts":
@@ -68,7 +72,7 @@ class StepCosts:
         if [len(row) for row in rows] != list(range(len(times), -1, -1)):
             raise ValueError("it does not have a cost for every step")
         costs = torch.tensor([[math.inf] * (len(times) + 1 - len(row)) + row for row in rows], dtype=torch.float64)
-        return cls(times, costs)
+        return cls(times, costs, float(record["coefficient"]))
 
 
 def own_levels(run: Run, network: nn.Module, process: Process, settings: SampleConfig, solve: Solve) -> list[Level]:
@@ -105,14 +109,24 @@ def _measured(process: Process, fine: SampleConfig, seeds: range, size: int, sol
     """Solve the path of the seeds finely, `size` of them at a time, and try every step on it."""
     levels = process.levels(fine.steps, fine.spacing)
     events.note(f"--spacing own: measuring once where this model's path bends, with {len(seeds)} seeds")
-    with Work("measure", len(seeds), "paths") as work:
-        total = torch.zeros(len(levels), len(levels), dtype=torch.float64)
-        for start in range(0, len(seeds), size):
-            part = seeds[start : start + size]
+    parts = [seeds[start : start + size] for start in range(0, len(seeds), size)]
+    total, ends = torch.zeros(len(levels), len(levels), dtype=torch.float64), list[Tensor]()
+    with Work("measure", (1 + len(COEFFICIENTS)) * len(parts), "paths") as work:
+        for part in parts:
             path, estimates = solve(fine, part, levels)
             total += len(part) * step_costs(path, estimates, levels, process.sigma_data)
-            work.update(start + len(part))
-    return StepCosts([level.t for level in levels[:-1]], total / len(seeds))
+            ends.append(path[-1])
+            work.update(len(ends))
+        found = [StepCosts([level.t for level in levels[:-1]], total / len(seeds), one) for one in COEFFICIENTS]
+        if len(levels) - 1 <= TRIAL["steps"]:  # one grid whatever the coefficient
+            return found[0]
+        missed = []
+        for one in found:
+            grid, trial = one.levels(process, TRIAL["steps"]), replace(fine, **TRIAL)
+            last = torch.cat([solve(trial, part, grid)[0][-1] for part in parts])
+            missed.append(float((last - torch.cat(ends)).square().mean(dim=(1, 2, 3)).sqrt().mean()))
+            work.update((1 + len(missed)) * len(parts))
+    return found[missed.index(min(missed))]
 
 
 def _kept(places: Sequence[Path], key: dict[str, Any]) -> Iterator[StepCosts]:
