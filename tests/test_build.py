@@ -24,7 +24,7 @@ from bytepixels.distributed.process_group import ProcessGroup
 from bytepixels.errors import InputError
 from bytepixels.hardware import best_device
 from bytepixels.networks import DiT
-from bytepixels.registries import SAMPLERS, SCHEDULES
+from bytepixels.registries import SAMPLERS, SCHEDULES, sampler_facts
 from bytepixels.sampling.settings import build_denoiser, build_sampling, resolved_sampling
 from bytepixels.training.diffusion_task import build_draw, build_loss, build_times
 
@@ -297,7 +297,11 @@ def test_a_learned_variance_is_that_of_the_labels_own_evaluation(guidance, evalu
 
 @pytest.mark.parametrize("name", [name for name in SAMPLERS if name != "ddpm"])
 def test_a_step_is_the_one_of_its_name(name):
-    assert sampling(SampleConfig(name))[1] is SAMPLERS[name]
+    step = sampling(SampleConfig(name))[1]
+    if sampler_facts(name).sigma_data:
+        assert step.keywords == {"sigma_data": 1.0}
+        step = step.func
+    assert step is SAMPLERS[name]
 
 
 def test_options_reach_the_step():

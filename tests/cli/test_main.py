@@ -63,7 +63,7 @@ REFUSED = {
     "a flag of another verb": (["--gif"], "--gif"),
     "preset": (
         ["--preset", "digts"],
-        "must be one of small, digits, cifar10, speedrun; got 'digts'; did you",
+        "must be one of small, few_steps, digits, cifar10, speedrun; got 'digts'; did you",
     ),
     "schedule": (["--schedule", "cosin"], "got 'cosin'; did you mean 'cosine'?"),
     "spacing": (["--spacing", "trailin"], "got 'trailin'; did you mean 'trailing'?"),

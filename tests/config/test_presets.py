@@ -91,7 +91,7 @@ def test_the_command_of_a_run_is_the_one_that_was_typed():
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_every_preset_says_its_command(name):
-    sources = {"small": "IMAGES", "speedrun": "cifar10"}
+    sources = {"small": "IMAGES", "few_steps": "IMAGES", "speedrun": "cifar10"}
     command = f"bytepixels train {sources.get(name, name)}"
     command += "" if name == "small" else f" --preset {name}"
     assert command in [line.strip() for line in PRESETS[name].__doc__.splitlines()]
@@ -170,7 +170,10 @@ def test_unknown_keys_and_impossible_values_raise(values, sentence):
             lambda: ProcessConfig(diffusion="ddim"),
             "--diffusion must be one of ddpm, edm, flow; got 'ddim'; did you mean",
         ),
-        (lambda: ProcessConfig(objective="elbo"), "--objective must be one of simple, hybrid, vlb; got 'elbo'"),
+        (
+            lambda: ProcessConfig(objective="elbo"),
+            "--objective must be one of simple, hybrid, vlb, flow_map; got 'elbo'",
+        ),
         (lambda: ProcessConfig(variance="large"), "--variance must be one of fixed, learned; got 'large'"),
         (lambda: ProcessConfig(weighting="min-snr"), "--weighting .*did you mean 'min_snr'"),
         (lambda: ProcessConfig(times="log_normal"), "--times with --diffusion ddpm must be one of auto, uniform, imp"),
@@ -229,7 +232,7 @@ def test_the_config_knows_every_name_that_can_be_built():
     for weighting in ("none", *WEIGHTINGS):
         ProcessConfig(weighting=weighting)
     for objective in OBJECTIVES:
-        ProcessConfig(objective=objective, variance="fixed" if objective == "simple" else "learned")
+        ProcessConfig(objective=objective, variance="learned" if objective in ("hybrid", "vlb") else "fixed")
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ from bytepixels import (
 )
 from bytepixels.core.editing import inpainted, invert, noised_start, resampled_trajectory, resampling_path, slerp
 from bytepixels.core.schedules import cosine_schedule, linear_schedule
+from bytepixels.registries import sampler_facts
 from tests.core.laws import GAUSSIAN, PATHS, TWO_MODES, log_snr_grid, zero_snr_alpha_bar
 
 DDPM, DDIM = SAMPLERS["ddpm"], SAMPLERS["ddim"]
@@ -138,7 +139,10 @@ def test_the_known_part_follows_the_forward_chain_exactly(path):
         assert eps.var() == pytest.approx(1, abs=4 * math.sqrt(2) / 100)
 
 
-@pytest.mark.parametrize("name", SAMPLERS)
+LANDING = [name for name in SAMPLERS if not sampler_facts(name).sigma_data]  # the last step ends on the estimate itself
+
+
+@pytest.mark.parametrize("name", LANDING)
 def test_the_known_part_comes_back_bit_for_bit(name):
     known = torch.rand(1, 4, 4, generator=torch.Generator().manual_seed(0)) * 2 - 1
     mask = (torch.arange(16).view(1, 4, 4) % 3 == 0).float()
@@ -460,9 +464,9 @@ def test_what_inversion_refuses():
         invert(X, log_snr_grid("vp", 3), TWO_MODES.denoise, -1)
 
 
-def test_variations_use_the_last_levels_with_any_sampler():
+def test_variations_use_the_last_levels_with_any_sampler_that_lands():
     """The noised image of a point law goes back to the point, from every strength and with every method."""
-    for step in (*SAMPLERS.values(), partial(DDIM, eta=1)):
+    for step in (*(SAMPLERS[name] for name in LANDING), partial(DDIM, eta=1)):
         x, levels = noised_start(X, GaussianDiffusion(1000).levels(8), 0.5, fixed_noise())
         point = last_of(trajectory(x, levels, lambda x, level: torch.full_like(x, 0.4), step, fixed_noise()))
         torch.testing.assert_close(point, torch.full_like(X, 0.4))

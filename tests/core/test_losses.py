@@ -245,7 +245,7 @@ def test_what_does_not_go_together_is_refused_by_the_loss():
         (network, {"objective": "hybrid"}, "objective hybrid trains a learned variance: the network must return twice"),
         (learned, {}, "objective simple never trains the variance that the network learns: take hybrid or vlb"),
         (network, {"objective": "vlb", "weighting": "p2"}, "vlb has the bound's own weights, got weighting p2"),
-        (network, {"objective": "elbo"}, r"objective must be one of simple, hybrid, vlb; got 'elbo'"),
+        (network, {"objective": "elbo"}, r"objective must be one of simple, hybrid, vlb, flow_map; got 'elbo'"),
         (lambda x, t: x[:, :, :2], {}, r"the network must return \[2, 1, 3, 3\], as it was given, got"),
     ):
         with pytest.raises(InputError, match=sentence):
@@ -258,9 +258,9 @@ REFUSED = [
     (lambda c: c.zero and c.diffusion != "ddpm", "--zero-terminal-snr rescales the schedule of ddpm"),
     (lambda c: c.zero and c.prediction == "eps", "--zero-terminal-snr needs --prediction v or x0, got eps"),
     (lambda c: c.zero and c.weighting in ("uniform", "sigmoid"), "is over log SNR, which --zero-terminal-snr makes"),
-    (lambda c: c.diffusion != "ddpm" and c.objective != "simple", "it needs --diffusion ddpm"),
-    (lambda c: c.variance == "learned" and c.objective == "simple", "--variance learned needs --objective"),
-    (lambda c: c.variance == "fixed" and c.objective == "hybrid", "--objective hybrid is for --variance learned"),
+    (lambda c: c.diffusion != "ddpm" and c.objective in ("hybrid", "vlb"), "it needs --diffusion ddpm"),
+    (lambda c: c.variance == "learned" and c.objective in ("simple", "flow_map"), "--variance learned needs --obj"),
+    (lambda c: c.variance == "fixed" and c.objective == "hybrid", "--objective hybrid needs --variance learned"),
     (lambda c: c.objective == "vlb" and c.weighting != "none", "--objective vlb has the bound's own weights"),
     (
         lambda c: (c.diffusion, c.times) not in {
@@ -313,7 +313,9 @@ def step_of(settings):
     images = torch.randint(256, (8, 1, 4, 4), generator=generator, dtype=torch.uint8)
     noise = torch.randn(8, 1, 4, 4, generator=generator)
     loss = build_loss(config, process, PixelCodec(), CPU, times)
-    return train_step(state, (images, None, t, noise, weight), loss, config.train), state
+    way = (None, None, None, torch.rand(8, generator=generator), torch.full((8,), 0.5))  # of a flow map, r = 0.5
+    batch = (images, None, t, noise, weight, *(way if settings.objective == "flow_map" else ()))
+    return train_step(state, batch, loss, config.train), state
 
 
 @pytest.mark.parametrize("zero", [False, True], ids=["", "zero terminal snr"])
@@ -339,15 +341,15 @@ def test_every_combination_trains_or_is_refused_in_a_sentence(diffusion, predict
     assert trained == EXPECTED[diffusion, prediction, zero]
 
 
-# With ddpm: (8 simple + 8 hybrid + 2 vlb) x 2 ways to draw times, without uniform and sigmoid 14 x 2.
+# With ddpm: (8 simple + 8 flow_map + 8 hybrid + 2 vlb) x 2 ways to draw times, without uniform and sigmoid 20 x 2.
 EXPECTED = {
     (diffusion, prediction, zero): 0 for diffusion in ("ddpm", "edm", "flow") for prediction in PREDICTIONS
     for zero in (False, True)
 } | {
-    ("ddpm", "eps", False): 36, ("ddpm", "x0", False): 36, ("ddpm", "v", False): 36,
-    ("ddpm", "x0", True): 28, ("ddpm", "v", True): 28,
-    ("edm", "eps", False): 8, ("edm", "x0", False): 8, ("edm", "v", False): 8,
-    ("flow", "x0", False): 16, ("flow", "v", False): 16,
+    ("ddpm", "eps", False): 52, ("ddpm", "x0", False): 52, ("ddpm", "v", False): 52,
+    ("ddpm", "x0", True): 40, ("ddpm", "v", True): 40,
+    ("edm", "eps", False): 16, ("edm", "x0", False): 16, ("edm", "v", False): 16,
+    ("flow", "x0", False): 32, ("flow", "v", False): 32,
 }  # fmt: skip
 
 

@@ -67,7 +67,8 @@ def test_the_line_that_scripts_use(run, tmp_path, capsys):
     assert manifest["checkpoint"] == "step-00000030"
     assert manifest["weights"] == "ema"
     assert manifest["settings"] == {
-        "sampler": "ddim", "steps": 50, "spacing": "trailing", "eta": 0.0, "churn": 0.0, "reverse_variance": "auto",
+        "sampler": "ddim", "steps": 50, "spacing": "trailing", "eta": 0.0, "churn": 0.0, "renoise": 0.0,
+        "reverse_variance": "auto",
         "guidance": 1.0, "guidance_interval": None, "guidance_rescale": 0.0, "guidance_parallel": 1.0,
         "clip": True,
     }  # fmt: skip
@@ -179,7 +180,8 @@ def test_the_runs_own_settings_are_the_default(tmp_path):
     assert train(tmp_path / "run", *own) == 0
     silent, manifest = draw(tmp_path / "run", tmp_path / "silent", "-n", 2)
     assert manifest["settings"] == {
-        "sampler": "heun", "steps": 4, "spacing": "log_snr", "eta": 0.0, "churn": 0.5, "reverse_variance": "auto",
+        "sampler": "heun", "steps": 4, "spacing": "log_snr", "eta": 0.0, "churn": 0.5, "renoise": 0.0,
+        "reverse_variance": "auto",
         "guidance": 1.5, "guidance_interval": [0.2, 3.0], "guidance_rescale": 0.5, "guidance_parallel": 0.25,
         "clip": False,
     }  # fmt: skip

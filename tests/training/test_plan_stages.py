@@ -104,7 +104,7 @@ def test_encode_says_what_the_latents_are_like(run, capsys):
     said = capsys.readouterr().out
     assert "1,797 images: latents of 4 x 4, channels 2, in " in said  # digits are not mirrored
     mean = open_run(run).data["first_stage"]["statistics"]["mean"][1]
-    assert f"channel 1: mean {mean:.4g}, deviation" in said
+    assert f"channel 1: mean {mean:.4g}, standard deviation" in said
     assert cli("encode", stage, "digits", "--flip", "yes") == 0
     assert "1,797 images, as they are and mirrored" in capsys.readouterr().out
 

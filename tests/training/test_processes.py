@@ -112,7 +112,7 @@ REFUSED = [
     ("--diffusion edm --times importance", "--times with --diffusion edm must be one of auto, log_normal; got 'import"),
     ("--diffusion edm --zero-terminal-snr", "--zero-terminal-snr rescales the schedule of ddpm, edm has none"),
     ("--variance learned", "--variance learned needs --objective hybrid or vlb: simple never trains it"),
-    ("--objective hybrid", "--objective hybrid is for --variance learned"),
+    ("--objective hybrid", "--objective hybrid needs --variance learned"),
     ("--objective vlb --weighting p2", "--objective vlb has the bound's own weights, got --weighting p2"),
     ("--weighting snr", "--weighting must be one of none, eps, min_snr"),
     ("--zero-terminal-snr --weighting uniform", "is over log SNR, which --zero-terminal-snr makes endless"),

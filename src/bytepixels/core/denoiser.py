@@ -24,9 +24,7 @@ Denoise = Callable[..., Tensor]  # (x, level), or (x, level, nxt)
 class Denoiser:
     """Estimates x0 by a network(x, t, label=None, text=None) that predicts `prediction` ("eps", "x0" or "v").
 
-    With `nxt`, a cleaner level, the network is told the way there too, as destination.
-
-    A network with a learned variance returns twice the channels: the prediction, then the variance's fraction.
+    With `nxt`, a cleaner level, the network is told the way there too, as destination. A network with a learned variance returns twice the channels: the prediction, then the variance's fraction.
     """
 
     network: Callable[..., Tensor]
@@ -128,9 +126,8 @@ def projected(difference: Tensor, along: Tensor, parallel: float, bound: float) 
     """`difference`, its root mean square at most `bound`, with `parallel` of its component along `along`."""
     size = difference.square().mean((1, 2, 3), keepdim=True).sqrt()
     difference = difference * (bound / size.clamp(min=1e-8)).clamp(max=1)
-    share = (difference * along).sum((1, 2, 3), keepdim=True) / along.square().sum((1, 2, 3), keepdim=True).clamp(
-        min=1e-8
-    )
+    length = along.square().sum((1, 2, 3), keepdim=True).clamp(min=1e-8)
+    share = (difference * along).sum((1, 2, 3), keepdim=True) / length
     return difference - (1 - parallel) * share * along
 
 
