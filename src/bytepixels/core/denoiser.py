@@ -24,7 +24,8 @@ Denoise = Callable[..., Tensor]  # (x, level), or (x, level, nxt)
 class Denoiser:
     """Estimates x0 by a network(x, t, label=None, text=None) that predicts `prediction` ("eps", "x0" or "v").
 
-    With `nxt`, a cleaner level, the network is told the way there too, as destination. A network with a learned variance returns twice the channels: the prediction, then the variance's fraction.
+    With `nxt`, a cleaner level, the network is told the way there, as destination. A network with a learned variance
+    returns twice the channels: the prediction, then the variance's fraction.
     """
 
     network: Callable[..., Tensor]
@@ -99,8 +100,7 @@ def guided(
     interval: of sigma / alpha where it acts (Kynkäänniemi et al. 2024). rescale: 0..1, how much of the conditional
     estimate's standard deviation is given back (Lin et al. 2024, eq. 15 and 16). parallel: 0..1, how much is kept of
     the part of the difference that only strengthens the estimate, and bound: of the difference's root mean square
-    (Sadat et al. 2024, APG, Algorithm 1, without its momentum, which a step of two evaluations would confuse). Two
-    Denoisers of one network that both have labels, or texts, are evaluated as one batch.
+    (Sadat et al. 2024, APG, without its momentum). Two Denoisers of one network are evaluated as one batch.
     """
     if scale == 1:
         return denoise
@@ -127,8 +127,7 @@ def projected(difference: Tensor, along: Tensor, parallel: float, bound: float) 
     size = difference.square().mean((1, 2, 3), keepdim=True).sqrt()
     difference = difference * (bound / size.clamp(min=1e-8)).clamp(max=1)
     length = along.square().sum((1, 2, 3), keepdim=True).clamp(min=1e-8)
-    share = (difference * along).sum((1, 2, 3), keepdim=True) / length
-    return difference - (1 - parallel) * share * along
+    return difference - (1 - parallel) * (difference * along).sum((1, 2, 3), keepdim=True) / length * along
 
 
 def _batched_pair(one: Denoise, other: Denoise) -> Callable[..., tuple[Tensor, ...]]:
