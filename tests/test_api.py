@@ -263,7 +263,7 @@ def test_images_of_several_sizes_and_of_grey():
 @pytest.mark.parametrize(
     ("images", "sentence"),
     [
-        ([], "none"),
+        ([], "no images"),
         (np.zeros((2, 2)), "3 or 4 dimensions"),
         (np.full((2, 8, 8), 7.0), "floats lie in 0..1"),
         (np.zeros((2, 8, 8), np.int64), "uint8"),

@@ -77,7 +77,7 @@ def test_a_resume_is_bitwise_the_run_that_never_stopped(tmp_path, watch, capsys,
     watch.signal, watch.stops = number, set(stops)
     for step in sorted(stops):
         assert train(stopped, *RICH, steps=8) == code
-        assert f"stopped at {(step + 1) * STEP} images; saved. The same command goes on" in capsys.readouterr().err
+        assert f"stopped at {(step + 1) * STEP} images; saved. Repeat the command to resume" in capsys.readouterr().err
         assert checkpoints(stopped)[-1].name == f"step-{step + 1:08d}"
     assert (train(stopped, *RICH, steps=8) if repeat else cli("train", "digits", "--run", stopped)) == 0
     assert f"resuming at {(max(stops) + 1) * STEP} images" in capsys.readouterr().out

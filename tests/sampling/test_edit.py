@@ -243,7 +243,7 @@ REFUSED = {
         "inpaint {run} one.png --mask black.png",
         "black.png has no white pixel (128 of 255 and more counts as white",
     ),
-    "white mask": ("inpaint {run} one.png --mask white.png", "white.png is white everywhere"),
+    "white mask": ("inpaint {run} one.png --mask white.png", "white.png is all white"),
     "sampler": ("inpaint {run} one.png --mask top.png --sampler heun", "takes a sampler that draws noise"),
     "no eta": ("inpaint {run} one.png --mask top.png --sampler ddim", "takes a sampler that draws noise"),
     "jump": ("inpaint {run} one.png --mask top.png --jump 6", "jump must be in 1..5, got 6"),

@@ -225,8 +225,8 @@ REFUSED = {
     "no mask": ("rgb --from whole.png --task fill", "--task fill and --mask go together"),
     "no width": ("rgb --from whole.png --task deblur --blur-std 0", "--blur-std must be in 0.1..100, got 0"),
     "noise": ("rgb --from small.png --task upscale --noise -1", "--noise must be in 0..255, got -1"),
-    "white mask": ("digits --from digit.png --task fill --mask white.png", "white.png is white everywhere"),
-    "black mask": ("digits --from digit.png --task fill --mask black.png", "black.png is white nowhere"),
+    "white mask": ("digits --from digit.png --task fill --mask white.png", "white.png is all white"),
+    "black mask": ("digits --from digit.png --task fill --mask black.png", "black.png has no white pixel"),
     "latents": (
         "latents --from digit.png --task deblur --blur-std 1",
         "draws latents, and what was measured are pixels",

@@ -274,7 +274,7 @@ def stop_by_sigterm(run, *flags):
         wait_for(started, lambda: run.is_dir() and len(list((run / "checkpoints").glob("step-*"))) >= 2)
         started.send_signal(signal.SIGTERM)
         _, said = started.communicate(timeout=PATIENCE)
-    assert "saved. The same command goes on from there." in said
+    assert "saved. Repeat the command to resume." in said
     step = int(checkpoints(run)[-1].name.removeprefix("step-"))
     assert [line["step"] for line in log_of(run)][-1] == step > 0
     return step
@@ -299,7 +299,7 @@ def tampered(how, run, *flags):
 def test_a_loss_that_is_not_finite_in_one_process_is_left_out_in_all(tmp_path):
     """Copies or shards of the network: the same steps are left out, and the same losses come after."""
     for name, flags in (("copies", ()), ("shards", ("--shard",))):
-        assert "1 step left out" in tampered("loss", tmp_path / name, "--on-nonfinite", "skip", *flags)
+        assert "1 step skipped" in tampered("loss", tmp_path / name, "--on-nonfinite", "skip", *flags)
         assert [line.get("skipped", 0) for line in log_of(tmp_path / name)] == [0, 0, 0, 1, 0, 0]
     kept = [[line["loss"] for line in log_of(tmp_path / name) if "loss" in line] for name in ("copies", "shards")]
     assert kept[1] == pytest.approx(kept[0], rel=1e-5)

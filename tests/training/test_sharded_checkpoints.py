@@ -120,7 +120,7 @@ def test_when_no_checkpoint_is_whole_all_processes_end_with_one_sentence(tmp_pat
         file.write_bytes(file.read_bytes()[:-8])
     codes, said = run_together(2, "train", "digits", *FLAGS, "--run", run, "--images", 90, "--shard")
     assert codes == [2, 2]
-    assert said.count("none of the 1 checkpoints in") == 2
+    assert said.count("none of the 1 checkpoints in") == 1  # by one of the two
     assert "Traceback" not in said
 
 

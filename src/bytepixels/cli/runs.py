@@ -63,7 +63,7 @@ def _pruned(plan: "PrunePlan", dry: bool) -> Iterator[str]:
     what += [f"{count} leftover{'s' if count > 1 else ''} of killed processes"] if count else []
     what += [f"the optimizer of {', '.join(path.name for path in plan.stripped)}"] if plan.stripped else []
     done = f"{'would remove' if dry else 'removed'} {', '.join(what) or 'nothing'} ({bytes_of(plan.freed)})"
-    kept = ", ".join(one.path.name for one in plan.kept) or "no checkpoint is whole, so all are"
+    kept = ", ".join(one.path.name for one in plan.kept) or "no checkpoint is intact, so all are"
     yield f"{plan.run.path}: {done}; {kept} kept"
     for one in plan.damaged:
         yield f"note: {one.damage}; it was left where it is"

@@ -27,7 +27,7 @@ def load_latest(run: Run, state: TrainState) -> int | None:
     else:
         if known:
             raise InputError(
-                f"none of the {len(known)} checkpoints in {run.checkpoints} is whole; choose another --run"
+                f"none of the {len(known)} checkpoints in {run.checkpoints} is intact; choose another --run"
             )
     if lost := run.trim_log(state.step):
         damaged = many(lost, "line")
