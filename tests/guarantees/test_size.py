@@ -45,7 +45,7 @@ BOUNDS = {  # lines of code of each room; "" are the files beside them. What is 
     "runs": 745,
     "sampling": 1130,
     "text": 180,
-    "training": 2025,
+    "training": 2030,
     "verification": 305,
 }
 

@@ -74,7 +74,8 @@ def train(
         check_range("--batch on that many processes", run.config.train.batch, world.size)
         with stopping() as stop, _full_disk(path):
             task = task_of(run, packed, world, latents)
-            trainer = Trainer(run, task, world, began)  # refuses what does not fit before anything is written
+            # refuses what does not fit before anything is written
+            trainer = Trainer(run, task, world, began, lambda: lock.held)
             if not trainer.done:
                 return fit(trainer, lock, stop, profile, latents)
     events.say(

@@ -1,6 +1,7 @@
 """Train one run: the steps, and the log, checkpoints and sample grids between them."""
 
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -37,8 +38,16 @@ from .time_budget import GOOD_STEPS, LEAST_STEPS, TimeBudget, extended
 class Trainer:
     """The state of one run and the work around each of its steps."""
 
-    def __init__(self, run: Run, task: Task, world: ProcessGroup, began: float | None = None):
-        """began: start of the command, by time.monotonic(), from which a time budget counts."""
+    def __init__(
+        self,
+        run: Run,
+        task: Task,
+        world: ProcessGroup,
+        began: float | None = None,
+        resumes: Callable[[], bool] = lambda: True,
+    ):
+        """began: start of the command, by time.monotonic(), from which a time budget counts. resumes: whether process 0
+        holds the run, and may go on with what lies there; else another process may be beginning it just now."""
         self.run, self.config, self.world, self.device = run, run.config.train, world, world.device
         check_range("--batch on that many processes", self.config.batch, world.size)
         self.task = task
@@ -47,7 +56,7 @@ class Trainer:
         if "from" in run.data and not list_checkpoints(run.checkpoints):
             take_weights(network, run)
         self.state = TrainState.fresh(network, self.config, task.memory, world)
-        self.saved_step = world.broadcast_from_rank0(lambda: load_latest(run, self.state))
+        self.saved_step = world.broadcast_from_rank0(lambda: load_latest(run, self.state) if resumes() else None)
         if world.sharded:
             take_parts(run.checkpoints, run.id, self.state, self.saved_step)
         else:
