@@ -132,16 +132,15 @@ def test_more_steps_than_fine_levels_lie_as_those_do(model):
     assert costs.levels(model.process, 7) == model.process.levels(7, "log_snr")
 
 
-def test_other_weights_and_other_guidance_have_grids_of_their_own(model):
-    model.levels(OWN)
+def test_other_weights_have_grids_of_their_own(model):
+    first = model.levels(OWN)
     model.levels(replace(OWN, steps=9, sampler="ipndm"))
-    assert len(kept(model)) == 1  # neither changes the path
-    model.levels(replace(OWN, guidance=2.0))
+    assert model.levels(replace(OWN, guidance=2.0)) == first  # whose path bends at the same levels
+    assert len(kept(model)) == 1  # none of these changes it
+    model.levels(replace(OWN, clip=False))
     assert len(kept(model)) == 2
     raw = TrainedModel.open(model.run, weights="model", device="cpu")
     raw.levels(OWN)
-    assert len(kept(model)) == 3
-    raw.levels(replace(OWN, guidance=2.0), guided_away=True)  # by another model: as without guidance
     assert len(kept(model)) == 3
 
 

@@ -106,18 +106,15 @@ class TrainedModel:
         like = torch.empty(len(noise.generators), *self.run.x0_shape, device=self.device)
         return pure_noise(like, level, noise, self.process.sigma_data)
 
-    def levels(self, settings: SampleConfig, guided_away: bool = False) -> list[Level]:
+    def levels(self, settings: SampleConfig) -> list[Level]:
         """The grid that resolved settings name: settings.steps levels, noisiest first, then CLEAN.
 
         "own" is measured on the model where that was not done before; while it trains, it is the process' default.
-        guided_away: by a weaker model, of which its own grid knows nothing.
         """
         if settings.spacing != OWN_SPACING:
             return self.process.levels(settings.steps, settings.spacing)
         if self.checkpoint is None:
             return self.process.levels(settings.steps)
-        if guided_away:
-            settings = replace(settings, guidance=1.0, guidance_interval=None, guidance_rescale=0.0)
         return own_levels(self.run, self.network, self.process, settings, self.path)
 
     def path(
@@ -153,7 +150,7 @@ class TrainedModel:
         weak: the weaker model of autoguidance. watch(step, x_t) sees every state on the way.
         """
         settings = resolved_sampling(settings, self.run.config, self.process)
-        levels = self.levels(settings, guided_away=weak is not None)
+        levels = self.levels(settings)
         one = label is None or isinstance(label, int)
         labels = labels_of(self.run, seeds, label) if one else list(label)  # type: ignore[arg-type]
         given = None if labels is None else torch.tensor(labels, device=self.device)
