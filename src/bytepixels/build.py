@@ -13,6 +13,7 @@ from .config.diffusion import schedule_of
 from .config.run import Config
 from .core.levels import Process
 from .core.schedules import Schedule, zero_terminal_snr
+from .errors import InputError
 from .networks import Autoencoder, Network
 from .networks.discriminator import AutoencoderWithDiscriminator, PatchDiscriminator, patch_layers
 from .networks.haar import chosen_stem
@@ -50,9 +51,13 @@ def build_network(config: Config, shape: tuple[int, int, int], classes: int, dev
     }
     with torch_seeded(config.train.seed, INIT):
         network = kind(**taken(kind.target, found))
-    network = network if isinstance(network, Network) else OwnNetwork(network, shape[0], classes or None)
+    if not isinstance(network, Network):
+        for setting, what in ((settings.text_dim, "--text"), (found["destinations"], "--objective flow_map")):
+            if setting:
+                raise InputError(f"{what} needs a subclass of Network, and --backbone {settings.backbone} is none")
+        network = OwnNetwork(network, shape[0], classes or None)
     network.check_size(*shape[1:])
-    return network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return network.to(device).to(memory_format=torch.channels_last)
 
 
 def taken(target: Callable[..., Any], found: Mapping[str, Any]) -> dict[str, Any]:

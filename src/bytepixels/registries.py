@@ -1,8 +1,8 @@
 """What settings choose from by name: schedules, samplers, weightings, objectives, processes and networks.
 
 Each entry is the thing itself, with what is known of it, and is loaded when it is first called: flags, help and configs
-need the names and not torch. One line here makes a name known to every command, the help, `compare` and `verify`; so
-does an entry of your own, made before it is asked for:
+need the names and not torch. One line here makes a name known to every command, the help, `compare` and `verify`. A
+program adds entries of its own before it asks for them:
 
     bytepixels.SAMPLERS["midpoint"] = bytepixels.Sampler(midpoint_step, order=2, evaluations=2)
 """

@@ -90,6 +90,15 @@ def test_a_network(tmp_path, own, network, monkeypatch):
         bp.Run.open(tmp_path / "run")
 
 
+def test_a_module_that_cannot_be_told_a_destination_is_refused_for_a_flow_map(tmp_path, own):
+    own(bp.NETWORKS, Blank)
+    with pytest.raises(
+        bp.InputError, match="--objective flow_map needs a subclass of Network, and --backbone mine is none"
+    ):
+        trained(tmp_path / "run", backbone="mine", objective="flow_map", diffusion="flow", prediction="v")
+    assert not (tmp_path / "run").exists()
+
+
 def test_an_objective(tmp_path, own):
     own(bp.OBJECTIVES, lambda found, weighting: 4 * simple_loss(found, weighting))
     losses = []

@@ -29,7 +29,7 @@ def lines_of_code(path: Path) -> int:
 
 
 BOUNDS = {  # lines of code of each room; "" are the files beside them. What is new is to make them no larger than this
-    "": 1085,
+    "": 1090,
     "cli": 630,
     "codec": 300,
     "config": 700,

@@ -1,17 +1,22 @@
 """train --objective flow_map: a plain model at first, then one whose steps lead anywhere."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from bytepixels import InputError, Run
 from bytepixels import train as train_run
-from bytepixels.config.presets import preset_with
+from bytepixels.config.presets import PRESETS, preset_with
 from bytepixels.core.flow_map import ratio_at
 from bytepixels.core.samplers import trajectory
+from bytepixels.data import pack
 from bytepixels.events import Progress, listening
 from bytepixels.randomness import SeededNoise
 from bytepixels.sampling.trained_model import TrainedModel
 from bytepixels.stopping import Stop
+from bytepixels.training.autotune.preflight_advice import EPOCHS
+from bytepixels.training.autotune.trial import start_trial
 from tests.tiny import checkpoints, cli, plain, same_bits, tensors, train
 
 FLAGS = ("--objective", "flow_map", "--diffusion", "flow", "--prediction", "v", "--lr-decay", "none")
@@ -136,3 +141,24 @@ def test_the_preset(capsys):
     config = preset_with("few_steps")
     assert (config.process.objective, config.sample.steps) == ("flow_map", 4)
     assert preset_with("few_steps", "dit").process.objective == "flow_map"
+
+
+def test_what_is_tried_before_training_steps_like_it(tmp_path):
+    """For --batch 0, --compile auto and the doctor's time: with both passes, which cost most."""
+    config = preset_with("few_steps")
+    config = replace(config, network=replace(config.network, width=8), train=replace(config.train, batch=4))
+    trial = start_trial(config, pack("digits", size=(8, 8), channels=1), torch.device("cpu"))
+    *_, ratio = batch = trial.draw(0)
+    assert ratio.tolist() == [1 / 16] * 4
+    assert trial.step(batch).isfinite().all()
+
+
+def test_the_line_of_the_readme_trains_and_the_doctor_advises_on_it(tmp_path, capsys):
+    tiny = "--preset few_steps --width 8 --previews 0 --device cpu --precision float32 --measure 0".split()
+    assert cli("train", "digits", *tiny, "--budget", "8s", "--run", tmp_path / "run") == 0
+    assert Run(tmp_path / "run").sample(1, steps=2).shape == (1, 1, 8, 8)
+    assert cli("data", "doctor", "digits", "--preset", "few_steps", "--quick") == 0
+
+
+def test_every_preset_has_a_length_that_the_doctor_advises():
+    assert EPOCHS.keys() == PRESETS.keys()

@@ -4,8 +4,6 @@ from inspect import signature
 
 from torch import Tensor, nn
 
-from .text_conditioning import Text
-
 
 class OwnNetwork(nn.Module):
     """Wraps any module network(x, t) or network(x, t, label) -> like x; it is called without what it does not take.
@@ -24,14 +22,7 @@ class OwnNetwork(nn.Module):
     def check_size(self, height: int, width: int) -> None:
         """Nothing is known of the sizes that it takes: it says so itself when it is called."""
 
-    def forward(
-        self,
-        x: Tensor,
-        t: Tensor,
-        label: Tensor | None = None,
-        dropout_keys: Tensor | None = None,
-        text: Text | None = None,
-    ) -> Tensor:
+    def forward(self, x: Tensor, t: Tensor, label: Tensor | None = None, dropout_keys: Tensor | None = None) -> Tensor:
         """x [B, C, H, W], t [B], label [B] -> like x."""
         if not self.takes_label or self.null_label is None:
             return self.network(x, t)

@@ -22,7 +22,7 @@ LEAST_IMAGES = 50_000  # the budget below which little is drawn yet (RESULTS.md:
 # Memorising begins after a time in proportion to the number of images (Bonnaire et al. 2025; Favero et al. 2025), so
 # the limit is one of epochs. 100 is a rule of thumb (RESULTS.md: its first signs after 42 epochs of digits); 2,000 is
 # what DDPM gave its CIFAR-10 (Ho et al. 2020, appendix B), with dropout.
-EPOCHS = {"small": 100, "digits": 100, "cifar10": 2_000, "speedrun": 200}
+EPOCHS = {"small": 100, "few_steps": 100, "digits": 100, "cifar10": 2_000, "speedrun": 200}
 
 FEW_IN_CLASS = 50  # images of a class, below which little can be learnt of it
 SPARE = "Look at {n} and delete what is to spare: what is seen more often is memorised sooner."

@@ -19,6 +19,7 @@ from ...config.training import MOST_IMAGES
 from ...data import Packed
 from ...data.batches import Batches, free_memory
 from ...sampling.first_stage import EncodedImages
+from ...sampling.settings import is_flow_map
 from ..diffusion_task import build_draw, build_loss, build_times
 from ..loop import Batch, DrawBatch, Loss, TrainState, train_step
 from ..micro_batch import CROP, MEMORY_SHARE, step_memory
@@ -59,7 +60,8 @@ def start_trial(
     batches = Batches(sample.images, sample.labels, train.batch, train.seed, flip, device)
     _, channels, height, width = sample.images.shape
     network = build_network(config, (channels, height, width), classes, device)
-    draw = build_draw(config, process, batches, classes, times)
+    share = (lambda step: 1.0) if is_flow_map(config) else None  # when a flow map's steps cost most
+    draw = build_draw(config, process, batches, classes, times, share=share)
     loss = build_loss(config, process, codec, device, times)
     return TrainingTrial(config, TrainState.fresh(network, train, times), draw, loss)
 
