@@ -181,7 +181,7 @@ def overfit(config: Config, sample: Packed, device: torch.device, limit: float, 
     return OverfitCheck(images, steps, seconds, limit, share if finite else None, learns)
 
 
-def predict_nothing(x: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
+def predict_nothing(x: Tensor, t: Tensor, label: Tensor | None = None, destination: Tensor | None = None) -> Tensor:
     """A network that always returns 0."""
     return torch.zeros_like(x)
 
