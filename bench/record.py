@@ -9,7 +9,7 @@ that are packed already. Ours is `bytepixels train SOURCE --budget TIME` with it
 except that its clock is the process' own. lucidrains is the loop of `Trainer` with the sizes of its documentation
 (64 wide, batches of 32, two of them a step); diffusers is that of its unconditional training example. "same size" is a
 network of as many weights as our `small` had at first, batches of 32, channels_last, fused optimisers, and bf16
-where it is faster here. Samples: the average's weights, the same number, each by its own sampler in --steps steps.
+where it is faster here. Samples: the average's weights, the same number, each by its own sampler in --steps steps (several: a record for each).
 Distances: features of ImageNet (bytepixels[features]).
 """
 
@@ -20,7 +20,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -209,18 +209,29 @@ def packed_images(options: argparse.Namespace) -> Any:
     return pack(options.source, size=(options.size, options.size), channels=3)
 
 
-def measure(options: argparse.Namespace) -> dict[str, Any]:
-    """Train one contender with one seed, draw, and measure."""
+def measure(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Train one contender with one seed, and draw and measure in each number of steps."""
     kind, _, same = options.arm.partition(", ")
     trained = train_peer(kind, bool(same), options) if kind in PEERS else train_ours(options)
-    before = time.process_time()
-    images = trained.draw(options.n, options.steps)
-    drawn, packed, features = time.process_time() - before, packed_images(options), ImageNetFeatures()
-    folder = options.runs / "features"
+    packed, features, folder = packed_images(options), ImageNetFeatures(), options.runs / "features"
     reference = reference_of(features, packed.images, packed.meta["sha256"]["images"], folder, min(MOST, PAIRS))
-    own = features_of(features, images).features
-    name = f"{Path(options.source).stem}-{options.arm}-{options.budget}-{options.seed}.png".replace(" ", "-")
-    save_png(grid(images[:64]), options.runs / name)
+    for steps in options.steps:
+        before = time.process_time()
+        images = trained.draw(options.n, steps)
+        drawn = time.process_time() - before
+        own = features_of(features, images).features
+        name = f"{Path(options.source).stem}-{options.arm}-{options.budget}-{options.seed}-{steps}.png"
+        save_png(grid(images[:64]), options.runs / name.replace(" ", "-"))
+        yield record_of(options, trained, steps, drawn / options.n, features) | {
+            "kernel": list(kernel_distance(own, reference.features)),
+            "frechet": list(frechet(own, reference.moments)),
+        }
+
+
+def record_of(
+    options: argparse.Namespace, trained: Trained, steps: int, drawing: float, features: ImageNetFeatures
+) -> dict[str, Any]:
+    """All that a record says but the distances. drawing: seconds a sample."""
     return {
         "source": Path(options.source).name,
         "arm": options.arm,
@@ -232,10 +243,8 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         "images": trained.images,
         "weights": trained.weights,
         "n": options.n,
-        "steps": options.steps,
-        "drawing": round(drawn / options.n, 4),
-        "kernel": list(kernel_distance(own, reference.features)),
-        "frechet": list(frechet(own, reference.moments)),
+        "steps": steps,
+        "drawing": round(drawing, 4),
         "features": {"name": features.name, "sha256": features.hash, "resize": features.resize},
         "machine": machine(CPU),
         "made_by": provenance(),
@@ -243,16 +252,17 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def table(records: list[dict[str, Any]]) -> str:
-    """Markdown: one line for each source, budget and contender, over its seeds."""
-    head = "source | budget | contender | weights | seeds | images seen | kernel distance | Frechet distance"
-    lines = [f"| {head} | s per sample |", "|---" * 9 + "|"]
-    keys = dict.fromkeys((r["source"], r["size"], r["budget"], r["arm"]) for r in records)
-    for source, size, budget, arm in keys:
-        own = [r for r in records if (r["source"], r["size"], r["budget"], r["arm"]) == (source, size, budget, arm)]
+    """Markdown: one line for each source, budget, contender and number of steps, over its seeds."""
+    head = "source | budget | contender | weights | seeds | images seen | steps | kernel distance | Frechet distance"
+    lines = [f"| {head} | s per sample |", "|---" * 10 + "|"]
+    names = ("source", "size", "budget", "arm", "steps")
+    keys = dict.fromkeys(tuple(r[name] for name in names) for r in records)
+    for source, size, budget, arm, steps in keys:
+        own = [r for r in records if tuple(r[name] for name in names) == (source, size, budget, arm, steps)]
         kernel, apart = ([r[kind][0] for r in own] for kind in ("kernel", "frechet"))
         seen = fmean(r["images"] for r in own)
         row = [f"{source}, {size} x {size}", budget, arm, f"{own[0]['weights'] / 1e6:.1f}M", str(len(own))]
-        row += [f"{seen:,.0f}", spread(kernel), spread(apart), f"{fmean(r['drawing'] for r in own):.2g}"]
+        row += [f"{seen:,.0f}", str(steps), spread(kernel), spread(apart), f"{fmean(r['drawing'] for r in own):.2g}"]
         lines.append(f"| {' | '.join(row)} |")
     return "\n".join(lines)
 
@@ -267,7 +277,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--size", type=int, default=32)
     parser.add_argument("-n", type=int, default=1000, help="samples")
-    parser.add_argument("--steps", type=int, default=50)
+    parser.add_argument("--steps", type=int, nargs="+", default=[50])
     parser.add_argument("--runs", type=Path, default=Path("runs/record"))
     parser.add_argument("--found", type=Path, default=Path("bench/record.jsonl"))
     parser.add_argument("--table", action="store_true", help="print what has been measured")
@@ -276,8 +286,9 @@ def main() -> None:
     options = parser.parse_args()
     options.runs.mkdir(parents=True, exist_ok=True)
     if options.arm is not None:  # the process of one contender
-        with options.found.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(measure(options)) + "\n")
+        for record in measure(options):
+            with options.found.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(record) + "\n")
         return
     if not options.table:
         packed_images(options)
