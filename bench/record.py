@@ -9,9 +9,8 @@ that are packed already. Ours is `bytepixels train SOURCE --budget TIME` with it
 except that its clock is the process' own. lucidrains is the loop of `Trainer` with the sizes of its documentation
 (64 wide, batches of 32, two of them a step); diffusers is that of its unconditional training example. "same size" is a
 network of as many weights as our `small` had at first, batches of 32, channels_last, fused optimisers, and bf16
-where it is faster here. Samples: the average's weights, the same number, each by its own sampler in --steps steps (several:
-a record for each).
-Distances: features of ImageNet (bytepixels[features]).
+where it is faster here. Samples: the average's weights, the same number, each by its own sampler in --steps steps
+(several: a record for each). Distances: features of ImageNet (bytepixels[features]).
 """
 
 import argparse

@@ -536,7 +536,7 @@ def taught(floor, steps):
     while spent < steps:
         which = torch.multinomial(torch.tensor(TWO_MODES.weights), 128, replacement=True, generator=generator)
         x0 = (means[which] + stds[which] * torch.randn(128, generator=generator)).view(-1, 1, 1, 1)
-        r = ratio_at(spent / steps, floor)
+        r = ratio_at(spent / steps, floor=floor)
         optimizer.param_groups[0]["lr"] = 4e-3 * (1 - spent / steps)
         flow_map_loss(network, process, x0, r, "v")[0].mean().backward()
         optimizer.step()

@@ -53,6 +53,9 @@ class ProcessConfig:
     """The loss: {OBJECTIVES}. simple: squared error; vlb: the variational bound; hybrid: simple, with the bound for a
     learned variance (Nichol & Dhariwal 2021; both need ddpm); flow_map: simple at first, then steps of any length, for
     images in 1 to 8 steps (Luo et al. 2026)."""
+    trained_guidance: float = 1.0
+    """Guidance that flow_map trains into the network, so that one evaluation per step is guided; --guidance doubles it.
+    1: none; usual: 1.5 to 4. Default with --from: the guidance of that run."""
     variance: Literal["fixed", "learned"] = "fixed"
     """Variance of ddpm's reverse steps: fixed, or learned by the network (needs --objective hybrid or vlb)."""
 
@@ -76,6 +79,11 @@ class ProcessConfig:
     def _check_objective(self) -> None:
         """Raise InputError for an objective that does not fit the process, variance or weighting."""
         kind = facts(OBJECTIVES, self.objective, Objective)
+        check_range("--trained-guidance", self.trained_guidance, 1, 20)
+        if self.trained_guidance != 1 and not kind.destinations:
+            raise InputError(
+                f"--trained-guidance {self.trained_guidance:g} needs --objective flow_map, got {self.objective}"
+            )
         if kind.needs_chain and self.diffusion != "ddpm":
             raise InputError(f"--objective {self.objective} bounds a chain of T steps: it needs --diffusion ddpm")
         if self.variance == "learned" and kind.learns_variance is False:

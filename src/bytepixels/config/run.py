@@ -43,8 +43,13 @@ class Config:
     def __post_init__(self) -> None:
         check_steps(self.sample, self.process)
         told = self.network.labels or self.network.text is not None
-        if self.sample.guidance != 1 and not (told and self.train.label_dropout > 0):
-            raise InputError(f"--guidance {self.sample.guidance:g} needs class labels and a --label-dropout above 0")
+        for flag, scale in self.guidance_scales().items():
+            if scale != 1 and not (told and self.train.label_dropout > 0):
+                raise InputError(f"{flag} {scale:g} needs class labels and a --label-dropout above 0")
+
+    def guidance_scales(self) -> dict[str, float]:
+        """The scales by their flags, of guidance that is drawn with and that is trained in; 1 is none."""
+        return {"--guidance": self.sample.guidance, "--trained-guidance": self.process.trained_guidance}
 
     def to_dict(self) -> dict[str, Any]:
         """Nested plain dictionaries and lists, as config.json holds them."""

@@ -24,6 +24,7 @@ from .multistep import Noise
 
 STAY = 0.25  # share of a batch with s = t, as MeanFlow on CIFAR-10 (Geng et al. 2025)
 TO_CLEAN = 0.25  # share with s = clean, where every last step goes, and a single one
+PLAIN = 0.5  # share of a run from nothing that is ordinary training, which has to come first (Kim et al. 2025)
 
 
 def weights_of_parts(start: Tensor, middle: Tensor, end: Tensor) -> tuple[Tensor, Tensor]:
@@ -46,12 +47,11 @@ def draw_leaps(batch: int, generator: torch.Generator | None = None) -> Tensor:
     return torch.where(kind < STAY, 0.0, torch.where(kind < STAY + TO_CLEAN, 1.0, leap))
 
 
-def ratio_at(progress: float, floor: float = 1 / 16, plain: float = 0.5) -> float:
+def ratio_at(progress: float, plain: float = PLAIN, floor: float = 1 / 16) -> float:
     """r when a share `progress` of a run is done: 1 for a share `plain`, then falling exponentially to `floor`.
 
-    Luo et al. 2026 (SoFlow) fall exponentially from the start, with far more images; here the first part is ordinary
-    training, which has to come first (Kim et al. 2025). A small r divides the difference of two outputs by itself: in
-    bf16 these are within 1/256 of what they should be, so 1/16 is low enough there.
+    Luo et al. 2026 (SoFlow) fall exponentially from the start, with far more images. A small r divides the difference
+    of two outputs by itself: in bf16 these are within 1/256 of what they should be, so 1/16 is low enough there.
     """
     check_range("progress", progress, 0, 1)
     check_range("plain", plain, 0, 1)

@@ -27,6 +27,8 @@ def flow_map_loss(
     weighting: str | None = None,
     leap: Tensor | None = None,
     power: float = 0.0,
+    guidance: float = 1.0,
+    unconditional: Callable[..., Tensor] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """The loss of each image [B], and the times [B] it was measured at; arguments as in `diffusion_loss`.
 
@@ -42,6 +44,12 @@ def flow_map_loss(
     1 / (square / r^2 + 0.001)^power, without a gradient, that tames large errors where r < 1 (as Geng et al. 2025).
     model(x, t, [label,] destination=[B]): see `DestinationReader`. It is evaluated twice where r < 1; bind
     `dropout_keys` to it, and both times the same is dropped.
+
+    guidance: trained in where r < 1, so that one evaluation is guided: in the target x0 + (1 - 1 / guidance) (D - U)
+    stands for x0, D and U the estimates at x_t (t -> t) of the model with and without its label and text. Its mean is D
+    where D is U + guidance (E - U), E the model's without guidance (Geng et al. 2025, section 4.2, with kappa = 1 -
+    1 / guidance); the target varies no more than x0. unconditional(x, t, destination=[B]) is the model without them;
+    by default the model, called without a label.
     """
     if not 0 < r <= 1:
         raise InputError(f"r must be above 0 and at most 1, got {r:g}")
@@ -55,10 +63,36 @@ def flow_map_loss(
     told = partial(model, destination=way_of(gap))
     if r == 1:
         return diffusion_loss(told, process, x0, prediction, label, t, noise, weighting)
-    wanted, ratio = bootstrapped(model, process, x0, r, prediction, label, t, noise, gap)
+    wanted, ratio = bootstrapped(model, process, x0, r, prediction, label, t, noise, gap, guidance, unconditional)
     loss, t = diffusion_loss(told, process, x0, prediction, label, t, noise, weighting, wanted=wanted)
     loss = loss / ratio
     return torch.where(ratio < 1, loss * (loss.detach() / ratio + 1e-3) ** -power, loss), t
+
+
+@torch.no_grad()
+def plain_target(
+    model: Callable[..., Tensor],
+    process: Process,
+    x0: Tensor,
+    prediction: str,
+    label: Tensor | None,
+    t: Tensor,
+    noise: Tensor,
+    guidance: float = 1.0,
+    unconditional: Callable[..., Tensor] | None = None,
+) -> Tensor:
+    """What the network is to output of x0 alone, like x0: the ordinary target, guided where that is asked for."""
+    compute = torch.promote_types(x0.dtype, torch.float32)
+    alpha, sigma = process.alpha_sigma(t, compute)
+    plain = target(prediction, x0, noise, alpha, sigma, process.sigma_data)
+    if guidance == 1:
+        return plain
+    x_t, _ = process.add_noise(x0, t, noise)
+    c_in, _, _ = coefficients(prediction, alpha, sigma, process.sigma_data)
+    x, time, stay = (c_in * x_t).to(x0.dtype), t.float(), torch.zeros(len(x0), device=x0.device)
+    given = () if label is None else (label,)
+    difference = model(x, time, *given, destination=stay) - (unconditional or model)(x, time, destination=stay)
+    return plain + (1 - 1 / guidance) * split_variance(difference.to(compute), x0.shape[1])[0]
 
 
 @torch.no_grad()
@@ -72,6 +106,8 @@ def bootstrapped(
     t: Tensor,
     noise: Tensor,
     gap: Tensor,
+    guidance: float = 1.0,
+    unconditional: Callable[..., Tensor] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """What the network is to output, like x0, and the ratio (t - l) / (t - s) of the angles [B], which is about r.
 
@@ -94,7 +130,7 @@ def bootstrapped(
     _, c_skip, c_out = coefficients(prediction, alpha, sigma, process.sigma_data)
     w, rest = (weight[:, None, None, None] for weight in weights_of_parts(start, middle, end))
     x_t, _ = process.add_noise(x0, t, noise)
-    plain = target(prediction, x0, noise, alpha, sigma, process.sigma_data)
+    plain = plain_target(model, process, x0, prediction, label, t, noise, guidance, unconditional)
     wanted = torch.where(between[:, None, None, None], w * plain + rest * (estimate - c_skip * x_t) / c_out, plain)
     return wanted, torch.where(between, (start - middle) / gap, torch.ones_like(gap))
 

@@ -12,7 +12,7 @@ from ..build import at_precision, build_network, build_process
 from ..codec.codec import Codec, PixelCodec
 from ..codec.latent_cache import LatentBatches
 from ..config.run import Config
-from ..core.flow_map import draw_leaps, ratio_at
+from ..core.flow_map import PLAIN, draw_leaps, ratio_at
 from ..core.gaussian_diffusion import Process
 from ..core.losses import diffusion_loss
 from ..core.timestep_sampling import ImportanceSampler
@@ -103,10 +103,15 @@ class Diffusion:
         process, self.memory = build_process(config), build_times(config, device)
         self.indices: Callable[[int], np.ndarray] = batches.indices
         texts = text_rows(run, packed, device)
-        share = (lambda step: min(1.0, step * train.batch / self.budget)) if is_flow_map(config) else None
-        self.draw: DrawBatch = build_draw(config, process, batches, len(run.classes), self.memory, texts, share)
+        plain = 0.0 if "from" in run.data else PLAIN  # what a run begins from is trained already
+        ratio = (lambda step: ratio_at(self.share(step), plain)) if is_flow_map(config) else None
+        self.draw: DrawBatch = build_draw(config, process, batches, len(run.classes), self.memory, texts, ratio)
         self.loss = build_loss(config, process, codec, device, self.memory)
         self.trial = build_loss(config, process, codec, device)
+
+    def share(self, step: int) -> float:
+        """The share of the budget that is done before a step."""
+        return min(1.0, step * self.run.config.train.batch / self.budget)
 
     def times(self, batch: Batch) -> Tensor | None:
         return batch[2]
@@ -168,11 +173,11 @@ def build_draw(
     classes: int,
     times: ImportanceSampler | None = None,
     texts: TextRows | None = None,
-    share: Callable[[int], float] | None = None,
+    ratio: Callable[[int], float] | None = None,
 ) -> DrawBatch:
     """Build step -> (images uint8, label, t, noise, weight, dropout keys), all that is random; None for what a run
     lacks. With `texts` two more: vectors and mask of each image's caption, the mask empty where it is dropped. With
-    `share`, the share of the run that is done by a step, two more, of a flow map: leaps, and r for each image.
+    `ratio`, the r of a step of a flow map, two more: leaps, and r for each image.
 
     A function of (seed, step), and of what `times` remembers where it is given; `weight` makes up for it. Every process
     draws for the global batch, which costs next to nothing, and keeps the rows that its `batches` give out.
@@ -203,11 +208,11 @@ def build_draw(
             vectors, mask = texts(batches.indices(step)[rows])
             kept = torch.rand(batch, generator=seeded(seed, TEXT, step, device=device), device=device)[rows]
             drawn = *drawn, vectors, mask & (kept >= config.train.label_dropout)[:, None]
-        if share is None:
+        if ratio is None:
             return drawn
         leap = draw_leaps(batch, seeded(seed, LEAP, step, device=device))[rows]
-        ratio = torch.full((len(leap),), ratio_at(share(step)))  # on the host, which reads it
-        return *drawn, *([None, None] if texts is None else []), leap, ratio
+        r = torch.full((len(leap),), ratio(step))  # on the host, which reads it
+        return *drawn, *([None, None] if texts is None else []), leap, r
 
     return draw
 
@@ -240,8 +245,10 @@ def build_loss(
                 network, process, x0, settings.prediction, label, t, noise, weighting, settings.objective
             )
         else:
+            without = network if mask is None else partial(network, text=(vectors, torch.zeros_like(mask)))
+            told = {"guidance": settings.trained_guidance, "unconditional": without}
             r = float(ratio[0])
-            losses, _ = kind(network, process, x0, r, settings.prediction, label, t, noise, weighting, leap)
+            losses, _ = kind(network, process, x0, r, settings.prediction, label, t, noise, weighting, leap, **told)
         if times is None or weight is None:
             return losses
         times.note(t, losses.detach())

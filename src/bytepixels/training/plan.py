@@ -67,7 +67,7 @@ def _origin_config(asked: Asked) -> Config | None:
         return None
     from .pretrained import config_from, open_origin
 
-    config = config_from(open_origin(Path(origin))[0])
+    config = config_from(open_origin(Path(origin))[0], asked.get("--objective"))
     for flag, own in (("--preset", config.preset), ("--backbone", config.network.backbone)):
         if asked.get(flag) not in (None, own):
             raise InputError(f"--from {origin} has {flag} {own}, got {asked.get(flag)}; leave the flag out")

@@ -8,11 +8,14 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..config.run import Config
+from ..config.sampling import SampleConfig
 from ..errors import InputError
 from ..files import DamagedError
+from ..registries import OBJECTIVES, Objective, facts
 from ..runs.checkpoints import check_files, check_fit, read_state, read_tensors
 from ..runs.run_directory import Run
 from ..sampling.load_weights import find_checkpoint, open_model
+from ..sampling.settings import is_flow_map
 
 NEW = "destination."  # what a flow map has more than a plain network; nothing at first
 LABELS = "label.weight"  # [K + 1, size]: a row for each class, and one for none
@@ -25,13 +28,20 @@ def open_origin(path: Path) -> tuple[Run, Path]:
     return run, find_checkpoint(run, path.name if of_checkpoint else None, "the checkpoint of --from")
 
 
-def config_from(origin: Run) -> Config:
-    """The settings of a run that begins from another: its own, but for what images, budget and machine decide."""
+def config_from(origin: Run, objective: str | None = None) -> Config:
+    """The settings of a run that begins from another: its own, but for what images, budget and machine decide.
+
+    objective: that was asked for. A plain run that is to become a flow map has its guidance trained in.
+    """
     own = origin.config
+    process, sample = own.process, own.sample
+    if objective in OBJECTIVES and facts(OBJECTIVES, objective, Objective).destinations and not is_flow_map(own):
+        process = replace(process, objective=objective, trained_guidance=max(1.0, sample.guidance))
+        sample = SampleConfig(sampler="auto", steps=4)
     data = replace(own.data, split="train", flip="auto", strict=False)
     train = replace(own.train, epochs=None, budget=None, precision="auto")  # which this machine decides
     stage = None if own.first_stage is None else str(origin.path)  # which keeps its autoencoder
-    return replace(own, data=data, train=train, first_stage=stage)
+    return replace(own, data=data, process=process, train=train, sample=sample, first_stage=stage)
 
 
 def record_of(origin: Run, checkpoint: Path) -> dict[str, Any]:

@@ -155,8 +155,9 @@ def prepare_run(
     if config.autoencoder is not None:
         chosen = chosen_perceptual(config.autoencoder.perceptual)
         config = replace(config, autoencoder=replace(config.autoencoder, perceptual=chosen))
-    if config.sample.guidance != 1 and not (packed.classes or text):
-        raise InputError(f"--guidance {config.sample.guidance:g} needs class labels, and {source} has none")
+    for flag, scale in config.guidance_scales().items():
+        if scale != 1 and not (packed.classes or text):
+            raise InputError(f"{flag} {scale:g} needs class labels, and {source} has none")
     data = {
         **kept(source, path),
         "count": len(packed),

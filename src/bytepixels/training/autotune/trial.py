@@ -16,6 +16,7 @@ from ...build import build_network, build_process
 from ...codec.codec import Codec, PixelCodec
 from ...config.run import Config
 from ...config.training import MOST_IMAGES
+from ...core.flow_map import ratio_at
 from ...data import Packed
 from ...data.batches import Batches, free_memory
 from ...sampling.first_stage import EncodedImages
@@ -60,8 +61,8 @@ def start_trial(
     batches = Batches(sample.images, sample.labels, train.batch, train.seed, flip, device)
     _, channels, height, width = sample.images.shape
     network = build_network(config, (channels, height, width), classes, device)
-    share = (lambda step: 1.0) if is_flow_map(config) else None  # when a flow map's steps cost most
-    draw = build_draw(config, process, batches, classes, times, share=share)
+    ratio = (lambda step: ratio_at(1.0)) if is_flow_map(config) else None  # when a flow map's steps cost most
+    draw = build_draw(config, process, batches, classes, times, ratio=ratio)
     loss = build_loss(config, process, codec, device, times)
     return TrainingTrial(config, TrainState.fresh(network, train, times), draw, loss)
 
