@@ -8,7 +8,9 @@ from collections.abc import Callable
 
 import pytest
 
-from bytepixels.cli.main import COMPUTING, VERBS, main
+from bytepixels.cli.main import COMPUTING, main
+from bytepixels.verbs import VERBS
+from tests.tiny import verb_that
 
 CODE = """
 import resource, sys
@@ -67,6 +69,6 @@ def test_the_verbs_that_call_networks_keep_their_memory(monkeypatch):
     kept = []
     monkeypatch.setattr("bytepixels.cli.main.keep_memory", lambda: kept.append(verb))
     for verb in VERBS:
-        monkeypatch.setitem(VERBS, verb, lambda words: 0)
-        assert main([verb]) == 0
-    assert set(kept) == COMPUTING < set(VERBS)
+        monkeypatch.setitem(VERBS, verb, verb_that(lambda: 0))
+        assert main(verb.split()) == 0
+    assert {verb.split()[0] for verb in kept} == COMPUTING < {verb.split()[0] for verb in VERBS}

@@ -3,12 +3,14 @@
 import hashlib
 import json
 import re
+from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
 from safetensors.torch import load_file
 
 from bytepixels.cli.main import main
+from bytepixels.verbs import Verb
 
 STEP = 32  # images
 FILES = ("ema", "model", "optimizer")
@@ -25,6 +27,16 @@ TINY = words(  # all that these tests rely on, so that a preset may change
     --precision float32 --device cpu --log-seconds 0 --previews 0 --sampler ddim --steps 3
     """
 )
+
+
+@dataclass(frozen=True)
+class Nothing:
+    """A request without flags."""
+
+
+def verb_that(does):
+    """A verb without flags, for VERBS."""
+    return Verb(Nothing, command=lambda line: does() or 0)
 
 
 def cli(*line):

@@ -16,7 +16,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from importlib import import_module
 from pathlib import Path
 from queue import Queue
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -28,11 +27,9 @@ from .errors import check_range
 from .events import Event, heard, listening, say
 from .requests.check_data import Doctor
 from .requests.edit import EditFlags, Inpaint, Interpolate, Invert, Restore, Vary
-from .requests.evaluate import Compare, Evaluate, Quality, Report, TrainFeatures
+from .requests.evaluate import Compare, Evaluate, Quality, Report
 from .requests.keywords import Keywords, configured, request_of
 from .requests.sample import Sample
-from .requests.show import Show
-from .requests.train import Encode
 from .runs.models import model_names as model_names
 from .runs.run_directory import is_run, open_run
 from .signals import stop_on_signals
@@ -40,6 +37,7 @@ from .stopping import Stop as Stop
 from .training.plan import planned as planned
 from .training.plan_stages import planned_autoencoder as planned_autoencoder
 from .training.plan_stages import planned_latent as planned_latent
+from .verbs import VERBS, loaded
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -58,18 +56,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 Place = str | Path  # of a run, or the name of a model that comes along
 Source = Any  # a path, a name, or images: see bytepixels.data.sources.in_memory.source_of
-SERVICES: dict[type[Any], str] = {  # what does what a request asks for; loaded when it is called
-    Sample: "sampling.output.sample",
-    **dict.fromkeys((Inpaint, Vary, Interpolate, Invert, Restore), "sampling.edit.edit"),
-    Quality: "evaluation.evaluate.evaluate",
-    Evaluate: "evaluation.likelihood.evaluate",
-    Compare: "evaluation.compare_samplers.compare",
-    TrainFeatures: "evaluation.train_classifier.train_features",
-    Report: "report.report.report",
-    Show: "report.forward_process.show",
-    Doctor: "training.autotune.preflight_page.diagnose",
-    Encode: "training.encode.encode",
-}
 
 
 def perform(request: Any) -> Any:
@@ -77,10 +63,11 @@ def perform(request: Any) -> Any:
 
     request: one of the dataclasses of `bytepixels.requests`. What is said on the way are events.
     """
-    module, _, name = SERVICES[type(request)].rpartition(".")
-    service = getattr(import_module(f".{module}", __package__), name)
+    kind = type(request)
+    places = kind, f"{kind.__module__}.{kind.__name__}".removeprefix(f"{__package__}.")
+    service = next(verb.service for verb in VERBS.values() if verb.request in places)
     with _shown():
-        return service(request)
+        return loaded(service)(request)
 
 
 def train(

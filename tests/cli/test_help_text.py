@@ -7,34 +7,11 @@ import pytest
 from bytepixels.cli.flags import flags_of
 from bytepixels.cli.help_text import _texts, help_of
 from bytepixels.config.presets import PRESETS
-from bytepixels.requests import cache as cacheflags
-from bytepixels.requests import check_data as doctorflags
-from bytepixels.requests import edit as editflags
-from bytepixels.requests import evaluate as qualityflags
-from bytepixels.requests import runs as runsflags
 from bytepixels.requests import train as flags
-from bytepixels.requests.sample import Sample
-from bytepixels.requests.show import Show, Verify
+from bytepixels.verbs import VERBS, loaded
 from tests.tiny import cli, plain
 
-KINDS = {
-    "train": flags.Train,
-    "train autoencoder": flags.TrainAutoencoder,
-    "train latent": flags.TrainLatent,
-    "encode": flags.Encode,
-    "sample": Sample,
-    "show": Show,
-    "verify": Verify,
-    "evaluate": qualityflags.Quality,
-    "evaluate --bits": qualityflags.Evaluate,
-    "evaluate train-features": qualityflags.TrainFeatures,
-    "compare": qualityflags.Compare,
-    "report": qualityflags.Report,
-    "data doctor": doctorflags.Doctor,
-    **{f"edit {name}": kind for name, kind in editflags.KINDS.items()},
-    **{f"cache {name}": kind for name, kind in cacheflags.KINDS.items()},
-    **{f"runs {name}": kind for name, kind in runsflags.KINDS.items()},
-}
+KINDS = {name: loaded(verb.request) for name, verb in VERBS.items()}
 
 
 @pytest.mark.parametrize("verb", KINDS)
@@ -53,7 +30,7 @@ def test_help_is_plain_and_as_wide_as_the_terminal(verb, columns, monkeypatch, c
     monkeypatch.setenv("COLUMNS", str(columns))
     assert cli(*verb.split(), "--help") == 0
     said = capsys.readouterr().out
-    assert said.startswith(f"usage: bytepixels {verb.split(' --')[0]} ")
+    assert said.startswith(f"usage: bytepixels {verb} ")
     for noise in ("None", "config.", "{", "│", "MISSING", "dataclass", "object at"):
         assert noise not in said.replace("train-{000000..000127}.tar", ""), noise
     assert max(map(len, said.splitlines())) <= max(60, min(columns, 120)) or columns == 40

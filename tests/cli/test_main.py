@@ -10,13 +10,14 @@ import pytest
 from PIL import Image
 
 import bytepixels
-from bytepixels.cli.main import VERBS, main
+from bytepixels.cli.main import main
 from bytepixels.config.diffusion import ProcessConfig
 from bytepixels.config.presets import PRESETS
 from bytepixels.config.run import check_steps
 from bytepixels.config.sampling import SampleConfig
 from bytepixels.errors import InputError
-from tests.tiny import STEP, TINY, cli, plain, train
+from bytepixels.verbs import VERBS
+from tests.tiny import STEP, TINY, cli, plain, train, verb_that
 
 
 @pytest.mark.parametrize("words", [[], ["--help"], ["-h"], ["help"]], ids=str)
@@ -29,7 +30,7 @@ def test_help_shows_how_to_begin(capsys, words):
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_every_verb_explains_itself(capsys, verb):
-    assert cli(verb, "--help") == 0
+    assert cli(*verb.split(), "--help") == 0
     assert f"usage: bytepixels {verb}" in capsys.readouterr().out
 
 
@@ -178,7 +179,7 @@ def test_an_empty_folder_becomes_the_run(tmp_path):
 
 
 def test_verbs_and_missing_words(capsys):
-    verbs = "train, encode, sample, edit, runs, cache, show, data, evaluate, compare, report, verify"
+    verbs = "data, show, train, encode, runs, cache, sample, edit, evaluate, compare, report, verify"
     refused(["trian"], capsys, f"must be one of {verbs}; got 'trian'; did you mean 'train'?")
     refused(["train"], capsys, "train needs SOURCE (bytepixels train --help)")
     refused(["sample"], capsys, "sample needs RUN")
@@ -187,11 +188,11 @@ def test_verbs_and_missing_words(capsys):
 
 
 def test_ctrl_c_outside_training(monkeypatch, capsys):
-    def interrupted(argv):
+    def interrupted():
         raise KeyboardInterrupt
 
-    monkeypatch.setitem(VERBS, "show", interrupted)
-    assert cli("show", "digits") == 130
+    monkeypatch.setitem(VERBS, "show", verb_that(interrupted))
+    assert cli("show") == 130
     assert capsys.readouterr().err.strip() == "bytepixels: interrupted"
 
 
@@ -240,16 +241,16 @@ def test_what_the_parser_refuses_is_one_line(argv, sentence, capsys):
 
 
 def test_ctrl_c_in_the_middle_of_an_import(monkeypatch, capsys):
-    def verb(argv):
+    def verb():
         try:
             raise KeyboardInterrupt
         except KeyboardInterrupt as error:
             raise ImportError("initialization failed") from error
 
-    monkeypatch.setitem(VERBS, "sample", verb)
+    monkeypatch.setitem(VERBS, "sample", verb_that(verb))
     assert main(["sample"]) == 130
     assert capsys.readouterr().err == "\nbytepixels: interrupted: nothing was kept\n"
-    monkeypatch.setitem(VERBS, "sample", lambda argv: __import__("no_such_module"))
+    monkeypatch.setitem(VERBS, "sample", verb_that(lambda: __import__("no_such_module")))
     with pytest.raises(ImportError):
         main(["sample"])
 

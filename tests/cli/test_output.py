@@ -8,9 +8,9 @@ import sys
 
 import pytest
 
-from bytepixels.cli import main as module
 from bytepixels.events import Work
-from tests.tiny import checkpoints, cli, train
+from bytepixels.verbs import VERBS
+from tests.tiny import checkpoints, cli, train, verb_that
 
 
 @pytest.fixture
@@ -41,12 +41,12 @@ def test_a_training_that_nobody_reads_goes_on_to_its_end(tmp_path, unread, unbuf
     assert [one.name for one in checkpoints(tmp_path / "run")] == ["step-00000003"]
 
 
-@pytest.mark.parametrize("verb", module.VERBS)
+@pytest.mark.parametrize("verb", VERBS)
 def test_every_verb_goes_on_with_its_own_exit_code(monkeypatch, unread, verb):
     """Whatever it says, in lines or bytes, to both streams, and however often."""
     reached = []
 
-    def says(argv):
+    def says():
         for _ in range(3):
             print("x" * 100_000, flush=True)
             print("é\U0001f600", file=sys.stderr)
@@ -56,9 +56,9 @@ def test_every_verb_goes_on_with_its_own_exit_code(monkeypatch, unread, verb):
             reached.append(len(reached))
         return 7
 
-    monkeypatch.setitem(module.VERBS, verb, says)
+    monkeypatch.setitem(VERBS, verb, verb_that(says))
     unread("stdout", "stderr")
-    assert cli(verb) == 7
+    assert cli(*verb.split()) == 7
     assert reached == [0, 1, 2]
 
 
@@ -69,7 +69,7 @@ def test_a_mistake_is_a_mistake_though_nobody_reads_it(unread):
 
 @pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="Windows has no SIGHUP")
 def test_a_terminal_that_closes_unwinds_what_is_under_way(monkeypatch, capsys):
-    monkeypatch.setitem(module.VERBS, "sample", lambda argv: os.kill(os.getpid(), signal.SIGHUP))
+    monkeypatch.setitem(VERBS, "sample", verb_that(lambda: os.kill(os.getpid(), signal.SIGHUP)))
     previous = signal.signal(signal.SIGHUP, signal.SIG_DFL)
     try:
         assert cli("sample") == 129
@@ -100,7 +100,7 @@ def test_streams_that_were_closed_from_the_start(tmp_path, monkeypatch):
 def test_what_is_read_arrives_whole_and_other_errors_are_told(monkeypatch):
     reader, writer = os.pipe()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.FileIO(writer, "wb"), "ascii", write_through=True))
-    monkeypatch.setitem(module.VERBS, "verify", lambda argv: print("caf\xe9") or 0)
+    monkeypatch.setitem(VERBS, "verify", verb_that(lambda: print("caf\xe9") or 0))
     assert cli("verify") == 0
     assert os.read(reader, 100) == b"caf\\xe9" + os.linesep.encode()
     monkeypatch.undo()
@@ -108,9 +108,9 @@ def test_what_is_read_arrives_whole_and_other_errors_are_told(monkeypatch):
 
 
 def test_a_pipe_that_breaks_elsewhere_is_a_failure(monkeypatch, capsys):
-    def broken(argv):
+    def broken():
         raise BrokenPipeError(32, "Broken pipe")
 
-    monkeypatch.setitem(module.VERBS, "verify", broken)
+    monkeypatch.setitem(VERBS, "verify", verb_that(broken))
     assert cli("verify") == 1
     assert "Broken pipe" in capsys.readouterr().err

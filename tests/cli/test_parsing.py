@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from bytepixels.cli.main import main
-from bytepixels.cli.parsing import Line, second_word
+from bytepixels.cli.main import main, verb_of
+from bytepixels.cli.parsing import Line
 from bytepixels.config.autoencoder import AutoencoderConfig
 from bytepixels.config.presets import preset_with
 from bytepixels.errors import InputError, check_choice
@@ -176,14 +176,28 @@ def test_samplers_by_other_names(word, meant):
 
 
 def test_a_folder_that_is_called_as_a_second_word(tmp_path, monkeypatch):
-    """It is what is meant where no other word follows."""
     monkeypatch.chdir(tmp_path)
-    known = ("autoencoder", "latent")
-    assert second_word(["latent", "--images", "5"], known) == "latent"  # whose error then asks for a SOURCE
+    words = ["--images", "5"]
+    assert verb_of(["train", "latent", *words]) == ("train latent", words)  # whose error then asks for a SOURCE
     (tmp_path / "latent").mkdir()
-    assert second_word(["latent", "--images", "5"], known) == ""
-    assert second_word(["latent", "digits"], known) == "latent"
-    assert second_word(["digits"], known) == second_word([], known) == ""
+    assert verb_of(["train", "latent", *words]) == ("train", ["latent", *words])
+    assert verb_of(["train", "latent", "digits"]) == ("train latent", ["digits"])
+    assert verb_of(["train", "digits"]) == ("train", ["digits"])
+    assert verb_of(["train"]) == ("train", [])
+
+
+@pytest.mark.parametrize(
+    ("words", "verb"),
+    [
+        ("evaluate x", "evaluate"),
+        ("evaluate x --bits", "evaluate bits"),
+        ("evaluate --loss x", "evaluate loss"),
+        ("evaluate bits x", "evaluate bits"),
+        ("edit vary x", "edit vary"),
+    ],
+)
+def test_a_verb_is_known_by_its_words_or_by_the_flag_that_they_stand_for(words, verb):
+    assert verb_of(words.split())[0] == verb
 
 
 @pytest.mark.parametrize("words", ["evaluate bits nowhere", "evaluate nowhere --bits", "evaluate loss nowhere"])

@@ -7,6 +7,7 @@ import pytest
 
 import bytepixels
 from bytepixels.registries import NETWORKS, OBJECTIVES, PROCESSES, SAMPLERS, SCHEDULES
+from bytepixels.verbs import VERBS
 
 ROOT = Path(bytepixels.__file__).parents[2]
 PAGES = sorted([*(ROOT / "docs").rglob("*.md"), ROOT / "README.md"])
@@ -34,8 +35,8 @@ def test_every_equation_is_on_the_line_that_the_map_names():
 @pytest.mark.parametrize(("page", "code"), CODE, ids=[name for name, _ in CODE])
 def test_the_code_of_a_page_runs(page, code, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for registry in (NETWORKS, OBJECTIVES, PROCESSES, SAMPLERS, SCHEDULES):  # what it adds is gone after it
-        for name in ("blank", "exponential", "huber", "mine"):
+    for registry in (NETWORKS, OBJECTIVES, PROCESSES, SAMPLERS, SCHEDULES, VERBS):  # what it adds is gone after it
+        for name in ("blank", "double", "exponential", "huber", "mine"):
             monkeypatch.setitem(registry, name, None)
             monkeypatch.delitem(registry, name)
     exec(compile(code, page, "exec"), {})

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 import bytepixels
-from bytepixels.api import SERVICES
 from bytepixels.registries import NETWORKS, OBJECTIVES, PROCESSES, SAMPLERS, SCHEDULES, WEIGHTINGS
+from bytepixels.verbs import PAGE, VERBS, loaded
 
 PACKAGE = Path(bytepixels.__file__).parent
 MODULES = {
@@ -20,7 +20,9 @@ MODULES = {
 CORE = """schedules levels posterior continuous gaussian_diffusion prediction denoiser multistep flow_map exponential
 samplers weighting timestep_sampling objectives losses flow_map_loss likelihood editing exact_denoisers
 own_grid linear_operators inverse_problems""".split()
-LEAVES = set("choices registries console errors events randomness signals spellings stopping threads wording".split())
+LEAVES = set(
+    "choices registries console errors events randomness signals spellings stopping threads verbs wording".split()
+)
 GROUND = LEAVES | {"distributed", "files", "hardware", "heap", "images", "memory", "version"}
 ROOMS = {  # who may import whom, beside the ground
     "core": "",
@@ -233,10 +235,11 @@ def test_what_a_benchmark_or_an_example_imports_is_there(path):
                 assert hasattr(home, alias.name) or f"{node.module}.{alias.name}" in MODULES, alias.name
 
 
-def test_every_service_of_the_door_is_there():
-    for service in SERVICES.values():
-        module, _, name = service.rpartition(".")
-        assert callable(getattr(import_module(f"bytepixels.{module}"), name))
+@pytest.mark.parametrize("name", VERBS)
+def test_every_verb_is_listed_and_what_does_it_is_there(name):
+    verb = VERBS[name]
+    assert f"\n  {name} " in PAGE
+    assert all(callable(loaded(place)) for place in (verb.request, verb.service, verb.command) if place)
 
 
 def test_the_first_page_loads_next_to_nothing():

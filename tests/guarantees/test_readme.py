@@ -42,4 +42,4 @@ def test_commands_have_the_flags_that_they_are_shown_with(command):
     verb = next((verb for n in (3, 2, 1) if (verb := " ".join(words[:n])) in KINDS), None)
     assert verb, words
     bits = verb == "evaluate" and {"--bits", "--loss"} & set(words)
-    Line(verb, KINDS["evaluate --bits" if bits else verb], words[len(verb.split()) :])
+    Line(verb, KINDS["evaluate bits" if bits else verb], words[len(verb.split()) :])

@@ -29,10 +29,10 @@ def lines_of_code(path: Path) -> int:
 
 
 BOUNDS = {  # lines of code of each room; "" are the files beside them. What is new is to make them no larger than this
-    "": 1090,
-    "cli": 630,
+    "": 1160,
+    "cli": 575,
     "codec": 300,
-    "config": 700,
+    "config": 710,
     "core": 1500,
     "data": 2160,
     "distributed": 150,
@@ -41,11 +41,11 @@ BOUNDS = {  # lines of code of each room; "" are the files beside them. What is 
     "metrics": 1010,
     "networks": 800,
     "report": 390,
-    "requests": 580,
+    "requests": 525,
     "runs": 745,
     "sampling": 1130,
     "text": 180,
-    "training": 2030,
+    "training": 2040,
     "verification": 305,
 }
 

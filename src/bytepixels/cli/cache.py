@@ -5,13 +5,21 @@ from collections.abc import Iterator
 
 from ..api import cached, clear_cache
 from ..choices import CACHE_LIMIT, CACHED
-from ..requests.cache import CacheFlags, ClearCache
+from ..requests.cache import ClearCache, ShowCache
 from ..wording import bytes_of, many, time_of
+from .output import said
+from .parsing import Line
 
 
-def run_cache(flags: CacheFlags) -> Iterator[str]:
-    """Yield the printed lines of cache show or cache clear."""
-    return _clear(flags) if isinstance(flags, ClearCache) else _show()
+def say_cache(line: Line[ShowCache]) -> int:
+    """Describe the cache."""
+    line.request()
+    return said(_show())
+
+
+def clear(line: Line[ClearCache]) -> int:
+    """Remove what was asked for, and say how much that freed."""
+    return said(_clear(line.request()))
 
 
 def _show() -> Iterator[str]:

@@ -7,101 +7,60 @@ import io
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
-from ..api import perform
-from ..api import verify as every_check
+from ..api import perform, verify
 from ..console import Console
 from ..errors import InputError, JobError, Terminated, check_choice
-from ..events import listening, say
+from ..events import listening
 from ..heap import keep_memory
 from ..memory import is_out_of_memory
-from ..requests import cache, check_data, edit, runs
-from ..requests.evaluate import Compare, Evaluate, Quality, Report, TrainFeatures
-from ..requests.sample import Sample
-from ..requests.show import Show, Verify
-from ..requests.train import Encode
 from ..signals import interruption, unwind_on_sigterm
 from ..spellings import OTHER_VERBS
+from ..verbs import VERBS, loaded, page_of
 from . import clock
-from .cache import run_cache
 from .first_page import first_page
 from .output import is_first_to_say, unread_output_is_dropped
-from .parsing import Line, second_word
-from .runs import run_runs
-from .train import train
+from .parsing import Line
 
 
-def _performed(verb: str, kind: type[Any]) -> Callable[[list[str]], int]:
+def performed(line: Line[Any]) -> int:
     """Run a verb by performing its request."""
-
-    def run(argv: list[str]) -> int:
-        perform(Line(verb, kind, argv).request())
-        return 0
-
-    return run
+    perform(line.request())
+    return 0
 
 
-def verify(argv: list[str]) -> int:
-    checks = every_check(Line("verify", Verify, argv).request().out)
-    return 0 if all(check.passed for check in checks) else 1
+def verified(line: Line[Any]) -> int:
+    """Run verify, whose exit code says whether all is as it should be."""
+    return 0 if all(check.passed for check in verify(line.request().out)) else 1
 
 
-def evaluate(argv: list[str]) -> int:
-    word = second_word(argv, ("train-features", "bits", "loss"))
-    if word == "train-features":
-        return _performed("evaluate train-features", TrainFeatures)(argv[1:])
-    if word:
-        argv = [*argv[1:], f"--{word}"]
-    other = any(word.split("=")[0] in ("--bits", "--loss") for word in argv)
-    return _performed("evaluate", Evaluate if other else Quality)(argv)
+def verb_of(arguments: list[str]) -> tuple[str, list[str]]:
+    """The verb that a line names by its first word or two, and what follows. InputError where there is none.
+
+    A folder or a file of the second word's name is meant where no other word follows: `train latent` trains on the
+    folder latent.
+    """
+    first, second = arguments[0], "".join(arguments[1:2])
+    if f"{first} {second}" in VERBS:
+        follows = any(not one.startswith("-") for one in arguments[2:3])
+        if first not in VERBS or follows or not Path(second).exists():
+            return f"{first} {second}", arguments[2:]
+    if first in VERBS:
+        flags = {word.split("=")[0] for word in arguments}
+        named = [name for name, verb in VERBS.items() if name.startswith(f"{first} ") and flags & set(verb.given)]
+        return (named or [first])[0], arguments[1:]
+    check_choice("the verb", first, dict.fromkeys(name.split()[0] for name in VERBS))
+    check_choice(f"the word after {first}", second, [name.split()[1] for name in VERBS if name.startswith(f"{first} ")])
+    raise AssertionError(arguments)  # one of them has said why
 
 
-def _of_two_words(
-    verb: str, help_text: str, kinds: Mapping[str, type[Any]], do: Callable[[Any], object]
-) -> Callable[[list[str]], int]:
-    """Run a verb of two words, such as edit inpaint or runs list; alone it prints its help."""
-
-    def run(argv: list[str]) -> int:
-        if not argv or argv[0] in ("-h", "--help", "help"):
-            print(help_text)
-            return 0
-        kind = check_choice(f"the word after {verb}", argv[0], kinds)
-        do(Line(f"{verb} {kind}", kinds[kind], argv[1:]).request())
-        return 0
-
-    return run
-
-
-def _said(lines: Callable[[Any], Iterable[str]]) -> Callable[[Any], None]:
-    """Print each line of a verb's output as soon as it is known."""
-
-    def do(request: Any) -> None:
-        for line in lines(request):
-            say(line)
-
-    return do
-
-
-VERBS: dict[str, Callable[[list[str]], int]] = {
-    "train": train,
-    "encode": _performed("encode", Encode),
-    "sample": _performed("sample", Sample),
-    "edit": _of_two_words("edit", edit.HELP, edit.KINDS, perform),
-    "runs": _of_two_words("runs", runs.HELP, runs.KINDS, _said(run_runs)),
-    "cache": _of_two_words("cache", cache.HELP, cache.KINDS, _said(run_cache)),
-    "show": _performed("show", Show),
-    "data": _of_two_words("data", check_data.HELP, {"doctor": check_data.Doctor}, perform),
-    "evaluate": evaluate,
-    "compare": _performed("compare", Compare),
-    "report": _performed("report", Report),
-    "verify": verify,
-}
 RESULTS = {"sample", "edit", "data", "evaluate", "compare", "report"}  # interrupted, they say what is kept, if anything
-COMPUTING = {"train", "encode", "sample", "edit", "data", "evaluate", "compare", "report"}  # they call networks
+COMPUTING = {"train", "encode", *RESULTS}  # they call networks
 
 
 def known_cause(error: RuntimeError) -> str | None:
@@ -132,12 +91,17 @@ def run_verb(arguments: list[str]) -> int:
         raise InputError(f"one of the words after bytepixels {arguments[0]} is empty")
     if (meant := OTHER_VERBS.get(arguments[0])) is not None:
         raise InputError(f"bytepixels has no verb {arguments[0]}; did you mean bytepixels {meant}?")
-    verb = VERBS[check_choice("the verb", arguments[0], VERBS)]
+    if arguments[0] not in VERBS and (len(arguments) == 1 or arguments[1] in ("-h", "--help", "help")):
+        check_choice("the verb", arguments[0], dict.fromkeys(name.split()[0] for name in VERBS))
+        print(page_of(arguments[0]))
+        return 0
+    name, words = verb_of(arguments)
+    verb = VERBS[name]
     if arguments[0] in COMPUTING and not {"-h", "--help"} & set(arguments):
         keep_memory()
     with listening(Console()), silence_other_ranks(), unwind_on_sigterm():
         try:
-            return verb(arguments[1:])
+            return int(loaded(verb.command)(Line(name, loaded(verb.request), [*words, *verb.given])))
         except JobError as error:  # of all processes of a job alike: the first says it
             print(f"bytepixels: {error}", file=sys.stderr)
             return 1

@@ -7,7 +7,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TextIO
@@ -32,6 +32,15 @@ class _Unread(io.FileIO):
             os.dup2(nowhere, self.fileno())  # of the descriptor, so that it holds for what C code and children write
             os.close(nowhere)
             return len(content)
+
+
+def said(lines: Iterable[str]) -> int:
+    """Print each line of a verb's output as soon as it is known; returns the exit code, 0."""
+    from ..events import say  # not at the top: the first page loads next to nothing
+
+    for line in lines:
+        say(line)
+    return 0
 
 
 @contextmanager

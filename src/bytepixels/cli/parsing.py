@@ -5,10 +5,8 @@ A mistake is an InputError of one sentence. tyro makes the request; `helptext` w
 
 import io
 import re
-from collections.abc import Sequence
 from contextlib import redirect_stderr
 from difflib import get_close_matches
-from pathlib import Path
 from typing import Any, Generic, Literal, NoReturn, TypeVar, get_args, get_origin
 
 import tyro
@@ -18,15 +16,6 @@ from ..spellings import ELSEWHERE, OTHER_FLAGS, TRUTH
 from .flags import Flag, flags_of
 
 Request = TypeVar("Request")
-
-
-def second_word(argv: list[str], known: Sequence[str]) -> str:
-    """The second word of a verb, as in train latent SOURCE; "" if there is none.
-
-    A folder or a file of that name is meant where no other word follows: `train latent` trains on the folder latent.
-    """
-    word, follows = "".join(argv[:1]), any(not one.startswith("-") for one in argv[1:2])
-    return word if word in known and (follows or not Path(word).exists()) else ""
 
 
 class Line(Generic[Request]):

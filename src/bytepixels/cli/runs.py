@@ -5,8 +5,10 @@ from shutil import get_terminal_size
 from typing import TYPE_CHECKING
 
 from ..api import list_runs, prune_runs
-from ..requests.runs import ListRuns, PruneRuns, RunsFlags, ShowRun
+from ..requests.runs import ListRuns, PruneRuns, ShowRun
 from ..wording import bytes_of, time_of
+from .output import said
+from .parsing import Line
 from .runs_show import show_run
 
 if TYPE_CHECKING:
@@ -16,8 +18,23 @@ COLUMNS = ("run", "preset", "images", "images seen", "loss", "last change", "siz
 LEAST = ("last change", "images", "size", "loss")  # which a narrow terminal goes without, in this order
 
 
+def say_list(line: Line[ListRuns]) -> int:
+    """List every run, and every defect."""
+    return said(_list(line.request()))
+
+
+def say_run(line: Line[ShowRun]) -> int:
+    """Describe one run."""
+    return said(show_run(line.request().run))
+
+
+def prune(line: Line[PruneRuns]) -> int:
+    """Remove old checkpoints and say which."""
+    return said(_prune(line.request()))
+
+
 def _list(request: ListRuns) -> Iterator[str]:
-    """Print a line for each run, and one for each defect."""
+    """A line for each run, and one for each defect."""
     found = list_runs(request.folder)
     if not found:
         yield f"no runs in {request.folder}"
@@ -67,10 +84,3 @@ def _pruned(plan: "PrunePlan", dry: bool) -> Iterator[str]:
     yield f"{plan.run.path}: {done}; {kept} kept"
     for one in plan.damaged:
         yield f"note: {one.damage}; it was left where it is"
-
-
-def run_runs(request: RunsFlags) -> Iterator[str]:
-    """Run the verb runs and yield its printed lines."""
-    if isinstance(request, ListRuns):
-        return _list(request)
-    return show_run(request.run) if isinstance(request, ShowRun) else _prune(request)

@@ -11,13 +11,11 @@ from ..config.run import Config
 from ..events import say
 from ..requests.train import Train, TrainAutoencoder, TrainLatent
 from . import clock
-from .parsing import Line, second_word
+from .parsing import Line
 
 
-def train(argv: list[str]) -> int:
-    if word := second_word(argv, ("autoencoder", "latent")):
-        return (train_autoencoder if word == "autoencoder" else train_latent)(argv[1:])
-    line = Line("train", Train, argv)
+def train(line: Line[Train]) -> int:
+    """Train a model."""
     requests: list[Train] = []
 
     def configured(default: Config) -> Config:
@@ -30,8 +28,8 @@ def train(argv: list[str]) -> int:
     return _exit(fit(request.source, config, path, profile=request.profile, origin=request.origin, began=clock.began))
 
 
-def train_autoencoder(argv: list[str]) -> int:
-    line = Line("train autoencoder", TrainAutoencoder, argv)
+def train_autoencoder(line: Line[TrainAutoencoder]) -> int:
+    """Train the first stage of latent diffusion."""
     requests: list[TrainAutoencoder] = []
 
     def configured(default: Config) -> Config:
@@ -45,8 +43,8 @@ def train_autoencoder(argv: list[str]) -> int:
     return _exit(fit(requests[-1].source, config, path, profile=requests[-1].profile, began=clock.began))
 
 
-def train_latent(argv: list[str]) -> int:
-    line = Line("train latent", TrainLatent, argv)
+def train_latent(line: Line[TrainLatent]) -> int:
+    """Train both stages of latent diffusion."""
 
     def configured(stage: AutoencoderConfig, model: Config) -> tuple[AutoencoderConfig, Config, float]:
         request = line.request(TrainLatent(tyro.MISSING, stage=stage, config=model))

@@ -1,4 +1,4 @@
-"""The flags of the verb cache, a frozen dataclass per subcommand, and its help."""
+"""The flags of the verb cache, a frozen dataclass per subcommand."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -8,24 +8,15 @@ from tyro.conf import Positional, arg
 from ..choices import CACHED
 from ..errors import check_choice, check_range
 
-HELP = """\
-usage: bytepixels cache show|clear [OPTIONS]
-
-Decoded images, latents, features and the like are cached, so that the next command starts at once.
-
-  bytepixels cache show                    folder, limit, and disk space by kind
-  bytepixels cache clear                   remove all of it; it is made again when it is needed
-  bytepixels cache clear packs             remove one kind: packs, latents, texts, features, ...
-  bytepixels cache clear --older-than 30   remove what was not used for 30 days
-
-BYTEPIXELS_CACHE=FOLDER moves it. BYTEPIXELS_CACHE_LIMIT=5GB limits its size: when something is added, the least
-recently used entries are removed.
-"""
-
 
 @dataclass(frozen=True, kw_only=True)
 class ShowCache:
-    """Say where the cache is, how large, and what it holds by kind."""
+    """Say where the cache is, how large, and what it holds by kind.
+
+    Decoded images, latents, features and the like are cached, so that the next command starts at once.
+    BYTEPIXELS_CACHE=FOLDER moves it. BYTEPIXELS_CACHE_LIMIT=5GB limits its size: when something is added, the least
+    recently used entries are removed.
+    """
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +34,3 @@ class ClearCache:
         for kind in self.kinds:
             check_choice("KIND", kind, CACHED)
         check_range("--older-than", self.older_than, 0)
-
-
-CacheFlags = ShowCache | ClearCache
-KINDS: dict[str, type[CacheFlags]] = {"show": ShowCache, "clear": ClearCache}

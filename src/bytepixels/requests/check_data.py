@@ -1,4 +1,4 @@
-"""The flags of data doctor, and the help of data."""
+"""The flags of data doctor."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,15 +10,6 @@ from ..choices import SPLITS
 from ..config.data import DataConfig
 from ..config.presets import PRESETS
 from ..errors import check_choice
-
-HELP = """\
-usage: bytepixels data doctor SOURCE [OPTIONS]
-
-  bytepixels data doctor SOURCE     contents and defects of the images, what train would do with them, and how long
-                                    that takes on this machine; trains for half a minute, changes nothing
-
-Help: bytepixels data doctor --help
-"""
 
 
 @dataclass(frozen=True)

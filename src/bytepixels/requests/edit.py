@@ -1,4 +1,4 @@
-"""The flags of the verb edit, a frozen dataclass per kind of edit, and its help."""
+"""The flags of the verb edit, a frozen dataclass per kind of edit."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,21 +9,6 @@ from tyro.conf import Positional, Suppress, arg
 from ..choices import MAX_SEED
 from ..errors import InputError, check_choice, check_range
 from .words import Words
-
-HELP = """\
-usage: bytepixels edit inpaint|vary|interpolate|invert|restore RUN IMAGE [OPTIONS]
-
-Images of your own, changed by a trained run; nothing is trained for it.
-
-  bytepixels edit inpaint RUN IMAGE --mask MASK.png   repaint the white part of the mask, keep the rest
-  bytepixels edit vary RUN IMAGE --strength 0.6       variations of an image: add noise, then denoise
-  bytepixels edit interpolate RUN A B                 from one to the other: two images, or two seeds
-  bytepixels edit invert RUN IMAGE                    find the noise of an image, and reconstruct the image from it
-  bytepixels edit restore RUN --from IMAGE --task upscale   an image out of a small, grey, blurred or torn one
-
-Each writes its images, grid.png (what went in beside what came out) and manifest.json.
-Help for each kind: bytepixels edit inpaint --help
-"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,12 +172,3 @@ class Restore(Drawing):
                 raise InputError(f"--task {task} and {flag} go together, got --task {self.task} and {flag} {value}")
         if self.blur_std is not None:
             check_range("--blur-std", self.blur_std, 0.1, 100)
-
-
-KINDS: dict[str, type[EditFlags]] = {
-    "inpaint": Inpaint,
-    "vary": Vary,
-    "interpolate": Interpolate,
-    "invert": Invert,
-    "restore": Restore,
-}

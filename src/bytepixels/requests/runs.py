@@ -1,4 +1,4 @@
-"""The flags of the verb runs, a frozen dataclass per subcommand, and its help."""
+"""The flags of the verb runs, a frozen dataclass per subcommand."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,18 +7,6 @@ from typing import Annotated
 from tyro.conf import Positional, arg
 
 from ..errors import check_range
-
-HELP = """\
-usage: bytepixels runs list|show|prune [OPTIONS]
-
-Runs: their progress, size and integrity.
-
-  bytepixels runs list [FOLDER]          every run in a folder (runs/), one line each
-  bytepixels runs show RUN               settings, data, checkpoints, the log, and how to go on
-  bytepixels runs prune RUN... --keep N  remove all but the newest checkpoints, and what killed processes left behind
-
-Help for each: bytepixels runs prune --help
-"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +50,3 @@ class PruneRuns:
 
     def __post_init__(self) -> None:
         check_range("--keep", self.keep, 1)
-
-
-RunsFlags = ListRuns | ShowRun | PruneRuns
-KINDS: dict[str, type[RunsFlags]] = {"list": ListRuns, "show": ShowRun, "prune": PruneRuns}
