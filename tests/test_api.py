@@ -1,5 +1,7 @@
 """The door from Python: the same bits as from the command line, in any thread, with images of one's own."""
 
+import re
+import signal
 import threading
 
 import numpy as np
@@ -8,7 +10,7 @@ import torch
 from PIL import Image
 
 import bytepixels
-from bytepixels import Run, stream, train
+from bytepixels import Run, list_runs, stream, train
 from bytepixels.data import pack
 from bytepixels.data.sources.in_memory import source_of
 from bytepixels.errors import InputError
@@ -129,6 +131,19 @@ def test_a_stream_that_is_closed_stops_the_training_and_it_is_saved(tmp_path):
     assert not Run.open(tmp_path / "run").finished
 
 
+def test_ctrl_c_saves_and_is_not_taken_for_the_end(tmp_path):
+    once = [signal.SIGINT]  # a second one would end it at once
+
+    def listen(event):
+        if isinstance(event, Progress) and event.what == "train" and event.done and once:
+            signal.raise_signal(once.pop())
+
+    with listening(listen), pytest.raises(KeyboardInterrupt):
+        train("digits", tmp_path / "run", images=32 * 500, **TINY_SETTINGS)
+    assert len(checkpoints(tmp_path / "run")) == 1
+    assert re.fullmatch(rf"\[<{tmp_path / 'run'}: stopped, \d+ images seen>\]", repr(list_runs(tmp_path)))
+
+
 def test_an_error_in_a_stream_comes_out_of_it(tmp_path):
     with pytest.raises(InputError, match="nowhere"):
         list(stream(train, tmp_path / "nowhere", tmp_path / "run"))
@@ -166,6 +181,9 @@ def test_edits_and_measures_return_what_they_find(run, tmp_path):
     mask = tmp_path / "mask.png"
     Image.fromarray(np.repeat(np.array([[0], [255]], np.uint8), 4, 0).repeat(8, 1)).save(mask)
     assert run.vary(photo, n=2, out=tmp_path / "a").shape == (2, 1, 8, 8)
+    grey = np.full((8, 8), 100, np.uint8)
+    for held in (grey, torch.from_numpy(grey)[None], Image.fromarray(grey)):
+        assert torch.equal(run.vary(held, n=1, out=tmp_path / "held"), run.vary(photo, n=1, out=tmp_path / "file"))
     assert run.inpaint(photo, mask, n=2, repeats=1, out=tmp_path / "b").shape == (2, 1, 8, 8)
     assert run.interpolate(1, 2, n=3, out=tmp_path / "c").shape == (3, 1, 8, 8)
     assert run.invert(photo, out=tmp_path / "d").shape[1:] == (1, 8, 8)

@@ -16,14 +16,16 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from numbers import Integral
 from pathlib import Path
 from queue import Queue
+from signal import SIGINT
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from .config.run import Config
 from .config.values import value_of
 from .console import Console
-from .errors import check_range
+from .errors import Terminated, check_range
 from .events import Event, heard, listening, say
 from .requests.check_data import Doctor
 from .requests.edit import EditFlags, Inpaint, Interpolate, Invert, Restore, Vary
@@ -56,6 +58,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 Place = str | Path  # of a run, or the name of a model that comes along
 Source = Any  # a path, a name, or images: see bytepixels.data.sources.in_memory.source_of
+OneImage = Any  # a path, or one image: an array, a tensor or PIL's
 
 
 def perform(request: Any) -> Any:
@@ -82,7 +85,7 @@ def train(
 
     source: a folder, an archive, a name such as "digits", or images: an array, a tensor, PIL images, a data set.
     run: its folder; by default runs/SOURCE-PRESET. origin: a run whose averaged weights a new one begins with.
-    stop: `stop.ask()`, from any thread, has it save and return; so has Ctrl-C in the main thread.
+    stop: `stop.ask()`, from any thread, has it save and return. Ctrl-C in the main thread has it save, then raise.
     settings: any flag of `bytepixels train`, by name. Raises InputError for what does not go together.
     """
     return _trained(planned, source, run, origin, stop, settings)
@@ -112,7 +115,9 @@ def _trained(
         config, path, said = plan(Keywords(settings | begun), place, lambda default: configured(default, settings))
         if said:
             say(said)
-        fit(place, config, path, origin=None if origin is None else Path(origin), stop=stop)
+        stopped_by = fit(place, config, path, origin=None if origin is None else Path(origin), stop=stop)
+    if stopped_by and stop is None:
+        raise Terminated(stopped_by) if stopped_by != SIGINT else KeyboardInterrupt
     return Run.open(path)
 
 
@@ -277,31 +282,33 @@ class Run:
             write_samples(drawing, images.append)
         return torch.cat(images)
 
-    def inpaint(self, image: Place, mask: Place, **settings: Any) -> Tensor:
+    def inpaint(self, image: OneImage, mask: OneImage, **settings: Any) -> Tensor:
         """Repaint the white part of `mask`: uint8 [n, C, H, W]. settings: flags of `bytepixels edit inpaint`."""
-        return self._edit(Inpaint, {"image": image, "mask": mask}, settings)
+        return self._edit(Inpaint, {"image": _file(image), "mask": _file(mask)}, settings)
 
-    def vary(self, image: Place, **settings: Any) -> Tensor:
+    def vary(self, image: OneImage, **settings: Any) -> Tensor:
         """Draw variations of an image: uint8 [n, C, H, W]. settings: strength, n, seed and others of `edit vary`."""
-        return self._edit(Vary, {"image": image}, settings)
+        return self._edit(Vary, {"image": _file(image)}, settings)
 
-    def interpolate(self, a: Place | int, b: Place | int, **settings: Any) -> Tensor:
+    def interpolate(self, a: OneImage | int, b: OneImage | int, **settings: Any) -> Tensor:
         """Interpolate between two images, or two seeds: uint8 [n, C, H, W]. settings: flags of `edit interpolate`."""
-        return self._edit(Interpolate, {"a": str(a), "b": str(b)}, settings)
+        ends = {"a": a, "b": b}
+        own = {name: str(end if isinstance(end, Integral) else _file(end)) for name, end in ends.items()}
+        return self._edit(Interpolate, own, settings)
 
-    def invert(self, image: Place, **settings: Any) -> Tensor:
+    def invert(self, image: OneImage, **settings: Any) -> Tensor:
         """Invert an image to its noise and reconstruct it: uint8 [n, C, H, W]. settings: flags of `edit invert`."""
-        return self._edit(Invert, {"image": image}, settings)
+        return self._edit(Invert, {"image": _file(image)}, settings)
 
-    def restore(self, image: Place | Tensor, operator: LinearOperator | None = None, **settings: Any) -> Tensor:
+    def restore(self, image: OneImage, operator: LinearOperator | None = None, **settings: Any) -> Tensor:
         """The images that a small, grey, blurred or torn one may have been made of: uint8 [n, C, H, W].
 
         settings: task, blur_std, mask, noise, n and others of `bytepixels edit restore`. operator: any linear one, of
         images in [-1, 1]; `image` is then what it measured, a float tensor of one measurement, in its units.
         """
-        own: dict[str, Any] = {"image": image}
-        if operator is not None:
-            own = {"image": Path("measurement"), "task": "operator", "measurement": (operator, image)}
+        own: dict[str, Any] = {"image": Path("measurement"), "task": "operator", "measurement": (operator, image)}
+        if operator is None:
+            own = {"image": _file(image)}
         return self._edit(Restore, own, settings)
 
     def evaluate(self, **settings: Any) -> dict[str, Any]:
@@ -360,6 +367,13 @@ def stream(work: Callable[..., T], *arguments: Any, **settings: Any) -> Iterator
     finally:
         stop.ask()
         thread.join()
+
+
+def _file(image: OneImage) -> Path:
+    """The file of an image that a program holds."""
+    from .data.sources.in_memory import image_file
+
+    return image_file(image)
 
 
 @contextmanager

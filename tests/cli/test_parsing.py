@@ -131,7 +131,9 @@ def test_several_names_leave_the_run_its_word():
         ("train digits --batch many", "--batch must be a whole number, got 'many'"),
         ("train digits --lr fast", "--lr must be a number, got 'fast'"),
         ("train digits --labels=perhaps", "--labels is true or false, got 'perhaps'"),
-        ("train digits --size 1 2 3", "train takes SOURCE, got digits 3"),
+        ("train digits --size 1 2 3", "--size takes 2 numbers, got '1' '2' '3'"),
+        ("train latnet digits", "did you mean bytepixels train latent?"),
+        ("evaluate bit run", "did you mean bytepixels evaluate bits?"),
         (
             "train digits --diffusion dppm",
             "--diffusion must be one of ddpm, edm, flow; got 'dppm'; did you mean 'ddpm'?",

@@ -9,6 +9,7 @@ import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from difflib import get_close_matches
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,10 @@ def verb_of(arguments: list[str]) -> tuple[str, list[str]]:
         if first not in VERBS or follows or not Path(second).exists():
             return f"{first} {second}", arguments[2:]
     if first in VERBS:
+        near = get_close_matches(second, [name.split()[1] for name in VERBS if name.startswith(f"{first} ")], n=1)
+        words = [word for word in arguments[1:3] if not word.startswith("-")]
+        if near and len(words) == 2 and not Path(second).exists():
+            raise InputError(f"bytepixels has no verb {first} {second}; did you mean bytepixels {first} {near[0]}?")
         flags = {word.split("=")[0] for word in arguments}
         named = [name for name, verb in VERBS.items() if name.startswith(f"{first} ") and flags & set(verb.given)]
         return (named or [first])[0], arguments[1:]

@@ -106,6 +106,8 @@ class Line(Generic[Request]):
         most = float("inf") if Ellipsis in elements else len(elements)
         while rest and len(values) < most and self._is_value(rest[0], flag, elements):
             values.append(rest.pop(0))
+        if 1 < len(values) == most and rest and _is_number(rest[0]) and len(self.words) >= len(self.places):
+            self._refuse(flag, f"takes {most} numbers", [*values, rest[0]])
         if flag.optional and flag.kind is not str and [value.lower() for value in values] == ["none"]:
             values = ["None"]
         else:

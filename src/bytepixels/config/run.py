@@ -25,7 +25,7 @@ from .values import value_of
 
 @dataclass(frozen=True)
 class Config:
-    """All settings of a run."""
+    """The run as a whole: the preset that it begins with, and the autoencoder whose latents it models."""
 
     preset: str = "small"
     """Preset that sets all defaults: small (32 x 32, on a CPU), digits (the demo, 8 x 8), cifar10 or speedrun (GPU)."""

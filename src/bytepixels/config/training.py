@@ -109,7 +109,7 @@ class TrainConfig:
         check_choice("--compile", self.compile, ("auto", "yes", "no"))
         check_choice("--optimizer", self.optimizer, ("adam", "muon"))
         if self.shard and self.optimizer == "muon":
-            raise InputError("--optimizer muon does not go with --shard: no process has a whole matrix")
+            raise InputError("--shard needs --optimizer adam, got muon (maybe the default), which needs whole matrices")
         if self.shard and self.compile == "yes":
             raise InputError("--compile yes does not go with --shard")
         check_choice("--precision", self.precision, ("auto", "float32", "bf16"))

@@ -46,6 +46,9 @@ class Overview:
     saved: list[Saved]  # oldest first
     in_use: bool
 
+    def __repr__(self) -> str:
+        return f"<{self.path}: {self.state}, {self.images:,} images seen>"
+
     @property
     def images(self) -> int:
         """Images seen: up to the last intact checkpoint, or up to now if it is being trained."""

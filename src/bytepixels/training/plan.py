@@ -99,7 +99,7 @@ def data_defaults(asked: Asked, source: str, config: Config) -> tuple[Config, st
         multiple = own or multiple_of(fresh)
     if stage is not None and data.size is not None:
         return fresh, f"Training at {data.size[0]} x {data.size[1]}, the size that {stage} was trained at"
-    return fresh, choice_sentence(fresh, seen, data, preset, multiple)
+    return fresh, choice_sentence(fresh, seen, data, preset, multiple) if seen else ""  # packing says what is wrong
 
 
 def model_defaults(asked: Asked, path: Path, fresh: Config | None = None) -> Config:

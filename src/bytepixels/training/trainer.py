@@ -307,7 +307,8 @@ class Trainer:
     def _greet(self) -> None:
         size = sum(p.numel() for p in self.state.model.parameters())
         images, passes = self.run.data["count"], self.total / self.run.data["count"]
-        length = f"training on {self.total:,} images ({passes:,.{0 if passes >= 10 else 1}f} passes over the data)"
+        one = ", one step" if self.total == self.config.batch else ""  # --images may ask for less
+        length = f"training on {self.total:,} images{one} ({passes:,.{0 if passes >= 10 else 1}f} passes over the data)"
         if self.limit is not None:
             length = f"training for {duration(self.limit)}"
         events.say(f"{self.run.path}: {size:,} weights, {self.config.precision} on {self.device}; {length}")

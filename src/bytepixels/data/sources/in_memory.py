@@ -38,6 +38,18 @@ def source_of(images: Any) -> str:
     return str(write(folder, found))
 
 
+def image_file(image: Any) -> Path:
+    """The path of a file with one image that a program holds, as in `source_of`; a path is returned as it is."""
+    if isinstance(image, (str, Path)):
+        return Path(image)
+    pixels = _pixels(image)
+    digest = hashlib.sha256(repr(pixels.shape).encode() + pixels.tobytes()).hexdigest()[:16]
+    path = default_cache() / "arrays" / f"{digest}.png"
+    make_folder(path.parent)
+    _save(pixels, path)
+    return path
+
+
 def _write_array(folder: Path, found: list[tuple[np.ndarray, Any]]) -> Path:
     """Images of one size, as an .npz file beside `folder`."""
     path, draft = folder.with_suffix(".npz"), folder.with_name(f".tmp-{folder.name}.npz")
@@ -56,9 +68,13 @@ def _write_files(folder: Path, found: list[tuple[np.ndarray, Any]]) -> Path:
         for number, (image, label) in enumerate(found):
             place = folder / ("" if label is None else str(label))
             make_folder(place)
-            Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(place / f"{number:08d}.png")
+            _save(image, place / f"{number:08d}.png")
         done.touch()
     return folder
+
+
+def _save(pixels: np.ndarray, path: Path) -> None:
+    Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(path)
 
 
 def _pairs(images: Any) -> Iterator[tuple[np.ndarray, Any]]:
