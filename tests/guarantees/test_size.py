@@ -29,8 +29,8 @@ def lines_of_code(path: Path) -> int:
 
 
 BOUNDS = {  # lines of code of each room; "" are the files beside them. What is new is to make them no larger than this
-    "": 1160,
-    "cli": 575,
+    "": 1170,
+    "cli": 580,
     "codec": 300,
     "config": 710,
     "core": 1500,
