@@ -315,6 +315,51 @@ def test_the_objective_is_least_for_ddim_without_end(process, leap, r):
     assert other.max() > 1e-6
 
 
+@EVERY
+@pytest.mark.parametrize("guidance", [1.5, 4.0])
+def test_guidance_trained_in_is_least_for_the_guided_denoiser(process, guidance):
+    """Gaussian data of a class among other data: an exact zero for U + guidance (E - U), and for nothing else."""
+    blank = GaussianFlowMap(-0.4, 0.8)
+
+    def network(scale):
+        def call(x, t, label=None, destination=None):
+            def estimate(x, now, end):
+                clean = Level(0.0, math.cos(end), process.sigma_data * math.sin(end))
+                without = blank(x, now, clean)
+                return without if label is None else without + scale * (EXACT(x, now, clean) - without)
+
+            return AsNetwork(process, estimate)(x, t, destination=destination)
+
+        return call
+
+    t, z = times(process, 4), noise(4, 1, 1, 2)
+    x0, eps = expectation(process, t, z)
+    arguments = {"label": torch.zeros(4, dtype=torch.int64), "t": t, "noise": eps, "leap": torch.zeros(4)}
+    found = [
+        flow_map_loss(network(scale), process, x0, 0.25, "v", **arguments, guidance=guidance)[0].max()
+        for scale in (guidance, 1.0)
+    ]
+    assert found[0] < 1e-12
+    assert found[1] > 1e-3
+    elsewhere = {"unconditional": partial(network(1.0), label=None)}
+    given, _ = flow_map_loss(network(guidance), process, x0, 0.25, "v", **arguments, guidance=guidance, **elsewhere)
+    assert given.max() < 1e-12
+    plain, _ = flow_map_loss(network(1.0), process, x0, 1.0, "v", **arguments, guidance=guidance)
+    assert plain.max() < 1e-12  # r = 1 is plain training, whatever comes after it
+
+
+def test_images_without_a_label_have_the_plain_target():
+    """A quarter, say, whose label was dropped: there is nothing to guide towards."""
+    network, x0, eps = one_network(num_classes=2, destinations=True), torch.randn(3, 1, 4, 4), torch.randn(3, 1, 4, 4)
+    t, leap, label = torch.tensor([0.3, 0.5, 0.9]), torch.tensor([0.5, 1.0, 0.5]), torch.tensor([2, 2, 0])
+    arguments = {"prediction": "v", "label": label, "t": t, "noise": eps, "leap": leap}
+    plain, guided_in = (
+        flow_map_loss(network, RectifiedFlow(), x0, 0.25, **arguments, guidance=guidance)[0] for guidance in (1.0, 3.0)
+    )
+    torch.testing.assert_close(guided_in[:2], plain[:2])
+    assert abs(guided_in[2] - plain[2]) > 1e-4
+
+
 ORDERS = {"vp": GaussianDiffusion(100_000, cosine_schedule), "edm": EDMProcess(), "flow": RectifiedFlow()}
 
 

@@ -7,16 +7,20 @@ import torch
 
 from bytepixels import InputError, Run
 from bytepixels import train as train_run
+from bytepixels.build import build_process
+from bytepixels.codec.codec import PixelCodec
 from bytepixels.config.presets import PRESETS, preset_with
-from bytepixels.core.flow_map import ratio_at
 from bytepixels.core.samplers import trajectory
 from bytepixels.data import pack
+from bytepixels.distributed.process_group import ProcessGroup
 from bytepixels.events import Progress, listening
 from bytepixels.randomness import SeededNoise
+from bytepixels.runs.run_directory import open_run
 from bytepixels.sampling.trained_model import TrainedModel
 from bytepixels.stopping import Stop
 from bytepixels.training.autotune.preflight_advice import EPOCHS
 from bytepixels.training.autotune.trial import start_trial
+from bytepixels.training.diffusion_task import Diffusion, build_loss
 from tests.tiny import checkpoints, cli, plain, same_bits, tensors, train
 
 FLAGS = ("--objective", "flow_map", "--diffusion", "flow", "--prediction", "v", "--lr-decay", "none")
@@ -133,8 +137,64 @@ def test_a_plain_model_becomes_one(tmp_path):
     assert origin["run"].endswith("plain")
 
 
-def test_r_falls_in_the_second_half():
-    assert [ratio_at(share) for share in (0, 0.5, 0.75, 1)] == pytest.approx([1, 1, 1 / 4, 1 / 16])
+def ratios(run):
+    """r of the first, the middle and the last step."""
+    one = Diffusion(open_run(run), pack("digits", size=(8, 8), channels=1), ProcessGroup())
+    return [float(one.draw(one.budget // 32 * k // 2)[-1][0]) for k in range(3)]
+
+
+def test_r_falls_in_the_second_half_and_from_the_start_where_the_origin_is_trained(run, tmp_path):
+    assert ratios(run) == pytest.approx([1, 1, 1 / 16])
+    assert train(tmp_path / "plain", *FLAGS[2:], steps=2) == 0
+    grown = train_run("digits", tmp_path / "grown", origin=tmp_path / "plain", objective="flow_map", images=64, batch=32)
+    assert ratios(grown.path) == pytest.approx([1, 1 / 4, 1 / 16])
+
+
+def test_the_guidance_of_a_run_is_trained_into_what_becomes_a_flow_map_of_it(tmp_path):
+    guided = {"preset": "digits", "diffusion": "flow", "prediction": "v", "guidance": 2.5, "width": 8, "device": "cpu"}
+    small = {"previews": 0, "precision": "float32", "batch": 32, "lr_decay": "none"}
+    train_run("digits", tmp_path / "plain", images=32, **guided, **small)
+    one = train_run("digits", tmp_path / "map", origin=tmp_path / "plain", objective="flow_map", images=64, **small)
+    assert (one.config.process.trained_guidance, one.config.sample.guidance, one.config.sample.steps) == (2.5, 1.0, 4)
+    other = train_run("digits", tmp_path / "on", origin=one.path, images=64, seed=3, **small)  # goes on as it was
+    assert other.config.process.trained_guidance == 2.5
+    without = {"origin": tmp_path / "plain", "objective": "flow_map", "trained_guidance": 1, "images": 64}
+    same = train_run("digits", tmp_path / "none", **without, **small)
+    assert same_bits(checkpoints(same.path)[-1], checkpoints(one.path)[-1]) != []
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"objective": "simple", "trained_guidance": 2}, "--trained-guidance 2 needs --objective flow_map, got simple"),
+        ({"trained_guidance": 0.5}, r"--trained-guidance must be in 1\.\.20, got 0\.5"),
+        ({"trained_guidance": 2, "labels": False}, "--trained-guidance 2 needs class labels"),
+        ({"trained_guidance": 2, "label_dropout": 0}, "--trained-guidance 2 needs class labels and a --label-dropout"),
+    ],
+)
+def test_what_guidance_cannot_be_trained_in(settings, sentence, tmp_path):
+    with pytest.raises(InputError, match=sentence):
+        train_run("digits", tmp_path / "run", **{"preset": "few_steps", "images": 64} | settings)
+    assert not (tmp_path / "run").exists()
+
+
+def test_guidance_by_captions_looks_at_no_words(tmp_path):
+    """What it leads away from is the network with an empty mask."""
+    seen = []
+
+    class Spy(torch.nn.Module):
+        def forward(self, x, t, label=None, destination=None, text=None):
+            seen.append(text[1].any().item())
+            return x * 0.5
+
+    config = preset_with("few_steps")
+    config = replace(config, process=replace(config.process, trained_guidance=2.0))
+    config = replace(config, train=replace(config.train, precision="float32"))
+    loss = build_loss(config, build_process(config), PixelCodec(), torch.device("cpu"))
+    images, t, noise = torch.zeros(2, 1, 8, 8, dtype=torch.uint8), torch.tensor([0.5, 0.9]), torch.randn(2, 1, 8, 8)
+    text = torch.randn(2, 3, 4), torch.ones(2, 3, dtype=torch.bool)
+    loss(Spy(), images, None, t, noise, None, None, *text, torch.tensor([0.5, 1.0]), torch.full((2,), 0.25))
+    assert sorted(seen) == [False, True, True, True]  # of four evaluations the one without words, one to be trained
 
 
 def test_the_preset(capsys):
