@@ -146,7 +146,9 @@ def ratios(run):
 def test_r_falls_in_the_second_half_and_from_the_start_where_the_origin_is_trained(run, tmp_path):
     assert ratios(run) == pytest.approx([1, 1, 1 / 16])
     assert train(tmp_path / "plain", *FLAGS[2:], steps=2) == 0
-    grown = train_run("digits", tmp_path / "grown", origin=tmp_path / "plain", objective="flow_map", images=64, batch=32)
+    grown = train_run(
+        "digits", tmp_path / "grown", origin=tmp_path / "plain", objective="flow_map", images=64, batch=32
+    )
     assert ratios(grown.path) == pytest.approx([1, 1 / 4, 1 / 16])
 
 
