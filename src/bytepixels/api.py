@@ -30,6 +30,7 @@ from .events import Event, heard, listening, say
 from .requests.check_data import Doctor
 from .requests.edit import EditFlags, Inpaint, Interpolate, Invert, Restore, Vary
 from .requests.evaluate import Compare, Evaluate, Quality, Report
+from .requests.export import Export
 from .requests.keywords import Keywords, configured, request_of
 from .requests.sample import Sample
 from .runs.models import model_names as model_names
@@ -329,6 +330,10 @@ class Run:
     def report(self, *others: Run, **settings: Any) -> Path:
         """Write one HTML file about this run, and other runs beside it. settings: flags of `bytepixels report`."""
         return perform(request_of(Report, {"runs": (self.path, *(one.path for one in others))}, settings))
+
+    def export(self, to: str, **settings: Any) -> Path:
+        """Write files for other programs, "onnx" or "torch"; returns their folder. settings: as `bytepixels export`."""
+        return self._perform(Export, {"to": to} | settings).folder
 
     def _edit(self, kind: type[EditFlags], own: Mapping[str, Any], settings: Mapping[str, Any]) -> Tensor:
         return perform(request_of(kind, {"run": self.path} | dict(own), settings)).images

@@ -31,6 +31,7 @@ VERBS = {
     "edit interpolate": Verb("requests.edit.Interpolate", "sampling.edit.edit"),
     "edit invert": Verb("requests.edit.Invert", "sampling.edit.edit"),
     "edit restore": Verb("requests.edit.Restore", "sampling.edit.edit"),
+    "export": Verb("requests.export.Export", "export.export.export"),
     "evaluate": Verb("requests.evaluate.Quality", "evaluation.evaluate.evaluate"),
     "evaluate bits": Verb("requests.evaluate.Evaluate", "evaluation.likelihood.evaluate", given=("--bits",)),
     "evaluate loss": Verb("requests.evaluate.Evaluate", "evaluation.likelihood.evaluate", given=("--loss",)),
@@ -79,6 +80,7 @@ Use a model
   edit interpolate RUN A B   from one to the other: two images, or two seeds
   edit invert RUN IMAGE      find the noise of an image, and reconstruct the image from it
   edit restore RUN           an image out of a small, grey, blurred or torn one
+  export RUN --to onnx       files that draw without bytepixels
 Measure
   evaluate RUN               sample quality: distances from the training images, copies, drift
   evaluate bits RUN          bits per dimension on held-out images

@@ -41,6 +41,7 @@ ROOMS = {  # who may import whom, beside the ground
 }
 ROOMS |= dict.fromkeys(("training", "evaluation"), f"sampling metrics {ROOMS['sampling']}")
 ROOMS["report"] = f"evaluation metrics sampling {ROOMS['sampling']}"
+ROOMS["export"] = f"sampling {ROOMS['sampling']}"
 ROOMS["cli"] = "api config requests"
 TOP = {"api", "public", "__main__"}  # which may import anything
 HEAVY = {

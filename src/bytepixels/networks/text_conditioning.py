@@ -41,7 +41,7 @@ class TextReader(nn.Module):
             return
         vectors, mask = text
         length, dim = vectors.shape[1:] if vectors.ndim == 3 else (0, 0)
-        if (dim, len(vectors), mask.dtype) != (len(self.null), batch, torch.bool) or mask.shape != (batch, length):
+        if (dim, vectors.shape[0], mask.dtype) != (len(self.null), batch, torch.bool) or mask.shape != (batch, length):
             wanted = f"vectors [{batch}, L, {len(self.null)}] and a mask bool [{batch}, L]"
             raise InputError(f"text must be {wanted}, got {list(vectors.shape)} and {mask.dtype} {list(mask.shape)}")
 

@@ -1,0 +1,151 @@
+"""The verb export: a run as files for other programs."""
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from .. import events
+from ..config.sampling import SampleConfig
+from ..core.recipe import recipe_of
+from ..errors import InputError
+from ..events import Work
+from ..requests.export import Export
+from ..runs.run_directory import make_folder, provenance
+from ..sampling.conditioning import labels_of, text_of
+from ..sampling.load_weights import open_model
+from ..sampling.settings import chosen_settings
+from ..sampling.trained_model import TrainedModel, in_precision
+from ..wording import bytes_of
+from .loop import Plan, sampler_model
+from .networks import Finish, as_onnx, inputs_of, network_program, program, quiet
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+SMALL = 1024  # numbers of a constant, below which it stays in 32 bits
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What an export wrote."""
+
+    folder: Path
+    files: list[Path]
+
+
+def export(request: Export) -> Exported:
+    """Write the files, and say what each is. InputError for what no file of that kind can hold."""
+    run = open_model(request.run)
+    settings = chosen_settings(run, request.sampling)
+    own = in_precision(run, "float32")
+    model = TrainedModel.open(own, request.checkpoint, request.weights, "cpu")
+    plan = plan_of(model, settings)
+    folder = request.out or run.path / "export" / request.to
+    make_folder(folder, "--out")
+    files = onnx_files(model, plan, folder, request.half) if request.to == "onnx" else torch_files(model, folder)
+    about = folder / "model.json"
+    about.write_text(json.dumps(description(model, settings, plan), indent=1) + "\n", encoding="utf-8")
+    for path in (*files, about):
+        events.say(f"{path}  {bytes_of(path.stat().st_size)}")
+    return Exported(folder, [*files, about])
+
+
+def plan_of(model: TrainedModel, settings: SampleConfig) -> Plan:
+    """The sampler as a table of numbers. InputError where it is none."""
+    run = model.run
+    if settings.sampler == "ddpm" and settings.reverse_variance == "learned":
+        raise InputError("--sampler ddpm has a learned variance here, which an export does not carry: choose another")
+    for name, none in (("guidance_rescale", 0.0), ("guidance_parallel", 1.0)):
+        if getattr(settings, name) != none:
+            flag = f"--{name.replace('_', '-')} {getattr(settings, name):g}"
+            raise InputError(f"{flag} is not carried by an export: draw by it with bytepixels sample")
+    labels = labels_of(run, [0], None)
+    given = None if labels is None else torch.tensor(labels)
+    _, step = model.sampling(settings, given, text_of(run, [0], None, model.device))
+    levels, sigma_data = model.levels(settings), model.process.sigma_data
+    recipe = recipe_of(levels, step)
+    low, high = settings.guidance_interval or (0.0, math.inf)
+    return Plan(
+        recipe,
+        math.hypot(levels[0].alpha * sigma_data, levels[0].sigma),
+        run.config.process.prediction,
+        sigma_data,
+        [settings.guidance != 1 and low <= math.exp(-at.half_log_snr) <= high for at, _, _ in recipe.evaluations],
+        model.codec.bounds if settings.clip else None,
+    )
+
+
+def onnx_files(model: TrainedModel, plan: Plan, folder: Path, half: bool) -> list[Path]:
+    """network.onnx, and sampler.onnx from noise to images."""
+    names = list(inputs_of(model))
+    with Work("export", 3, "graphs") as work:
+        network = as_onnx(network_program(model), names, "prediction")
+        work.update(1)
+        x0 = {"x0": torch.zeros(2, *model.run.x0_shape)}
+        finish = as_onnx(program(Finish(model), x0), ["x0"], "images")
+        work.update(2)
+        null_label = model.network.null_label
+        whole = sampler_model(network, finish, plan, null_label if isinstance(null_label, int) else None)
+        files = {"network.onnx": network, "sampler.onnx": whole}
+        for name, found in files.items():
+            (folder / name).write_bytes((halved(found) if half else found).SerializeToString())
+        work.update(3)
+    return [folder / name for name in files]
+
+
+def halved(model: "ModelProto") -> "ModelProto":
+    """The same graph with its weights kept in 16 bits, and cast to 32 before they are used."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    graph, casts = model.graph, []
+    for k, tensor in enumerate(graph.initializer):
+        values = numpy_helper.to_array(tensor)
+        if values.dtype == np.float32 and values.size >= SMALL:
+            narrow = f"{tensor.name}_half"
+            casts.append(helper.make_node("Cast", [narrow], [tensor.name], to=TensorProto.FLOAT))
+            graph.initializer[k].CopyFrom(numpy_helper.from_array(values.astype(np.float16), narrow))
+    nodes = [*casts, *graph.node]
+    del graph.node[:]
+    graph.node.extend(nodes)
+    return model
+
+
+def torch_files(model: TrainedModel, folder: Path) -> list[Path]:
+    """network.pt2, for torch.export.load."""
+    path = folder / "network.pt2"
+    with quiet():
+        torch.export.save(network_program(model), path)
+    return [path]
+
+
+def description(model: TrainedModel, settings: SampleConfig, plan: Plan) -> dict[str, Any]:
+    """What model.json says: how to call the network, and how to draw with it."""
+    run = model.run
+    return {
+        "x0": list(run.x0_shape),
+        "images": list(run.shape),
+        "network": {name: str(value.dtype).removeprefix("torch.") for name, value in inputs_of(model).items()},
+        "prediction": plan.prediction,
+        "sigma_data": plan.sigma_data,
+        "classes": run.classes,
+        "no_label": len(run.classes) if run.classes else None,
+        "text": None if run.text is None else {"encoder": run.config.network.text, "hash": run.text["hash"]},
+        "guidance": settings.guidance,
+        "sampler": {
+            "name": settings.sampler,
+            "steps": settings.steps,
+            "spacing": settings.spacing,
+            "scale": plan.scale,
+            "clip": settings.clip,
+            "noises": plan.recipe.noises,
+            "rows": plan.rows.tolist(),
+            **{name: values.tolist() for name, values in plan.numbers.items()},
+        },
+        "run": {"id": run.id, "checkpoint": model.checkpoint_name, "weights": model.weights},
+        "made_by": provenance(),
+    }

@@ -1,0 +1,60 @@
+"""The flags of export."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from tyro.conf import Positional, arg
+
+from ..errors import InputError, check_choice
+
+KINDS = ("onnx", "torch")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Export:
+    """Write a trained model as files for other programs, which draw the same images without bytepixels.
+
+    onnx: network.onnx, and sampler.onnx, which goes all the way from noise to uint8 images, for onnxruntime and others.
+    torch: network.pt2, a torch.export program. Beside each lies model.json: inputs, classes, and the sampler as a table
+    of numbers.
+    """
+
+    run: Positional[Annotated[Path, arg(metavar="RUN")]]
+    """The folder of a run, or the name of a bundled model: digits, cifar10, emoji."""
+    to: Literal["onnx", "torch"]
+    """What to write: onnx or torch."""
+    out: Path | None = None
+    """The folder for the files. Default: RUN/export/KIND."""
+    half: bool = False
+    """Keep the weights in 16 bits: half the size; they are computed with in 32 bits. onnx alone."""
+    sampler: str | None = None
+    """The sampler of sampler.onnx: {SAMPLERS}; auto: the best measured for that many steps. Default: the run's own, as
+    for the flags that follow."""
+    steps: int | None = None
+    """Sampling steps: more is better and slower. Usual: 10 to 50."""
+    spacing: str | None = None
+    """Where the steps lie among the noise levels: {SPACINGS}; own: where they suit this model best; auto takes the
+    sampler's best."""
+    eta: float | None = None
+    """Fresh noise in each step of ddim: 0 (none, deterministic) to 1 (as much as ddpm)."""
+    guidance: float | None = None
+    """How strongly images follow the label or prompt. 1: no guidance. Any other makes it an input of sampler.onnx."""
+    clip: bool | None = None
+    """Clip each estimate of the clean image to the range of pixels on the way."""
+    weights: Literal["ema", "model"] = "ema"
+    """Which weights: ema (the moving average, usually better) or model (those of the last step)."""
+    checkpoint: str | None = None
+    """A checkpoint's name. Default: the newest."""
+
+    def __post_init__(self) -> None:
+        check_choice("--to", self.to, KINDS)
+        if self.half and self.to != "onnx":
+            raise InputError(f"--half is for --to onnx, got --to {self.to}")
+        check_choice("--weights", self.weights, ("ema", "model"))
+
+    @property
+    def sampling(self) -> dict[str, object]:
+        """The sampling settings that replace the run's own."""
+        names = ("sampler", "steps", "spacing", "eta", "guidance", "clip")
+        return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
