@@ -23,6 +23,7 @@ from ..sampling.trained_model import TrainedModel, in_precision
 from ..wording import bytes_of
 from .loop import Plan, sampler_model
 from .networks import Finish, as_onnx, inputs_of, network_program, program, quiet
+from .page import html_page, step_settings
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -47,9 +48,16 @@ def export(request: Export) -> Exported:
     plan = plan_of(model, settings)
     folder = request.out or run.path / "export" / request.to
     make_folder(folder, "--out")
-    files = onnx_files(model, plan, folder, request.half) if request.to == "onnx" else torch_files(model, folder)
     about = folder / "model.json"
-    about.write_text(json.dumps(description(model, settings, plan), indent=1) + "\n", encoding="utf-8")
+    found = description(model, settings, plan)
+    about.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    match request.to:
+        case "onnx":
+            files = onnx_files(model, plan, folder, request.half)
+        case "html":
+            files = html_files(model, settings, folder, found)
+        case _:
+            files = torch_files(model, folder)
     for path in (*files, about):
         events.say(f"{path}  {bytes_of(path.stat().st_size)}")
     return Exported(folder, [*files, about])
@@ -82,13 +90,8 @@ def plan_of(model: TrainedModel, settings: SampleConfig) -> Plan:
 
 def onnx_files(model: TrainedModel, plan: Plan, folder: Path, half: bool) -> list[Path]:
     """network.onnx, and sampler.onnx from noise to images."""
-    names = list(inputs_of(model))
     with Work("export", 3, "graphs") as work:
-        network = as_onnx(network_program(model), names, "prediction")
-        work.update(1)
-        x0 = {"x0": torch.zeros(2, *model.run.x0_shape)}
-        finish = as_onnx(program(Finish(model), x0), ["x0"], "images")
-        work.update(2)
+        network, finish = graphs(model, work)
         null_label = model.network.null_label
         whole = sampler_model(network, finish, plan, null_label if isinstance(null_label, int) else None)
         files = {"network.onnx": network, "sampler.onnx": whole}
@@ -96,6 +99,27 @@ def onnx_files(model: TrainedModel, plan: Plan, folder: Path, half: bool) -> lis
             (folder / name).write_bytes((halved(found) if half else found).SerializeToString())
         work.update(3)
     return [folder / name for name in files]
+
+
+def html_files(model: TrainedModel, settings: SampleConfig, folder: Path, about: dict[str, Any]) -> list[Path]:
+    """One page, named as the run."""
+    with Work("export", 3, "graphs") as work:
+        network, finish = graphs(model, work)
+        plans = {steps: plan_of(model, one) for steps, one in step_settings(model, settings).items()}
+        path = folder / f"{model.run.path.name}.html"
+        path.write_text(html_page(model, settings, plans, halved(network), finish, about), encoding="utf-8")
+        work.update(3)
+    return [path]
+
+
+def graphs(model: TrainedModel, work: Work) -> tuple["ModelProto", "ModelProto"]:
+    """The network, and the way from x0 to images."""
+    network = as_onnx(network_program(model), list(inputs_of(model)), "prediction")
+    work.update(1)
+    x0 = {"x0": torch.zeros(2, *model.run.x0_shape)}
+    finish = as_onnx(program(Finish(model), x0), ["x0"], "images")
+    work.update(2)
+    return network, finish
 
 
 def halved(model: "ModelProto") -> "ModelProto":

@@ -8,7 +8,7 @@ from tyro.conf import Positional, arg
 
 from ..errors import InputError, check_choice
 
-KINDS = ("onnx", "torch")
+KINDS = ("onnx", "html", "torch")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,18 +16,19 @@ class Export:
     """Write a trained model as files for other programs, which draw the same images without bytepixels.
 
     onnx: network.onnx, and sampler.onnx, which goes all the way from noise to uint8 images, for onnxruntime and others.
+    html: one page that draws new images in any browser, offline, with nothing installed.
     torch: network.pt2, a torch.export program. Beside each lies model.json: inputs, classes, and the sampler as a table
     of numbers.
     """
 
     run: Positional[Annotated[Path, arg(metavar="RUN")]]
     """The folder of a run, or the name of a bundled model: digits, cifar10, emoji."""
-    to: Literal["onnx", "torch"]
-    """What to write: onnx or torch."""
+    to: Literal["onnx", "html", "torch"]
+    """What to write: onnx, html or torch."""
     out: Path | None = None
     """The folder for the files. Default: RUN/export/KIND."""
     half: bool = False
-    """Keep the weights in 16 bits: half the size; they are computed with in 32 bits. onnx alone."""
+    """Keep the weights in 16 bits: half the size; they are computed with in 32 bits. Of html always."""
     sampler: str | None = None
     """The sampler of sampler.onnx: {SAMPLERS}; auto: the best measured for that many steps. Default: the run's own, as
     for the flags that follow."""
@@ -49,8 +50,8 @@ class Export:
 
     def __post_init__(self) -> None:
         check_choice("--to", self.to, KINDS)
-        if self.half and self.to != "onnx":
-            raise InputError(f"--half is for --to onnx, got --to {self.to}")
+        if self.half and self.to == "torch":
+            raise InputError("--half is for --to onnx and html, got --to torch")
         check_choice("--weights", self.weights, ("ema", "model"))
 
     @property
