@@ -5,7 +5,10 @@ INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constraint c
 
 PYTEST := $(BIN)/python -m pytest -n auto --dist worksteal
 
-.PHONY: demo test test-slow test-all lint bench clean
+# What the page that export makes needs of npm, 33 MB, is fetched once, so that no test asks the network.
+RUNTIME := from bytepixels.export.page import runtime_files; runtime_files()
+
+.PHONY: demo test test-slow test-all test-browser lint bench clean
 
 demo: .venv/ready  ## draw at once, then train on handwritten digits (about four minutes on two cores, set-up included)
 	$(BIN)/bytepixels sample emoji -n 16 --out demo/emoji.png
@@ -27,7 +30,11 @@ test-slow: .venv/test  ## the tests that train for minutes
 	$(PYTEST) -m slow --durations 15
 
 test-all: .venv/test  ## both at once
-	$(PYTEST) -m "slow or not slow" --durations 15
+	$(PYTEST) -m "not browser" --durations 15
+
+test-browser: .venv/test  ## the page that export makes, in Chromium
+	command -v chromium google-chrome > /dev/null || { apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium; }
+	$(BIN)/python -m pytest -m browser
 
 lint: .venv/test
 	$(BIN)/ruff check .
@@ -47,6 +54,7 @@ clean:
 
 .venv/test: .venv/ready
 	$(INSTALL) --editable ".[test]"
+	$(BIN)/python -c "$(RUNTIME)"
 	touch $@
 
 .venv/bench: .venv/test

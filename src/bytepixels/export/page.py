@@ -5,7 +5,7 @@ import gzip
 import json
 import tarfile
 from dataclasses import replace
-from importlib.resources import files
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,6 +22,7 @@ from .loop import Plan
 if TYPE_CHECKING:
     from onnx import ModelProto
 
+FOLDER = Path(__file__).with_name("page")
 VERSION = "1.30.0"
 RUNTIME = f"https://registry.npmjs.org/onnxruntime-web/-/onnxruntime-web-{VERSION}.tgz"
 RUNTIME_HASH = "sha256:d2228df7e4616bc3348bf504ee888f3bec43789a273f0a63f3e68d203ce3bf71"
@@ -54,9 +55,8 @@ def html_page(
     about: dict[str, Any],
 ) -> str:
     """The text of the file. plans: the sampler by its number of steps. about: what model.json says."""
-    folder = files("bytepixels.export") / "page"
     engine, worker, main, template = (
-        (folder / name).read_text(encoding="utf-8") for name in ("engine.js", "worker.js", "main.js", "page.html")
+        (FOLDER / name).read_text(encoding="utf-8") for name in ("engine.js", "worker.js", "main.js", "page.html")
     )
     runtime = runtime_files()
     parts = runtime | {"network": network.SerializeToString(), "finish": finish.SerializeToString()}
@@ -85,7 +85,7 @@ def html_page(
         about=in_script(json.dumps(told)),
         worker=in_script(engine + worker),
         main=in_script(main),
-        parts={name: base64.b64encode(gzip.compress(data, 9)).decode() for name, data in parts.items()},
+        parts={name: base64.b64encode(gzip.compress(data)).decode() for name, data in parts.items()},
     )
 
 
@@ -104,24 +104,26 @@ def sampler_table(plan: Plan) -> dict[str, Any]:
 
 
 def text_table(model: TrainedModel) -> dict[str, Any] | None:
-    """The captions that the run remembers, and their words, as vectors of their tokens; None without text."""
+    """The captions that the run remembers, and words of which a prompt can be made, as vectors of their tokens in 16
+    bits; None without text."""
     run = model.run
     if run.text is None:
         return None
     encoder = encoder_of(run.path, str(run.config.network.text), run.text["hash"], model.device)
     captions = run.text["captions"]
-    words = sorted({word for caption in captions for word in caption.lower().split()})
+    words = encoder.words()
+    words = sorted({*words, *(word for caption in captions if words for word in caption.lower().split())})
     table: dict[bytes, int] = {}
 
     def tokens(texts: list[str]) -> dict[str, list[int]]:
         vectors, mask = encoder(texts)
-        rows = (row[there].float().numpy() for row, there in zip(vectors, mask, strict=True))
+        rows = (row[there].half().numpy() for row, there in zip(vectors, mask, strict=True))
         return {
             text: [table.setdefault(vector.tobytes(), len(table)) for vector in row]
             for text, row in zip(texts, rows, strict=True)
         }
 
-    prompts, single = tokens(captions), tokens(words)
+    prompts, single = tokens(captions), tokens(words) if words else {}
     vectors = base64.b64encode(b"".join(table)).decode()
     return {"prompts": prompts, "words": single, "width": run.config.network.text_dim, "vectors": vectors}
 

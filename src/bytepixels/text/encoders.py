@@ -40,6 +40,10 @@ class TextEncoder(Protocol):
         """Whether a text is encoded in full, without truncation."""
         ...
 
+    def words(self) -> list[str]:
+        """Words whose vectors are the same in every text, so that a text is read word by word; [] if there are none."""
+        ...
+
 
 def words_read(encoder: TextEncoder, text: str) -> int:
     """The number of leading words of a text that an encoder reads in full."""
@@ -101,6 +105,11 @@ class WordLlamaVectors:
         """Whether a text is encoded in full, see TextEncoder."""
         return not self._tokenizer.encode(text.strip(), add_special_tokens=False).overflowing
 
+    def words(self) -> list[str]:
+        """The words in small letters that are one token, some 9,000."""
+        tokens = (token[1:] for token in self._tokenizer.get_vocab() if token[:1] == "▁")
+        return sorted(word for word in tokens if word.isascii() and word.isalpha() and word.islower())
+
 
 class TransformerStates:
     """The last hidden states of a text encoder in a local folder: CLIP, T5, BERT and the like.
@@ -143,6 +152,10 @@ class TransformerStates:
     def fits(self, text: str) -> bool:
         """Whether a text is encoded in full, see TextEncoder."""
         return len(self._tokenizer(text)["input_ids"]) <= self.length
+
+    def words(self) -> list[str]:
+        """None: a word's state depends on those around it."""
+        return []
 
     def _states(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
         words = self._tokenizer(

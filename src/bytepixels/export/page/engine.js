@@ -73,7 +73,7 @@ function twice(values) {
 }
 
 // Draw the images of some seeds together. ort: onnxruntime. sessions: {network, finish}. about: model.json.
-// asked: {seeds, sampler, labels, vectors, length, words, guidance}. onStep(done, of, images uint8 or null) sees each estimate.
+// asked: {seeds, sampler, guidance, labels: of each or null, texts: {vectors, width} of each}. onStep(done, of, images uint8 or null) sees each estimate.
 // Returns uint8 [B, C, H, W], a flat array.
 async function draw(ort, sessions, about, asked, onStep = () => true) {
   const { seeds, sampler, guidance } = asked;
@@ -106,15 +106,7 @@ async function draw(ort, sessions, about, asked, onStep = () => true) {
       asked.labels.forEach((label, k) => (labels[k] = label === null ? none : BigInt(label)));
       fed.label = new ort.Tensor("int64", labels, [rows]);
     }
-    if ("vectors" in about.network) {
-      const width = asked.vectors.length / asked.length;
-      const vectors = new Float32Array(rows * asked.vectors.length);
-      for (let k = 0; k < rows; k++) vectors.set(asked.vectors, k * asked.vectors.length);
-      fed.vectors = new ort.Tensor("float32", vectors, [rows, asked.length, width]);
-      const mask = new Uint8Array(rows * asked.length).fill(0);
-      if (asked.words) mask.fill(1, 0, batch * asked.length);
-      fed.mask = new ort.Tensor("bool", mask, [rows, asked.length]);
-    }
+    if ("vectors" in about.network) Object.assign(fed, told(ort, asked.texts, rows));
     if ("destination" in about.network) {
       fed.destination = new ort.Tensor("float32", new Float32Array(rows).fill(sampler.way[step]), [rows]);
     }
@@ -135,6 +127,37 @@ async function draw(ort, sessions, about, asked, onStep = () => true) {
     if ((await onStep(step + 1, calls, shown)) === false) return null;
   }
   return finished(ort, sessions, about, mixed(sampler.rows[calls], known(), size), batch);
+}
+
+// A prompt as the vectors of its words, those that the file has; strange: the others.
+function read({ prompts, words, width, vectors }, prompt) {
+  const spoken = prompt.toLowerCase().split(/\s+/).filter(Boolean);
+  const ids = prompts[prompt] ?? spoken.flatMap((word) => words[word] ?? []);
+  const bytes = atob(vectors);
+  const number = (at) => full(bytes.charCodeAt(2 * at) | (bytes.charCodeAt(2 * at + 1) << 8));
+  const found = ids.flatMap((id) => Array.from({ length: width }, (_, k) => number(id * width + k)));
+  return { vectors: Float32Array.from(found), width, strange: prompts[prompt] ? [] : spoken.filter((w) => !words[w]) };
+}
+
+// A number of 16 bits.
+function full(half) {
+  const sign = half & 0x8000 ? -1 : 1, exponent = (half >> 10) & 31, fraction = half & 1023;
+  return sign * (exponent ? (1 + fraction / 1024) * 2 ** (exponent - 15) : fraction * 2 ** -24);
+}
+
+// The words of each image [B, L, D] and which there are [B, L]; the rows beyond have none, which guidance leads away from.
+function told(ort, texts, rows) {
+  const width = texts[0].width;
+  const length = Math.max(1, ...texts.map((text) => text.vectors.length / width));
+  const vectors = new Float32Array(rows * length * width), mask = new Uint8Array(rows * length);
+  texts.forEach((text, k) => {
+    vectors.set(text.vectors, k * length * width);
+    mask.fill(1, k * length, k * length + text.vectors.length / width);
+  });
+  return {
+    vectors: new ort.Tensor("float32", vectors, [rows, length, width]),
+    mask: new ort.Tensor("bool", mask, [rows, length]),
+  };
 }
 
 function clip(x0, about, each) {

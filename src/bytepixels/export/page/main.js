@@ -31,6 +31,9 @@ const heard = {
     document.body.dataset.state = "ready";
     begin();
   },
+  strange({ words }) {
+    $("said").textContent = `Drawing. This file does not know the words: ${words.join(", ")}.`;
+  },
   step(data) {
     if (data.mine !== turn) return;
     $("bar").value = (data.at + (data.count * data.done) / data.of) / total;
@@ -76,19 +79,6 @@ function show({ at, count, images }) {
   }
 }
 
-// What a text says to the network: the vectors of its words, those that this file has.
-function read(text) {
-  const { prompts, words, width } = about.text;
-  const spoken = text.toLowerCase().split(/\s+/).filter(Boolean);
-  const known = prompts[text] ?? spoken.flatMap((word) => words[word] ?? []);
-  const strange = prompts[text] ? [] : spoken.filter((word) => !words[word]);
-  const ids = known.length ? known : [0];
-  const raw = Uint8Array.from(atob(about.text.vectors), (c) => c.charCodeAt(0));
-  const all = new Float32Array(raw.buffer), vectors = new Float32Array(ids.length * width);
-  ids.forEach((id, k) => vectors.set(all.subarray(id * width, (id + 1) * width), k * width));
-  return { vectors, length: ids.length, words: known.length > 0, strange };
-}
-
 function begin() {
   const count = Number($("count").value), first = BigInt($("seed").value || 0);
   turn++;
@@ -104,32 +94,32 @@ function begin() {
   const asked = { kind: "draw", mine: turn, together: TOGETHER, sampler: about.samplers[$("steps").value] };
   asked.guidance = $("guidance") ? Number($("guidance").value) : 1;
   asked.seeds = shown.map((one) => one.seed.toString());
+  const inTurn = (names, seed) => Number(seed % BigInt(names.length));
   if ($("prompt")) {
-    const turns = Object.keys(about.text.prompts);
-    const prompt = $("prompt").value || turns[Number(first % BigInt(turns.length))];
-    const { strange, ...told } = read(prompt);
-    Object.assign(asked, told);
-    $("said").textContent = `Drawing: ${prompt}` + (strange.length ? `. This file does not know: ${strange.join(", ")}.` : "");
+    const captions = Object.keys(about.text.prompts);
+    asked.prompts = shown.map((one) => $("prompt").value.trim() || captions[inTurn(captions, one.seed)]);
+    asked.prompts.forEach((prompt, k) => shown[k].name(prompt));
   }
   if ($("label")) {
-    const turn = (seed) => ($("prompt") ? null : Number(seed % BigInt(about.classes.length)));
-    asked.labels = shown.map((one) => ($("label").value === "" ? turn(one.seed) : Number($("label").value)));
+    const own = (seed) => ($("prompt") ? null : inTurn(about.classes, seed)); // as bytepixels sample
+    asked.labels = shown.map((one) => ($("label").value === "" ? own(one.seed) : Number($("label").value)));
+    asked.labels.forEach((label, k) => label !== null && shown[k].name(about.classes[label]));
   }
   worker.postMessage(asked);
 }
 
 function slot(seed) {
   const item = document.createElement("li"), button = document.createElement("button");
-  const canvas = document.createElement("canvas"), name = document.createElement("span");
+  const canvas = document.createElement("canvas"), caption = document.createElement("span");
   Object.assign(canvas, { width, height });
-  name.textContent = `seed ${seed}`;
+  caption.textContent = `seed ${seed}`;
   button.type = "button";
   button.title = `Save the image of seed ${seed}`;
-  button.append(canvas, name);
+  button.append(canvas, caption);
   button.onclick = () => save({ canvas, seed });
   item.append(button);
   $("images").append(item);
-  return { canvas, seed };
+  return { canvas, seed, name: (what) => (caption.textContent = `${what}, seed ${seed}`) };
 }
 
 function save({ canvas, seed }) {

@@ -26,7 +26,9 @@ async function open(data) {
 
 async function drawAll(data) {
   const mine = ++wanted;
-  const began = performance.now();
+  const began = performance.now(), all = data.prompts?.map((prompt) => read(about.text, prompt));
+  const strange = [...new Set(all?.flatMap((text) => text.strange))];
+  if (strange.length) self.postMessage({ kind: "strange", words: strange });
   for (let k = 0; k < data.seeds.length; k += data.together) {
     const seeds = data.seeds.slice(k, k + data.together);
     const told = async (done, of, images) => {
@@ -34,8 +36,8 @@ async function drawAll(data) {
       await new Promise((resolve) => setTimeout(resolve)); // lets a stop come in
       return mine === wanted;
     };
-    const labels = data.labels?.slice(k, k + data.together);
-    const images = await draw(ort, sessions, about, { ...data, seeds, labels }, told);
+    const [labels, texts] = [data.labels, all].map((own) => own?.slice(k, k + data.together));
+    const images = await draw(ort, sessions, about, { ...data, seeds, labels, texts }, told);
     if (images === null || mine !== wanted) return;
     self.postMessage({ kind: "images", mine: data.mine, at: k, count: seeds.length, images });
   }
