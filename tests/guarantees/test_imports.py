@@ -19,7 +19,7 @@ MODULES = {
 }
 CORE = """schedules levels posterior continuous gaussian_diffusion prediction denoiser multistep flow_map exponential
 samplers weighting timestep_sampling objectives losses flow_map_loss likelihood editing exact_denoisers
-own_grid linear_operators inverse_problems""".split()
+own_grid linear_operators inverse_problems recipe""".split()
 LEAVES = set(
     "choices registries console errors events randomness signals spellings stopping threads verbs wording".split()
 )

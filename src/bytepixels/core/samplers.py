@@ -129,7 +129,7 @@ def step_of(sampler: str, process: Process) -> Step:
 
 
 def best_sampler(steps: int) -> tuple[str, str]:
-    """The sampler and spacing with the lowest measured distance at `steps` steps (RESULTS.md, distances)."""
+    """The sampler and spacing that are nearest to the data at `steps` steps of three models (RESULTS.md, grids)."""
     return "unipc_3", "trailing" if steps < 20 else "log_snr"
 
 
