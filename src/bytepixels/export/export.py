@@ -2,21 +2,24 @@
 
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from safetensors.torch import save_file
 
 from .. import events
 from ..config.sampling import SampleConfig
+from ..core.gaussian_diffusion import GaussianDiffusion
 from ..core.recipe import recipe_of
 from ..errors import InputError
 from ..events import Work
+from ..interop.diffusers_unet import check_unet, pipeline_index, scheduler_config, unet_config, unet_tensors
 from ..requests.export import Export
 from ..runs.run_directory import make_folder, provenance
-from ..sampling.conditioning import labels_of, text_of
+from ..sampling.conditioning import find_label, labels_of, text_of
 from ..sampling.load_weights import open_model
 from ..sampling.settings import chosen_settings
 from ..sampling.trained_model import TrainedModel, in_precision
@@ -54,6 +57,8 @@ def export(request: Export) -> Exported:
     match request.to:
         case "onnx":
             files = onnx_files(model, plan, folder, request.half)
+        case "diffusers":
+            files = diffusers_files(model, settings, folder, find_label(run, request.label))
         case "html":
             files = html_files(model, settings, folder, found)
         case _:
@@ -145,6 +150,24 @@ def torch_files(model: TrainedModel, folder: Path) -> list[Path]:
     with quiet():
         torch.export.save(network_program(model), path)
     return [path]
+
+
+def diffusers_files(model: TrainedModel, settings: SampleConfig, folder: Path, label: int | None) -> list[Path]:
+    """A folder for DiffusionPipeline.from_pretrained, which draws with DDIM, or DDPM where that is the sampler."""
+    network = check_unet(model.network, model.run.config)
+    process = model.process
+    assert isinstance(process, GaussianDiffusion)  # check_unet saw to it
+    config = replace(model.run.config, sample=settings)
+    for name, content in {
+        "model_index.json": pipeline_index(settings.sampler),
+        "scheduler/scheduler_config.json": scheduler_config(process, config, settings.sampler),
+        "unet/config.json": unet_config(network, config, model.run.shape[1:]),
+    }.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    weights = folder / "unet/diffusion_pytorch_model.safetensors"
+    save_file(unet_tensors(network, label), weights, {"format": "pt"})
+    return [folder / "model_index.json", weights]
 
 
 def description(model: TrainedModel, settings: SampleConfig, plan: Plan) -> dict[str, Any]:

@@ -7,8 +7,9 @@ from typing import Annotated, Literal
 from tyro.conf import Positional, arg
 
 from ..errors import InputError, check_choice
+from .words import Words
 
-KINDS = ("onnx", "html", "torch")
+KINDS = ("onnx", "html", "diffusers", "torch")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,18 +18,21 @@ class Export:
 
     onnx: network.onnx, and sampler.onnx, which goes all the way from noise to uint8 images, for onnxruntime and others.
     html: one page that draws new images in any browser, offline, with nothing installed.
+    diffusers: a folder that DiffusionPipeline.from_pretrained opens, of a U-Net of ddpm.
     torch: network.pt2, a torch.export program. Beside each lies model.json: inputs, classes, and the sampler as a table
     of numbers.
     """
 
     run: Positional[Annotated[Path, arg(metavar="RUN")]]
     """The folder of a run, or the name of a bundled model: digits, cifar10, emoji."""
-    to: Literal["onnx", "html", "torch"]
-    """What to write: onnx, html or torch."""
+    to: Literal["onnx", "html", "diffusers", "torch"]
+    """What to write: onnx, html, diffusers or torch."""
     out: Path | None = None
     """The folder for the files. Default: RUN/export/KIND."""
     half: bool = False
     """Keep the weights in 16 bits: half the size; they are computed with in 32 bits. Of html always."""
+    label: Words = None
+    """Class name or number that the pipeline of diffusers always draws, since it takes none. Default: no class."""
     sampler: str | None = None
     """The sampler of sampler.onnx: {SAMPLERS}; auto: the best measured for that many steps. Default: the run's own, as
     for the flags that follow."""
@@ -50,8 +54,10 @@ class Export:
 
     def __post_init__(self) -> None:
         check_choice("--to", self.to, KINDS)
-        if self.half and self.to == "torch":
-            raise InputError("--half is for --to onnx and html, got --to torch")
+        if self.half and self.to in ("diffusers", "torch"):
+            raise InputError(f"--half is for --to onnx and html, got --to {self.to}")
+        if self.label is not None and self.to != "diffusers":
+            raise InputError(f"--label is for --to diffusers, got --to {self.to}, which takes it as an input")
         check_choice("--weights", self.weights, ("ema", "model"))
 
     @property
