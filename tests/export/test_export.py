@@ -147,9 +147,9 @@ def test_the_program_of_torch_is_the_network(tmp_path):
     ("flags", "sentence"),
     [
         (["--to", "onxx"], "did you mean 'onnx'"),
-        (["--to", "torch", "--half"], "--half is for --to onnx, got --to torch"),
+        (["--to", "torch", "--half"], "--half is for --to onnx and html, got --to torch"),
         (["--to", "onnx", "--steps", 0], "--steps must be at least 1, got 0"),
-        ([], "export needs --to onnx|torch"),
+        ([], "export needs --to onnx|html|diffusers|torch"),
     ],
 )
 def test_what_is_refused(flags, sentence, capsys, tmp_path):

@@ -40,7 +40,9 @@ def recipe_of(levels: Sequence[Level], step: Step) -> Recipe:
     met: list[tuple[Level, Level | None, Tensor]] = []
 
     def unit(column: int) -> Tensor:
-        return torch.eye(most, dtype=torch.float64)[column].view(1, -1, 1, 1)
+        found = torch.zeros(1, most, 1, 1, dtype=torch.float64)
+        found[0, column] = 1
+        return found
 
     def denoise(x: Tensor, level: Level, destination: Level | None = None) -> Tensor:
         met.append((level, destination, x.flatten()))

@@ -48,24 +48,25 @@ def export(request: Export) -> Exported:
     settings = chosen_settings(run, request.sampling)
     own = in_precision(run, "float32")
     model = TrainedModel.open(own, request.checkpoint, request.weights, "cpu")
-    plan = plan_of(model, settings)
     folder = request.out or run.path / "export" / request.to
     make_folder(folder, "--out")
-    about = folder / "model.json"
-    found = description(model, settings, plan)
-    about.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    match request.to:
-        case "onnx":
-            files = onnx_files(model, plan, folder, request.half)
-        case "diffusers":
-            files = diffusers_files(model, settings, folder, find_label(run, request.label))
-        case "html":
-            files = html_files(model, settings, folder, found)
-        case _:
-            files = torch_files(model, folder)
-    for path in (*files, about):
+    if request.to == "diffusers":
+        files = diffusers_files(model, settings, folder, find_label(run, request.label))
+    else:
+        plan = plan_of(model, settings)
+        about = description(model, settings, plan)
+        match request.to:
+            case "onnx":
+                files = onnx_files(model, plan, folder, request.half)
+            case "html":
+                files = html_files(model, settings, folder, about)
+            case _:
+                files = torch_files(model, folder)
+        files.append(folder / "model.json")
+        files[-1].write_text(json.dumps(about) + "\n", encoding="utf-8")
+    for path in files:
         events.say(f"{path}  {bytes_of(path.stat().st_size)}")
-    return Exported(folder, [*files, about])
+    return Exported(folder, files)
 
 
 def plan_of(model: TrainedModel, settings: SampleConfig) -> Plan:

@@ -62,7 +62,7 @@ def html_page(
     parts = runtime | {"network": network.SerializeToString(), "finish": finish.SerializeToString()}
     run, text = model.run, text_table(model)
     bounds = [np.broadcast_to(np.asarray(one, np.float32).ravel(), run.x0_shape[:1]) for one in model.codec.bounds]
-    told = about | {
+    told = {name: value for name, value in about.items() if name != "sampler"} | {
         "samplers": [sampler_table(plan) for plan in plans.values()],
         "low": bounds[0].tolist(),
         "high": bounds[1].tolist(),
@@ -71,7 +71,6 @@ def html_page(
     }
     _, height, width = run.shape
     made = Environment(autoescape=True).from_string(template)
-    del told["sampler"]
     return made.render(
         title=run.path.name,
         about_line=f"A diffusion model of {height} x {width} images, trained on {run.data['count']:,} of them.",
@@ -79,6 +78,7 @@ def html_page(
         prompts=list(text["prompts"]) if text else [],
         guided=bool(run.classes or text) and run.config.train.label_dropout > 0,
         guidance=f"{settings.guidance:g}",
+        most_guidance=f"{max(6.0, settings.guidance):g}",
         samplers=[{"steps": steps, "chosen": steps == settings.steps} for steps in plans],
         details=json.dumps({"made_by": about["made_by"], "run": about["run"]}, indent=1),
         licence=LICENCE,
