@@ -19,8 +19,8 @@ class Export:
     onnx: network.onnx, and sampler.onnx, which goes all the way from noise to uint8 images, for onnxruntime and others.
     html: one page that draws new images in any browser, offline, with nothing installed.
     diffusers: a folder that DiffusionPipeline.from_pretrained opens, of a U-Net of ddpm.
-    torch: network.pt2, a torch.export program. Beside all but diffusers lies model.json: inputs, classes, and the sampler
-    as a table of numbers.
+    torch: network.pt2, a torch.export program. Beside all but diffusers lies model.json: inputs, classes, and the
+    sampler as a table of numbers.
     """
 
     run: Positional[Annotated[Path, arg(metavar="RUN")]]
