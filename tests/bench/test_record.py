@@ -10,6 +10,7 @@ import pytest
 from bench.record import PEERS, table
 
 RECORD = {
+    "steps": 50,
     "source": "a.zip",
     "size": 32,
     "budget": "10m",
@@ -26,8 +27,8 @@ def test_one_line_for_each_contender_over_its_seeds():
     other = RECORD | {"kernel": [0.7, 0.02], "frechet": [130.0, 3.0], "images": 52_000}
     lines = table([RECORD, other, RECORD | {"arm": "diffusers", "weights": 10**6}]).splitlines()
     assert lines[2:] == [
-        "| a.zip, 32 x 32 | 10m | bytepixels | 4.5M | 2 | 51,000 | 0.6 (0.5 to 0.7) | 125 (120 to 130) | 0.05 |",
-        "| a.zip, 32 x 32 | 10m | diffusers | 1.0M | 1 | 50,000 | 0.5 | 120 | 0.05 |",
+        "| a.zip, 32 x 32 | 10m | bytepixels | 4.5M | 2 | 51,000 | 50 | 0.6 (0.5 to 0.7) | 125 (120 to 130) | 0.05 |",
+        "| a.zip, 32 x 32 | 10m | diffusers | 1.0M | 1 | 50,000 | 50 | 0.5 | 120 | 0.05 |",
     ]
 
 

@@ -348,7 +348,14 @@ OTHER = {
 def test_every_setting_that_weights_depend_on_is_compared(part):
     old = Config()
     changed = {line.split()[0] for line in changed_settings(old, replace(old, **{part: OTHER[part]}))}
-    apart = {"diffusion", "budget", "optimizer", "backbone", *NETWORKS["dit"].settings}  # have tests of their own
+    apart = {
+        "diffusion",
+        "budget",
+        "optimizer",
+        "backbone",
+        "trained_guidance",
+        *NETWORKS["dit"].settings,
+    }  # have tests of their own
     settings = {f.name for f in fields(OTHER[part])} - apart
     for name in settings:
         assert getattr(OTHER[part], name) != getattr(getattr(old, part), name), f"this test leaves {name} as it is"

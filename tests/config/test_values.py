@@ -67,7 +67,7 @@ def test_what_a_setting_cannot_have_is_refused_by_its_name(name, value, sentence
     [
         lambda run: run.sample(1, steps="x"),
         lambda run: run.sample("many"),
-        lambda run: run.vary(np.zeros((8, 8))),
+        lambda run: run.vary(np.full((8, 8), 7.0)),
         lambda run: bp.train("digits", images=1.5),
         lambda run: bp.train("digits", budget=60),
         lambda run: bp.train("digits", labels="perhaps"),

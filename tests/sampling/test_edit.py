@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bytepixels.requests.edit import KINDS
 from bytepixels.runs.run_directory import open_run
 from bytepixels.sampling import edit_plans as editplans
 from bytepixels.sampling.edit_images import load_image
+from bytepixels.verbs import VERBS
 from tests.tiny import cli, pixels_of, plain, read_json, snapshot, train, words
+
+KINDS = [name.removeprefix("edit ") for name in VERBS if name.startswith("edit ")]
 
 
 def trained(tmp_path_factory, *flags):
@@ -66,7 +68,7 @@ def edit(kind, run, *flags):
 def test_edit_alone_lists_the_four(capsys, line):
     assert cli("edit", *line) == 0
     said = capsys.readouterr().out
-    assert all(f"bytepixels edit {kind} RUN" in said for kind in KINDS)
+    assert all(f"edit {kind} RUN" in said for kind in KINDS)
 
 
 @pytest.mark.parametrize("kind", KINDS)
