@@ -3,6 +3,7 @@
 import base64
 import gzip
 import json
+import os
 import tarfile
 from dataclasses import replace
 from pathlib import Path
@@ -27,6 +28,7 @@ VERSION = "1.30.0"
 RUNTIME = f"https://registry.npmjs.org/onnxruntime-web/-/onnxruntime-web-{VERSION}.tgz"
 RUNTIME_HASH = "sha256:d2228df7e4616bc3348bf504ee888f3bec43789a273f0a63f3e68d203ce3bf71"
 PARTS = {"runtime": "ort.webgpu.bundle.min.mjs", "wasm": "ort-wasm-simd-threaded.asyncify.wasm"}
+TRUSTED = (os.environ.get("REQUESTS_CA_BUNDLE"), "/etc/ssl/certs/ca-certificates.crt")  # as the system has it
 STEPS = (5, 10, 20, 50)  # that the page offers, beside those of the export
 LICENCE = """\
 onnxruntime-web, Copyright (c) Microsoft Corporation, MIT License
@@ -132,14 +134,15 @@ def runtime_files() -> dict[str, bytes]:
     """onnxruntime-web's files for browsers, from the cache or, once, from npm's registry (33 MB)."""
     import pooch
 
-    folder = default_cache() / "downloads" / "onnxruntime-web"
+    folder, file = default_cache() / "downloads" / "onnxruntime-web", f"onnxruntime-web-{VERSION}.tgz"
+    trusted = next((path for path in TRUSTED if path and Path(path).is_file()), True)
     try:
-        archive = pooch.retrieve(RUNTIME, RUNTIME_HASH, fname=f"onnxruntime-web-{VERSION}.tgz", path=folder)
+        load = pooch.HTTPDownloader(verify=trusted)
+        archive = pooch.retrieve(RUNTIME, RUNTIME_HASH, fname=file, path=folder, downloader=load)
     except Exception as error:
-        where = f"{folder / f'onnxruntime-web-{VERSION}.tgz'}"
         raise InputError(
             f"export --to html needs {RUNTIME} (33 MB, once), which could not be loaded ({type(error).__name__}); "
-            f"put it at {where}"
+            f"put it at {folder / file}"
         ) from error
     found = {}
     with tarfile.open(archive) as packed:
