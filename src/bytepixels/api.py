@@ -332,7 +332,7 @@ class Run:
         return perform(request_of(Report, {"runs": (self.path, *(one.path for one in others))}, settings))
 
     def export(self, to: str, **settings: Any) -> Path:
-        """Write files for other programs, "onnx" or "torch"; returns their folder. settings: as `bytepixels export`."""
+        """Write files for other programs and return their folder. to, settings: flags of `bytepixels export`."""
         return self._perform(Export, {"to": to} | settings).folder
 
     def _edit(self, kind: type[EditFlags], own: Mapping[str, Any], settings: Mapping[str, Any]) -> Tensor:

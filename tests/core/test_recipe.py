@@ -7,10 +7,25 @@ import torch
 
 from bytepixels import SAMPLERS, EDMProcess, GaussianDiffusion, RectifiedFlow, cosine_schedule, trajectory
 from bytepixels.core.flow_map import flow_map_step
-from bytepixels.core.recipe import follow, recipe_of
+from bytepixels.core.recipe import recipe_of
 from bytepixels.core.samplers import churned, step_of
 
 PROCESSES = {"ddpm": GaussianDiffusion(1000, cosine_schedule), "edm": EDMProcess(), "flow": RectifiedFlow()}
+
+
+def follow(recipe, start, denoise, noise):
+    """Draw by a recipe: x0 [B, C, H, W] from x at its first level. What another program has to do, in four lines."""
+    known = [start]
+    fresh = [noise(start) for _ in range(recipe.noises)]
+
+    def mixed(row):
+        used = [*known, *[torch.zeros_like(start)] * (1 + len(recipe.evaluations) - len(known)), *fresh]
+        return torch.stack([factor * x for factor, x in zip(row, used, strict=True) if factor]).sum(0)
+
+    for level, destination, row in recipe.evaluations:
+        told = () if destination is None else (destination,)
+        known.append(denoise(mixed(row), level, *told))
+    return mixed(recipe.last)
 
 
 def crooked(x, level, destination=None):

@@ -37,7 +37,7 @@ BOUNDS = {  # lines of code of each room; "" are the files beside them. What is 
     "data": 2170,
     "distributed": 150,
     "evaluation": 725,
-    "export": 455,
+    "export": 465,
     "interop": 240,
     "metrics": 1010,
     "networks": 800,

@@ -11,9 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .denoiser import Denoise
 from .levels import Level
-from .multistep import Noise
 from .samplers import Step, trajectory
 
 
@@ -59,18 +57,3 @@ def recipe_of(levels: Sequence[Level], step: Step) -> Recipe:
     rows = [row[columns].tolist() for row in (*(x for _, _, x in met), last.flatten())]
     calls = [Evaluation(level, way, row) for (level, way, _), row in zip(met, rows, strict=False)]
     return Recipe(calls, len(drawn), rows[-1])
-
-
-def follow(recipe: Recipe, start: Tensor, denoise: Denoise, noise: Noise = torch.randn_like) -> Tensor:
-    """Draw by a recipe: x0 [B, C, H, W] from x at its first level. What another program has to do, in four lines."""
-    known = [start]
-    fresh = [noise(start) for _ in range(recipe.noises)]
-
-    def mixed(row: list[float]) -> Tensor:
-        used = [*known, *[torch.zeros_like(start)] * (1 + len(recipe.evaluations) - len(known)), *fresh]
-        return torch.stack([factor * x for factor, x in zip(row, used, strict=True) if factor]).sum(0)
-
-    for level, destination, row in recipe.evaluations:
-        told = () if destination is None else (destination,)
-        known.append(denoise(mixed(row), level, *told))
-    return mixed(recipe.last)

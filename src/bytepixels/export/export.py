@@ -26,7 +26,7 @@ from ..sampling.trained_model import TrainedModel, in_precision
 from ..wording import bytes_of
 from .loop import Plan, sampler_model
 from .networks import Finish, as_onnx, inputs_of, network_program, program, quiet
-from .page import html_page, step_settings
+from .page import can_be_guided, html_page, step_settings
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -53,7 +53,7 @@ def export(request: Export) -> Exported:
     if request.to == "diffusers":
         files = diffusers_files(model, settings, folder, find_label(run, request.label))
     else:
-        plan = plan_of(model, settings)
+        plan = plan_of(model, settings, settings.guidance != 1)
         about = description(model, settings, plan)
         match request.to:
             case "onnx":
@@ -69,8 +69,8 @@ def export(request: Export) -> Exported:
     return Exported(folder, files)
 
 
-def plan_of(model: TrainedModel, settings: SampleConfig) -> Plan:
-    """The sampler as a table of numbers. InputError where it is none."""
+def plan_of(model: TrainedModel, settings: SampleConfig, guided: bool) -> Plan:
+    """The sampler as a table of numbers. guided: whether guidance may act. InputError where it is no table."""
     run = model.run
     if settings.sampler == "ddpm" and settings.reverse_variance == "learned":
         raise InputError("--sampler ddpm has a learned variance here, which an export does not carry: choose another")
@@ -89,7 +89,7 @@ def plan_of(model: TrainedModel, settings: SampleConfig) -> Plan:
         math.hypot(levels[0].alpha * sigma_data, levels[0].sigma),
         run.config.process.prediction,
         sigma_data,
-        [settings.guidance != 1 and low <= math.exp(-at.half_log_snr) <= high for at, _, _ in recipe.evaluations],
+        [guided and low <= math.exp(-at.half_log_snr) <= high for at, _, _ in recipe.evaluations],
         model.codec.bounds if settings.clip else None,
     )
 
@@ -111,7 +111,8 @@ def html_files(model: TrainedModel, settings: SampleConfig, folder: Path, about:
     """One page, named as the run."""
     with Work("export", 3, "graphs") as work:
         network, finish = graphs(model, work)
-        plans = {steps: plan_of(model, one) for steps, one in step_settings(model, settings).items()}
+        guided = can_be_guided(model)  # by the page's slider, whatever the run's own is
+        plans = {steps: plan_of(model, one, guided) for steps, one in step_settings(model, settings).items()}
         path = folder / f"{model.run.path.name}.html"
         path.write_text(html_page(model, settings, plans, halved(network), finish, about), encoding="utf-8")
         work.update(3)
@@ -156,6 +157,8 @@ def torch_files(model: TrainedModel, folder: Path) -> list[Path]:
 def diffusers_files(model: TrainedModel, settings: SampleConfig, folder: Path, label: int | None) -> list[Path]:
     """A folder for DiffusionPipeline.from_pretrained, which draws with DDIM, or DDPM where that is the sampler."""
     network = check_unet(model.network, model.run.config)
+    if settings.sampler not in ("ddim", "ddpm"):
+        events.note(f"the pipeline draws with DDIM, where this run has {settings.sampler}")
     process = model.process
     assert isinstance(process, GaussianDiffusion)  # check_unet saw to it
     config = replace(model.run.config, sample=settings)

@@ -78,7 +78,7 @@ def html_page(
         about_line=f"A diffusion model of {height} x {width} images, trained on {run.data['count']:,} of them.",
         classes=run.classes,
         prompts=list(text["prompts"]) if text else [],
-        guided=bool(run.classes or text) and run.config.train.label_dropout > 0,
+        guided=can_be_guided(model),
         guidance=f"{settings.guidance:g}",
         most_guidance=f"{max(6.0, settings.guidance):g}",
         samplers=[{"steps": steps, "chosen": steps == settings.steps} for steps in plans],
@@ -89,6 +89,11 @@ def html_page(
         main=in_script(main),
         parts={name: base64.b64encode(gzip.compress(data)).decode() for name, data in parts.items()},
     )
+
+
+def can_be_guided(model: TrainedModel) -> bool:
+    """Whether the network knows something to be guided to, and what it is to be without it."""
+    return bool(model.run.classes or model.run.text) and model.run.config.train.label_dropout > 0
 
 
 def in_script(code: str) -> Any:
