@@ -276,7 +276,7 @@ def test_sources_without_an_image_are_refused(tmp_path, capsys):
 
 def test_the_word_after_data(capsys):
     assert cli("data") == 0
-    assert "bytepixels data doctor SOURCE" in capsys.readouterr().out
+    assert "  data doctor SOURCE" in capsys.readouterr().out
     assert cli("data", "docter") == 2
     assert "did you mean 'doctor'?" in capsys.readouterr().err
 
