@@ -16,7 +16,7 @@ class EditFlags:
     """The flags that all edits share."""
 
     run: Positional[Annotated[Path, arg(metavar="RUN")]]
-    """The folder of a run, or the name of a bundled model: digits, cifar10, emoji."""
+    """The folder of a run, or the name of a bundled model: digits, cifar10, cifar10-fast, emoji."""
     steps: int | None = None
     """Sampling steps. Default: the run's own, as for the flags that follow."""
     spacing: str | None = None

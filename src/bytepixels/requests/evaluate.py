@@ -18,7 +18,7 @@ class OfSamples:
     """The flags of every measurement of a run's samples."""
 
     run: Positional[Annotated[Path, arg(metavar="RUN")]]
-    """The folder of a run, or a model that comes along: digits, cifar10, emoji. Numbers go to
+    """The folder of a run, or a model that comes along: digits, cifar10, cifar10-fast, emoji. Numbers go to
     RUN/eval.jsonl, images to RUN/evaluate."""
     n: Annotated[int, arg(aliases=["-n"])] = 256
     """How many samples. A Frechet distance from few is too high: compare it with the floor."""
@@ -91,7 +91,7 @@ class Evaluate:
     loss is from the optimum (evaluate loss RUN, or --loss)."""
 
     run: Positional[Annotated[Path, arg(metavar="RUN")]]
-    """The folder of a run, or a model that comes along: digits, cifar10, emoji. Curves go to
+    """The folder of a run, or a model that comes along: digits, cifar10, cifar10-fast, emoji. Curves go to
     RUN/evaluate, numbers to RUN/eval.jsonl."""
     bits: bool = False
     """Bits per dimension: the variational bound of the chain, term by term, and the probability-flow ODE."""

@@ -24,7 +24,7 @@ class Export:
     """
 
     run: Positional[Annotated[Path, arg(metavar="RUN")]]
-    """The folder of a run, or the name of a bundled model: digits, cifar10, emoji."""
+    """The folder of a run, or the name of a bundled model: digits, cifar10, cifar10-fast, emoji."""
     to: Literal["onnx", "html", "diffusers", "torch"]
     """What to write: onnx, html, diffusers or torch."""
     out: Path | None = None

@@ -28,7 +28,7 @@ class ShowRun:
     """
 
     run: Positional[Annotated[Path, arg(metavar="RUN")]]
-    """The folder of a run, or a model that comes along: digits, cifar10, emoji."""
+    """The folder of a run, or a model that comes along: digits, cifar10, cifar10-fast, emoji."""
 
 
 @dataclass(frozen=True, kw_only=True)

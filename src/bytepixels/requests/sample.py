@@ -17,7 +17,7 @@ class Sample:
     """Draw new images from a trained run: seed-K.png each, grid.png and manifest.json."""
 
     run: Positional[Annotated[Path, arg(metavar="RUN")]]
-    """The folder of a run, or the name of a bundled model: digits, cifar10, emoji."""
+    """The folder of a run, or the name of a bundled model: digits, cifar10, cifar10-fast, emoji."""
     n: Annotated[int, arg(aliases=["-n"])] = 16
     """How many images."""
     seed: int = 0
