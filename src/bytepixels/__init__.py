@@ -7,7 +7,19 @@ from .threads import set_up_threads
 from .version import __version__ as __version__
 
 if TYPE_CHECKING:
-    from .api import Run, Stop, doctor, list_runs, model_names, prune_runs, stream, train, train_autoencoder, verify  # noqa: F401
+    from .api import (  # noqa: F401
+        Run,
+        Stop,
+        doctor,
+        import_run,
+        list_runs,
+        model_names,
+        prune_runs,
+        stream,
+        train,
+        train_autoencoder,
+        verify,
+    )
     from .public import *  # noqa: F403
 
 # of api.py, which needs more than the mathematics do
@@ -15,6 +27,7 @@ DOOR = (
     "Run",
     "Stop",
     "doctor",
+    "import_run",
     "list_runs",
     "model_names",
     "prune_runs",

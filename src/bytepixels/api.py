@@ -31,6 +31,7 @@ from .requests.check_data import Doctor
 from .requests.edit import EditFlags, Inpaint, Interpolate, Invert, Restore, Vary
 from .requests.evaluate import Compare, Evaluate, Quality, Report
 from .requests.export import Export
+from .requests.import_folder import Import
 from .requests.keywords import Keywords, configured, request_of
 from .requests.sample import Sample
 from .runs.models import model_names as model_names
@@ -202,6 +203,16 @@ def doctor(source: Source, **settings: Any) -> Diagnosis:
     from .data.sources.in_memory import source_of
 
     return perform(request_of(Doctor, {"source": source_of(source)}, settings))
+
+
+def import_run(folder: Place, run: Place | None = None, **settings: Any) -> Run:
+    """Make a run of a folder that diffusers saved: a DDPMPipeline, a DDIMPipeline or a UNet2DModel.
+
+    run: the folder of the run; default runs/NAME. settings: any flag of `bytepixels import`, by name: source, size ...
+    Raises InputError, with the reason, for what cannot become a run; nothing is written then.
+    """
+    own = {"folder": Path(folder), "run": None if run is None else Path(run)}
+    return Run(perform(request_of(Import, own, settings)).path)
 
 
 def verify(out: Place = "verify") -> list[Check]:

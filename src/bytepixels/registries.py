@@ -75,7 +75,7 @@ class ForwardProcess(Entry):
 class Backbone(Entry):
     """A class of networks, called with those settings of config/network.py that its signature names."""
 
-    settings: tuple[str, ...] = ()  # those that it alone has
+    settings: tuple[str, ...] = ()  # those that not every network has
 
 
 SCHEDULES: dict[str, Callable[..., Any]] = {
@@ -126,6 +126,10 @@ PROCESSES: dict[str, Callable[..., Any]] = {
 NETWORKS: dict[str, Callable[..., Any]] = {
     "unet": Backbone("networks.unet.UNet", ("multipliers", "blocks", "attention", "stem")),
     "dit": Backbone("networks.dit.DiT", ("patch", "depth", "positions", "registers")),
+    "unet2d": Backbone(
+        "networks.unet2d.UNet2D",
+        ("multipliers", "blocks", "attention", "head_dim", "groups", "norm_eps", "downsample_padding"),
+    ),
 }
 
 

@@ -32,6 +32,7 @@ VERBS = {
     "edit invert": Verb("requests.edit.Invert", "sampling.edit.edit"),
     "edit restore": Verb("requests.edit.Restore", "sampling.edit.edit"),
     "export": Verb("requests.export.Export", "export.export.export"),
+    "import": Verb("requests.import_folder.Import", "interop.import_folder.import_folder"),
     "evaluate": Verb("requests.evaluate.Quality", "evaluation.evaluate.evaluate"),
     "evaluate bits": Verb("requests.evaluate.Evaluate", "evaluation.likelihood.evaluate", given=("--bits",)),
     "evaluate loss": Verb("requests.evaluate.Evaluate", "evaluation.likelihood.evaluate", given=("--loss",)),
@@ -81,6 +82,7 @@ Use a model
   edit invert RUN IMAGE      find the noise of an image, and reconstruct the image from it
   edit restore RUN           an image out of a small, grey, blurred or torn one
   export RUN --to onnx       files that draw without bytepixels
+  import FOLDER              a run out of a model that diffusers saved
 Measure
   evaluate RUN               sample quality: distances from the training images, copies, drift
   evaluate bits RUN          bits per dimension on held-out images

@@ -185,7 +185,7 @@ def test_unknown_keys_and_impossible_values_raise(values, sentence):
             lambda: ProcessConfig(diffusion="edm", zero_terminal_snr=True),
             "--zero-terminal-snr rescales the schedule of ddpm",
         ),
-        (lambda: NetworkConfig("vit"), "--backbone must be one of unet, dit; got 'vit'"),
+        (lambda: NetworkConfig("vit"), "--backbone must be one of unet, dit, unet2d; got 'vit'"),
         (lambda: NetworkConfig("dit", attention=()), "--attention belongs to --backbone unet, got --backbone dit"),
         (lambda: NetworkConfig(patch=4), "--patch belongs to --backbone dit, got --backbone unet"),
         (lambda: NetworkConfig("dit", depth=0), "--depth must be at least 1, got 0"),
@@ -355,6 +355,7 @@ def test_every_setting_that_weights_depend_on_is_compared(part):
         "backbone",
         "trained_guidance",
         *NETWORKS["dit"].settings,
+        *(set(NETWORKS["unet2d"].settings) - set(NETWORKS["unet"].settings)),
     }  # have tests of their own
     settings = {f.name for f in fields(OTHER[part])} - apart
     for name in settings:
@@ -371,6 +372,16 @@ def test_every_setting_of_a_dit_is_compared():
         "--registers 0 -> 2",
     ]
     assert "--backbone unet -> dit" in changed_settings(Config(), new)
+
+
+def test_every_setting_of_a_unet2d_is_compared():
+    new = NetworkConfig("unet2d", head_dim=8, groups=16, norm_eps=1e-6, downsample_padding=0)
+    assert changed_settings(Config(network=NetworkConfig("unet2d")), Config(network=new)) == [
+        "--head-dim None -> 8",
+        "--groups 32 -> 16",
+        "--norm-eps 1e-05 -> 1e-06",
+        "--downsample-padding 1 -> 0",
+    ]
 
 
 @pytest.mark.parametrize("diffusion", ["edm", "flow"])

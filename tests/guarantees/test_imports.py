@@ -35,7 +35,7 @@ ROOMS = {  # who may import whom, beside the ground
     "build": "config core networks codec",
     "runs": "config data codec",
     "metrics": "core codec networks",
-    "interop": "build networks core runs config",
+    "interop": "build networks core runs config requests",
     "verification": "core networks codec data runs",
     "sampling": "build runs config requests codec data text interop core networks",
 }

@@ -8,7 +8,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from bytepixels.errors import InputError
-from bytepixels.interop.diffusers_autoencoder import CONFIG, WEIGHTS, is_autoencoder_kl, read_autoencoder_kl
+from bytepixels.interop.diffusers_autoencoder import is_autoencoder_kl, read_autoencoder_kl
+from bytepixels.interop.diffusers_folder import CONFIG, WEIGHTS
 
 SMALL = {
     "down_block_types": ("DownEncoderBlock2D",) * 3,

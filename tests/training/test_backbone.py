@@ -111,7 +111,7 @@ def test_the_presets_dit_and_the_name_of_its_run(tmp_path, monkeypatch):
 
 
 REFUSED = {
-    "another backbone": ("--backbone vit", "--backbone must be one of unet, dit; got 'vit'"),
+    "another backbone": ("--backbone vit", "--backbone must be one of unet, dit, unet2d; got 'vit'"),
     "levels": ("--multipliers 1 2", "--multipliers belongs to --backbone unet, got --backbone dit"),
     "its default": ("--multipliers 1 2 2 2", "--multipliers belongs to --backbone unet, got --backbone dit"),
     "with =": ("--blocks=3", "--blocks belongs to --backbone unet, got --backbone dit"),

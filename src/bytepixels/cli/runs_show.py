@@ -27,10 +27,15 @@ def show_run(path: Path) -> Iterator[str]:
     state = f"training now: {one.holder}" if one.in_use else one.state
     yield f"{run.path}: {state}, {bytes_of(one.size)}, last change {time_of(one.changed)}"
     first = run.made_by[0]
-    yield f"begun {first['time']} with bytepixels {first['bytepixels']}; id {run.id}"
-    yield f"train another like it: {own_command(run.config, run.data['source'], run.data.get('asked'))}"
+    imported = run.data.get("imported")
+    yield f"{'imported' if imported else 'begun'} {first['time']} with bytepixels {first['bytepixels']}; id {run.id}"
+    if imported:
+        yield f"imported from {imported['folder']}, a {imported['kind']}"
+    else:
+        yield f"train another like it: {own_command(run.config, run.data['source'], run.data.get('asked'))}"
     yield from _data(run)
-    yield f"images seen: {one.images:,} of {run.config.train.images:,}"
+    if not imported:
+        yield f"images seen: {one.images:,} of {run.config.train.images:,}"
     yield "checkpoints:" if one.saved else "checkpoints: none yet"
     for saved in one.saved:
         note = saved.damage or ("whole, without its optimizer" if saved.pruned else "whole")
@@ -51,6 +56,8 @@ def _then(run: "Directory") -> str:
 
 
 def _go_on(one: "Overview", run: "Directory") -> str:
+    if run.data.get("imported"):
+        return f"bytepixels train SOURCE --from {shlex.quote(str(run.path))}"
     whole = [saved for saved in one.saved if not saved.damage]
     if whole and whole[-1].pruned:
         return "not possible, its optimizer was pruned"
@@ -62,8 +69,11 @@ def _go_on(one: "Overview", run: "Directory") -> str:
 def _data(run: "Directory") -> Iterator[str]:
     channels, height, width = run.shape
     classes = f"{len(run.data['classes'])} classes" if run.data["classes"] else "unconditional"
-    size = f"{run.data['count']:,} images, {height} x {width}, channels {channels}"
-    yield f"data: {run.data['source']}, {size}, {classes}"
+    size = f"{height} x {width}, channels {channels}, {classes}"
+    if not run.data["count"]:
+        yield f"images: {size}"
+    else:
+        yield f"data: {run.data['source']}, {run.data['count']:,} images, {size}"
     if run.data["classes"]:
         shown = run.data["classes"][:20]
         more = len(run.data["classes"]) - len(shown)

@@ -16,7 +16,7 @@ class NetworkConfig:
 
     backbone: str = "unet"
     """The network: {NETWORKS}. unet: convolutions at several resolutions; dit: attention between patches (Peebles & Xie
-    2023)."""
+    2023); unet2d: a unet laid out as diffusers' UNet2DModel, as import makes it."""
     width: int = 128
     """unet: channels of the first level; dit: channels of each patch. More learns more and is slower. Usual: 32 to 128
     (unet), 96 to 768 (dit)."""
@@ -52,6 +52,14 @@ class NetworkConfig:
     stem: Literal["auto", "conv", "haar"] = "conv"
     """unet: the input layer. conv: a convolution; haar: a Haar transform first, so that every level
     has half the sides and a quarter of the work. auto: haar for images (or latents) of 24 x 24 and more."""
+    head_dim: int | None = None
+    """unet2d: channels of each attention head, instead of --heads."""
+    groups: int = 32
+    """unet2d: groups of every norm; they must divide the channels."""
+    norm_eps: float = 1e-5
+    """unet2d: what every norm adds to the variance."""
+    downsample_padding: int = 1
+    """unet2d: zeros on all sides (1), or on the right and at the bottom only (0), before the resolution is halved."""
 
     def __post_init__(self) -> None:
         check_choice("--backbone", self.backbone, NETWORKS)
@@ -75,11 +83,19 @@ class NetworkConfig:
 
 
 def settings_of_others(backbone: str) -> list[str]:
-    """The settings that belong to the other backbones only."""
-    return [name for other in NETWORKS if other != backbone for name in facts(NETWORKS, other, Backbone).settings]
+    """The settings that belong to other backbones only."""
+    own = facts(NETWORKS, backbone, Backbone).settings
+    return list(
+        dict.fromkeys(name for one in NETWORKS for name in facts(NETWORKS, one, Backbone).settings if name not in own)
+    )
 
 
 def foreign_setting(name: str, backbone: str) -> str:
     """The error sentence for a setting of another backbone."""
     owner = next(other for other in NETWORKS if name in facts(NETWORKS, other, Backbone).settings)
-    return f"--{name} belongs to --backbone {owner}, got --backbone {backbone}"
+    return f"{flag_of(name)} belongs to --backbone {owner}, got --backbone {backbone}"
+
+
+def flag_of(name: str) -> str:
+    """The flag of a setting."""
+    return f"--{name.replace('_', '-')}"

@@ -16,7 +16,7 @@ from ..errors import InputError, check_choice, check_range
 from .autoencoder import AutoencoderConfig
 from .data import DataConfig
 from .diffusion import ProcessConfig
-from .network import NetworkConfig
+from .network import NetworkConfig, flag_of
 from .sampling import MOST_STEPS, SampleConfig
 from .training import TrainConfig
 from .units import plain_value
@@ -148,7 +148,7 @@ def _differences(old: Config, new: Config) -> dict[str, tuple[Any, Any]]:
 
 
 def _flag(name: str) -> str:
-    return f"--{name.removeprefix('sample.').replace('_', '-')}"
+    return flag_of(name.removeprefix("sample."))
 
 
 def _flat(nested: Mapping[str, Any]) -> dict[str, Any]:

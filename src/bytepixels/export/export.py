@@ -51,7 +51,7 @@ def export(request: Export) -> Exported:
     folder = request.out or run.path / "export" / request.to
     make_folder(folder, "--out")
     if request.to == "diffusers":
-        files = diffusers_files(model, settings, folder, find_label(run, request.label))
+        files = diffusers_files(model, settings, folder, find_label(run, request.label), request.by_class)
     else:
         plan = plan_of(model, settings, settings.guidance != 1)
         about = description(model, settings, plan)
@@ -154,8 +154,12 @@ def torch_files(model: TrainedModel, folder: Path) -> list[Path]:
     return [path]
 
 
-def diffusers_files(model: TrainedModel, settings: SampleConfig, folder: Path, label: int | None) -> list[Path]:
+def diffusers_files(
+    model: TrainedModel, settings: SampleConfig, folder: Path, label: int | None, by_class: bool
+) -> list[Path]:
     """A folder for DiffusionPipeline.from_pretrained, which draws with DDIM, or DDPM where that is the sampler."""
+    if by_class and not model.run.classes:
+        raise InputError(f"--by-class: {model.run.path} was trained without labels")
     network = check_unet(model.network, model.run.config)
     if settings.sampler not in ("ddim", "ddpm"):
         events.note(f"the pipeline draws with DDIM, where this run has {settings.sampler}")
@@ -163,14 +167,14 @@ def diffusers_files(model: TrainedModel, settings: SampleConfig, folder: Path, l
     assert isinstance(process, GaussianDiffusion)  # check_unet saw to it
     config = replace(model.run.config, sample=settings)
     for name, content in {
-        "model_index.json": pipeline_index(settings.sampler),
+        "model_index.json": pipeline_index(settings.sampler, model.run.classes if by_class else ()),
         "scheduler/scheduler_config.json": scheduler_config(process, config, settings.sampler),
-        "unet/config.json": unet_config(network, config, model.run.shape[1:]),
+        "unet/config.json": unet_config(network, config, model.run.shape[1:], by_class),
     }.items():
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     weights = folder / "unet/diffusion_pytorch_model.safetensors"
-    save_file(unet_tensors(network, label), weights, {"format": "pt"})
+    save_file(unet_tensors(network, label, by_class), weights, {"format": "pt"})
     return [folder / "model_index.json", weights]
 
 

@@ -1,19 +1,16 @@
 """Read a diffusers AutoencoderKL folder (Stable Diffusion's `vae` is one) as an Autoencoder."""
 
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from ..errors import InputError
 from ..networks import Autoencoder
+from .diffusers_folder import CONFIG, read_json, read_weights, translated
 
-CONFIG, WEIGHTS = "config.json", "diffusion_pytorch_model.safetensors"
 DEFAULTS = {  # of diffusers, where config.json leaves a setting out
     "in_channels": 3,
     "out_channels": 3,
@@ -28,7 +25,6 @@ DEFAULTS = {  # of diffusers, where config.json leaves a setting out
     "use_post_quant_conv": True,
     "mid_block_add_attention": True,
 }
-OLD = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn", "group_norm": "group_norm"}
 
 
 def is_autoencoder_kl(folder: Path) -> bool:
@@ -49,23 +45,19 @@ def read_autoencoder_kl(folder: Path) -> Autoencoder:
     config = read_config(folder)
     network = empty_network(folder, config)
     tensors = read_weights(folder)
-    state = dict(translated(folder, network, config, tensors))
+    for name, channels in (("quant_conv", 2 * network.latent_channels), ("post_quant_conv", network.latent_channels)):
+        if not config[f"use_{name}"]:
+            tensors |= identity(name, channels)
+    state = dict(translated(folder, network.state_dict(), dict(module_names(network)), tensors))
     network.load_state_dict(state, assign=True)
     return network.requires_grad_(True).eval()
 
 
 def read_config(folder: Path) -> dict[str, Any]:
     """Read config.json, with diffusers' defaults filled in. InputError unless it is an AutoencoderKL's."""
-    path = folder / CONFIG
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{folder} is no folder of a diffusers AutoencoderKL: {CONFIG}: {error.strerror}") from error
-    except ValueError as error:
-        raise InputError(f"{path} is no JSON: {error}") from error
-    kind = config.get("_class_name") if isinstance(config, dict) else type(config).__name__
-    if kind != "AutoencoderKL":
-        raise InputError(f"{path} must be of a diffusers AutoencoderKL, got {kind}")
+    config = read_json(folder / CONFIG, "a diffusers AutoencoderKL")
+    if (kind := config.get("_class_name")) != "AutoencoderKL":
+        raise InputError(f"{folder / CONFIG} must be of a diffusers AutoencoderKL, got {kind}")
     return DEFAULTS | config
 
 
@@ -103,54 +95,9 @@ def _check_settings(config: Mapping[str, Any]) -> None:
         raise InputError(f"block_out_channels must be multiples of the first, got {widths}")
 
 
-def read_weights(folder: Path) -> dict[str, Tensor]:
-    """Read the tensors by name, in float32."""
-    path = folder / WEIGHTS
-    try:
-        return {name: tensor.float() for name, tensor in load_file(path).items()}
-    except FileNotFoundError as error:
-        hint = "; save it with safe_serialization=True" if list(folder.glob("*.bin")) else ""
-        raise InputError(f"{folder} has no {WEIGHTS}{hint}") from error
-    except (OSError, SafetensorError) as error:
-        raise InputError(f"{path} is no safetensors file: {error}") from error
-
-
-def translated(
-    folder: Path, network: Autoencoder, config: Mapping[str, Any], tensors: dict[str, Tensor]
-) -> Iterator[tuple[str, Tensor]]:
-    """Map the tensors to our names. InputError for missing, superfluous or misshapen ones."""
-    left = dict(tensors)
-    if not config["use_quant_conv"]:
-        left |= identity("quant_conv", 2 * network.latent_channels)
-    if not config["use_post_quant_conv"]:
-        left |= identity("post_quant_conv", network.latent_channels)
-    modules = dict(module_names(network))
-    for name, ours in network.state_dict().items():
-        module, kind = name.rsplit(".", 1)
-        theirs = [f"{part}.{kind}" for part in modules[module]]
-        if any(one not in left for one in theirs):
-            theirs = [old_name(one) for one in theirs]
-        if missing := [one for one in theirs if one not in left]:
-            raise InputError(f"{folder / WEIGHTS} is not what {CONFIG} says: it has no {missing[0]}")
-        tensor = torch.cat([left.pop(one) for one in theirs])
-        if tensor.shape != ours.shape:
-            shapes = f"{list(tensor.shape)} where {list(ours.shape)} fits"
-            raise InputError(f"{folder / WEIGHTS} is not what {CONFIG} says: {theirs[0]} is {shapes}")
-        yield name, tensor
-    if left:
-        raise InputError(f"{folder / WEIGHTS} is not what {CONFIG} says: it has {min(left)} besides")
-
-
 def identity(name: str, channels: int) -> dict[str, Tensor]:
     """A 1 x 1 convolution that changes nothing, in place of one that a network lacks."""
     return {f"{name}.weight": torch.eye(channels)[:, :, None, None], f"{name}.bias": torch.zeros(channels)}
-
-
-def old_name(name: str) -> str:
-    """A tensor's name before diffusers 0.18: ...attentions.0.to_q.weight -> ...attentions.0.query.weight."""
-    prefix, found, rest = name.partition("attentions.0.")
-    part, dot, kind = rest.rpartition(".")
-    return f"{prefix}{found}{OLD[part]}{dot}{kind}" if found else name
 
 
 def module_names(network: Autoencoder) -> Iterator[tuple[str, list[str]]]:

@@ -1,6 +1,6 @@
 """Write a U-Net of ours as diffusers' UNet2DModel, and its process as a scheduler. diffusers itself is not needed."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -10,7 +10,7 @@ from ..config.run import Config
 from ..core.gaussian_diffusion import GaussianDiffusion
 from ..errors import InputError
 from ..networks import UNet
-from ..networks.blocks import NORM_EPS, Downsample, ResidualBlock, Upsample
+from ..networks.blocks import Downsample, ResidualBlock, Upsample
 from .diffusers_autoencoder import block_names
 
 PREDICTION = {"eps": "epsilon", "x0": "sample", "v": "v_prediction"}  # what diffusers calls each
@@ -38,9 +38,10 @@ def check_unet(network: Any, config: Config) -> UNet:
     return network
 
 
-def unet_config(network: UNet, config: Config, size: tuple[int, int]) -> dict[str, Any]:
-    """config.json of the UNet2DModel, for images of `size`."""
+def unet_config(network: UNet, config: Config, size: tuple[int, int], by_class: bool = False) -> dict[str, Any]:
+    """config.json of the UNet2DModel, for images of `size`. by_class: it is told the class, the last being none."""
     own, levels = config.network, range(len(config.network.multipliers))
+    head_dim = None if own.heads == 1 else own.width * own.multipliers[-1] // own.heads
     attends = [level in own.attention for level in levels]
     flip, shift = EMBEDDING[own.embedding]
     return {
@@ -53,27 +54,33 @@ def unet_config(network: UNet, config: Config, size: tuple[int, int]) -> dict[st
         "layers_per_block": own.blocks,
         "down_block_types": ["AttnDownBlock2D" if one else "DownBlock2D" for one in attends],
         "up_block_types": ["AttnUpBlock2D" if one else "UpBlock2D" for one in reversed(attends)],
-        "attention_head_dim": None if own.heads == 1 else own.width * own.multipliers[-1] // own.heads,
+        "attention_head_dim": getattr(network, "head_dim", None) or head_dim,
         "norm_num_groups": network.groups,
-        "norm_eps": NORM_EPS,
+        "norm_eps": network.norm.eps,
         "act_fn": "silu",
-        "downsample_padding": 0,
+        "downsample_padding": own.downsample_padding if own.backbone == "unet2d" else 0,
         "dropout": own.dropout,
         "flip_sin_to_cos": flip,
         "freq_shift": shift,
         "add_attention": True,
+        "num_class_embeds": network.label.num_embeddings if by_class and network.label is not None else None,
     }
 
 
-def unet_tensors(network: UNet, label: int | None = None) -> dict[str, Tensor]:
-    """The tensors of the UNet2DModel by its names. label: the class that it always draws; None: none."""
+def unet_tensors(network: UNet, label: int | None = None, by_class: bool = False) -> dict[str, Tensor]:
+    """The tensors of the UNet2DModel by its names.
+
+    label: the class that it always draws; None: none. by_class: it is told the class instead.
+    """
     state = network.state_dict()
     found: dict[str, Tensor] = {}
     for ours, theirs in unet_names(network):
         for kind in ("weight", "bias"):
             for name, part in zip(theirs, state[f"{ours}.{kind}"].chunk(len(theirs)), strict=True):
                 found[f"{name}.{kind}"] = part.float().contiguous()
-    if network.label is not None:  # what is added to every embedding of t is a bias
+    if by_class and network.label is not None:
+        found["class_embedding.weight"] = state["label.weight"].float().contiguous()
+    elif network.label is not None:  # what is added to every embedding of t is a bias
         found["time_embedding.linear_2.bias"] += state["label.weight"][-1 if label is None else label].float()
     return found
 
@@ -135,12 +142,12 @@ def scheduler_config(process: GaussianDiffusion, config: Config, sampler: str) -
     }
 
 
-def pipeline_index(sampler: str) -> dict[str, Any]:
-    """model_index.json: which classes of diffusers the folder is of."""
+def pipeline_index(sampler: str, classes: Sequence[str] = ()) -> dict[str, Any]:
+    """model_index.json: the classes of diffusers that read the folder, and the names of those that are drawn."""
     kind = "DDPM" if sampler == "ddpm" else "DDIM"
     return {
         "_class_name": f"{kind}Pipeline",
         "_diffusers_version": VERSION,
         "scheduler": ["diffusers", f"{kind}Scheduler"],
         "unet": ["diffusers", "UNet2DModel"],
-    }
+    } | ({"id2label": {str(k): name for k, name in enumerate(classes)}} if classes else {})

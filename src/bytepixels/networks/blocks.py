@@ -102,7 +102,7 @@ class Attention(nn.Module):
 
     def __init__(self, channels: int, groups: int, heads: int = 1):
         super().__init__()
-        self.heads = heads
+        self.channels, self.heads = channels, heads
         self.norm = group_norm(groups, channels)
         self.qkv = nn.Linear(channels, 3 * channels)
         self.project = zero_(nn.Linear(channels, channels))
@@ -146,9 +146,10 @@ class Downsample(nn.Module):
     def __init__(self, channels: int):
         super().__init__()
         self.conv = nn.Conv2d(channels, channels, 3, stride=2)
+        self.padding = (0, 1, 0, 1)  # left, right, top, bottom
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.conv(F.pad(x, (0, 1, 0, 1)))
+        return self.conv(F.pad(x, self.padding))
 
 
 class Upsample(nn.Module):

@@ -90,9 +90,17 @@ def facts(run: Run, images: int) -> list[tuple[str, str]]:
     if (first := data.get("first_stage")) is not None:
         deep, high, wide = run.x0_shape
         what += f", on latents of {high} x {wide}, channels {deep}, of {first['source']}"
+    size = f"{height} x {width}, channels {channels}{classes}"
+    if imported := data.get("imported"):
+        seen = [("imported", f"from {imported['folder']}, a {imported['kind']}"), ("images", size)]
+    else:
+        epochs = f"{images / data['count']:.1f} epochs"
+        seen = [
+            ("images", f"{data['count']:,} of {data['source']}, {size}"),
+            ("seen", f"{images:,} of {run.config.train.images:,} images ({epochs})"),
+        ]
     return [
-        ("images", f"{data['count']:,} of {data['source']}, {height} x {width}, channels {channels}{classes}"),
-        ("seen", f"{images:,} of {run.config.train.images:,} images ({images / data['count']:.1f} epochs)"),
+        *seen,
         (kind, what),
         ("begun", f"{run.made_by[0].get('time', '?')}, commit {str(run.made_by[0].get('git_commit'))[:12]}"),
     ]

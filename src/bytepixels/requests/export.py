@@ -33,6 +33,9 @@ class Export:
     """Keep the weights in 16 bits: half the size; they are computed with in 32 bits. Of html always."""
     label: Words = None
     """Class name or number that the pipeline of diffusers always draws, since it takes none. Default: no class."""
+    by_class: bool = False
+    """Of diffusers: let the UNet2DModel take class_labels, the last one meaning no class. Its pipelines cannot draw
+    from it, a program of your own can; import takes it back with the names of the classes."""
     sampler: str | None = None
     """The sampler of sampler.onnx: {SAMPLERS}; auto: the best measured for that many steps. Default: the run's own, as
     for the flags that follow."""
@@ -58,6 +61,8 @@ class Export:
             raise InputError(f"--half is for --to onnx and html, got --to {self.to}")
         if self.label is not None and self.to != "diffusers":
             raise InputError(f"--label is for --to diffusers, got --to {self.to}, which takes it as an input")
+        if self.by_class and (self.to != "diffusers" or self.label is not None):
+            raise InputError("--by-class is for --to diffusers without --label")
         check_choice("--weights", self.weights, ("ema", "model"))
 
     @property

@@ -54,7 +54,8 @@ def save_checkpoint(folder: Path, run: str, step: int, images: int, tensors: Ten
             flush(path)
         sums = {path.name: sha256(path) for path in files}
         state = {"format": FORMAT, "run": run, "step": step, "images": images, "sha256": sums}
-        publish(temporary, final, state)
+        without = [stem for stem in STEMS if stem not in tensors]
+        publish(temporary, final, state | ({PRUNED: without} if without else {}))
     keep_last(final, run, keep)
     return final
 

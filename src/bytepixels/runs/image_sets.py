@@ -57,6 +57,9 @@ class ImageSet:
 
 def source_of(run: Run) -> str:
     """Path of the images that the run was trained on; InputError, saying where it looked, where they are not."""
+    if not run.data["count"]:
+        again = f"bytepixels import {run.data['source']} --source IMAGES does"
+        raise InputError(f"{run.path} was imported without images to measure it against: {again}")
     found = find_source(run.data, run.path)
     if found is None:
         looked = " nor at ".join(source_places(run.data, run.path)[:3])
@@ -66,7 +69,7 @@ def source_of(run: Run) -> str:
 
 def training_set(run: Run, source: str | None = None) -> ImageSet:
     """The images that the run was trained on, from `source` where it has moved; InputError if those are others."""
-    source = source or source_of(run)
+    source = source_of(run) if source is None or not run.data["count"] else source
     asked = read_config(DataConfig, run.data.get("asked", asdict(run.config.data)), "data")
     packed = pack_with_progress(source, asked)
     if packed.meta["sha256"] != run.data["sha256"]:
@@ -77,7 +80,7 @@ def training_set(run: Run, source: str | None = None) -> ImageSet:
 def other_set(run: Run, source: str, split: str) -> ImageSet:
     """Any split of any source, converted to the size and channels of the run's images."""
     packed = pack_with_progress(source, replace(run.config.data, split=split))
-    same = packed.meta["sha256"]["images"] == run.data["sha256"]["images"]
+    same = packed.meta["sha256"]["images"] == run.data["sha256"].get("images")
     return ImageSet(source, split, packed, _labels(run, packed), trained_on=same)
 
 

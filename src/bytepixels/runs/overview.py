@@ -98,11 +98,13 @@ class Overview:
 
     @property
     def state(self) -> str:
-        """Its state in a word or two: training now, damaged, finished, stopped."""
+        """Its state in a word or two: training now, damaged, imported, finished, stopped."""
         if self.in_use:
             return "training now"
         if self.damage:
             return "damaged"
+        if self.run is not None and self.run.data.get("imported"):
+            return "imported"
         return "finished" if self.finished else "stopped"
 
     @property

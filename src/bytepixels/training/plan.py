@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Protocol
 
 from ..choices import SPLITS
-from ..config.network import foreign_setting, settings_of_others
+from ..config.network import flag_of, foreign_setting, settings_of_others
 from ..config.presets import preset_with
 from ..config.run import Config
 from ..errors import InputError, check_choice
@@ -123,7 +123,7 @@ def model_defaults(asked: Asked, path: Path, fresh: Config | None = None) -> Con
         if asked.get("--diffusion") not in (None, default.process.diffusion):  # draws its noise levels in its own way
             default = replace(default, process=replace(default.process, times="auto"))
     for name in settings_of_others(default.network.backbone):
-        if f"--{name}" in asked.given:
+        if flag_of(name) in asked.given:
             raise InputError(foreign_setting(name, default.network.backbone))
     return one_budget(asked, default)
 
