@@ -86,7 +86,7 @@ def test_a_network(tmp_path, own, network, monkeypatch):
     assert images.shape == (3, 1, 8, 8)
     assert isinstance(TrainedModel.open(run.path).network.network, network)
     monkeypatch.delitem(bp.NETWORKS, "mine")
-    with pytest.raises(bp.InputError, match="--backbone must be one of unet, dit; got 'mine'"):
+    with pytest.raises(bp.InputError, match="--backbone must be one of unet, dit, unet2d; got 'mine'"):
         bp.Run.open(tmp_path / "run")
 
 

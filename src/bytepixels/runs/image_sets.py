@@ -57,7 +57,7 @@ class ImageSet:
 
 def source_of(run: Run) -> str:
     """Path of the images that the run was trained on; InputError, saying where it looked, where they are not."""
-    if not run.data["count"]:
+    if run.data.get("count") == 0:
         again = f"bytepixels import {run.data['source']} --source IMAGES does"
         raise InputError(f"{run.path} was imported without images to measure it against: {again}")
     found = find_source(run.data, run.path)
@@ -69,7 +69,7 @@ def source_of(run: Run) -> str:
 
 def training_set(run: Run, source: str | None = None) -> ImageSet:
     """The images that the run was trained on, from `source` where it has moved; InputError if those are others."""
-    source = source_of(run) if source is None or not run.data["count"] else source
+    source = source_of(run) if source is None or run.data.get("count") == 0 else source
     asked = read_config(DataConfig, run.data.get("asked", asdict(run.config.data)), "data")
     packed = pack_with_progress(source, asked)
     if packed.meta["sha256"] != run.data["sha256"]:
