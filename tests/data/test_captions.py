@@ -6,7 +6,7 @@ import json
 import pytest
 
 from bytepixels.data import pack
-from bytepixels.data.sources.captions import MAX_CAPTION
+from bytepixels.data.sources.captions import MAX_CAPTION, MAX_TEXT_BYTES
 from tests.data.fixtures import TAR_MODES, as_tar, as_zip, write_all
 from tests.data.test_webdataset import PIXELS, shard
 
@@ -180,6 +180,31 @@ def test_samples_of_shards_have_captions_in_txt(tmp_path, packed):
     assert result.captions == ("an a", "", "", "", "e")
     assert "2 captions from the .txt of the samples; 3 images have none." in result.notes
     assert packed(tmp_path / "in", size=(3, 3)).captions == result.captions  # from the kept index
+
+
+@pytest.mark.parametrize("suffix", ["", ".zip", *TAR_MODES])
+def test_a_text_file_beside_each_image(tmp_path, packed, suffix):
+    """As kohya's scripts keep them; a file that is no image's, or too long, is none."""
+    write_all(tmp_path / "in", ["cat/a.png", "cat/b.png", "dog/a.png", "dog/c.png"])
+    texts = {"cat/a": "\ufeffa cat,\r\n on a  mat\n", "dog/a": "x" * (MAX_CAPTION + 1), "dog/c": "", "cat/z": "of none"}
+    for name, text in (texts | {".hidden/a": "no", "cat/b": "y" * (MAX_TEXT_BYTES + 1)}).items():
+        (tmp_path / f"in/{name}.txt").parent.mkdir(exist_ok=True)
+        (tmp_path / f"in/{name}.txt").write_text(text)
+    source = tmp_path / f"x{suffix}" if suffix else tmp_path / "in"
+    if suffix:
+        (as_zip if suffix == ".zip" else as_tar)(tmp_path / "in", source, "")
+    result = packed(source)
+    assert result.captions == ("a cat, on a mat", "", "", "")
+    assert result.classes == ("cat", "dog")
+    assert "1 caption from the .txt beside each; 3 images have none." in result.notes
+    assert "Ignored 1 other file (.txt)." in result.notes
+
+
+def test_metadata_go_before_text_files(images, packed):
+    (images("") / "1.txt").write_text("of the text file")
+    result = packed(images("file_name,text\n1.png,of the table\n"))
+    assert result.captions == ("of the table", "", "")
+    assert "Ignored 1 other file (.txt)." in result.notes
 
 
 def test_hidden_metadata_are_not_read(tmp_path, packed):

@@ -11,8 +11,8 @@ from PIL import Image
 
 from ...errors import InputError, check_choice
 from .decode import open_image
-from .folder_labels import clean_name, counted, is_hidden, is_image, is_named
-from .listing import FACTS, list_images
+from .folder_labels import clean_name, counted, is_hidden, is_image
+from .listing import list_images, says_something
 from .official_files import CIFAR_BATCHES, TWO_SPLITS, read_cifar
 from .source import Chunk, ImageList, ImageRef, Source, check_file_size, file_key, parts_of
 from .tar import is_compressed, is_tar, open_content, read_tar, readable, tar_part
@@ -41,6 +41,8 @@ def _read_zip(path: Path, split: str) -> ImageList:
     _check_readable(path, [member for member, name in zip(members, names, strict=True) if _is_needed(name)])
 
     def read(index: int) -> bytes:
+        if not says_something(names[index], members[index].file_size):
+            return b""
         with readable(path):
             return archive.read(members[index])
 
@@ -52,7 +54,7 @@ def _read_zip(path: Path, split: str) -> ImageList:
 
 
 def _is_needed(name: str) -> bool:
-    return is_named(name, FACTS) or (is_image(name) and not is_hidden(name))
+    return says_something(name) or (is_image(name) and not is_hidden(name))
 
 
 def _check_readable(path: Path, members: list[zipfile.ZipInfo]) -> None:
@@ -87,14 +89,14 @@ def _read_tar(path: Path, split: str) -> ImageList:
 
     def wanted(number: int, member: TarInfo) -> bool:
         name = _file_name(member)
-        return (held_bytes + member.size <= most and is_image(name)) or is_named(name, FACTS)
+        return (held_bytes + member.size <= most and is_image(name)) or says_something(name, member.size)
 
     for number, member, content in read_tar(path, wanted):
         names.append(name := _file_name(member))
         if is_image(name):
             held[number] = content
             held_bytes += member.size
-        elif is_named(name, FACTS):
+        elif says_something(name, member.size):
             facts[number] = content
         links += member.issym() or member.islnk()
         if held_bytes > most:
@@ -109,7 +111,7 @@ def _read_tar(path: Path, split: str) -> ImageList:
         kept = [held[number] for number in order]
         return parts_of(len(kept), lambda k: ImageRef(k, partial(open_content, kept[k])))
 
-    return list_images(names, split, str(path), lambda number: facts[number], parts, notes)
+    return list_images(names, split, str(path), lambda number: facts.get(number, b""), parts, notes)
 
 
 def _file_name(member: TarInfo) -> str:

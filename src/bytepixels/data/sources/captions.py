@@ -1,6 +1,7 @@
-"""Read captions beside images: metadata.csv with the columns file_name and text, or metadata.jsonl with these fields.
+"""Read captions beside images: metadata.csv with the columns file_name and text, metadata.jsonl with these fields, or a
+.txt beside each.
 
-It is the convention of image folders: file names are relative to the folder that the metadata lies in.
+The first two are the convention of image folders: file names are relative to the folder that the metadata lies in.
 """
 
 import csv
@@ -12,9 +13,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from .folder_labels import clean_name, counted, first_few, is_named, printable
+from .folder_labels import clean_name, counted, first_few, is_hidden, is_image, is_named, printable
 
 METADATA = ("metadata.csv", "metadata.jsonl")
+TEXT = ".txt"
+MAX_TEXT_BYTES = 1 << 20  # of a text file: a larger one is no caption
 MAX_CAPTION = 10_000  # characters
 _NAME, _TEXT = "file_name", "text"
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")  # how a table saved as "Unicode text" begins
@@ -39,17 +42,43 @@ def captions_of(
     """The caption of every packed image ("" for none; None if no image has one), and notes.
 
     names: of all files of a source, relative, with /. kept: positions of the images that are packed.
-    read: position -> content, called for metadata alone.
+    read: position -> content, called for metadata or, where there is none, for the .txt beside each image.
     """
     files = [index for index, name in enumerate(names) if is_named(name, METADATA)]
     if not files:
-        return None, []
+        return _from_texts(names, kept, read)
     found, known = _Findings(), {_composed(name): name for name in names if not is_named(name, METADATA)}
     for index in files:
         _read_one(names[index], read(index), known, found)
     captions = [found.captions.get(names[index], "") for index in kept]
     where = first_few([names[index] for index in files], 3)
     return captions if any(captions) else None, _notes(captions, where, found)
+
+
+def texts_beside(names: Sequence[str]) -> dict[str, int]:
+    """The positions of the text files that bear the name of an image: cat/1.txt beside cat/1.png, by "cat/1".
+
+    It is how kohya's scripts and others for fine-tuning keep captions.
+    """
+    images = {posixpath.splitext(name)[0] for name in names if is_image(name)}
+    texts = {stem: index for index, name in enumerate(names) for stem, end in [posixpath.splitext(name)] if end == TEXT}
+    return {stem: index for stem, index in texts.items() if stem in images and not is_hidden(stem)}
+
+
+def caption_of(content: bytes) -> str:
+    """Read the caption in a .txt, on one line; "" if there is none."""
+    text = tidy(content.decode("utf-8-sig", errors="replace"))
+    return text if len(text) <= MAX_CAPTION else ""
+
+
+def _from_texts(
+    names: Sequence[str], kept: Sequence[int], read: Callable[[int], bytes]
+) -> tuple[list[str] | None, list[str]]:
+    """The captions that text files beside the images hold."""
+    texts = texts_beside(names)
+    found = [texts.get(posixpath.splitext(names[index])[0]) for index in kept]
+    captions = ["" if index is None else caption_of(read(index)) for index in found]
+    return (captions, [described(captions, "the .txt beside each")]) if any(captions) else (None, [])
 
 
 def described(captions: Sequence[str], where: str) -> str:

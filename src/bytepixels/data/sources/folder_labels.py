@@ -89,7 +89,7 @@ def arrange(names: list[str], split: str, source: str, used: Container[str] = ()
     visible = [index for index, name in enumerate(names) if name and not is_hidden(name)]
     images = [index for index in visible if is_image(names[index])]
     others = [names[index] for index in sorted(set(visible) - set(images))]
-    unused = [name for name in others if posixpath.basename(name) not in used]
+    unused = [name for name in others if posixpath.basename(name) not in used and name not in used]
     if not images:
         raise InputError(f"{source} holds no image{found_instead(_suffixes(others))}")
     paths = unwrapped({index: tuple(names[index].split("/")) for index in images})

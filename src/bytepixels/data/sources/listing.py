@@ -2,13 +2,18 @@
 
 from collections.abc import Callable, Sequence
 
-from .captions import METADATA, captions_of
+from .captions import MAX_TEXT_BYTES, METADATA, TEXT, captions_of, texts_beside
 from .dataset_json import DATASET, json_labels
-from .folder_labels import arrange
+from .folder_labels import arrange, is_hidden, is_named
 from .own_output import MARKS, without_own
 from .source import Chunk, ImageList
 
 FACTS = (*METADATA, DATASET, *MARKS)  # names of files that say something of the images beside them
+
+
+def says_something(name: str, size: int = 0) -> bool:
+    """Whether a file may say something of the images beside it, by its name and its size in bytes."""
+    return is_named(name, FACTS) or (name.endswith(TEXT) and not is_hidden(name) and size <= MAX_TEXT_BYTES)
 
 
 def list_images(
@@ -22,12 +27,14 @@ def list_images(
     """The images of one split in their order, with labels and captions.
 
     names: of all files of the source, relative, with /; "" for what is no file. read: position -> content, called for
-    files named as in FACTS. parts: how the images at these positions are read, in this order. notes: what there is to
-    say of the source before. Raises InputError where there is no image, or no such split.
+    files of which `says_something` is true, and for larger texts, for which it may be empty. parts: how the images at
+    these positions are read, in this order. notes: what there is to say of the source before. Raises InputError where
+    there is no image, or no such split.
     """
     outside, own_notes = without_own(names, read, source)
     names = [name if is_outside else "" for name, is_outside in zip(names, outside, strict=True)]
-    order, found, found_notes = arrange(names, split, source, (*METADATA, DATASET))
+    texts = [] if any(is_named(name, METADATA) for name in names) else texts_beside(names).values()
+    order, found, found_notes = arrange(names, split, source, {*METADATA, DATASET, *(names[index] for index in texts)})
     labels, classes, class_notes = json_labels(names, order, read, source) or found
     captions, caption_notes = captions_of(names, order, read)
     notes = (*notes, *own_notes, *found_notes, *class_notes, *caption_notes)

@@ -13,6 +13,7 @@ from .folders import content_of, file_at, files_below, open_folder, read_files
 from .known_datasets import NAMED, open_named, open_official
 from .own_output import without_own
 from .source import Source, file_key, only_split
+from .tables import SUFFIXES, open_tables, tables_among
 from .webdataset import named_by_braces, open_shards, shards_among
 from .webdataset_samples import looks_like_shard
 
@@ -43,9 +44,13 @@ def _open_folder(path: Path, split: str, cache: Path) -> Source:
         [file.name for file in files], lambda index: content_of(path / files[index].name), str(path)
     )
     files = [file for file, is_kept in zip(files, kept, strict=True) if is_kept]
-    shards = shards_among(files)
-    if shards and not any(is_image(file.name) and not is_hidden(file.name) for file in files):
-        return open_shards(str(path), path, shards, split, cache)
+    shards, tables = shards_among(files), tables_among(files)
+    if (shards or tables) and not any(is_image(file.name) and not is_hidden(file.name) for file in files):
+        return (
+            open_shards(str(path), path, shards, split, cache)
+            if shards
+            else open_tables(str(path), path, tables, split)
+        )
     return open_folder(path, files, split, notes)
 
 
@@ -54,6 +59,9 @@ def _open_file(path: Path, split: str, cache: Path) -> Source:
         raise InputError(f"{path} is neither a file nor a folder")
     if path.suffix.lower() in (".npy", ".npz"):
         return open_arrays(path, split)
+    if path.suffix.lower() in SUFFIXES:
+        only_split(str(path), split)
+        return open_tables(str(path), path.parent, [file_at(path.parent, path)], "all")
     if is_image(path.name):
         only_split(str(path), split)
         return Source(str(path), file_key(path), lambda: read_files(path.parent, [path.name], "all", str(path)))

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ...errors import InputError
-from .captions import MAX_CAPTION, tidy
+from .captions import caption_of
 from .folder_labels import clean_name, is_hidden, is_image, printable
 from .tar import is_tar, read_tar
 
@@ -106,12 +106,6 @@ def class_of(extension: str, content: bytes) -> str | None:
     if not isinstance(value, (str, int)) or not 0 < len(name) <= MAX_CLASS:
         return None
     return str(int(name)) if name.isascii() and name.isdecimal() else name
-
-
-def caption_of(content: bytes) -> str:
-    """Read the caption in a .txt, on one line; "" if there is none."""
-    text = tidy(content.decode("utf-8-sig", errors="replace"))
-    return text if len(text) <= MAX_CAPTION else ""
 
 
 def _field(content: bytes) -> Any:
