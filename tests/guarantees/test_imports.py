@@ -56,6 +56,7 @@ HEAVY = {
     "tensorboard",
     "diffusers",
     "transformers",
+    "pyarrow",
 }
 
 

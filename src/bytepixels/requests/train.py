@@ -19,7 +19,8 @@ class Train:
 
     source: Positional[Annotated[str, arg(metavar="SOURCE")]]
     """A folder (one subfolder per class, or flat), a .zip or .tar of one, WebDataset shards (a folder of them, or a
-    quoted pattern: 'train-{000000..000127}.tar'), an .npz or .npy, or a name: digits, cifar10, mnist, fashion-mnist."""
+    quoted pattern: 'train-{000000..000127}.tar'), an .npz or .npy, tables (.parquet, .arrow), or a name: digits,
+    cifar10, mnist, fashion-mnist."""
     run: Path | None = None
     """The folder of the run. Default: runs/SOURCE-PRESET, or runs/SOURCE-PRESET-dit."""
     origin: Annotated[Path | None, arg(name="from", metavar="RUN")] = None

@@ -32,7 +32,7 @@ def with_text(config: Config, packed: Packed, source: str) -> tuple[Config, dict
     if name is None:
         return config, {}
     if packed.captions is None:
-        wanted = "a metadata.csv with the columns file_name and text, or a metadata.jsonl, beside the images"
+        wanted = "a metadata.csv with the columns file_name and text, or a .txt beside each image"
         raise InputError(f"--text {name} needs captions, and {source} has none: {wanted}")
     if packed.classes and network.labels and config.train.label_dropout == 0:
         raise InputError("--text beside class labels needs a --label-dropout above 0, or --no-labels")

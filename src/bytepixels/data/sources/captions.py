@@ -96,10 +96,7 @@ def tidy(text: str) -> str:
 def _read_one(name: str, content: bytes, known: dict[str, str], found: _Findings) -> None:
     """Read one metadata file. The first of several captions for an image counts."""
     folder, shown = posixpath.dirname(name), printable(name)
-    if content.startswith(_UTF16):
-        text = content.decode("utf-16", errors="replace")
-    else:
-        text = content.decode("utf-8-sig", errors="surrogateescape")
+    text = decoded(content)
     if (rows := _csv_rows(text, shown, found) if name.endswith(".csv") else _json_rows(text, shown, found)) is None:
         found.refused.append(f"{shown} has no columns {_NAME} and {_TEXT}: no captions are read from it.")
         return
@@ -115,6 +112,13 @@ def _read_one(name: str, content: bytes, known: dict[str, str], found: _Findings
             found.twice.append(image)
         elif caption:
             found.captions[image] = tidy(caption)
+
+
+def decoded(content: bytes) -> str:
+    """The text of a table: UTF-8, or UTF-16 where it says so."""
+    if content.startswith(_UTF16):
+        return content.decode("utf-16", errors="replace")
+    return content.decode("utf-8-sig", errors="surrogateescape")
 
 
 def _csv_rows(text: str, shown: str, found: _Findings) -> list[Row] | None:

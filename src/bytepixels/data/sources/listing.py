@@ -5,10 +5,12 @@ from collections.abc import Callable, Sequence
 from .captions import MAX_TEXT_BYTES, METADATA, TEXT, captions_of, texts_beside
 from .dataset_json import DATASET, json_labels
 from .folder_labels import arrange, is_hidden, is_named
+from .label_table import LABELS, table_labels
 from .own_output import MARKS, without_own
 from .source import Chunk, ImageList
 
-FACTS = (*METADATA, DATASET, *MARKS)  # names of files that say something of the images beside them
+TABLES = (*METADATA, DATASET, LABELS)
+FACTS = (*TABLES, *MARKS)  # names of files that say something of the images beside them
 
 
 def says_something(name: str, size: int = 0) -> bool:
@@ -34,8 +36,10 @@ def list_images(
     outside, own_notes = without_own(names, read, source)
     names = [name if is_outside else "" for name, is_outside in zip(names, outside, strict=True)]
     texts = [] if any(is_named(name, METADATA) for name in names) else texts_beside(names).values()
-    order, found, found_notes = arrange(names, split, source, {*METADATA, DATASET, *(names[index] for index in texts)})
-    labels, classes, class_notes = json_labels(names, order, read, source) or found
+    order, found, found_notes = arrange(names, split, source, {*TABLES, *(names[index] for index in texts)})
+    labels, classes, class_notes = (
+        json_labels(names, order, read, source) or table_labels(names, order, read, source) or found
+    )
     captions, caption_notes = captions_of(names, order, read)
     notes = (*notes, *own_notes, *found_notes, *class_notes, *caption_notes)
     return ImageList([names[index] for index in order], parts(order), labels, classes, notes, captions)
