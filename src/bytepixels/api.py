@@ -31,6 +31,7 @@ from .requests.check_data import Doctor
 from .requests.edit import EditFlags, Inpaint, Interpolate, Invert, Restore, Vary
 from .requests.evaluate import Compare, Evaluate, Quality, Report
 from .requests.export import Export
+from .requests.hub import Pull, Push
 from .requests.import_folder import Import
 from .requests.keywords import Keywords, configured, request_of
 from .requests.sample import Sample
@@ -215,6 +216,15 @@ def import_run(folder: Place, run: Place | None = None, **settings: Any) -> Run:
     return Run(perform(request_of(Import, own, settings)).path)
 
 
+def pull(repository: str, run: Place | None = None, **settings: Any) -> Run:
+    """Fetch a run from the Hugging Face hub, and check it. settings: any flag of `bytepixels pull`, by name.
+
+    Raises InputError for what is no run, or does not fit together; nothing is left behind then.
+    """
+    own = {"repository": repository, "run": None if run is None else Path(run)}
+    return Run(perform(request_of(Pull, own, settings)).path)
+
+
 def verify(out: Place = "verify") -> list[Check]:
     """Check every method against exact results: print a table, write out/verify.png, and return the checks."""
     from .verification.table import verify_to
@@ -345,6 +355,10 @@ class Run:
     def export(self, to: str, **settings: Any) -> Path:
         """Write files for other programs and return their folder. to, settings: flags of `bytepixels export`."""
         return self._perform(Export, {"to": to} | settings).folder
+
+    def push(self, repository: str, license: str, **settings: Any) -> str:
+        """Publish it on the Hugging Face hub, with a model card; returns the address. settings: flags of `push`."""
+        return str(self._perform(Push, {"repository": repository, "license": license} | settings))
 
     def _edit(self, kind: type[EditFlags], own: Mapping[str, Any], settings: Mapping[str, Any]) -> Tensor:
         return perform(request_of(kind, {"run": self.path} | dict(own), settings)).images

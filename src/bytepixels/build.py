@@ -60,6 +60,12 @@ def build_network(config: Config, shape: tuple[int, int, int], classes: int, dev
     return network.to(device).to(memory_format=torch.channels_last)
 
 
+def network_without_memory(config: Config, shape: tuple[int, int, int], classes: int) -> Network:
+    """Build the network of a config on torch's meta device: its tensors have shapes and no storage."""
+    with torch.device("meta"):
+        return build_network(config, shape, classes, torch.device("meta"))
+
+
 def taken(target: Callable[..., Any], found: Mapping[str, Any]) -> dict[str, Any]:
     """Those of `found` that a function or class takes by name."""
     names = signature(target).parameters

@@ -33,6 +33,8 @@ VERBS = {
     "edit restore": Verb("requests.edit.Restore", "sampling.edit.edit"),
     "export": Verb("requests.export.Export", "export.export.export"),
     "import": Verb("requests.import_folder.Import", "interop.import_folder.import_folder"),
+    "push": Verb("requests.hub.Push", "export.hub.push"),
+    "pull": Verb("requests.hub.Pull", "export.hub.pull"),
     "evaluate": Verb("requests.evaluate.Quality", "evaluation.evaluate.evaluate"),
     "evaluate bits": Verb("requests.evaluate.Evaluate", "evaluation.likelihood.evaluate", given=("--bits",)),
     "evaluate loss": Verb("requests.evaluate.Evaluate", "evaluation.likelihood.evaluate", given=("--loss",)),
@@ -83,6 +85,8 @@ Use a model
   edit restore RUN           an image out of a small, grey, blurred or torn one
   export RUN --to onnx       files that draw without bytepixels
   import FOLDER              a run out of a model that diffusers saved
+  push RUN REPO              publish a run on the Hugging Face hub, with a model card
+  pull REPO                  fetch one from there
 Measure
   evaluate RUN               sample quality: distances from the training images, copies, drift
   evaluate bits RUN          bits per dimension on held-out images

@@ -179,7 +179,8 @@ def test_an_empty_folder_becomes_the_run(tmp_path):
 
 
 def test_verbs_and_missing_words(capsys):
-    verbs = "data, show, train, encode, runs, cache, sample, edit, export, import, evaluate, compare, report, verify"
+    verbs = "data, show, train, encode, runs, cache, sample, edit, export, import, push, pull"
+    verbs += ", evaluate, compare, report, verify"
     refused(["trian"], capsys, f"must be one of {verbs}; got 'trian'; did you mean 'train'?")
     refused(["train"], capsys, "train needs SOURCE (bytepixels train --help)")
     refused(["sample"], capsys, "sample needs RUN")

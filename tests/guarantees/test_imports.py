@@ -57,6 +57,7 @@ HEAVY = {
     "diffusers",
     "transformers",
     "pyarrow",
+    "huggingface_hub",
 }
 
 

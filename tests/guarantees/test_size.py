@@ -29,7 +29,7 @@ def lines_of_code(path: Path) -> int:
 
 
 BOUNDS = {  # lines of code of each room; "" are the files beside them. What is new is to make them no larger than this
-    "": 1185,
+    "": 1205,
     "cli": 590,
     "codec": 300,
     "config": 720,
@@ -37,12 +37,12 @@ BOUNDS = {  # lines of code of each room; "" are the files beside them. What is 
     "data": 2360,
     "distributed": 150,
     "evaluation": 725,
-    "export": 465,
+    "export": 670,
     "interop": 440,
     "metrics": 1010,
     "networks": 830,
     "report": 400,
-    "requests": 590,
+    "requests": 630,
     "runs": 755,
     "sampling": 1130,
     "text": 180,

@@ -4,9 +4,9 @@ import json
 
 import numpy as np
 import pytest
-from bench.models import export
 from PIL import Image
 
+from bytepixels.export.hand_over import hand_over
 from bytepixels.runs import models
 from bytepixels.runs.models import MODELS, model_names
 from bytepixels.runs.overview import inspect_run
@@ -38,7 +38,7 @@ def trained(tmp_path_factory):
 @pytest.fixture
 def packaged(trained, tmp_path, monkeypatch):
     """A folder to work in, and a package that holds one model, "tiny"."""
-    export(open_run(trained), tmp_path / "package/tiny", "digits")
+    hand_over(open_run(trained), tmp_path / "package/tiny", "digits")
     monkeypatch.setattr(models, "MODELS", tmp_path / "package")
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..build import build_network, build_process
+from ..build import build_process, network_without_memory
 from ..config.diffusion import ProcessConfig
 from ..config.network import NetworkConfig
 from ..config.run import Config
@@ -150,8 +150,7 @@ def read_tensors(
     it has none, and gets the mean of the others.
     """
     shape = (config.data.channels or 3, *(config.data.size or (32, 32)))
-    with torch.device("meta"):
-        network = build_network(config, shape, classes, torch.device("meta"))
+    network = network_without_memory(config, shape, classes)
     assert isinstance(network, UNet)
     ours, labels = network.state_dict(), {}
     if classes:
