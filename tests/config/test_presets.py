@@ -340,6 +340,7 @@ OTHER = {
         99,
         4.0,
         True,
+        "project",
     ),
 }
 

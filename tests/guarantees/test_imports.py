@@ -54,6 +54,7 @@ HEAVY = {
     "rich",
     "PIL",
     "tensorboard",
+    "wandb",
     "diffusers",
     "transformers",
     "pyarrow",

@@ -100,7 +100,16 @@ def check_steps(sample: SampleConfig, process: ProcessConfig) -> None:
 # batch they hold at a time and what is compiled for them, what becomes of a loss that is not finite, and how it is
 # watched; where the text encoder lies, which is known by its hash. Nothing else, so that its curve is that of one
 # experiment.
-WATCHING = {"checkpoint_minutes", "keep", "previews", "preview_images", "measure", "log_seconds", "tensorboard"}
+WATCHING = {
+    "checkpoint_minutes",
+    "keep",
+    "previews",
+    "preview_images",
+    "measure",
+    "log_seconds",
+    "tensorboard",
+    "wandb",
+}
 BUDGET = {"images", "epochs", "budget"}
 PLACES = {"first_stage", "text"}
 MUTABLE = BUDGET | PLACES | {"device", "shard", "compile", "micro_batch", "on_nonfinite", "strict"} | WATCHING

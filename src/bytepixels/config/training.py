@@ -80,6 +80,9 @@ class TrainConfig:
     """Seconds between lines of log.jsonl; each line synchronises with the device once."""
     tensorboard: bool = False
     """Write TensorBoard files to the run as well (needs the tensorboard extra)."""
+    wandb: str | None = None
+    """Send the log, grids and measurements to this project of Weights & Biases (needs the wandb extra; with
+    WANDB_MODE=offline they only go to RUN/wandb)."""
 
     def __post_init__(self) -> None:
         check_range("--images", self.images, 1, MOST_IMAGES)

@@ -4,7 +4,6 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,7 +12,7 @@ from .. import events
 from ..config.training import TrainConfig
 from ..config.units import seconds_of
 from ..distributed.process_group import CPU, ProcessGroup
-from ..errors import InputError, check_range
+from ..errors import check_range
 from ..events import Work, duration
 from ..images import save_png
 from ..runs.checkpoint_writer import Writer
@@ -25,6 +24,7 @@ from ..stopping import Stop, StoppedError
 from ..wording import many
 from .diffusion_task import Task
 from .forecast import SOON, forecast
+from .loggers import numbers_of, open_loggers
 from .loop import Batch, StepResult, TrainState, total_steps, train_steps
 from .micro_batch import largest_micro_batch
 from .nonfinite import MOST_SKIPPED, NonfiniteBatch, nonfinite_error
@@ -68,7 +68,7 @@ class Trainer:
         self.times: dict[int, Tensor | None] = {}  # of the steps in hand: those by importance cannot be drawn again
         self.skipped = self.skipped_in_a_row = 0
         self.note, self.warned, self.forecast_said = "", False, False
-        self.board = _tensorboard(run, self.images) if self.config.tensorboard and self.leads else None
+        self.loggers = open_loggers(run, self.config, self.images) if self.leads else []
         self.spent, rate = world.broadcast_from_rank0(lambda: _spent(run))
         self.began = time.monotonic() if began is None else began
         self.limit = None if self.config.budget is None else seconds_of(self.config.budget)  # seconds
@@ -186,8 +186,8 @@ class Trainer:
 
     def end(self, asked: int) -> int:
         """Print how the training ended; returns 0 or the number of the signal that stopped it."""
-        if self.board is not None:
-            self.board.close()
+        for logger in self.loggers:
+            logger.close()
         if self.skipped:
             events.note(f"{many(self.skipped, 'step')} skipped: the loss or its gradient was not finite")
         if asked and not self.done:
@@ -249,9 +249,8 @@ class Trainer:
             self.note = f"loss {loss:.4f}  grad {grad_norm:.3f}"
         if skipped := len(results) - int(finite.sum()):
             record["skipped"] = skipped
-        if self.board is not None:
-            for name in record.keys() - {"step", "images"}:
-                self.board.add_scalar(name, record[name], self.images)
+        for logger in self.loggers:
+            logger.numbers(numbers_of(record), self.images)
         now = {"time": round(time.time(), 2), "seconds": round(self.spent + time.monotonic() - self.began, 2)}
         if self.leads:
             self.run.log(record | now)
@@ -293,6 +292,8 @@ class Trainer:
         path = self.run.samples / f"images-{self.images:09d}.png"
         if self.leads:
             save_png(shown, path)
+            for logger in self.loggers:
+                logger.grid(shown, self.images)
         events.note(f"{self.task.what} at {self.images:,} images ({self.task.which}): {path}")
         if self.config.measure:
             found, said = self.task.measure(self.state, stop, self.config.measure)
@@ -300,6 +301,8 @@ class Trainer:
                 checkpoint = f"step-{self.state.step:08d}"
                 self.run.note_evaluation(found | {"images": self.images, "checkpoint": checkpoint, "weights": "ema"})
                 events.note(f"at {self.images:,} images: {said}")
+                for logger in self.loggers:
+                    logger.numbers(numbers_of(found), self.images)
         if self.budget is not None:
             self.budget.aside += time.monotonic() - before
         progress.pause()
@@ -330,11 +333,3 @@ def _spent(run: Run) -> tuple[float, float]:
     """Seconds that earlier sessions trained, and images per second at the end of the last one."""
     *_, last = {}, *read_log(run.path, tail=1 << 16)
     return float(last.get("seconds", 0.0)), float(last.get("images_per_second", 0.0))
-
-
-def _tensorboard(run: Run, images: int) -> Any:
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
-        raise InputError("--tensorboard needs a package: pip install 'bytepixels[tensorboard]'") from error
-    return SummaryWriter(str(run.path / "tensorboard"), purge_step=images)
