@@ -32,7 +32,7 @@ BOUNDS = {  # lines of code of each room; "" are the files beside them. What is 
     "": 1205,
     "cli": 590,
     "codec": 300,
-    "config": 720,
+    "config": 735,
     "core": 1500,
     "data": 2360,
     "distributed": 150,
@@ -46,7 +46,7 @@ BOUNDS = {  # lines of code of each room; "" are the files beside them. What is 
     "runs": 755,
     "sampling": 1130,
     "text": 180,
-    "training": 2040,
+    "training": 2085,
     "verification": 305,
 }
 
