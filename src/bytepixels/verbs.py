@@ -96,7 +96,7 @@ Measure
   report RUN...              one HTML file about a run, or several side by side
   verify                     check the mathematics on this machine against exact results
 
-Help for each verb: bytepixels train --help
+Help for each verb: bytepixels train --help. Completion: eval "$(bytepixels --completion bash)", or zsh
 """
 
 

@@ -30,7 +30,7 @@ def lines_of_code(path: Path) -> int:
 
 BOUNDS = {  # lines of code of each room; "" are the files beside them. What is new is to make them no larger than this
     "": 1205,
-    "cli": 590,
+    "cli": 645,
     "codec": 300,
     "config": 735,
     "core": 1500,

@@ -24,6 +24,7 @@ from ..signals import interruption, unwind_on_sigterm
 from ..spellings import OTHER_VERBS
 from ..verbs import VERBS, loaded, page_of
 from . import clock
+from .completion import completion
 from .first_page import first_page
 from .output import is_first_to_say, unread_output_is_dropped
 from .parsing import Line
@@ -134,6 +135,9 @@ def _main(arguments: list[str]) -> int:
         print(page)
         return 0
     try:
+        if arguments[0] == "--completion":
+            print(completion("".join(arguments[1:2])), end="")
+            return 0
         return run_verb(arguments)
     except InputError as error:
         name = f"--{str(error).split()[0]}"  # a setting of the core that was a flag here

@@ -7,8 +7,9 @@ from typing import Any
 
 from safetensors.torch import save_file
 
+from ..errors import InputError
 from ..files import one_line, read_sealed, sha256, write_sealed
-from ..runs.checkpoints import PRUNED, read_tensors
+from ..runs.checkpoints import FORMAT, PRUNED, read_tensors
 from ..runs.origin import BESIDE
 from ..runs.overview import read_log
 from ..runs.run_directory import CONFIG, FIRST_STAGE, Run
@@ -31,7 +32,7 @@ def hand_over(run: Run, folder: Path, source: str, guidance: float | None = None
 
     source: what its images are called where it is used. guidance: what it draws with unless told otherwise; None: its
     own. What trained it stays in config.json: settings, the images' hash, and the commit and machine of every session.
-    Returns the checkpoint that was copied. ValueError for weights that half precision cannot hold.
+    Returns the checkpoint that was copied. InputError for weights that half precision cannot hold.
     """
     newest = find_checkpoint(run, None)
     state = read_sealed(newest / "state.json")
@@ -40,10 +41,10 @@ def hand_over(run: Run, folder: Path, source: str, guidance: float | None = None
     ema = read_tensors(newest, "ema", state)
     half = {name: t.half().contiguous() if t.is_floating_point() else t for name, t in ema.items()}
     if any(not bool(t.isfinite().all()) for t in half.values()):
-        raise ValueError(f"{newest} has weights that half precision cannot hold")
+        raise InputError(f"{newest} has weights that half precision cannot hold")
     save_file(half, final / "ema.safetensors")
     sums = {"ema.safetensors": sha256(final / "ema.safetensors")}
-    write_sealed(final / "state.json", state | {"sha256": sums, PRUNED: ["model", "optimizer"]})
+    write_sealed(final / "state.json", state | {"format": FORMAT, "sha256": sums, PRUNED: ["model", "optimizer"]})
     config = read_sealed(run.path / CONFIG)
     data = config["data"]
     kept = {key: value for key, value in data.items() if key in ("classes", "text")}
