@@ -200,6 +200,42 @@ def test_a_text_file_beside_each_image(tmp_path, packed, suffix):
     assert "Ignored 1 other file (.txt)." in result.notes
 
 
+def coco(*annotations):
+    """A file of captions, as COCO has them."""
+    images = [{"id": k, "file_name": f"{k:012}.jpg", "license": 3} for k in (7, 9, 11)]
+    return json.dumps({"info": {}, "images": images, "annotations": list(annotations)})
+
+
+def test_coco(tmp_path, packed):
+    """Its folders are splits; the first of an image's captions counts; instances are not read."""
+    write_all(tmp_path / "in", ["train2017/000000000007.jpg", "train2017/000000000009.jpg", "val2017/000000000011.jpg"])
+    said = [
+        {"image_id": k, "id": n, "caption": text} for n, (k, text) in enumerate([(7, "a  cat "), (7, "two"), (8, "?")])
+    ]
+    (tmp_path / "in/annotations").mkdir()
+    (tmp_path / "in/annotations/captions_train2017.json").write_text(coco(*said))
+    (tmp_path / "in/annotations/captions_val2017.json").write_text(coco({"image_id": 11, "caption": "a dog"}))
+    (tmp_path / "in/annotations/instances_val2017.json").write_text("{}")
+    result = packed(tmp_path / "in")
+    assert result.captions == ("a cat", "")
+    assert result.classes == ()
+    assert any(note.startswith("1 second caption left out") for note in result.notes)
+    assert any("Left out 1 broken row: an annotation of annotations/captions_train" in note for note in result.notes)
+    assert "Ignored 1 other file (.json)." in result.notes
+    assert packed(tmp_path / "in", split="val").captions == ("a dog",)
+    as_zip(tmp_path / "in", tmp_path / "x.zip", "coco/")
+    assert packed(tmp_path / "x.zip").captions == result.captions
+
+
+@pytest.mark.parametrize(
+    "content", ["", "[]", '{"images": 3}', '{"images": [{"id": 1}], "annotations": []}', "[" * 10**5]
+)
+def test_what_is_no_coco(content, images, packed):
+    result = packed(images(content, "captions_mine.json"))
+    assert result.captions is None
+    assert any("captions_mine.json is no file of captions as COCO has them" in note for note in result.notes)
+
+
 def test_metadata_go_before_text_files(images, packed):
     (images("") / "1.txt").write_text("of the text file")
     result = packed(images("file_name,text\n1.png,of the table\n"))

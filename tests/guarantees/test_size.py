@@ -34,7 +34,7 @@ BOUNDS = {  # lines of code of each room; "" are the files beside them. What is 
     "codec": 300,
     "config": 735,
     "core": 1500,
-    "data": 2360,
+    "data": 2400,
     "distributed": 150,
     "evaluation": 725,
     "export": 670,

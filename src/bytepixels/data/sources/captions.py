@@ -8,6 +8,7 @@ import csv
 import io
 import json
 import posixpath
+import re
 import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from typing import Any
 from .folder_labels import clean_name, counted, first_few, is_hidden, is_image, is_named, printable
 
 METADATA = ("metadata.csv", "metadata.jsonl")
+COCO = re.compile(r"captions_\w+\.json")  # annotations/captions_train2017.json; its images lie in a folder beside that
 TEXT = ".txt"
 MAX_TEXT_BYTES = 1 << 20  # of a text file: a larger one is no caption
 MAX_CAPTION = 10_000  # characters
@@ -44,15 +46,23 @@ def captions_of(
     names: of all files of a source, relative, with /. kept: positions of the images that are packed.
     read: position -> content, called for metadata or, where there is none, for the .txt beside each image.
     """
-    files = [index for index, name in enumerate(names) if is_named(name, METADATA)]
+    files = [index for index, name in enumerate(names) if is_metadata(name)]
     if not files:
         return _from_texts(names, kept, read)
-    found, known = _Findings(), {_composed(name): name for name in names if not is_named(name, METADATA)}
+    found, known = _Findings(), {_composed(name): name for name in names if not is_metadata(name)}
     for index in files:
-        _read_one(names[index], read(index), known, found)
+        if is_named(names[index], METADATA):
+            _read_one(names[index], read(index), known, found)
+        else:
+            _read_coco(names[index], read(index), names, found)
     captions = [found.captions.get(names[index], "") for index in kept]
     where = first_few([names[index] for index in files], 3)
     return captions if any(captions) else None, _notes(captions, where, found)
+
+
+def is_metadata(name: str) -> bool:
+    """Whether a file says what is in the images, by its name."""
+    return is_named(name, METADATA) or (COCO.fullmatch(posixpath.basename(name)) is not None and not is_hidden(name))
 
 
 def texts_beside(names: Sequence[str]) -> dict[str, int]:
@@ -119,6 +129,30 @@ def decoded(content: bytes) -> str:
     if content.startswith(_UTF16):
         return content.decode("utf-16", errors="replace")
     return content.decode("utf-8-sig", errors="surrogateescape")
+
+
+def _read_coco(name: str, content: bytes, names: Sequence[str], found: _Findings) -> None:
+    """Read captions as COCO has them, by the names of the image files. The first of an image's five counts."""
+    bases: dict[str, list[str]] = {}
+    for image in filter(is_image, names):
+        bases.setdefault(posixpath.basename(image), []).append(image)
+    try:
+        table = json.loads(content)
+        files = {one["id"]: posixpath.basename(one["file_name"]) for one in table["images"]}
+        rows = [(files.get(one["image_id"], ""), one["caption"]) for one in table["annotations"]]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        found.refused.append(f"{printable(name)} is no file of captions as COCO has them: none are read from it.")
+        return
+    for file, caption in rows:
+        if (wrong := _problem(file, caption)) is not None:
+            found.broken.append(f"an annotation of {printable(name)} {wrong}")
+        elif file not in bases:
+            found.strangers.append(file)
+        for image in bases.get(file, []) if wrong is None else []:
+            if image in found.captions:
+                found.twice.append(image)
+            elif caption:
+                found.captions[image] = tidy(caption)
 
 
 def _csv_rows(text: str, shown: str, found: _Findings) -> list[Row] | None:

@@ -160,7 +160,12 @@ def _splits_lacking(paths: Paths) -> str:
 
 def _split_at(path: tuple[str, ...], depth: int) -> str:
     """The split that the folder at this depth of a path names; "" for none."""
-    return FOLDER_SPLITS.get(path[depth].lower(), "") if len(path) > depth + 1 else ""
+    return split_named(path[depth]) if len(path) > depth + 1 else ""
+
+
+def split_named(folder: str) -> str:
+    """The split that a folder's name means; a year may follow, as in COCO's train2017. "" for none."""
+    return FOLDER_SPLITS.get(re.sub(r"(19|20)\d\d$", "", folder.lower()), "")
 
 
 def _split_level(paths: Paths) -> tuple[int, set[tuple[str, ...]]]:
@@ -204,7 +209,7 @@ def folder_labels(paths: list[tuple[str, ...]]) -> Labels:
         advice = "To train with classes, move every image into a subfolder"
         return None, (), [f"warning: {lie}: all {len(paths):,} packed without class labels. {advice}."]
     labels, classes, notes = class_labels([path[0] for path in paths], "the subfolders")
-    if splits := [name for name in classes if name.lower() in FOLDER_SPLITS]:
+    if splits := [name for name in classes if split_named(name)]:
         named = f"{' and '.join(splits)} {'is' if len(splits) == 1 else 'are'}"
         notes.append(f"warning: {named} taken for a class, not for a split: no other split lies beside it.")
     return labels, classes, notes

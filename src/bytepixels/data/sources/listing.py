@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
-from .captions import MAX_TEXT_BYTES, METADATA, TEXT, captions_of, texts_beside
+from .captions import MAX_TEXT_BYTES, METADATA, TEXT, captions_of, is_metadata, texts_beside
 from .dataset_json import DATASET, json_labels
 from .folder_labels import arrange, is_hidden, is_named
 from .label_table import LABELS, table_labels
@@ -15,7 +15,11 @@ FACTS = (*TABLES, *MARKS)  # names of files that say something of the images bes
 
 def says_something(name: str, size: int = 0) -> bool:
     """Whether a file may say something of the images beside it, by its name and its size in bytes."""
-    return is_named(name, FACTS) or (name.endswith(TEXT) and not is_hidden(name) and size <= MAX_TEXT_BYTES)
+    return (
+        is_named(name, FACTS)
+        or is_metadata(name)
+        or (name.endswith(TEXT) and not is_hidden(name) and size <= MAX_TEXT_BYTES)
+    )
 
 
 def list_images(
@@ -35,8 +39,9 @@ def list_images(
     """
     outside, own_notes = without_own(names, read, source)
     names = [name if is_outside else "" for name, is_outside in zip(names, outside, strict=True)]
-    texts = [] if any(is_named(name, METADATA) for name in names) else texts_beside(names).values()
-    order, found, found_notes = arrange(names, split, source, {*TABLES, *(names[index] for index in texts)})
+    told = {name for name in names if is_metadata(name)}
+    texts = set() if told else {names[index] for index in texts_beside(names).values()}
+    order, found, found_notes = arrange(names, split, source, {*TABLES, *told, *texts})
     labels, classes, class_notes = (
         json_labels(names, order, read, source) or table_labels(names, order, read, source) or found
     )
