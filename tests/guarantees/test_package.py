@@ -25,6 +25,11 @@ reveal_type(bp.train)
 pytestmark = pytest.mark.slow
 
 
+def run(python, *words, folder):
+    told = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    return subprocess.run([python, *words], cwd=folder, env=told, capture_output=True, text=True, timeout=300)
+
+
 @pytest.fixture(scope="module")
 def built(tmp_path_factory):
     """The source archive, and the wheel that was built from it."""
@@ -47,15 +52,11 @@ def installed(built, tmp_path_factory):
     place = tmp_path_factory.mktemp("installed")
     venv.create(place, with_pip=True)
     python = place / "bin/python"
-    subprocess.run([python, "-m", "pip", "install", "-q", "--no-deps", built[1]], check=True, timeout=300)
+    done = run(python, "-m", "pip", "install", "-q", "--no-deps", built[1], folder=place)
+    assert done.returncode == 0, done.stderr
     (own,) = (place / "lib").glob("python*/site-packages")
     (own / "others.pth").write_text(sysconfig.get_path("purelib") + "\n")
     return python
-
-
-def run(python, *words, folder):
-    told = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    return subprocess.run([python, *words], cwd=folder, env=told, capture_output=True, text=True, timeout=300)
 
 
 def test_what_is_in_the_archives(built):
