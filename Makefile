@@ -16,7 +16,7 @@ demo: .venv/ready  ## draw at once, then train on handwritten digits (about four
 	$(BIN)/bytepixels sample demo/run -n 100 --gif --out demo/samples
 	$(BIN)/bytepixels show digits --out demo/forward
 	@echo
-	@echo "Emoji of a model that comes along:  demo/emoji.png   (bytepixels sample emoji --prompt 'red heart')"
+	@echo "Emoji of a bundled model:           demo/emoji.png   (bytepixels sample emoji --prompt 'red heart')"
 	@echo "New digits, one column per class:   demo/samples/grid.png"
 	@echo "How they came out of the noise:     demo/samples/denoising.gif"
 	@echo "Along the way, raw beside average:  demo/run/samples/"

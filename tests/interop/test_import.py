@@ -188,6 +188,12 @@ def test_it_is_measured_and_trained_further(tmp_path, capsys):
     assert cli("runs", "show", without) == 0
     assert "imported from" in capsys.readouterr().out
     assert cli("evaluate", "loss", run, "-n", 32, "--device", "cpu") == 0
+    index = tmp_path / "out/model_index.json"
+    content = json.loads(index.read_text())
+    content["id2label"] = {"one": "x"}
+    index.write_text(json.dumps(content))
+    assert cli("import", tmp_path / "out", "--run", tmp_path / "named", "--source", "digits", "--null-class", 10) == 0
+    assert "taken to be, in this order: 0, 1, 2, 3" in plain(capsys.readouterr().err)
     assert cli("train", "digits", "--from", run, "--run", tmp_path / "more", "--images", 64) == 0
     more = open_run(tmp_path / "more").config
     assert more.network == open_run(run).config.network

@@ -15,6 +15,7 @@ from ..runs.checkpoints import save_checkpoint
 from ..runs.origin import kept
 from ..runs.packing import pack_with_progress
 from ..runs.run_directory import Run, is_free, new_id, open_run
+from ..wording import many
 from .diffusers_folder import CONFIG, read_json, read_weights
 from .import_unet import MODEL, network_config, process_config, read_tensors
 
@@ -31,12 +32,12 @@ def import_folder(request: Import) -> Run:
     try:
         network, process = network_config(told), process_config(scheduler)
         size = request.size or size_of(told)
-        data = DataConfig(size, told.get("in_channels", MODEL["in_channels"]))
+        channels, rows = told.get("in_channels", MODEL["in_channels"]), int(told.get("num_class_embeds") or 0)
+        data = DataConfig(size, channels)
         sample = SampleConfig(steps=min(SampleConfig.steps, process.timesteps), clip=scheduler.get("clip_sample", True))
         config = Config(data=data, process=process, network=network, sample=sample)
     except (InputError, TypeError, ValueError, IndexError, ZeroDivisionError) as error:
         raise InputError(f"{request.folder} cannot become a run: {error}") from error
-    rows = told.get("num_class_embeds") or 0
     null = null_class(request, rows, names)
     classes = rows - (null is not None)
     tensors = read_tensors(unet, config, classes, read_weights(unet), null)
@@ -48,6 +49,8 @@ def import_folder(request: Import) -> Run:
         packed = pack_with_progress(request.source, data)
         record = kept(request.source, path) | {"count": len(packed), "sha256": packed.meta["sha256"]}
         record["classes"] = names or list(packed.classes)
+        if not names and classes and len(packed.classes) == classes:
+            events.note(f"its classes have no names; taken to be, in this order: {', '.join(packed.classes[:20])}")
     if len(record["classes"]) != classes:
         record["classes"] = [str(k) for k in range(classes)]
     record["imported"] = {"folder": os.path.abspath(request.folder), "kind": kind}
@@ -55,7 +58,7 @@ def import_folder(request: Import) -> Run:
     run.save()
     save_checkpoint(run.checkpoints, run.id, 0, 0, {"ema": tensors}, keep=1)
     weights = sum(tensor.numel() for tensor in tensors.values())
-    about = f"{weights:,} weights, {size[0]} x {size[1]}, {data.channels} channels, {process.schedule} schedule"
+    about = f"{weights:,} weights, {size[0]} x {size[1]}, {many(channels, 'channel')}, {process.schedule} schedule"
     events.say(f"{path}: a {kind} of {about}" + (f", {classes} classes" if classes else ""))
     events.say(f"bytepixels sample {path} draws from it; bytepixels train SOURCE --from {path} trains it further")
     return open_run(path)
@@ -76,7 +79,8 @@ def parts_of(folder: Path) -> tuple[Path, Mapping[str, Any], list[str]]:
         raise InputError(f"{folder / INDEX} must be of a {' or '.join(PIPELINES)}, got {kind}")
     unet, own = ((folder / name if (folder / name).is_dir() else folder) for name in ("unet", "scheduler"))
     labels = index.get("id2label")
-    names = [str(labels[key]) for key in sorted(labels, key=int)] if isinstance(labels, dict) else []
+    labels = labels if isinstance(labels, dict) and all(key.isdecimal() for key in labels) else {}
+    names = [str(labels[key]) for key in sorted(labels, key=int)]
     return unet, read_json(own / SCHEDULER, "a diffusers pipeline"), names
 
 
