@@ -2,9 +2,9 @@
 
 from typing import Literal, get_args, get_origin
 
+from ..api import model_names
 from ..errors import check_choice
 from ..registries import NETWORKS, OBJECTIVES, PROCESSES, SAMPLERS, SCHEDULES
-from ..runs.models import model_names
 from ..verbs import VERBS, loaded
 from .flags import flags_of
 
