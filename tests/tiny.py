@@ -2,10 +2,12 @@
 
 import hashlib
 import json
+import math
 import re
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -101,3 +103,13 @@ def pixels_of(path):
     """uint8 [H, W] or [H, W, C]."""
     with Image.open(path) as image:
         return np.asarray(image)
+
+
+def randomised(network):
+    """Give a network random numbers everywhere, of a size at which its outputs stay about one; norms lie about one."""
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for name, p in network.named_parameters():
+            scale = 1 / math.sqrt(p[0].numel()) if p.ndim > 1 else 0.3
+            p.copy_(torch.randn(p.shape, generator=generator) * scale + ("norm" in name and p.ndim == 1))
+    return network

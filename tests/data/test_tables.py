@@ -92,6 +92,14 @@ def test_columns_are_known_by_their_names_and_types(tmp_path, packed):
     assert result.captions is None
 
 
+@pytest.mark.parametrize("name", ["x.parquet", "data-0.arrow"])
+def test_images_alone(name, tmp_path, packed):
+    """Rows are counted without reading a column."""
+    result = packed(write(tmp_path / name, table(range(70), label=None, text=None)))
+    assert len(result) == 70
+    assert (result.classes, result.captions) == ((), None)
+
+
 def test_a_row_without_a_class_or_an_image(tmp_path, packed):
     """Only the bytes are read: a path is never followed."""
     (tmp_path / "secret.png").write_bytes(png(7)[0])

@@ -85,6 +85,12 @@ def test_what_is_published_draws_the_same_elsewhere(store, capsys):
     assert abs(apart).max() <= 2
     assert cli("pull", "me/tiny") == 2
     assert "runs/tiny is not empty" in capsys.readouterr().err
+    Path("begun").mkdir()
+    Path("begun/.lock").write_text("of a training that begins just now")
+    assert cli("pull", "me/tiny", "--run", "begun") == 2
+    assert Path("begun/.lock").is_file()
+    Path("empty").mkdir()
+    assert cli("pull", "me/tiny", "--run", "empty") == 0
 
 
 def test_from_python(store):
@@ -205,8 +211,11 @@ def test_larger_than_allowed(store, monkeypatch, capsys):
 
 def test_without_the_library(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    assert cli("pull", "me/tiny", "--run", tmp_path / "run") == 2
-    assert "pip install 'bytepixels[hub]'" in capsys.readouterr().err
+    monkeypatch.delitem(sys.modules, "huggingface_hub.errors", raising=False)
+    monkeypatch.chdir(tmp_path)
+    for line in (("pull", "me/tiny", "--run", tmp_path / "run"), ("push", "digits", "me/tiny", "--license", "mit")):
+        assert cli(*line) == 2
+        assert "pip install 'bytepixels[hub]'" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
 
 

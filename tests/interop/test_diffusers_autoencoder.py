@@ -1,7 +1,6 @@
 """diffusers' AutoencoderKL, saved by diffusers, is the same function here; other folders are refused in a sentence."""
 
 import json
-import math
 
 import pytest
 import torch
@@ -10,6 +9,7 @@ from safetensors.torch import load_file, save_file
 from bytepixels.errors import InputError
 from bytepixels.interop.diffusers_autoencoder import is_autoencoder_kl, read_autoencoder_kl
 from bytepixels.interop.diffusers_folder import CONFIG, WEIGHTS
+from tests.tiny import randomised
 
 SMALL = {
     "down_block_types": ("DownEncoderBlock2D",) * 3,
@@ -32,11 +32,7 @@ def saved(folder, **changes):
     import diffusers
 
     theirs = diffusers.AutoencoderKL(**(SMALL | changes)).eval()
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for name, p in theirs.named_parameters():
-            scale = 1 / math.sqrt(p[0].numel()) if p.ndim > 1 else 0.3
-            p.copy_(torch.randn(p.shape, generator=generator) * scale + ("norm" in name and p.ndim == 1))
+    randomised(theirs)
     theirs.save_pretrained(folder)
     return theirs
 

@@ -1,7 +1,6 @@
 """import: a folder that diffusers saved is the same function as a run, there and back; the rest is refused."""
 
 import json
-import math
 import shutil
 
 import numpy as np
@@ -15,7 +14,7 @@ from bytepixels.randomness import SeededNoise
 from bytepixels.runs.run_directory import open_run
 from bytepixels.sampling.trained_model import TrainedModel, in_precision
 from tests.export.test_export import with_random_weights
-from tests.tiny import cli, plain, train
+from tests.tiny import cli, plain, randomised, train
 
 PLAIN = {"sample_size": 16, "block_out_channels": (32, 64), "layers_per_block": 1}
 PLAIN |= {"down_block_types": ("DownBlock2D", "AttnDownBlock2D"), "up_block_types": ("AttnUpBlock2D", "UpBlock2D")}
@@ -50,12 +49,7 @@ MODELS = {  # settings of UNet2DModel, and the backbone that they become
 def unet(**changes):
     """A UNet2DModel with random numbers everywhere."""
     model = UNet2DModel(**(PLAIN | changes)).eval()
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for name, p in model.named_parameters():
-            scale = 1 / math.sqrt(p[0].numel()) if p.ndim > 1 else 0.3
-            p.copy_(torch.randn(p.shape, generator=generator) * scale + ("norm" in name and p.ndim == 1))
-    return model
+    return randomised(model)
 
 
 def loaded(path):
@@ -113,6 +107,7 @@ def test_the_first_layout_and_the_old_names(tmp_path):
     [
         "--schedule cosine --prediction v --multipliers 1 2 --attention 1 --blocks 2 --heads 2",
         "--schedule linear --no-labels --embedding ddpm",
+        "--schedule linear:beta_start=0.001,beta_end=0.1 --no-labels",
         "--schedule sigmoid --zero-terminal-snr --prediction x0",
         "--backbone unet2d --groups 4 --width 16 --norm-eps 1e-4 --head-dim 8 --multipliers 1 2",
     ],
@@ -217,6 +212,8 @@ WRONG = {  # settings of the network, of the scheduler, and what is said
     "nonsense": ({"block_out_channels": 7}, {}, "cannot become a run"),
     "groups": ({"norm_num_groups": 24}, {}, "groups must divide the 32 channels of a norm, got 24"),
     "betas": ({}, {"trained_betas": [0.1, 0.2, 0.4]}, "its 3 trained_betas are no schedule of ours"),
+    "thresholding": ({}, {"thresholding": True}, "thresholding, and a clip_sample_range other than 1"),
+    "another range": ({}, {"clip_sample_range": 2.0}, "thresholding, and a clip_sample_range other than 1"),
     "schedule": ({}, {"beta_schedule": "sigmoid"}, "beta_schedule sigmoid is none of ours"),
     "flow": ({}, {"prediction_type": "flow_prediction"}, "prediction_type flow_prediction is no ddpm"),
     "weights": ({"layers_per_block": 2}, {}, "is not what config.json says"),

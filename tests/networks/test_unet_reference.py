@@ -1,12 +1,11 @@
 """The U-Net is DDPM's, layer for layer: the same function as diffusers' UNet2DModel, outputs and gradients."""
 
-import math
-
 import pytest
 import torch
 from torch import nn
 
 from bytepixels.networks import UNet
+from tests.tiny import randomised
 
 CIFAR = {
     "channels": 3,
@@ -59,12 +58,7 @@ def reference_unet(channels, width, multipliers, blocks, attention, heads, group
             dropout=0.1,
         )
     network = network.double().eval().to_empty(device="cpu")
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for name, p in network.named_parameters():
-            scale = 1 / math.sqrt(p[0].numel()) if p.ndim > 1 else 0.3
-            p.copy_(torch.randn(p.shape, generator=generator) * scale + ("norm" in name and p.ndim == 1))
-    return network
+    return randomised(network)
 
 
 def layer_pairs(ours, theirs):

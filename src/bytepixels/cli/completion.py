@@ -43,7 +43,7 @@ def completion(shell: str) -> str:
     for name in VERBS:
         first, _, second = name.partition(" ")
         groups.setdefault(first, []).extend([second] if second else [])
-    choices, flags = [], []
+    choices, flags, models = [], [], " ".join(model_names())
     for name, verb in VERBS.items():
         own = [flag for flag in flags_of(loaded(verb.request)) if flag.is_flag]
         flags.append(f'      "{name}:"-*) words="{" ".join(sorted({flag.name for flag in own}))}" ;;')
@@ -51,14 +51,13 @@ def completion(shell: str) -> str:
             literal = [str(one) for one in get_args(flag.kind)] if get_origin(flag.kind) is Literal else []
             if found := list(CHOICES.get(flag.name, literal)):
                 choices.append(f'    "{name}:{flag.name}") words="{" ".join(found)}" ;;')
-    follow = [f'      "{first}:"*) words="{" ".join(twins)} $models" ;;' for first, twins in groups.items() if twins]
+    follow = [f'      "{first}:"*) words="{" ".join(twins)} {models}" ;;' for first, twins in groups.items() if twins]
     twins = "|".join(f'"{name}"' for name in VERBS if " " in name)
-    models = " ".join(model_names())
     return begin + SCRIPT % {
         "twins": twins,
         "first": " ".join(groups),
         "choices": "\n".join(choices),
         "flags": "\n".join(flags),
-        "second": "\n".join(follow).replace("$models", models),
+        "second": "\n".join(follow),
         "models": models,
     }

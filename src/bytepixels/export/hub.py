@@ -20,7 +20,7 @@ from ..files import TEMPORARY
 from ..images import grid, save_png
 from ..requests.hub import Pull, Push
 from ..runs.overview import inspect_run
-from ..runs.run_directory import CONFIG, FIRST_STAGE, Run, is_free, make_folder, open_run
+from ..runs.run_directory import CONFIG, FIRST_STAGE, Run, make_folder, open_run
 from ..sampling.conditioning import labels_of, text_of
 from ..sampling.load_weights import open_model
 from ..sampling.settings import chosen_settings
@@ -75,8 +75,9 @@ def write_files(run: Run, request: Push, folder: Path) -> None:
 
 def pull(request: Pull) -> Run:
     """Fetch a run, and check it. InputError, with nothing left behind, for what is none."""
+    client = hub()
     path = request.run or Path("runs") / request.repository.rpartition("/")[2]
-    if not is_free(path):
+    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
         raise InputError(f"{path} is not empty: name another folder with --run")
     draft = path.with_name(f"{TEMPORARY}{path.name}-{uuid4().hex[:8]}")
     make_folder(draft, "--run")
@@ -84,12 +85,10 @@ def pull(request: Pull) -> Run:
         with explained(request.repository):
             names = chosen_files(request)
             told: dict[str, Any] = {"revision": request.revision, "allow_patterns": names, "local_dir": draft}
-            hub().snapshot_download(request.repository, **told)
+            client.snapshot_download(request.repository, **told)
         shutil.rmtree(draft / ".cache", ignore_errors=True)  # what huggingface_hub keeps there
         check_run(draft, request.repository)
-        if path.exists():
-            shutil.rmtree(path)
-        os.replace(draft, path)
+        os.replace(draft, path)  # also over an empty folder
     finally:
         shutil.rmtree(draft, ignore_errors=True)
     events.say(f"{path}: the run of {request.repository}")

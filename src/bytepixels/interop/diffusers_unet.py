@@ -54,7 +54,7 @@ def unet_config(network: UNet, config: Config, size: tuple[int, int], by_class: 
         "layers_per_block": own.blocks,
         "down_block_types": ["AttnDownBlock2D" if one else "DownBlock2D" for one in attends],
         "up_block_types": ["AttnUpBlock2D" if one else "UpBlock2D" for one in reversed(attends)],
-        "attention_head_dim": getattr(network, "head_dim", None) or head_dim,
+        "attention_head_dim": own.head_dim or head_dim,
         "norm_num_groups": network.groups,
         "norm_eps": network.norm.eps,
         "act_fn": "silu",

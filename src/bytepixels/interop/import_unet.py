@@ -59,6 +59,8 @@ SCHEDULER: dict[str, Any] = {  # of DDPMScheduler and those that take its settin
     "beta_schedule": "linear",
     "trained_betas": None,
     "clip_sample": True,
+    "clip_sample_range": 1.0,
+    "thresholding": False,
     "prediction_type": "epsilon",
     "rescale_betas_zero_snr": False,
 }
@@ -114,6 +116,10 @@ def process_config(scheduler: Mapping[str, Any]) -> ProcessConfig:
     predictions = {theirs: ours for ours, theirs in PREDICTION.items()}
     if told["prediction_type"] not in predictions or "num_train_timesteps" not in scheduler:
         raise InputError(f"{scheduler.get('_class_name')} with prediction_type {told['prediction_type']} is no ddpm")
+    if told["thresholding"] or (told["clip_sample"] and told["clip_sample_range"] != 1):
+        raise InputError(
+            "thresholding, and a clip_sample_range other than 1, are not carried: its images would be others"
+        )
     own = ProcessConfig(timesteps=told["num_train_timesteps"], prediction="v")
     schedule, start, end = BETAS.get(told["beta_schedule"]), told["beta_start"], told["beta_end"]
     if told["trained_betas"] is not None:
@@ -131,8 +137,11 @@ def process_config(scheduler: Mapping[str, Any]) -> ProcessConfig:
 
 
 def with_betas(own: ProcessConfig, betas: Tensor) -> ProcessConfig:
-    """The process whose schedule these betas are. InputError if it is none of ours with its usual parameters."""
-    for name in SCHEDULES:
+    """The process whose schedule these betas are: one of ours with its usual parameters, or even between any two ends.
+    InputError for any other."""
+    first, last = (float(betas[k]) if len(betas) else 0.0 for k in (0, -1))
+    evenly = [f"{name}:beta_start={first},beta_end={last}" for name in ("linear", "scaled_linear")]
+    for name in [*SCHEDULES, *evenly]:
         for zero in (False, True):
             found = replace(own, timesteps=len(betas), schedule=name, zero_terminal_snr=zero)
             process = build_process(Config(process=found, sample=SampleConfig(steps=1)))

@@ -43,7 +43,7 @@ class UNet2D(UNet):
         super().__init__(*own, out_channels, time_scale, text_dim, destinations=destinations)
         check_range("downsample_padding", downsample_padding, 0, 1)
         check_range("groups", groups, 1)
-        self.groups, self.head_dim = groups, head_dim
+        self.groups = groups
         for layer in self.modules():
             if isinstance(layer, nn.GroupNorm):
                 if layer.num_channels % groups:

@@ -21,7 +21,7 @@ COCO = re.compile(r"captions_\w+\.json")  # annotations/captions_train2017.json;
 TEXT = ".txt"
 MAX_TEXT_BYTES = 1 << 20  # of a text file: a larger one is no caption
 MAX_CAPTION = 10_000  # characters
-_NAME, _TEXT = "file_name", "text"
+NAME, _TEXT = "file_name", "text"
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")  # how a table saved as "Unicode text" begins
 
 Row = tuple[int, Any, Any]  # its line, file_name and text; text None where there is none
@@ -108,7 +108,7 @@ def _read_one(name: str, content: bytes, known: dict[str, str], found: _Findings
     folder, shown = posixpath.dirname(name), printable(name)
     text = decoded(content)
     if (rows := _csv_rows(text, shown, found) if name.endswith(".csv") else _json_rows(text, shown, found)) is None:
-        found.refused.append(f"{shown} has no columns {_NAME} and {_TEXT}: no captions are read from it.")
+        found.refused.append(f"{shown} has no columns {NAME} and {_TEXT}: no captions are read from it.")
         return
     for line, file_name, caption in rows:
         if (wrong := _problem(file_name, caption)) is not None:
@@ -162,13 +162,13 @@ def _csv_rows(text: str, shown: str, found: _Findings) -> list[Row] | None:
         reader.fieldnames = [column.strip() for column in reader.fieldnames or ()]
     except csv.Error:
         return None
-    if not {_NAME, _TEXT} <= set(reader.fieldnames):
+    if not {NAME, _TEXT} <= set(reader.fieldnames):
         return None
     while True:
         try:
             if (row := next(reader, None)) is None:
                 return rows
-            rows.append((reader.line_num, row[_NAME], row[_TEXT]))
+            rows.append((reader.line_num, row[NAME], row[_TEXT]))
         except csv.Error as error:
             found.broken.append(f"line {reader.reader.line_num:,} of {shown} is no row of a table ({error})")
 
@@ -184,7 +184,7 @@ def _json_rows(text: str, shown: str, found: _Findings) -> list[Row] | None:
         except (ValueError, RecursionError):
             facts = None
         if isinstance(facts, dict):
-            rows.append((number, facts.get(_NAME), facts.get(_TEXT, "")))
+            rows.append((number, facts.get(NAME), facts.get(_TEXT, "")))
         else:
             found.broken.append(f"line {number:,} of {shown} is no JSON object")
     return rows if any(name is not None and text != "" for _, name, text in rows) else None
@@ -193,7 +193,7 @@ def _json_rows(text: str, shown: str, found: _Findings) -> list[Row] | None:
 def _problem(file_name: Any, caption: Any) -> str | None:
     """Describe what is wrong with a row; None if nothing is."""
     if not isinstance(file_name, str) or not file_name.strip():
-        return f"has no {_NAME}"
+        return f"has no {NAME}"
     if not isinstance(caption, str):
         return f"has no {_TEXT}" if caption is None else f"has a {_TEXT} that is no string"
     if any("\ud800" <= letter <= "\udfff" for letter in file_name + caption):

@@ -10,11 +10,11 @@ import posixpath
 from collections.abc import Callable, Sequence
 
 from ...errors import InputError
-from .captions import decoded
+from .captions import METADATA, NAME, decoded
 from .folder_labels import Labels, class_labels, clean_name, is_image, is_named, printable
 
-LABELS, METADATA = "labels.csv", "metadata.csv"
-NAME, LABEL = "file_name", "label"  # columns of metadata.csv
+LABELS, LABEL = "labels.csv", "label"
+TABLE = METADATA[0]
 
 
 def table_labels(
@@ -26,7 +26,7 @@ def table_labels(
     for the tables alone. Raises InputError for an image that they give no label.
     """
     known = dict[str, str]()  # by an image's name without its suffix
-    tables = [index for index, name in enumerate(names) if is_named(name, (LABELS, METADATA))]
+    tables = [index for index, name in enumerate(names) if is_named(name, (LABELS, TABLE))]
     stems = {posixpath.splitext(name)[0] for name in names if is_image(name)}
     for index in tables:
         folder = posixpath.dirname(names[index])
@@ -51,7 +51,7 @@ def _rows(name: str, text: str) -> list[tuple[str, str]]:
     except csv.Error:
         return []
     columns = (0, 1)
-    if posixpath.basename(name) == METADATA:
+    if posixpath.basename(name) == TABLE:
         if not rows or NAME not in rows[0] or LABEL not in rows[0]:
             return []
         columns = (rows[0].index(NAME), rows[0].index(LABEL))

@@ -2,15 +2,15 @@
 
 from collections.abc import Callable, Sequence
 
-from .captions import MAX_TEXT_BYTES, METADATA, TEXT, captions_of, is_metadata, texts_beside
+from .captions import MAX_TEXT_BYTES, TEXT, captions_of, is_metadata, texts_beside
 from .dataset_json import DATASET, json_labels
 from .folder_labels import arrange, is_hidden, is_named
 from .label_table import LABELS, table_labels
 from .own_output import MARKS, without_own
 from .source import Chunk, ImageList
 
-TABLES = (*METADATA, DATASET, LABELS)
-FACTS = (*TABLES, *MARKS)  # names of files that say something of the images beside them
+TABLES = (DATASET, LABELS)
+FACTS = (*TABLES, *MARKS)  # names of files that say something of the images beside them, beside metadata and texts
 
 
 def says_something(name: str, size: int = 0) -> bool:

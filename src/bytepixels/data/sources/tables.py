@@ -67,7 +67,7 @@ def _list(source: str, root: Path, files: Sequence[File], split: str) -> ImageLi
         if (own := columns_of(root / name)) != found:
             raise InputError(f"{source}: {printable(name)} has other columns than {printable(chosen[0])}: {own}")
         first, facts = len(images), [one for one in (found.label, found.text) if one]
-        for batch in batches(root / name, facts or [found.image]):
+        for batch in batches(root / name, facts):
             rows = range(len(images) - first, len(images) - first + batch.num_rows)
             images += [f"{name}:{row}" for row in rows]
             labels += batch.column(found.label).to_pylist() if found.label else []
